@@ -1,0 +1,40 @@
+"""Variational autoencoders as Pyro programs: prior x likelihood x posterior x estimator, swapped freely."""
+
+from pyro_vae import (
+    data,
+    estimators,
+    evaluation,
+    likelihoods,
+    nets,
+    plots,
+    posteriors,
+    priors,
+    programs,
+    scales,
+    testing,
+    training,
+)
+from pyro_vae.conditional import Conditional
+from pyro_vae.programs import VAE, Program
+from pyro_vae.training import fit
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "VAE",
+    "Conditional",
+    "Program",
+    "data",
+    "estimators",
+    "evaluation",
+    "fit",
+    "likelihoods",
+    "nets",
+    "plots",
+    "posteriors",
+    "priors",
+    "programs",
+    "scales",
+    "testing",
+    "training",
+]

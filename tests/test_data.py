@@ -119,9 +119,7 @@ def test_mnist(mnist, shared):
     pixels = torch.cat([mnist.train.x[::100], mnist.valid.x[::100]]) * 255
     assert (pixels.round().numpy() == raw[::100]).all()
     assert mnist.test.x.mean().item() == pytest.approx(0.1325, abs=5e-5)
-    assert repr(mnist) == (
-        "Dataset('mnist': train 50000, valid 10000, test 10000; shape (28, 28); grey; labels)"
-    )
+    assert repr(mnist) == ("Dataset('mnist': train 50000, valid 10000, test 10000; shape (28, 28); grey; labels)")
 
 
 def test_fashion_mnist(shared):
@@ -318,9 +316,7 @@ def test_mnist_by_download(mnist, shared, served):
 def test_mnist_static_by_download(served, monkeypatch):
     for part, first in (("train", b"1"), ("valid", b"0"), ("test", b"1")):
         text = (first + b" 0" * 783 + b"\n") * 3
-        file = fetch.File(
-            "binarized_mnist_static", f"{part}.amat", f"md5:{hashlib.md5(text).hexdigest()}"
-        )
+        file = fetch.File("binarized_mnist_static", f"{part}.amat", f"md5:{hashlib.md5(text).hexdigest()}")
         monkeypatch.setitem(sources.STATIC_TEXTS, part, file)
         served[file.name] = text
     static = load("mnist_static")

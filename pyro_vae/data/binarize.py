@@ -106,9 +106,7 @@ class Threshold:
 
     def __call__(self, dataset: Dataset) -> Dataset:
         """Return `dataset` in bits; the one given is left as it is."""
-        train, valid, test = (
-            replace(split, x=(split.x > self.level).to(split.x.dtype)) for split in dataset.splits
-        )
+        train, valid, test = (replace(split, x=(split.x > self.level).to(split.x.dtype)) for split in dataset.splits)
         return replace(dataset, train=train, valid=valid, test=test)
 
 
@@ -149,6 +147,5 @@ def _draw_once(seed: int, *splits: Split) -> list[Split]:
     generator = torch.Generator().manual_seed(seed)
     # On the CPU wherever the data are: generators of other devices give other numbers.
     return [
-        replace(split, x=torch.bernoulli(split.x.cpu(), generator=generator).to(split.x.device))
-        for split in splits
+        replace(split, x=torch.bernoulli(split.x.cpu(), generator=generator).to(split.x.device)) for split in splits
     ]

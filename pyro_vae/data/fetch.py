@@ -79,17 +79,12 @@ def from_folder(file: File, root: Path) -> Path:
     """
     path = root / file.folder / file.name
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{VARIABLE} is set to '{root}', but there is no {file.folder}/{file.name} in it"
-        )
+        raise FileNotFoundError(f"{VARIABLE} is set to '{root}', but there is no {file.folder}/{file.name} in it")
     if file.checksum is not None:
         algorithm, expected = file.checksum.split(":")
         got = pooch.file_hash(str(path), alg=algorithm)
         if got != expected:
-            raise ValueError(
-                f"{path} is not the file it should be: its {algorithm} should be {expected} "
-                f"but is {got}"
-            )
+            raise ValueError(f"{path} is not the file it should be: its {algorithm} should be {expected} but is {got}")
     return path
 
 

@@ -125,16 +125,10 @@ def mnist_static() -> Dataset:
     """
     root = local_root()
     if root is None:
-        bits = {
-            part: parse_amat(download(file).read_bytes(), (28, 28))
-            for part, file in STATIC_TEXTS.items()
-        }
+        bits = {part: parse_amat(download(file).read_bytes(), (28, 28)) for part, file in STATIC_TEXTS.items()}
     else:
         with np.load(from_folder(STATIC_PACKED, root), allow_pickle=False) as packed:
-            bits = {
-                part: np.unpackbits(packed[part], axis=1).reshape(-1, 28, 28)
-                for part in STATIC_TEXTS
-            }
+            bits = {part: np.unpackbits(packed[part], axis=1).reshape(-1, 28, 28) for part in STATIC_TEXTS}
     return Dataset(
         "mnist_static",
         **{part: Split(torch.from_numpy(array).float()) for part, array in bits.items()},
@@ -188,9 +182,7 @@ def _idx_dataset(name: str) -> Dataset:
 def _idx_split(images: Path, labels: Path) -> Split:
     x, y = (parse_idx(gzip.decompress(path.read_bytes())) for path in (images, labels))
     # Divided in place: the training images are the largest array of the package.
-    return Split(
-        torch.from_numpy(x.astype(np.float32)).div_(255), torch.from_numpy(y.astype(np.int64))
-    )
+    return Split(torch.from_numpy(x.astype(np.float32)).div_(255), torch.from_numpy(y.astype(np.int64)))
 
 
 def _frey_by_download() -> np.ndarray:
@@ -208,8 +200,7 @@ def _frey_by_download() -> np.ndarray:
     except Exception as error:  # whatever a file that is no MATLAB file makes the reader raise
         path.unlink()  # with no checksum of its own it would be taken from the cache for ever
         raise ValueError(
-            f"what {FREY_MATLAB.url} sent is not the Frey faces; {path} was removed again "
-            f"({error})"
+            f"what {FREY_MATLAB.url} sent is not the Frey faces; {path} was removed again ({error})"
         ) from error
     return images
 

@@ -1,0 +1,65 @@
+"""The Bernoulli likelihood, for binary data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pyro import distributions as dist
+from torch import Tensor, nn
+
+from pyro_vae.conditional import Conditional
+from pyro_vae.distributions import GreyBernoulli
+from pyro_vae.nets import MLP, Net, build
+
+__all__ = ["Bernoulli"]
+
+
+class Bernoulli(Conditional):
+    r"""Independent bits, whose log-odds the network makes from z.
+
+    .. math:: p(x \mid z) = \prod_i \lambda_i^{x_i} (1 - \lambda_i)^{1 - x_i}, \qquad
+              \operatorname{logit} \lambda = \mathrm{net}(z)
+
+    References:
+        Auto-encoding variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114
+
+    Args:
+        latent: number of latents
+        shape: shape of one datum
+        net: makes the decoder network, ``net((latent,), shape)``
+        context: how many numbers of context one datum brings beside z
+        grey: allow values between 0 and 1; the result is then a cross-entropy and no longer a
+            log-probability (prefer ContinuousBernoulli)
+
+    Shape:
+        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
+
+    Example:
+        >>> import torch
+        >>> Bernoulli(3, (28, 28))(torch.zeros(5, 3)).event_shape
+        torch.Size([28, 28])
+    """
+
+    remedy = (
+        "For grey values use ContinuousBernoulli or Normal, or draw bits with "
+        'pyro_vae.data.load(name, binarize="dynamic"); Bernoulli(..., grey=True) takes them as they are, '
+        "as a cross-entropy that is no log-probability."
+    )
+
+    def __init__(
+        self,
+        latent: int,
+        shape: Sequence[int],
+        *,
+        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
+        context: int = 0,
+        grey: bool = False,
+    ) -> None:
+        super().__init__()
+        self.context = context
+        self.net = build(net, (latent,), shape, context)
+        self.family = GreyBernoulli if grey else dist.Bernoulli
+
+    def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
+        """Return p(x given z)."""
+        return self.family(logits=self.net(z, *context)).to_event(len(self.net.out_shape))

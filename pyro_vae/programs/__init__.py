@@ -1,0 +1,6 @@
+"""Programs: Pyro models and guides built from the parts. The only place of plates and sample statements."""
+
+from pyro_vae.programs.program import Functions, Program
+from pyro_vae.programs.vae import VAE
+
+__all__ = ["VAE", "Functions", "Program"]

@@ -1,0 +1,90 @@
+"""The input gate: what is wrong with a batch, said before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+__all__ = ["check_context", "check_tensor", "check_values"]
+
+
+def check_tensor(name: str, x: Tensor, shape: Sequence[int], dtype: torch.dtype) -> None:
+    """Refuse ``x`` unless it is a nonempty batch of finite entries of this shape and dtype."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+    if x.dtype != dtype:
+        raise ValueError(
+            f"{name}: expected dtype {dtype} (that of the program's parameters), got {x.dtype}; convert it, for "
+            f"instance `{name}.to({dtype})` (pixels 0..255 are usually divided by 255 as well)"
+        )
+    expected = f"(n, {', '.join(map(str, shape))})" if shape else "(n,)"
+    if x.dim() == 0 or tuple(x.shape[1:]) != tuple(shape):
+        raise ValueError(f"{name}: expected shape {expected} with one datum a row, got {tuple(x.shape)}")
+    if x.shape[0] == 0:
+        raise ValueError(f"{name}: expected at least one datum, got an empty array of shape {tuple(x.shape)}")
+    for wrong, what in ((torch.isnan, "NaN"), (torch.isinf, "infinite")):
+        bad = wrong(x)
+        if bad.any():
+            raise ValueError(
+                f"{name}: expected finite values, but {name}[{first(bad)}] is {what} ({int(bad.sum()):,} of "
+                f"{x.numel():,} values are)"
+            )
+
+
+def check_values(name: str, x: Tensor, support: constraints.Constraint, owner: str, remedy: str = "") -> None:
+    """Refuse ``x`` where it leaves the support of the likelihood ``owner``."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    bad = ~support.check(x)
+    if bad.any():
+        index = first(bad)
+        value = x[tuple(bad.nonzero()[0].tolist())]
+        shown = f"{value.item():.6g}" if value.dim() == 0 else f"{value.tolist()}"
+        raise ValueError(
+            f"{name}: {name}[{index}] is {shown}, outside the support of the likelihood {owner}, "
+            f"{describe(support)} ({int(bad.sum()):,} of {bad.numel():,} are outside). {remedy}".rstrip()
+        )
+
+
+def check_context(context: Sequence[Tensor], width: int, n: int, dtype: torch.dtype) -> None:
+    """Refuse a context that is missing where parts need it, or does not fit the batch."""
+    if width and not context:
+        raise ValueError(
+            f"context: this program needs {width} numbers of context (labels, say) beside each datum and got none; "
+            f"give the data as a tuple (x, context) with context of shape (n, {width}), labels as one-hot floats"
+        )
+    if context and not width:
+        raise ValueError(
+            f"context: no part of this program takes a context, but the data are a tuple of {1 + len(context)} arrays; "
+            "pass x alone, or build the parts with context=WIDTH for a conditional VAE"
+        )
+    for i, c in enumerate(context):
+        name = "context" if len(context) == 1 else f"context[{i}]"
+        check_tensor(name, c, tuple(c.shape[1:]), dtype)
+        if c.dim() < 2 or len(c) != n:
+            raise ValueError(
+                f"{name}: expected shape ({n}, {width}), a row a datum (labels as one-hot floats), got "
+                f"{tuple(c.shape)}"
+            )
+    if context and sum(c.shape[-1] for c in context) != width:
+        raise ValueError(f"context: expected {width} numbers a datum, got {[tuple(c.shape) for c in context]}")
+
+
+def first(bad: Tensor) -> str:
+    """Return the first index where ``bad`` is true, as it would be written in brackets."""
+    return ", ".join(str(i) for i in bad.nonzero()[0].tolist())
+
+
+def describe(support: constraints.Constraint) -> str:
+    """Say a constraint in words."""
+    words = {
+        constraints.boolean: "0 or 1",
+        constraints.unit_interval: "values in [0, 1]",
+        constraints.real: "real numbers",
+        constraints.positive: "positive numbers",
+        constraints.nonnegative_integer: "counts 0, 1, 2, ...",
+    }
+    return words.get(support, str(support))

@@ -1,0 +1,160 @@
+"""Program: a model and a guide that stay plain Pyro, and what all programs share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.poutine.runtime import am_i_wrapped, effectful
+from pyro.poutine.subsample_messenger import SubsampleMessenger
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+__all__ = ["DataPlate", "Functions", "Program", "announce", "announcements_off", "evaluating", "observe"]
+
+_SILENT: ContextVar[bool] = ContextVar("pyro_vae_announcements_off", default=False)
+
+
+class Program(nn.Module, ABC):
+    """A Pyro model and guide in one ``nn.Module``: what estimators, ``fit`` and evaluation take.
+
+    Both are called with one batch: ``model(x, *context)`` and ``guide(x, *context)``, and open the plate
+    ``"data"`` at ``dim=-1`` with size ``len(x)``. They begin with :func:`announce`, so that stock
+    ``pyro.infer.SVI`` finds the parameters without the global parameter store.
+    """
+
+    @abstractmethod
+    def model(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Run the generative program on a batch ``x``, which it observes."""
+
+    @abstractmethod
+    def guide(self, x: Tensor, *context: Tensor) -> Any:
+        """Run the amortized posterior on a batch ``x``."""
+
+    def check(self, x: Tensor, *context: Tensor) -> None:
+        """Refuse a batch that the program cannot train on.
+
+        Raises:
+            ValueError: it names the argument, what was expected, what came and the first bad index.
+        """
+
+
+class Functions(Program):
+    """A program made from a user's own two functions.
+
+    Args:
+        model: ``model(x, *context)``, a Pyro model
+        guide: ``guide(x, *context)``, a Pyro guide
+        modules: by name, the ``nn.Module`` objects whose parameters the two functions use
+
+    Example:
+        >>> import pyro, torch, pyro_vae as pv
+        >>> from pyro import distributions as dist
+        >>> net = torch.nn.Linear(2, 1)
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x), dim=-1):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z.unsqueeze(-1), 1.0).expand([2]).to_event(1), obs=x)
+        >>> def guide(x):
+        ...     with pyro.plate("data", len(x), dim=-1):
+        ...         pyro.sample("z", dist.Normal(net(x).squeeze(-1), 1.0))
+        >>> program = pv.programs.Functions(model, guide, net=net)
+        >>> pv.fit(program, torch.zeros(8, 2), epochs=1, progress=False).epochs
+        1
+    """
+
+    def __init__(self, model: Callable[..., Any], guide: Callable[..., Any], **modules: nn.Module) -> None:
+        super().__init__()
+        self._model, self._guide = model, guide
+        self.parts = nn.ModuleDict(modules)
+
+    def model(self, x: Tensor, *context: Tensor) -> Any:
+        """Run the user's model."""
+        announce(**self.parts)
+        return self._model(x, *context)
+
+    def guide(self, x: Tensor, *context: Tensor) -> Any:
+        """Run the user's guide."""
+        announce(**self.parts)
+        return self._guide(x, *context)
+
+
+def announce(**modules: nn.Module) -> None:
+    """Tell Pyro's handlers which parameters a program is about to use.
+
+    Pyro learns parameters from messages of type ``"param"``. ``pyro.module`` sends them by way of the global
+    parameter store, where a second model of the same names is silently not trained. This sends the same
+    messages with the module's own parameters, and only while a handler is there to hear them.
+    """
+    if _SILENT.get() or not am_i_wrapped():
+        return
+    for root, module in modules.items():
+        for name, parameter in module.named_parameters():
+            # `SVI.step` asks the value of the message for `.unconstrained()`: put on a detached alias, as an
+            # attribute of the Parameter itself would go along into copies and pickles
+            value = parameter.detach()
+            value.unconstrained = lambda parameter=parameter: parameter
+            send = effectful(lambda *args, value=value, **kwargs: value, type="param")
+            send(name=f"{root}.{name}", constraint=constraints.real)
+
+
+@contextmanager
+def announcements_off() -> Iterator[None]:
+    """Leave out :func:`announce` within: an engine that holds the parameters already saves the time."""
+    token = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
+
+
+def observe(name: str, fn: TorchDistributionMixin, x: Tensor) -> Tensor:
+    """Observe ``x``, after a check that Pyro leaves out: that nothing is broadcast inside the event.
+
+    Raises:
+        ValueError: ``x`` is not exactly a batch of events of ``fn``.
+    """
+    if x.shape[1:] != fn.event_shape or (fn.batch_shape and fn.batch_shape[-1] != x.shape[0]):
+        raise ValueError(
+            f"{name}: expected a batch of shape (n, {', '.join(map(str, fn.event_shape))}), one datum of the "
+            f"likelihood each, got {tuple(x.shape)} (the likelihood has batch shape {tuple(fn.batch_shape)})"
+        )
+    return pyro.sample(name, fn, obs=x)
+
+
+class DataPlate(pyro.plate):
+    """The plate ``"data"`` over a batch, at ``dim=-1``.
+
+    Args:
+        x: the batch; its first dimension is the plate's size
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__("data", x.shape[0], dim=-1, device=x.device)
+
+    def _process_message(self, msg: Any) -> None:
+        # pyro.plate expands every distribution, also one that has the size already: two views and their nodes in
+        # the backward pass for each parameter
+        if getattr(msg["fn"], "batch_shape", None) == (self.size,):
+            SubsampleMessenger._process_message(self, msg)
+        else:
+            super()._process_message(msg)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Run in evaluation mode and without gradients, then give every submodule its own mode back."""
+    modes = {m: m.training for m in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for m, mode in modes.items():
+            m.training = mode

@@ -1,0 +1,128 @@
+"""The variational autoencoder: a prior, a likelihood and a posterior as one Pyro program."""
+
+from __future__ import annotations
+
+import pyro
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+
+from pyro_vae.conditional import Conditional
+from pyro_vae.programs.checks import check_context, check_tensor, check_values
+from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, observe
+
+__all__ = ["VAE"]
+
+
+class VAE(Program):
+    r"""A latent z a datum, drawn from the prior and decoded by the likelihood.
+
+    .. math:: p(x) = \int p(x \mid z)\, p(z)\, dz, \qquad q(z \mid x) \approx p(z \mid x)
+
+    Context (labels, covariates) is passed on to all three parts, so that a conditional VAE,
+    :math:`p(x \mid z, c)\, p(z \mid c)`, is a VAE whose parts were built with ``context=WIDTH``.
+
+    References:
+        Auto-encoding variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114
+
+    Args:
+        prior: p(z)
+        likelihood: p(x given z), the decoder inside
+        posterior: q(z given x), the encoder inside
+
+    Example:
+        >>> import torch, pyro, pyro_vae as pv
+        >>> vae = pv.VAE(
+        ...     prior=pv.priors.StandardNormal(2),
+        ...     likelihood=pv.likelihoods.Bernoulli(2, (8, 8)),
+        ...     posterior=pv.posteriors.MeanFieldNormal((8, 8), 2),
+        ... )
+        >>> svi = pyro.infer.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO())
+        >>> loss = svi.step(torch.ones(5, 8, 8))
+        >>> vae.sample(7).shape
+        torch.Size([7, 8, 8])
+    """
+
+    def __init__(self, *, prior: Conditional, likelihood: Conditional, posterior: Conditional) -> None:
+        super().__init__()
+        for name, part in (("prior", prior), ("likelihood", likelihood), ("posterior", posterior)):
+            if not callable(part) or isinstance(part, type):
+                raise TypeError(
+                    f"{name}: expected an object such as pyro_vae.{name.removesuffix('y')}... built with its "
+                    f"arguments, got {part!r}"
+                )
+        self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
+
+    def model(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Draw z from the prior and observe ``x`` under the likelihood."""
+        announce(prior=self.prior, likelihood=self.likelihood)
+        with DataPlate(x):
+            z = pyro.sample("z", self.prior(*context))
+            return observe("x", self.likelihood(z, *context), x)
+
+    def guide(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Draw z from the posterior of ``x``."""
+        announce(posterior=self.posterior)
+        with DataPlate(x):
+            return pyro.sample("z", self.posterior(x, *context))
+
+    def encode(self, x: Tensor, *context: Tensor) -> TorchDistributionMixin:
+        """Return q(z given x) for a batch ``x`` of shape ``(n, *shape)``."""
+        return self.posterior(x, *context)
+
+    def decode(self, z: Tensor, *context: Tensor) -> TorchDistributionMixin:
+        """Return p(x given z) for latents of shape ``(*batch, latent)``."""
+        return self.likelihood(z, *context)
+
+    def sample(self, n: int, *context: Tensor, mean: bool = False) -> Tensor:
+        """Draw ``n`` new data.
+
+        Args:
+            n: how many
+            context: ``n`` rows of context for a conditional VAE
+            mean: return the mean of p(x given z) in place of a draw, which is what most papers show for images
+
+        Returns:
+            Data of shape ``(n, *shape)``.
+        """
+        if n < 1:
+            raise ValueError(f"n: expected at least one sample, got {n}")
+        with evaluating(self):
+            prior = self.prior(*context)
+            z = prior.expand((n,)).sample()
+            x = self.likelihood(z, *context)
+            return x.mean if mean else x.sample()
+
+    def reconstruct(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Encode ``x``, draw z and return the mean of p(x given z), of the shape of ``x``."""
+        with evaluating(self):
+            z = self.posterior(x, *context).sample()
+            return self.likelihood(z, *context).mean
+
+    def check(self, x: Tensor, *context: Tensor) -> None:
+        """Refuse data that do not fit the parts, and parts that do not fit each other.
+
+        Raises:
+            ValueError: it names the argument, what was expected, what came and the first bad index.
+        """
+        dtype = next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+        width = max(getattr(part, "context", 0) for part in self.children())
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
+        check_context(context, width, len(x) if x.dim() else 0, dtype)
+        with evaluating(self):
+            row = [c[:1] for c in context]
+            prior = self.prior(*row)
+            p = self.likelihood(prior.mean.new_zeros(1, *prior.event_shape), *row)
+            check_tensor("x", x, p.event_shape, dtype)
+            check_values("x", x, p.support, type(self.likelihood).__name__, self._remedy)
+            q = self.posterior(x[:1], *row)
+        if q.event_shape != prior.event_shape:
+            raise ValueError(
+                f"posterior {type(self.posterior).__name__} makes latents of shape {tuple(q.event_shape)}, prior "
+                f"{type(self.prior).__name__} has {tuple(prior.event_shape)}: build both with the same `latent`"
+            )
+
+    @property
+    def _remedy(self) -> str:
+        return getattr(self.likelihood, "remedy", "")

@@ -1,0 +1,28 @@
+"""Random numbers without a trace: every function that draws on its own account gives the streams back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["fork_rng"]
+
+
+@contextmanager
+def fork_rng(like: Any = (), seed: int | None = None) -> Iterator[None]:
+    """Restore torch's random streams on leaving: that of the CPU and of the device of the tensors ``like``.
+
+    Args:
+        like: a device, or a sequence whose tensors tell the device
+        seed: where the streams start within; where they stand if None
+    """
+    devices = [like] if isinstance(like, torch.device) else [x.device for x in like if isinstance(x, Tensor)]
+    cuda = sorted({d.index or 0 for d in devices if d.type == "cuda"})
+    with torch.random.fork_rng(devices=cuda):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield

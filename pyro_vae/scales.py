@@ -1,0 +1,113 @@
+"""How wide a location-scale distribution is: fixed, one learned number, or an output of the network."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+__all__ = ["Fixed", "PerDatum", "Scale", "Shared", "positive"]
+
+#: No learned scale falls below it: densities and their gradients stay finite in float32.
+FLOOR = 1e-4
+
+
+def positive(raw: Tensor) -> Tensor:
+    r"""Map real numbers to scales: :math:`\log(1 + e^r) + 10^{-4}`, which neither vanishes nor overflows."""
+    return softplus(raw) + FLOOR
+
+
+def inverse_positive(scale: Tensor) -> Tensor:
+    """Return the ``raw`` that :func:`positive` maps to ``scale``."""
+    above = scale - FLOOR
+    return above + torch.log(-torch.expm1(-above))
+
+
+class Scale(nn.Module, ABC):
+    """Make the scale of a likelihood.
+
+    A subclass says by ``outputs`` how many numbers (0 or 1) it wants of the network for each entry of a
+    datum, and returns from ``forward`` a tensor that broadcasts with the location.
+    """
+
+    outputs: ClassVar[int] = 0
+
+    @abstractmethod
+    def forward(self, *raw: Tensor) -> Tensor:
+        """Return the scale, given the ``outputs`` numbers that it asked for."""
+
+
+class Fixed(Scale):
+    r"""The same known scale everywhere.
+
+    Args:
+        value: the scale, in the units of the data
+
+    Example:
+        >>> Fixed(0.1)()
+        tensor(0.1000)
+    """
+
+    def __init__(self, value: float = 1.0) -> None:
+        super().__init__()
+        check_scale("value", value)
+        self.register_buffer("value", torch.tensor(float(value)))
+
+    def forward(self, *raw: Tensor) -> Tensor:
+        """Return the scale, of shape ``()``."""
+        return self.value
+
+
+class Shared(Scale):
+    r"""A learned scale that all data share.
+
+    Args:
+        initial: where learning starts, in the units of the data
+        shape: ``()`` for one number, the shape of one datum for one number an entry
+
+    References:
+        Simple and effective VAE training with calibrated decoders (Rybkin et al., 2021)
+
+    Example:
+        >>> Shared(shape=(4,))().shape
+        torch.Size([4])
+    """
+
+    def __init__(self, initial: float = 1.0, *, shape: Sequence[int] = ()) -> None:
+        super().__init__()
+        check_scale("initial", initial)
+        self.raw = nn.Parameter(inverse_positive(torch.full(tuple(shape), float(initial))))
+
+    def forward(self, *raw: Tensor) -> Tensor:
+        """Return the scale, of shape ``shape``."""
+        return positive(self.raw)
+
+
+class PerDatum(Scale):
+    r"""A scale for each entry of each datum, made by the network beside the location.
+
+    Example:
+        >>> PerDatum()(torch.zeros(5, 2)).shape
+        torch.Size([5, 2])
+    """
+
+    outputs = 1
+
+    def forward(self, *raw: Tensor) -> Tensor:
+        """Return the scale, of the shape of ``raw``."""
+        return positive(*raw)
+
+
+def as_scale(scale: Scale | float) -> Scale:
+    """Return ``scale``, a number as a :class:`Fixed` one."""
+    return scale if isinstance(scale, Scale) else Fixed(scale)
+
+
+def check_scale(name: str, value: float) -> None:
+    """Refuse what is no scale."""
+    if not value > FLOOR or value == float("inf"):
+        raise ValueError(f"{name}: expected a finite scale above {FLOOR}, got {value}")

@@ -1,0 +1,19 @@
+"""Training: ``fit``, the engine below it, schedules and callbacks."""
+
+from pyro_vae.training.batches import Batches
+from pyro_vae.training.callbacks import Callback, EarlyStopping
+from pyro_vae.training.fit import fit
+from pyro_vae.training.history import History
+from pyro_vae.training.schedules import Linear
+from pyro_vae.training.svi import SVI, NonFiniteError
+
+__all__ = [
+    "SVI",
+    "Batches",
+    "Callback",
+    "EarlyStopping",
+    "History",
+    "Linear",
+    "NonFiniteError",
+    "fit",
+]

@@ -1,0 +1,93 @@
+"""What may happen after each epoch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pyro_vae.programs.program import Program
+
+__all__ = ["Callback", "EarlyStopping", "JSONLines"]
+
+
+class Callback:
+    """Called by ``fit`` after each epoch and at the end.
+
+    A plain function ``(metrics, step)`` serves as well, for logging.
+    """
+
+    def epoch(self, program: Program, metrics: dict[str, Any]) -> bool:
+        """Look at the metrics of an epoch; return True to stop."""
+        return False
+
+    def end(self, program: Program) -> None:
+        """Tidy up: called however training ends."""
+
+
+class EarlyStopping(Callback):
+    """Stop when the validation bound has not risen for a while, and go back to the best weights.
+
+    The bound is taken at beta 1, whatever the schedule of the estimator.
+
+    Args:
+        patience: epochs without a better bound before it stops
+        min_rise: nats per datum by which a bound has to be better to count
+        start: epochs at the beginning that do not count against the patience (while a KL warm-up lasts)
+
+    Raises:
+        ValueError: patience below 1; or, in the first epoch, ``fit`` was given no ``valid``.
+
+    Example:
+        >>> import torch, pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> stop = pv.training.EarlyStopping(patience=2)
+        >>> x = toy.draw(64)
+        >>> history = pv.fit(toy.program, x, valid=x, epochs=50, callbacks=[stop], progress=False)
+        >>> history.epochs < 50
+        True
+    """
+
+    def __init__(self, patience: int = 10, *, min_rise: float = 0.0, start: int = 0) -> None:
+        if patience < 1:
+            raise ValueError(f"patience: expected at least 1 epoch, got {patience}")
+        self.patience, self.min_rise, self.start = patience, min_rise, start
+        self.best, self.best_epoch = -float("inf"), 0
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def epoch(self, program: Program, metrics: dict[str, Any]) -> bool:
+        """Keep the weights of a better bound; stop when patience is over."""
+        if "valid_bound" not in metrics:
+            raise ValueError("EarlyStopping needs a validation bound: pass `valid=` to fit")
+        if metrics["valid_bound"] > self.best + self.min_rise:
+            self.best, self.best_epoch = metrics["valid_bound"], metrics["epoch"]
+            self.weights = {k: v.detach().clone() for k, v in program.state_dict().items()}
+        return metrics["epoch"] - max(self.best_epoch, self.start) >= self.patience
+
+    def end(self, program: Program) -> None:
+        """Put the best weights back."""
+        if self.weights:
+            program.load_state_dict(self.weights)
+
+
+class JSONLines(Callback):
+    """Append the metrics of each epoch to a file, one JSON object a line, flushed as it goes.
+
+    Args:
+        path: the file; a new run replaces it
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("w", encoding="utf-8")
+
+    def epoch(self, program: Program, metrics: dict[str, Any]) -> bool:
+        """Write one line."""
+        self.file.write(json.dumps(metrics) + "\n")
+        self.file.flush()
+        return False
+
+    def end(self, program: Program) -> None:
+        """Close the file."""
+        self.file.close()

@@ -1,0 +1,212 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyro.infer import ELBO as PyroELBO
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pyro_vae.estimators import ELBO, Estimator
+from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.rng import fork_rng
+from pyro_vae.training.batches import Batches
+from pyro_vae.training.callbacks import Callback, JSONLines
+from pyro_vae.training.history import History
+from pyro_vae.training.svi import SVI
+
+__all__ = ["fit"]
+
+#: Seconds between two looks at the losses, the only times at which the device is waited for.
+LOOK = 0.5
+
+
+def fit(
+    program: Program,
+    data: Any,
+    *,
+    estimator: PyroELBO | None = None,
+    optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+    epochs: int = 10,
+    batch_size: int = 128,
+    valid: Any = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    clip_norm: float | None = None,
+    run_dir: str | Path | None = None,
+    callbacks: Iterable[Callback | Callable[[dict[str, Any], int], Any]] = (),
+    progress: bool = True,
+) -> History:
+    r"""Train a program by stochastic variational inference.
+
+    Each step follows the gradient of the mean over a batch of minus the estimated bound,
+
+    .. math:: -\frac{1}{B} \sum_{n \in \text{batch}} \mathrm{bound}(x_n).
+
+    Args:
+        program: a Program, such as ``pyro_vae.VAE``
+        data: rows of data: a tensor, numpy array or memmap, a split of ``pyro_vae.data.load``, a tuple
+            ``(x, context)`` of these, a torch Dataset or DataLoader
+        estimator: of ``pyro_vae.estimators`` (ELBO by default) or of ``pyro.infer``
+        optimizer: makes the optimizer from the list of parameters; ``functools.partial(torch.optim.Adam, lr=1e-3)``
+            by default
+        epochs: passes over the data
+        batch_size: data a step
+        valid: held-out data, whose bound (beta 1) is taken after each epoch
+        seed: of the order of the data and of all noise; the global random state is left as it was
+        device: where to train; where the program is, by default
+        clip_norm: largest global norm of the gradient
+        run_dir: folder for ``metrics.jsonl`` and ``weights.safetensors``, written after each epoch
+        callbacks: objects of :class:`Callback`, such as EarlyStopping; or functions ``(metrics, step)``
+        progress: show a progress bar
+
+    Returns:
+        The history, one row an epoch, in mean nats per datum.
+
+    Raises:
+        ValueError: the data do not fit the program; raised before the first step.
+        NonFiniteError: a loss or gradient turned NaN; the weights are those before that step.
+
+    Example:
+        >>> import torch, pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> history = pv.fit(toy.program, toy.draw(256), epochs=3, progress=False)
+        >>> history.epochs
+        3
+    """
+    if not isinstance(program, Program):
+        raise TypeError(
+            "program: expected a pyro_vae.Program such as VAE (wrap your own two functions by "
+            f"pyro_vae.programs.Functions(model, guide, net=net)), got {type(program).__name__}"
+        )
+    if not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"epochs: expected an int of at least 1, got {epochs!r}")
+    first = next(program.parameters(), torch.zeros(()))
+    device = first.device if device is None else torch.device(device)
+    program.to(device)
+    load = partial(Batches, batch_size=batch_size, seed=seed, device=device, dtype=first.dtype)
+    batches = load(data)
+    held_out = None if valid is None else load(valid, shuffle=False)
+    for source in (batches, held_out):
+        for chunk in source.chunks() if source else ():
+            program.check(*chunk)
+    estimator = ELBO() if estimator is None else estimator
+    optimizer = partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
+    svi = SVI(program, estimator, optimizer, clip_norm=clip_norm)
+    hooks = [hook if isinstance(hook, Callback) else Log(hook) for hook in callbacks]
+    if run_dir is not None:
+        Path(run_dir).mkdir(parents=True, exist_ok=True)
+        hooks.append(JSONLines(Path(run_dir) / "metrics.jsonl"))
+    history, start = History(), time.perf_counter()
+    total = None if batches.steps is None else batches.steps * epochs
+    try:
+        with (
+            fork_rng(device, seed),
+            training(program),
+            tqdm(total=total, unit="step", disable=not progress) as bar,
+        ):
+            for epoch in range(epochs):
+                bar.set_description(f"epoch {epoch + 1}/{epochs}")
+                row = {"epoch": epoch, **run_epoch(svi, batches, epoch, bar)}
+                if held_out is not None:
+                    row["valid_bound"] = mean_bound(program, estimator, held_out, seed)
+                row["seconds"] = time.perf_counter() - start
+                history.append(row)
+                if run_dir is not None:
+                    save_weights(program, Path(run_dir) / "weights.safetensors")
+                # every hook is asked, also when an earlier one wants to stop
+                if any([hook.epoch(program, row) for hook in hooks]):  # noqa: C419
+                    break
+    finally:
+        for hook in hooks:
+            hook.end(program)
+        if run_dir is not None and history.rows:
+            save_weights(program, Path(run_dir) / "weights.safetensors")
+    return history
+
+
+def run_epoch(svi: SVI, batches: Batches, epoch: int, bar: tqdm) -> dict[str, Any]:
+    """Train on each batch once; return the means over the epoch."""
+    totals: dict[str, Tensor] = {}
+    count, looked = 0, time.perf_counter()
+    batch: tuple[Tensor, ...] = ()
+
+    def means() -> dict[str, float]:
+        svi.settle(batch)
+        return {name: float(value) / count for name, value in totals.items()}
+
+    for batch in batches.epoch(epoch):
+        if batches.loader is not None:
+            svi.program.check(*batch)
+        for name, value in svi.update(*batch).items():
+            totals[name] = totals[name] + value if name in totals else value
+        count += batch[0].shape[0]
+        bar.update()
+        if not bar.disable and time.perf_counter() - looked > LOOK:
+            bar.set_postfix({k: f"{v:.2f}" for k, v in means().items()})
+            looked = time.perf_counter()
+    if not count:
+        raise ValueError("data: expected at least one batch, the data loader gave none")
+    row = {"step": svi.steps, **means()}
+    if isinstance(svi.estimator, Estimator):
+        row["beta"] = float(svi.estimator.beta_now())
+    return row
+
+
+def mean_bound(program: Program, estimator: PyroELBO, batches: Batches, seed: int) -> float:
+    """Return the bound (beta 1) of held-out data in mean nats per datum, with noise that is the same each time."""
+    total, count = 0.0, 0
+    with evaluating(program), fork_rng(batches.device, seed):
+        for batch in batches.epoch(0):
+            if isinstance(estimator, Estimator):
+                total += float(estimator.per_datum(program.model, program.guide, *batch).double().sum())
+            else:
+                total -= float(estimator.loss(program.model, program.guide, *batch))
+            count += batch[0].shape[0]
+    return total / count
+
+
+def save_weights(program: Program, path: Path) -> None:
+    """Write all weights beside ``path`` and put them in its place by one rename, so that it is always whole."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        new = Path(folder) / path.name
+        save_file(unshared(program.state_dict()), new, metadata={"format": "pt"})
+        with new.open("rb") as file:
+            os.fsync(file.fileno())
+        new.replace(path)
+
+
+def unshared(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors that share memory (a VampPrior holds the posterior), which the file format refuses."""
+    return {name: value.detach().clone().contiguous() for name, value in state.items()}
+
+
+@contextmanager
+def training(program: Program) -> Iterator[None]:
+    """Put the program in training mode, and leave it in evaluation mode as what was trained is to be used."""
+    program.train()
+    try:
+        yield
+    finally:
+        program.eval()
+
+
+class Log(Callback):
+    """A function ``(metrics, step)`` as a callback."""
+
+    def __init__(self, function: Callable[[dict[str, Any], int], Any]) -> None:
+        self.function = function
+
+    def epoch(self, program: Program, metrics: dict[str, Any]) -> bool:
+        """Call the function."""
+        return bool(self.function(dict(metrics), metrics["step"]))

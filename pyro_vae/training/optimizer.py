@@ -1,0 +1,128 @@
+"""One torch optimizer over all parameters, in the form that ``pyro.infer.SVI`` accepts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from pyro.optim import PyroOptim
+from torch import Tensor, nn
+
+__all__ = ["OneOptimizer"]
+
+Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+class OneOptimizer(PyroOptim):
+    """Update all parameters of a program by one fused optimizer.
+
+    Pyro makes an optimizer for each tensor and passes them on as a set, whose order differs between
+    processes. Here the order is that of ``module.named_parameters()``, so that a global norm is
+    reproducible, and one kernel updates all.
+
+    Args:
+        module: the program
+        make: ``functools.partial(torch.optim.AdamW, lr=1e-3)``, say; or an optimizer built over the program's
+            parameters; or one of ``pyro.optim``
+        clip_norm: largest global norm of the gradient; None for no clipping
+
+    Raises:
+        RuntimeError: the optimizer does not hold exactly the program's trainable parameters.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        make: Make | torch.optim.Optimizer | PyroOptim,
+        *,
+        clip_norm: float | None = None,
+    ) -> None:
+        if clip_norm is not None and not clip_norm > 0:
+            raise ValueError(f"clip_norm: expected a positive number or None, got {clip_norm}")
+        self.named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.parameters = list(self.named.values())
+        if not self.parameters:
+            raise ValueError("program: expected at least one parameter that requires a gradient, got none")
+        self.torch = build(make, self.parameters)
+        self.clip_norm = clip_norm
+        self.check(self.parameters)
+
+    def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
+        """Check that ``params``, as Pyro found them, are those held here, then update."""
+        self.check(params)
+        self.clip(self.norm())
+        self.torch.step()
+
+    def check(self, params: Iterable[Tensor]) -> None:
+        """Prove that the program's, the optimizer's and the given parameters are the same tensors."""
+        known = {id(p): name for name, p in self.named.items()}
+        held = {id(p) for group in self.torch.param_groups for p in group["params"]}
+        given = {id(p) for p in params if p.requires_grad}
+        for what, ids in (("the optimizer", held), ("Pyro's trace of model and guide", given)):
+            missing = [name for i, name in known.items() if i not in ids]
+            foreign = len(ids - set(known))
+            if missing or foreign:
+                raise RuntimeError(
+                    f"{what} holds other parameters than the program: missing {missing or 'none'}, "
+                    f"{foreign} that the program does not know (pyro.param statements, or modules not given to it). "
+                    "What is to be trained has to be an nn.Parameter of the program, used in its model or guide"
+                )
+
+    def zero(self) -> None:
+        """Forget all gradients, so that what gets none does not move by momentum."""
+        for p in self.parameters:
+            p.grad = None
+
+    def norm(self) -> Tensor:
+        """Return the global norm of the gradient, of shape ``()``."""
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+
+    def clip(self, norm: Tensor) -> None:
+        """Scale the gradient down to ``clip_norm`` where its global norm is larger."""
+        if self.clip_norm is not None:
+            factor = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], factor)
+
+    def largest(self) -> tuple[str, float]:
+        """Return name and norm of the parameter with the largest (or a non-finite) gradient."""
+        norms = {name: float(p.grad.norm()) for name, p in self.named.items() if p.grad is not None}
+        if not norms:
+            return "none", 0.0
+        name = max(norms, key=lambda k: float("inf") if norms[k] != norms[k] else norms[k])
+        return name, norms[name]
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the state of the torch optimizer."""
+        return self.torch.state_dict()
+
+    def set_state(self, state_dict: dict[str, Any]) -> None:
+        """Load the state of the torch optimizer."""
+        self.torch.load_state_dict(state_dict)
+
+
+def build(make: Make | torch.optim.Optimizer | PyroOptim, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return one torch optimizer over ``parameters``, fused where its class has it."""
+    if isinstance(make, torch.optim.Optimizer):
+        return make
+    if isinstance(make, PyroOptim):
+        if not isinstance(make.pt_optim_args, dict):
+            raise TypeError(
+                "optimizer: a pyro.optim optimizer with options by parameter name cannot be one fused optimizer; "
+                "pass a torch optimizer with parameter groups"
+            )
+        make = partial(make.pt_optim_constructor, **make.pt_optim_args)
+    if not callable(make):
+        raise TypeError(
+            "optimizer: expected a callable such as functools.partial(torch.optim.Adam, lr=1e-3), or an "
+            f"optimizer, got {type(make).__name__}"
+        )
+    constructor = make.func if isinstance(make, partial) else make
+    options = make.keywords if isinstance(make, partial) else {}
+    has_fused = inspect.isclass(constructor) and "fused" in inspect.signature(constructor).parameters
+    if has_fused and not options.keys() & {"fused", "foreach", "differentiable"}:
+        return make(parameters, fused=True)
+    return make(parameters)

@@ -1,0 +1,36 @@
+"""Shared by all tests: examples in docstrings start from the same random state."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def digits():
+    import pyro_vae as pv
+
+    return pv.data.load("digits", binarize="static")
+
+
+@pytest.fixture
+def vae():
+    return make_vae()
+
+
+def make_vae(latent=3, shape=(8, 8), hidden=(16,)):
+    import functools
+
+    import pyro_vae as pv
+
+    net = functools.partial(pv.nets.MLP, hidden=hidden)
+    return pv.VAE(
+        prior=pv.priors.StandardNormal(latent),
+        likelihood=pv.likelihoods.Bernoulli(latent, shape, net=net),
+        posterior=pv.posteriors.MeanFieldNormal(shape, latent, net=net),
+    )

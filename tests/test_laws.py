@@ -1,0 +1,119 @@
+"""The laws, over whole shelves: a new part or estimator is picked up by its export."""
+
+import copy
+import inspect
+
+import pytest
+import torch
+from pyro import distributions as dist
+
+import pyro_vae as pv
+from pyro_vae.testing import check_estimator, check_part, parts
+from pyro_vae.testing.laws import check_mass
+
+SHELVES = {pv.priors: (), pv.likelihoods: ((3,),), pv.posteriors: ((2, 2),)}
+PARTS = [pytest.param(cls, shapes, id=cls.__name__) for shelf, shapes in SHELVES.items() for cls in parts(shelf)]
+ESTIMATORS = [
+    cls
+    for cls in vars(pv.estimators).values()
+    if inspect.isclass(cls) and issubclass(cls, pv.estimators.Estimator) and not inspect.isabstract(cls)
+]
+
+
+@pytest.mark.parametrize(("part", "shapes"), PARTS)
+def test_part_obeys_the_laws(part, shapes):
+    check_part(part.example(), *shapes)
+
+
+@pytest.mark.parametrize(("part", "shapes"), PARTS)
+def test_small_densities_have_mass_one(part, shapes):
+    small = part.example(latent=1, shape=(1,))
+    for _ in range(3):
+        assert check_mass(small(*(torch.randn(1) for _ in shapes)), small)
+
+
+@pytest.mark.parametrize("scale", [0.3, pv.scales.Fixed(0.3), pv.scales.Shared(0.3), pv.scales.PerDatum()])
+def test_normal_with_every_scale(scale):
+    check_part(pv.likelihoods.Normal(3, (2, 2), scale=scale), (3,))
+
+
+@pytest.mark.parametrize("net", [pv.nets.MLP, pv.nets.ConvDecoder])
+def test_likelihoods_with_every_decoder(net):
+    check_part(pv.likelihoods.Bernoulli(3, (6, 5), net=net), (3,))
+
+
+def test_posterior_with_convolutions():
+    check_part(pv.posteriors.MeanFieldNormal((2, 6, 5), 3, net=pv.nets.ConvEncoder), (2, 6, 5))
+
+
+def test_parts_with_a_context():
+    check_part(pv.likelihoods.Bernoulli(3, (2, 2), context=4), (3,), (4,))
+    check_part(pv.posteriors.MeanFieldNormal((2, 2), 3, context=4), (2, 2), (4,))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("num_particles", [1, 3])
+@pytest.mark.parametrize("likelihood", list(parts(pv.likelihoods)))
+def test_program_and_estimator_obey_the_laws(estimator, num_particles, likelihood):
+    vae = pv.VAE(
+        prior=pv.priors.StandardNormal(3),
+        likelihood=likelihood.example(),
+        posterior=pv.posteriors.MeanFieldNormal((2, 2), 3),
+    )
+    check_estimator(vae, estimator(num_particles=num_particles), torch.rand(6, 2, 2).round())
+
+
+class Broken(pv.Conditional):
+    """A likelihood with one fault at a time."""
+
+    def __init__(self, fault):
+        super().__init__()
+        self.net = torch.nn.Linear(3, 4)
+        self.fault = fault
+        self.unused = torch.nn.Parameter(torch.zeros(1)) if fault == "unused parameter" else None
+
+    def forward(self, z):
+        loc = self.net(z).reshape(*z.shape[:-1], 2, 2)
+        if self.fault == "no to_event":
+            return dist.Normal(loc, 1.0)
+        if self.fault == "mixes rows":
+            loc = loc - loc.mean(0)
+        if self.fault == "not finite":
+            return dist.Normal(loc, 1e-30).to_event(2)
+        if self.fault == "not a density":
+            return pv.distributions.GreyBernoulli(logits=loc).to_event(2)
+        return dist.Normal(loc, 1.0).to_event(2)
+
+
+@pytest.mark.parametrize("fault", ["no to_event", "mixes rows", "unused parameter"])
+def test_laws_catch_a_broken_part(fault):
+    with pytest.raises(AssertionError):
+        check_part(Broken(fault), (3,))
+
+
+def test_laws_pass_the_same_part_without_fault():
+    check_part(Broken(None), (3,))
+
+
+def test_mass_law_catches_what_is_no_density():
+    grey = pv.likelihoods.Bernoulli(1, (1,), grey=True)
+    with pytest.raises(AssertionError, match="mass"):
+        check_mass(grey(torch.zeros(1)), grey)
+
+
+def test_estimator_law_catches_a_wrong_scale():
+    class Doubled(pv.estimators.ELBO):
+        def loss_and_grads(self, *args):
+            return 2 * super().loss_and_grads(*args)
+
+    toy = pv.testing.LinearGaussian(off=0.1)
+    with pytest.raises(AssertionError, match=r"SVI\.step"):
+        check_estimator(toy.program, Doubled(), toy.draw(8))
+
+
+def test_deep_copy_of_a_part_is_independent():
+    part = pv.likelihoods.Normal(3, (2, 2))
+    other = copy.deepcopy(part)
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    assert not torch.equal(next(other.parameters()), next(part.parameters()))
