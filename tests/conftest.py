@@ -1,5 +1,6 @@
 """Shared by all tests: examples in docstrings start from the same random state."""
 
+import pyro
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ def _seeded():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
+    pyro.clear_param_store()
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def check_context(context: Sequence[Tensor], width: int, n: int, dtype: torch.dt
         )
     if context and not width:
         raise ValueError(
-            f"context: no part of this program takes a context, but the data are a tuple of {1 + len(context)} arrays; "
+            f"context: no part of this program takes a context, but the data have {1 + len(context)} columns; "
             "pass x alone, or build the parts with context=WIDTH for a conditional VAE"
         )
     for i, c in enumerate(context):

@@ -60,7 +60,7 @@ class Functions(Program):
         >>> def model(x):
         ...     with pyro.plate("data", len(x), dim=-1):
         ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
-        ...         pyro.sample("x", dist.Normal(z.unsqueeze(-1), 1.0).expand([2]).to_event(1), obs=x)
+        ...         pyro.sample("x", dist.Normal(torch.stack([z, z], -1), 1.0).to_event(1), obs=x)
         >>> def guide(x):
         ...     with pyro.plate("data", len(x), dim=-1):
         ...         pyro.sample("z", dist.Normal(net(x).squeeze(-1), 1.0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,7 +141,9 @@ class Column:
             rows = torch.from_numpy(np.array(rows))
         if isinstance(rows, Tensor):
             rows = batches.place(name, rows.detach())
-        elif not (hasattr(rows, "__getitem__") and hasattr(rows, "__len__")):
+        elif isinstance(rows, (str, bytes, Mapping)) or not (
+            hasattr(rows, "__getitem__") and hasattr(rows, "__len__")
+        ):
             raise TypeError(
                 f"{name}: expected a tensor, numpy array, memmap, torch Dataset or DataLoader, or a tuple of "
                 f"arrays (x, context), got {type(rows).__name__}"

@@ -23,7 +23,7 @@ from pyro_vae.rng import fork_rng
 from pyro_vae.training.batches import Batches
 from pyro_vae.training.callbacks import Callback, JSONLines
 from pyro_vae.training.history import History
-from pyro_vae.training.svi import SVI
+from pyro_vae.training.svi import SVI, NonFiniteError
 
 __all__ = ["fit"]
 
@@ -75,7 +75,8 @@ def fit(
 
     Raises:
         ValueError: the data do not fit the program; raised before the first step.
-        NonFiniteError: a loss or gradient turned NaN; the weights are those before that step.
+        NonFiniteError: a loss or gradient turned NaN; the weights are then the last ones kept (every epoch, and
+            every half second in between) that are known to give a finite loss.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -107,7 +108,7 @@ def fit(
     if run_dir is not None:
         Path(run_dir).mkdir(parents=True, exist_ok=True)
         hooks.append(JSONLines(Path(run_dir) / "metrics.jsonl"))
-    history, start = History(), time.perf_counter()
+    history, start, good = History(), time.perf_counter(), LastGood(program)
     total = None if batches.steps is None else batches.steps * epochs
     try:
         with (
@@ -117,7 +118,7 @@ def fit(
         ):
             for epoch in range(epochs):
                 bar.set_description(f"epoch {epoch + 1}/{epochs}")
-                row = {"epoch": epoch, **run_epoch(svi, batches, epoch, bar)}
+                row = {"epoch": epoch, **run_epoch(svi, batches, epoch, bar, good)}
                 if held_out is not None:
                     row["valid_bound"] = mean_bound(program, estimator, held_out, seed)
                 row["seconds"] = time.perf_counter() - start
@@ -127,6 +128,9 @@ def fit(
                 # every hook is asked, also when an earlier one wants to stop
                 if any([hook.epoch(program, row) for hook in hooks]):  # noqa: C419
                     break
+    except NonFiniteError:
+        good.restore()
+        raise
     finally:
         for hook in hooks:
             hook.end(program)
@@ -135,7 +139,7 @@ def fit(
     return history
 
 
-def run_epoch(svi: SVI, batches: Batches, epoch: int, bar: tqdm) -> dict[str, Any]:
+def run_epoch(svi: SVI, batches: Batches, epoch: int, bar: tqdm, good: LastGood) -> dict[str, Any]:
     """Train on each batch once; return the means over the epoch."""
     totals: dict[str, Tensor] = {}
     count, looked = 0, time.perf_counter()
@@ -152,12 +156,14 @@ def run_epoch(svi: SVI, batches: Batches, epoch: int, bar: tqdm) -> dict[str, An
             totals[name] = totals[name] + value if name in totals else value
         count += batch[0].shape[0]
         bar.update()
-        if not bar.disable and time.perf_counter() - looked > LOOK:
+        if time.perf_counter() - looked > LOOK:
             bar.set_postfix({k: f"{v:.2f}" for k, v in means().items()})
+            good.keep(svi.steps)
             looked = time.perf_counter()
     if not count:
         raise ValueError("data: expected at least one batch, the data loader gave none")
     row = {"step": svi.steps, **means()}
+    good.keep(svi.steps)
     if isinstance(svi.estimator, Estimator):
         row["beta"] = float(svi.estimator.beta_now())
     return row
@@ -189,6 +195,29 @@ def save_weights(program: Program, path: Path) -> None:
 def unshared(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copy tensors that share memory (a VampPrior holds the posterior), which the file format refuses."""
     return {name: value.detach().clone().contiguous() for name, value in state.items()}
+
+
+class LastGood:
+    """Copies of the weights, to go back to those that are known to give a finite loss.
+
+    A step that was finite can lead to weights that are not: a copy is good once a later step was finite.
+
+    Args:
+        program: whose weights
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.good = self.candidate = (0, unshared(program.state_dict()))
+
+    def keep(self, step: int) -> None:
+        """Copy the weights after ``step`` finite steps."""
+        if step > self.candidate[0]:
+            self.good, self.candidate = self.candidate, (step, unshared(self.program.state_dict()))
+
+    def restore(self) -> None:
+        """Go back to the last good weights."""
+        self.program.load_state_dict(self.good[1])
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pyro
@@ -21,7 +22,7 @@ __all__ = ["SVI", "NonFiniteError"]
 
 
 class NonFiniteError(RuntimeError):
-    """A loss or gradient turned NaN or infinite; the weights are those before that step."""
+    """A loss or gradient turned NaN or infinite; ``fit`` goes back to the last weights that gave a finite one."""
 
 
 class SVI(pyro.infer.SVI):
@@ -86,7 +87,9 @@ class SVI(pyro.infer.SVI):
         """
         self.first_look(batch)
         self.optim.zero()
-        with pyro.validation_enabled(False), announcements_off():
+        # estimators of Pyro look for the parameters themselves and have to be told
+        quiet = announcements_off() if isinstance(self.estimator, Estimator) else nullcontext()
+        with pyro.validation_enabled(False), quiet:
             metrics = self.backward(batch)
         norm = self.optim.norm()
         # NaN and infinity survive the sum: one look for both
@@ -159,7 +162,7 @@ class SVI(pyro.infer.SVI):
         """Say where a non-finite number came from."""
         name, size = self.optim.largest()
         text = f"step {self.steps}: the loss or its gradient is not finite"
-        with torch.no_grad(), fork_rng(batch):
+        with torch.no_grad(), fork_rng(batch), pyro.validation_enabled(False):
             drawn = poutine.trace(self.guide).get_trace(*batch)
             scored = poutine.trace(poutine.replay(self.model, trace=drawn)).get_trace(*batch)
             bad = [
@@ -170,17 +173,12 @@ class SVI(pyro.infer.SVI):
             ]
         text += f"; site {' and '.join(bad)} is not finite" if bad else "; every site is finite by itself"
         return text + (
-            f"; the largest gradient is that of {name!r} (norm {size:.3g}). The weights are those before this step. "
+            f"; the largest gradient is that of {name!r} (norm {size:.3g}). "
             "Lower the learning rate, set clip_norm, or look at the data of this batch"
         )
 
 
 def finite_site(site: dict[str, Any]) -> bool:
     """Whether value and log-density of a site are finite."""
-    with pyro.validation_enabled(False):
-        try:
-            value = torch.as_tensor(site["value"])
-            log_prob = torch.as_tensor(site["fn"].log_prob(site["value"]))
-        except ValueError:
-            return False
+    value, log_prob = site["value"], site["fn"].log_prob(site["value"])
     return bool(torch.isfinite(log_prob).all() and torch.isfinite(value).all())

@@ -1,0 +1,67 @@
+"""Distributions against closed forms and float64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_vae.distributions import ContinuousBernoulli, GreyBernoulli
+from pyro_vae.scales import Fixed, inverse_positive, positive
+
+LOGITS = [0.0, 1e-8, 1e-4, 1e-3, 0.05, 0.0999, 0.1001, 0.3, 1.0, 5.0, 30.0, 90.0, 1e4]
+
+
+@pytest.mark.parametrize("t", LOGITS + [-t for t in LOGITS])
+def test_continuous_bernoulli_in_float32_is_that_in_float64(t):
+    """Value, gradient and mean, against C = 2 atanh(1 - 2p)/(1 - 2p) integrated in closed form in float64."""
+    logit = torch.tensor(t, requires_grad=True)
+    wide = torch.tensor(t, dtype=torch.float64, requires_grad=True)
+    # log of the integral of e^(tx): by Gauss-Legendre quadrature of e^(t(x - 1)) or e^(tx), whichever is bounded
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    x = torch.tensor((nodes + 1) / 2)
+    top = torch.clamp(wide, min=0)
+    if abs(t) < 100:
+        normaliser = top + torch.log((torch.exp(wide * x - top) * torch.tensor(weights / 2)).sum())
+    else:
+        normaliser = top - wide.abs().log()
+    for value in (0.0, 0.3, 1.0):
+        found = ContinuousBernoulli(logits=logit, validate_args=False).log_prob(torch.tensor(value))
+        exact = wide * value - normaliser
+        assert math.isclose(float(found.detach()), float(exact.detach()), rel_tol=2e-6, abs_tol=2e-6 * max(1, abs(t)))
+        (gradient,) = torch.autograd.grad(found, logit)
+        (exact_gradient,) = torch.autograd.grad(exact, wide, retain_graph=True)
+        assert math.isclose(float(gradient), float(exact_gradient), rel_tol=1e-5, abs_tol=1e-5)
+    mean = torch.autograd.grad(normaliser, wide)[0]
+    assert math.isclose(
+        float(ContinuousBernoulli(logits=logit).mean.detach()), float(mean), rel_tol=1e-5, abs_tol=1e-6
+    )
+
+
+def test_continuous_bernoulli_samples_follow_its_mean():
+    fn = ContinuousBernoulli(logits=torch.tensor([-3.0, 0.0, 2.0]))
+    x = fn.sample((20000,))
+    assert ((x.mean(0) - fn.mean).abs() < 4 * x.std(0) / math.sqrt(20000)).all()
+
+
+def test_grey_bernoulli_is_the_cross_entropy():
+    fn = GreyBernoulli(logits=torch.tensor(0.7))
+    p = torch.sigmoid(torch.tensor(0.7))
+    assert torch.allclose(fn.expand((3,)).log_prob(torch.full((3,), 0.2)), 0.2 * p.log() + 0.8 * (1 - p).log())
+    with pytest.raises(ValueError, match="support"):
+        GreyBernoulli(logits=torch.tensor(0.7), validate_args=True).log_prob(torch.tensor(1.2))
+
+
+@pytest.mark.parametrize("raw", [-1e4, -100.0, -3.0, 0.0, 3.0, 1e4])
+def test_scales_neither_vanish_nor_overflow(raw):
+    raw = torch.tensor(raw, requires_grad=True)
+    scale = positive(raw)
+    assert 0 < float(scale.detach()) < float("inf")
+    assert torch.isfinite(torch.autograd.grad(scale.log(), raw)[0])
+
+
+def test_scale_and_its_inverse():
+    scale = torch.tensor([2e-4, 0.1, 1.0, 50.0], dtype=torch.float64)
+    assert torch.allclose(positive(inverse_positive(scale)), scale)
+    with pytest.raises(ValueError, match="expected a finite scale"):
+        Fixed(0.0)

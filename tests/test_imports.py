@@ -1,0 +1,91 @@
+"""Imports point one way, and nothing in the package runs code from a file."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "pyro_vae"
+
+#: What each unit may import of the rest of the package.
+MAY = {
+    "nets": set(),
+    "scales": set(),
+    "distributions": set(),
+    "rng": set(),
+    "data": set(),
+    "conditional": {"nets", "distributions"},
+    "priors": {"conditional", "nets", "distributions", "scales"},
+    "likelihoods": {"conditional", "nets", "distributions", "scales"},
+    "posteriors": {"conditional", "nets", "distributions", "scales"},
+    "programs": {"conditional", "distributions", "priors", "likelihoods", "posteriors", "rng"},
+    "estimators": {"rng"},
+    "training": {"programs", "estimators", "rng", "plots", "data"},
+    "plots": set(),
+    "evaluation": {"programs", "estimators", "training", "rng", "plots"},
+    "tasks": {"programs", "estimators", "training", "evaluation", "rng", "plots", "data"},
+}
+FILES = sorted(p for p in PACKAGE.rglob("*.py"))
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pyro_vae":
+            rest = node.module.split(".")[1:]
+            yield from [rest] if rest else [[alias.name] for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1:] for a in node.names if a.name.startswith("pyro_vae."))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    unit = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if unit not in MAY:  # the top, which may see all
+        return
+    wrong = []
+    for name in imported(path):
+        sibling = len(name) > 1 and name[0] == unit
+        shelf = unit in {"priors", "likelihoods", "posteriors"}
+        if name[0] == unit and not (shelf and sibling and path.name != "__init__.py"):
+            continue
+        if name[0] not in MAY[unit]:
+            wrong.append(".".join(name))
+    assert not wrong, f"{path.relative_to(PACKAGE)} imports {wrong}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_nothing_runs_code_from_a_file(path):
+    text = path.read_text()
+    for pattern in (
+        r"\bpickle\.",
+        r"import pickle",
+        "weights_only=False",
+        r"torch\.load\(",
+        r"(?<![.\w])eval\(",
+        r"(?<![.\w])exec\(",
+    ):
+        assert not re.search(pattern, text), f"{path.name} contains {pattern}"
+    if "np.load(" in text:
+        assert text.count("np.load(") == text.count("allow_pickle=False")
+
+
+IMPORT = """
+import random, warnings, numpy, torch, pyro
+def state():
+    return (torch.get_rng_state().tolist(), random.getstate(), numpy.random.get_state()[1].tolist(),
+            torch.get_default_dtype(), torch.get_num_threads(), list(warnings.filters),
+            sorted((k, pyro.settings.get(k)) for k in pyro.settings.get()), sorted(pyro.get_param_store().keys()),
+            torch.distributions.Distribution._validate_args)
+before = state()
+import pyro_vae
+assert state() == before
+import sys
+assert "matplotlib.pyplot" not in sys.modules
+"""
+
+
+def test_import_changes_nothing_global():
+    subprocess.run([sys.executable, "-c", IMPORT], check=True)
