@@ -104,7 +104,7 @@ class MLP(Net):
         *,
         context: int = 0,
         hidden: Sequence[int] = (500, 500),
-        activation: Callable[[], nn.Module] = nn.ReLU,
+        activation: Callable[[], nn.Module] = nn.SiLU,
     ) -> None:
         in_shape, out_shape = as_shape(in_shape), as_shape(out_shape)
         widths = [math.prod(in_shape) + context, *hidden]

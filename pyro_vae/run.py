@@ -55,9 +55,7 @@ def shelves() -> dict[str, dict[str, type]]:
         "estimator": shelf(estimators, Estimator),
         "network": shelf(nets, nets.Net),
         "activation": {
-            name: found
-            for name, found in shelf(nn.modules.activation, nn.Module).items()
-            if not required(found)
+            name: found for name, found in shelf(nn.modules.activation, nn.Module).items() if not required(found)
         },
         "scale": shelf(scales, scales.Scale),
         "schedule": shelf(schedules, object),

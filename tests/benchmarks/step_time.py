@@ -47,7 +47,7 @@ def hand_written(features: int, hidden: int, latent: int) -> Callable[[Tensor], 
 
 
 def library(features: int, hidden: int, latent: int) -> Callable[[Tensor], object]:
-    net = functools.partial(pv.nets.MLP, hidden=(hidden,))
+    net = functools.partial(pv.nets.MLP, hidden=(hidden,), activation=nn.ReLU)
     vae = pv.VAE(
         prior=pv.priors.StandardNormal(latent),
         likelihood=pv.likelihoods.Bernoulli(latent, (features,), net=net),

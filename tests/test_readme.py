@@ -1,0 +1,62 @@
+"""What the README shows is run, and its catalogue is that of the shelves.
+
+`python tests/test_readme.py` writes the catalogue anew.
+"""
+
+import inspect
+import re
+from pathlib import Path
+
+import pyro_vae as pv
+
+README = Path(__file__).parents[1] / "README.md"
+SHELVES = ("priors", "likelihoods", "posteriors", "programs", "estimators", "nets")
+CATALOGUE = re.compile(r"(<!-- catalogue: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def rows(shelf):
+    module = getattr(pv, shelf)
+    bases = {"Estimator", "Program", "Net"}
+    found = [getattr(module, n) for n in module.__all__ if n not in bases]
+    return [c for c in found if inspect.isclass(c)]
+
+
+def table(shelf):
+    lines = ["| name | what it is |", "|---|---|"]
+    for cls in rows(shelf):
+        lines.append(f"| `{cls.__name__}` | {inspect.getdoc(cls).splitlines()[0]} |")
+    return "\n".join(lines) + "\n"
+
+
+def renewed(text):
+    return CATALOGUE.sub(lambda m: m[1] + table(m[2]) + m[3], text)
+
+
+def test_example_runs_and_is_short(monkeypatch, capsys):
+    code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[1]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 12
+    fit = pv.fit
+    monkeypatch.setattr(pv, "fit", lambda *args, **options: fit(*args, **{**options, "epochs": 1}))
+    scope = {}
+    exec(compile(code, "README.md", "exec"), scope)
+    assert "nats per datum" in capsys.readouterr().out
+    assert scope["images"].shape == (16, 8, 8)
+
+
+def test_catalogue_is_that_of_the_shelves():
+    text = README.read_text()
+    assert [m[2] for m in CATALOGUE.finditer(text)] == list(SHELVES)
+    assert renewed(text) == text, "run `python tests/test_readme.py`"
+
+
+def test_commands_stand_where_ci_reads_them():
+    text = README.read_text()
+    for name, words in (("train", "pyro-vae train"), ("test", "pytest")):
+        block = re.search(rf"<!-- command: {name} -->\n```\n(.*?)\n```", text, re.DOTALL)
+        assert block, f"no command {name}"
+        assert block[1].startswith("pip install -c constraints.txt")
+        assert block[1].endswith(words)
+
+
+if __name__ == "__main__":
+    README.write_text(renewed(README.read_text()))
