@@ -2,6 +2,7 @@
 
 from pyro_vae import (
     data,
+    distributions,
     estimators,
     evaluation,
     likelihoods,
@@ -25,6 +26,7 @@ __all__ = [
     "Conditional",
     "Program",
     "data",
+    "distributions",
     "estimators",
     "evaluation",
     "fit",

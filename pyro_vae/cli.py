@@ -13,7 +13,8 @@ import sys
 import types
 import typing
 from argparse import ArgumentError
-from collections.abc import Callable
+from argparse import ArgumentParser as PlainParser
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import nn
 
 import pyro_vae
 from pyro_vae import data, evaluation, plots, run
@@ -35,6 +36,7 @@ from pyro_vae.nets import Net
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import evaluating
 from pyro_vae.rng import fork_rng
+from pyro_vae.scales import Scale
 from pyro_vae.training import EarlyStopping, NonFiniteError, fit
 
 __all__ = ["main"]
@@ -78,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     where = "pyro-vae"
     try:
-        command = named("command", name, COMMANDS)
+        command = look_up("command", name, COMMANDS)
         where = f"pyro-vae {name}"
         return command(rest)
     except SystemExit as end:  # of --help
@@ -93,10 +95,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def list_shelves(argv: list[str]) -> int:
     """Show what there is to choose from."""
-    parse_with(new_parser("list"), argv)
-    shelves = run.shelves()
-    kinds = ("prior", "likelihood", "posterior", "estimator", "network", "scale", "schedule")
-    for title, shelf in {**{f"{k}s": shelves[k] for k in kinds}, "data sets": LOADERS}.items():
+    Choices("list", argv).parse()
+    shelves = {f"{kind}s": shelf for kind, shelf in run.shelves().items()}
+    for title, shelf in {**shelves, "data sets": LOADERS}.items():
         print(f"{title}\n{table({name: first_line(x) for name, x in shelf.items()})}\n")
     return 0
 
@@ -109,7 +110,7 @@ def train(argv: list[str]) -> int:
     folder = Path(settings.run_dir or Path("runs") / f"{name}-{now:%Y%m%dT%H%M%SZ}")
     run.refuse_used(folder)
     device = usable(settings.device)
-    dataset = data.load(name, binarize=None if settings.binarize == "none" else settings.binarize)
+    dataset = data.load(name, binarize=settings.binarize)
     settings, config = parse(argv, LIKELIHOODS[dataset.kind])
     config = run.plain({**config, "shape": dataset.shape})
     vae, estimator = run.program(config), run.build("estimator", config["estimator"])
@@ -160,8 +161,8 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     Returns:
         The settings, and what of them goes into the configuration, parts as names and options.
     """
-    parser = new_parser("train")
-    add = parser.add_argument
+    choices = Choices("train", argv)
+    add = choices.parser.add_argument
     add("--data", default="digits", help=f"data set: {', '.join(data.names())}")
     kinds = ("none", *BINARIZATIONS)
     add("--binarize", choices=kinds, default="none", help="how grey levels become bits")
@@ -173,37 +174,200 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     add("--particles", type=PositiveInt, default=1000, help="draws for the log-likelihood")
     add("--seed", type=int, default=0, help="of weights, order of the data and noise")
     add("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    add("--run-dir", type=str | None, help="where results go (default: runs/DATA-TIME)")
+    add("--run-dir", type=str | None, help="folder for the results; runs/DATA-TIME by default")
     add("--quiet", action="store_true", help="show no progress bar")
-    chosen: dict[str, type] = {}
     for axis in run.AXES:
-        default = {**DEFAULTS, "likelihood": likelihood}[axis]
-        argv = add_choice(parser, chosen, axis, argv, default)
-    settings = parse_with(parser, argv)
-    named("data", settings.data, LOADERS)
+        choices.add(axis, axis, {**DEFAULTS, "likelihood": likelihood}[axis])
+    settings = choices.parse()
+    look_up("data", settings.data, LOADERS)
+    settings.binarize = None if settings.binarize == "none" else settings.binarize
     config = {k: v for k, v in vars(settings).items() if k not in {"run_dir", "quiet", *run.AXES}}
-    return settings, {**config, **{axis: describe(axis, chosen, settings) for axis in run.AXES}}
+    return settings, {**config, **{axis: choices.describe(axis, settings) for axis in run.AXES}}
 
 
-def add_choice(
-    parser: ArgumentParser, chosen: dict[str, type], key: str, argv: list[str], default: str
-) -> list[str]:
-    """Take ``--key NAME`` out of the arguments and add the options of what it names.
+class Choices:
+    """A command line whose options depend on the classes that it names.
 
     Args:
-        parser: gets the options
-        chosen: gets the class under ``key``, and those that its options name under ``key.option``
-        key: an axis, or the place of an option that takes a name
-        argv: the arguments
-        default: what is named where ``argv`` does not
-
-    Returns:
-        The arguments without the names.
+        command: the name of the command
+        argv: its arguments
     """
-    name, argv = take(argv, key)
-    shelf = run.shelf_of(default)
-    cls = chosen[key] = named(key, default if name is None else name, shelf)
-    group = parser.add_argument_group(
-        f"--{key} {cls.__name__}", f"{first_line(cls)} To choose from: {', '.join(sorted(shelf))}."
+
+    def __init__(self, command: str, argv: list[str]) -> None:
+        self.argv, self.chosen = argv, {}
+        self.parser = ArgumentParser(
+            prog=f"pyro-vae {command}",
+            usage="%(prog)s [options]",
+            exit_on_error=False,
+            allow_abbrev=False,
+            parser_mode="json",
+        )
+
+    def add(self, key: str, kind: str, default: str | None) -> None:
+        """Look up what ``--key NAME`` names, and add its options as ``--key.OPTION``.
+
+        Args:
+            key: ``"posterior"``, ``"posterior.net"``, ...
+            kind: the shelf of the names
+            default: the name where there is none
+        """
+        name, self.argv = self.take(key)
+        shelf = run.shelves()[kind]
+        cls = self.chosen[key] = look_up(key, default if name is None else name, shelf)
+        among = ", ".join(sorted(shelf)) if len(shelf) < 20 else "those of `pyro-vae list`"
+        about = f"{first_line(cls)} (--{key} chooses among {among}.)"
+        group = self.parser.add_argument_group(f"{key} {cls.__name__}", about)
+        hints = typing.get_type_hints(cls.__init__)
+        by_name = set()
+        for option, parameter in inspect.signature(cls).parameters.items():
+            inner, plain = names_and_values(hints.get(option))
+            if option in HIDDEN or inner is None:
+                continue
+            by_name.add(option)
+            self.add_by_name(group, f"{key}.{option}", inner, plain, parameter.default)
+        group.add_class_arguments(cls, key, as_group=False, skip=HIDDEN | by_name)
+
+    def add_by_name(self, group: Any, key: str, kind: str, plain: Any, preset: Any) -> None:
+        """Add an option that takes a name, and maybe plain values of the type ``plain`` as well."""
+        shelf = run.shelves().get(kind, {})
+        value, _ = self.take(key)
+        default = next((name for name, cls in shelf.items() if cls is preset), None)
+        is_name = default is not None if value is None else plain is None or value[:1].isalpha()
+        if is_name:
+            self.add(key, kind, default)
+        elif plain is not None:
+            among = f"a value, or one of {', '.join(shelf)}"
+            group.add_argument(f"--{key}", type=plain, default=preset, help=among)
+
+    def take(self, key: str) -> tuple[str | None, list[str]]:
+        """Return the value of ``--key`` and the arguments without it."""
+        parser = PlainParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        parser.add_argument(f"--{key}", dest="value")
+        found, rest = usage(parser.parse_known_args, self.argv)
+        return found.value, rest
+
+    def parse(self) -> Namespace:
+        """Return the settings."""
+        return usage(self.parser.parse_args, self.argv)
+
+    def describe(self, key: str, settings: Namespace) -> dict[str, Any]:
+        """Return what was chosen for ``key`` as ``{"name": ..., "options": {...}}``."""
+        inner = [c for c in self.chosen if c.rpartition(".")[0] == key]
+        plain = vars(settings.get(key) or Namespace()).items()
+        options = {name: value for name, value in plain if f"{key}.{name}" not in inner}
+        nested = {c.rpartition(".")[2]: self.describe(c, settings) for c in inner}
+        return {"name": self.chosen[key].__name__, "options": {**options, **nested}}
+
+
+def names_and_values(annotation: Any) -> tuple[str | None, Any]:
+    """Say which shelf an option takes names of (None: of none), and the type of its plain values (None: none)."""
+    kind, plain = None, []
+    for member in members(annotation):
+        if typing.get_origin(member) is Callable:
+            returned = members(typing.get_args(member)[-1])
+            makes = {Net: "network", nn.Module: "activation", float: "schedule"}
+            kind = next((name for cls, name in makes.items() if cls in returned), "no shelf")
+        elif inspect.isclass(member) and issubclass(member, nn.Module):
+            kind = "scale" if issubclass(member, Scale) else "no shelf"
+        elif member is not types.NoneType:
+            plain.append(member)
+    return kind, typing.Union[tuple(plain)] if plain else None  # noqa: UP007 (the members are data)
+
+
+def members(annotation: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or the annotation alone."""
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if union else (annotation,)
+
+
+def look_up(what: str, name: str | None, table: Mapping[str, Any]) -> Any:
+    """Return the entry of a table, or say what was expected."""
+    return usage(run.resolve, what, name, table)
+
+
+def usage(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function, and tell its errors as mistakes on the command line."""
+    try:
+        return function(*args)
+    except (ArgumentError, ValueError) as error:
+        text = re.sub(r'Parser key "([^"]*)":', r"\1:", str(error))
+        text = re.sub(r"<class '(\w+)'>", r"\1", " ".join(text.split()))
+        raise UsageError(text) from error
+
+
+def usable(name: str) -> torch.device:
+    """Return the device of this name, or say that it cannot be used."""
+    try:
+        return torch.zeros((), device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device: cannot use {name}: {str(error).splitlines()[0]}") from error
+
+
+def try_out(vae: VAE, estimator: Estimator, split: data.Split) -> None:
+    """Meet mistakes of data, parts and estimator before there is a run folder."""
+    x = split.x[:256]
+    with evaluating(vae), fork_rng():
+        x = x if split.transform is None else split.transform(x)
+        vae.check(x)
+        estimator.loss(vae.model, vae.guide, x)
+
+
+def results(vae: VAE, dataset: data.Dataset, settings: Namespace) -> str:
+    """Evaluate on the test data and return the table of results."""
+    x, device = dataset.test.x, next(vae.parameters()).device
+    found = evaluation.log_likelihood(vae, x, num_particles=settings.particles, progress=not settings.quiet)
+    units = evaluation.latents(vae, x)
+    rows = []
+    with evaluating(vae), fork_rng(device, settings.seed):
+        for batch in x.to(device).split(250):
+            terms = trace(vae.model, vae.guide, (batch,), {}, num_particles=16)
+            gain = sum(site.log_p.mean(0) for site in terms.observed)
+            kl = sum(ELBO().divergence(site).mean(0) for site in terms.latent)
+            rows.append(torch.stack([gain - kl, gain, kl]).double().cpu())
+    per_datum = torch.cat(rows, 1)
+    mean, error = per_datum.mean(1).tolist(), (per_datum.std(1) / len(x) ** 0.5).tolist()
+    lines = {
+        name: f"{m:10.2f}  {e:10.2f}"
+        for name, m, e in zip(("bound (ELBO)", "reconstruction", "KL"), mean, error, strict=True)
+    }
+    lines["log-likelihood"] = (
+        f"{found.mean:10.2f}  {found.standard_error:10.2f}   importance sampling, {found.num_particles:,} particles, "
+        f"their error {found.monte_carlo_error:.3f}"
     )
-    return argv
+    active = ", ".join(f"{n} of {units.variance[site].numel()}" for site, n in units.active.items())
+    lines["active units"] = f"{active:>10}               variance of the mean above {units.threshold}"
+    head = {f"test, n = {len(x):,}": f"{'nats/datum':>10}  {'std. error':>10}"}
+    return table({**head, **lines})
+
+
+def figures(vae: VAE, split: data.Split, seed: int) -> dict[str, Any]:
+    """Draw what the model makes of test data, and of nothing."""
+    device = next(vae.parameters()).device
+    x, name = split.x[:20].to(device), type(vae.likelihood).__name__
+    with evaluating(vae), fork_rng(device, seed):
+        x_hat, samples = vae.reconstruct(x), vae.sample(50, mean=True)
+        means = [mean_of(vae.encode(b.to(device)), 64).flatten(1).cpu() for b in split.x.split(500)]
+    draw = plots.image_grid if plots.is_image(x.shape[1:]) else plots.vectors
+    return {
+        "reconstructions": plots.reconstructions(x, x_hat, title="Test data and reconstructions"),
+        "samples": draw(samples, title=f"Samples: means of p(x|z), {name}, at z drawn from the prior"),
+        "latent": plots.latent_map(torch.cat(means), split.y),
+    }
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure, its folder too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def first_line(obj: Any) -> str:
+    """Return the first line of a docstring, without its markup."""
+    line = (inspect.getdoc(obj) or "").partition("\n")[0]
+    return re.sub(r"(?::\w+)?:?`+~?([^`]*)`+", r"\1", line)
+
+
+def table(rows: Mapping[str, str]) -> str:
+    """Return names and texts in two columns."""
+    width = max(map(len, rows), default=0) + 3
+    return "\n".join(f"  {name:{width}}{text}".rstrip() for name, text in rows.items())

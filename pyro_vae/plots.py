@@ -25,10 +25,10 @@ __all__ = [
 
 #: Okabe and Ito's colours, which people with any of the common colour deficiencies tell apart.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
-#: Changed whenever the colours start again, and never the only difference between two neighbours.
+#: Of another number than the colours, so that 24 classes differ, and neighbours differ in both.
 MARKERS = ("o", "^", "s", "v", "D", "P")
 #: More classes than this are drawn as numbers, by a colour scale.
-MOST_CLASSES = len(COLOURS) * 2
+MOST_CLASSES = 24
 
 #: 6 inches at 150 dots an inch are the 900 pixels of a README.
 WIDTH, DPI = 6.0, 150
@@ -92,17 +92,16 @@ def training_curve(history: Iterable[Mapping[str, Any]]) -> Figure:
     panels = [panel for panel in panels if not all(map(math.isnan, sum(panel[1].values(), [])))]
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     colours = iter(COLOURS)
-    for axes, (title, lines) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-    ):
+    # a line through few points is seen by them alone
+    mark = "o" if len(rows) < 5 else None
+    for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for name, values in lines.items():
             if all(map(math.isnan, values)):
                 continue
-            # a single epoch has no line to be seen by
-            mark = "o" if len(rows) == 1 else None
             axes.plot(epochs, values, color=next(colours), label=name, marker=mark)
         axes.set(title=title, xlabel="epoch", ylabel="nats per datum")
-        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         axes.grid(True)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return figure
@@ -157,9 +156,7 @@ def reconstructions(x: Any, x_hat: Any, *, title: str = "Inputs and reconstructi
     """
     x, x_hat = as_numbers(x), as_numbers(x_hat)
     if x.shape != x_hat.shape:
-        raise ValueError(
-            f"x_hat: expected the shape of x, {tuple(x.shape)}, got {tuple(x_hat.shape)}"
-        )
+        raise ValueError(f"x_hat: expected the shape of x, {tuple(x.shape)}, got {tuple(x_hat.shape)}")
     if not is_image(x.shape[1:]):
         return vectors({"inputs": x, "reconstructions": x_hat}, title=title)
     above, below = as_pixels("x", x), as_pixels("x_hat", x_hat)
@@ -172,7 +169,7 @@ def reconstructions(x: Any, x_hat: Any, *, title: str = "Inputs and reconstructi
             fill(below[start : start + columns], columns),
         )
     ]
-    figure, axes = draw_tiles(torch.cat(pairs), columns, title)
+    figure, axes = draw_tiles(torch.cat(pairs), columns, title, margin=0.55)
     step = axes.images[0].get_array().shape[0] / len(pairs)
     labels = ["input", "recon."] * (len(pairs) // 2)
     axes.set_yticks([(row + 0.5) * step for row in range(len(pairs))], labels)
@@ -295,17 +292,17 @@ def fill(tiles: Tensor, n: int) -> Tensor:
     return torch.cat([tiles, tiles.new_ones(n - len(tiles), *tiles.shape[1:])])
 
 
-def draw_tiles(tiles: Tensor, columns: int, title: str) -> tuple[Figure, Axes]:
-    """Draw tiles row by row as one array, with white lines between them."""
+def draw_tiles(tiles: Tensor, columns: int, title: str, margin: float = 0.05) -> tuple[Figure, Axes]:
+    """Draw tiles row by row as one array with white lines between; ``margin`` inches stay free on the left."""
     rows = math.ceil(len(tiles) / columns)
     tiles = fill(tiles, rows * columns)
     _, height, width, *colour = tiles.shape
     sheet = tiles.new_ones(rows, columns, height + GAP, width + GAP, *colour)
     sheet[:, :, :height, :width] = tiles.unflatten(0, (rows, columns))
     sheet = sheet.transpose(1, 2).flatten(2, 3).flatten(0, 1)[:-GAP, :-GAP]
-    # as wide as the page, so that the height follows from the sheet
-    high = WIDTH * sheet.shape[0] / sheet.shape[1]
-    figure = Figure(figsize=(WIDTH, high + 0.35), layout="constrained")
+    # the height follows from the sheet, which takes the width of the page
+    high = (WIDTH - margin - 0.05) * sheet.shape[0] / sheet.shape[1] + 0.1
+    figure = Figure(figsize=(WIDTH, high + (0.22 if title else 0.0)), layout="constrained")
     axes = figure.subplots()
     axes.imshow(sheet.numpy(), cmap="gray", vmin=0, vmax=1)
     axes.set(title=title, xticks=[], yticks=[])
@@ -329,20 +326,16 @@ def in_two_dimensions(z: Tensor) -> tuple[Tensor, tuple[str, str]]:
     return (centred @ (top * largest.sign())).float(), tuple(names)
 
 
-def draw_classes(
-    axes: Axes, points: Tensor, labels: Tensor, classes: list[Any], size: float
-) -> None:
+def draw_classes(axes: Axes, points: Tensor, labels: Tensor, classes: list[Any], size: float) -> None:
     """Draw each class in its own colour and marker, with its name in the middle and in a legend outside."""
     for i, name in enumerate(classes):
         own = points[labels == name]
-        look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i // len(COLOURS)]}
+        look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
         axes.scatter(*own.T, s=size, alpha=0.75, linewidths=0, label=str(name), **look)
     for name in classes:
         middle = points[labels == name].median(0).values.tolist()
         halo = [withStroke(linewidth=2.5, foreground="white")]
-        axes.annotate(
-            str(name), middle, ha="center", va="center", weight="bold", path_effects=halo
-        )
+        axes.annotate(str(name), middle, ha="center", va="center", weight="bold", path_effects=halo)
     legend = axes.legend(title="label", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     for handle in legend.legend_handles:
         handle.set(sizes=[24], alpha=1.0)

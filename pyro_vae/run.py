@@ -164,6 +164,11 @@ def program(config: Mapping[str, Any]) -> VAE:
     return VAE(prior=given["prior"], likelihood=given["likelihood"], posterior=given["posterior"])
 
 
+def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration as it will be when it is read from a file: tuples as lists."""
+    return json.loads(json.dumps(config, allow_nan=False))
+
+
 def write(run_dir: Path, config: Mapping[str, Any]) -> None:
     """Make the folder of a run and write its configuration.
 

@@ -9,6 +9,7 @@ import torch
 from pyro_vae.distributions import ContinuousBernoulli, GreyBernoulli
 from pyro_vae.scales import Fixed, inverse_positive, positive
 
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(400)
 LOGITS = [0.0, 1e-8, 1e-4, 1e-3, 0.05, 0.0999, 0.1001, 0.3, 1.0, 5.0, 30.0, 90.0, 1e4]
 
 
@@ -18,11 +19,10 @@ def test_continuous_bernoulli_in_float32_is_that_in_float64(t):
     logit = torch.tensor(t, requires_grad=True)
     wide = torch.tensor(t, dtype=torch.float64, requires_grad=True)
     # log of the integral of e^(tx): by Gauss-Legendre quadrature of e^(t(x - 1)) or e^(tx), whichever is bounded
-    nodes, weights = np.polynomial.legendre.leggauss(400)
-    x = torch.tensor((nodes + 1) / 2)
+    x = torch.tensor((NODES + 1) / 2)
     top = torch.clamp(wide, min=0)
     if abs(t) < 100:
-        normaliser = top + torch.log((torch.exp(wide * x - top) * torch.tensor(weights / 2)).sum())
+        normaliser = top + torch.log((torch.exp(wide * x - top) * torch.tensor(WEIGHTS / 2)).sum())
     else:
         normaliser = top - wide.abs().log()
     for value in (0.0, 0.3, 1.0):

@@ -98,7 +98,9 @@ def main() -> None:
     data = pv.data.load("mnist_static")
     contenders = {
         "hand-written PyTorch, 400": hand_written,
-        "this library, 400": functools.partial(library, functools.partial(pv.nets.MLP, hidden=(HIDDEN,), activation=nn.ReLU)),
+        "this library, 400": functools.partial(
+            library, functools.partial(pv.nets.MLP, hidden=(HIDDEN,), activation=nn.ReLU)
+        ),
         "this library, default network": functools.partial(library, pv.nets.MLP),
     }
     rows: dict[str, list[tuple[float, float, float]]] = {name: [] for name in contenders}
