@@ -1,6 +1,7 @@
 """Programs: Pyro models and guides built from the parts. The only place of plates and sample statements."""
 
+from pyro_vae.programs import missing
 from pyro_vae.programs.program import Functions, Program
 from pyro_vae.programs.vae import VAE
 
-__all__ = ["VAE", "Functions", "Program"]
+__all__ = ["VAE", "Functions", "Program", "missing"]

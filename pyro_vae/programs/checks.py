@@ -11,8 +11,8 @@ from torch.distributions import constraints
 __all__ = ["check_context", "check_tensor", "check_values"]
 
 
-def check_tensor(name: str, x: Tensor, shape: Sequence[int], dtype: torch.dtype) -> None:
-    """Refuse ``x`` unless it is a nonempty batch of finite entries of this shape and dtype."""
+def check_tensor(name: str, x: Tensor, shape: Sequence[int], dtype: torch.dtype, *, missing: bool = False) -> None:
+    """Refuse ``x`` unless it is a nonempty batch of finite entries (or NaN if ``missing``), of this shape and dtype."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
     if x.dtype != dtype:
@@ -27,10 +27,11 @@ def check_tensor(name: str, x: Tensor, shape: Sequence[int], dtype: torch.dtype)
         raise ValueError(f"{name}: expected at least one datum, got an empty array of shape {tuple(x.shape)}")
     for wrong, what in ((torch.isnan, "NaN"), (torch.isinf, "infinite")):
         bad = wrong(x)
-        if bad.any():
+        if bad.any() and not (missing and wrong is torch.isnan):
+            holes = "; where NaN marks entries that were not observed, say so by missing=True"
             raise ValueError(
                 f"{name}: expected finite values, but {name}[{first(bad)}] is {what} ({int(bad.sum()):,} of "
-                f"{x.numel():,} values are)"
+                f"{x.numel():,} values are){holes if wrong is torch.isnan else ''}"
             )
 
 

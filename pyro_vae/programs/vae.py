@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.programs.checks import check_context, check_tensor, check_values
+from pyro_vae.programs.missing import factorized, hide_missing
 from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, observe
 
 __all__ = ["VAE"]
@@ -29,6 +30,8 @@ class VAE(Program):
         prior: p(z)
         likelihood: p(x given z), the decoder inside
         posterior: q(z given x), the encoder inside
+        missing: whether entries of x may be NaN, that is, not observed: they leave the bound and its gradient, and a
+            posterior that does not take NaN itself (an attribute ``takes_missing``) sees 0 there
 
     Example:
         >>> import torch, pyro, pyro_vae as pv
@@ -43,7 +46,9 @@ class VAE(Program):
         torch.Size([7, 8, 8])
     """
 
-    def __init__(self, *, prior: Conditional, likelihood: Conditional, posterior: Conditional) -> None:
+    def __init__(
+        self, *, prior: Conditional, likelihood: Conditional, posterior: Conditional, missing: bool = False
+    ) -> None:
         super().__init__()
         for name, part in (("prior", prior), ("likelihood", likelihood), ("posterior", posterior)):
             if not callable(part) or isinstance(part, type):
@@ -52,22 +57,28 @@ class VAE(Program):
                     f"arguments, got {part!r}"
                 )
         self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
+        self.missing = missing
 
     def model(self, x: Tensor, *context: Tensor) -> Tensor:
         """Draw z from the prior and observe ``x`` under the likelihood."""
         announce(prior=self.prior, likelihood=self.likelihood)
         with DataPlate(x):
             z = pyro.sample("z", self.prior(*context))
-            return observe("x", self.likelihood(z, *context), x)
+            fn = self.likelihood(z, *context)
+            if self.missing:
+                fn, x = hide_missing(fn, x)
+            return observe("x", fn, x)
 
     def guide(self, x: Tensor, *context: Tensor) -> Tensor:
         """Draw z from the posterior of ``x``."""
         announce(posterior=self.posterior)
         with DataPlate(x):
-            return pyro.sample("z", self.posterior(x, *context))
+            return pyro.sample("z", self.encode(x, *context))
 
     def encode(self, x: Tensor, *context: Tensor) -> TorchDistributionMixin:
         """Return q(z given x) for a batch ``x`` of shape ``(n, *shape)``."""
+        if self.missing and not getattr(self.posterior, "takes_missing", False):
+            x = torch.nan_to_num(x)
         return self.posterior(x, *context)
 
     def decode(self, z: Tensor, *context: Tensor) -> TorchDistributionMixin:
@@ -96,7 +107,7 @@ class VAE(Program):
     def reconstruct(self, x: Tensor, *context: Tensor) -> Tensor:
         """Encode ``x``, draw z and return the mean of p(x given z), of the shape of ``x``."""
         with evaluating(self):
-            z = self.posterior(x, *context).sample()
+            z = self.encode(x, *context).sample()
             return self.likelihood(z, *context).mean
 
     def check(self, x: Tensor, *context: Tensor) -> None:
@@ -114,9 +125,16 @@ class VAE(Program):
             row = [c[:1] for c in context]
             prior = self.prior(*row)
             p = self.likelihood(prior.mean.new_zeros(1, *prior.event_shape), *row)
-            check_tensor("x", x, p.event_shape, dtype)
+            if self.missing and not factorized(p):
+                raise ValueError(
+                    f"likelihood {type(self.likelihood).__name__} is no product over the entries of a datum, so that "
+                    "none of them can be missing: use one that is, such as Normal, or missing=False"
+                )
+            check_tensor("x", x, p.event_shape, dtype, missing=self.missing)
+            if self.missing:
+                _, x = hide_missing(p, x)
             check_values("x", x, p.support, type(self.likelihood).__name__, self._remedy)
-            q = self.posterior(x[:1], *row)
+            q = self.encode(x[:1], *row)
         if q.event_shape != prior.event_shape:
             raise ValueError(
                 f"posterior {type(self.posterior).__name__} makes latents of shape {tuple(q.event_shape)}, prior "
