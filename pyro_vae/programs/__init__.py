@@ -1,7 +1,8 @@
 """Programs: Pyro models and guides built from the parts. The only place of plates and sample statements."""
 
 from pyro_vae.programs import missing
+from pyro_vae.programs.hierarchical import BottomUp, Hierarchical, TopDown
 from pyro_vae.programs.program import Functions, Program
 from pyro_vae.programs.vae import VAE
 
-__all__ = ["VAE", "Functions", "Program", "missing"]
+__all__ = ["VAE", "BottomUp", "Functions", "Hierarchical", "Program", "TopDown", "missing"]

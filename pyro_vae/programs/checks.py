@@ -12,7 +12,7 @@ __all__ = ["check_context", "check_tensor", "check_values"]
 
 
 def check_tensor(name: str, x: Tensor, shape: Sequence[int], dtype: torch.dtype, *, missing: bool = False) -> None:
-    """Refuse ``x`` unless it is a nonempty batch of finite entries (or NaN if ``missing``), of this shape and dtype."""
+    """Refuse ``x`` unless it is a nonempty batch of finite entries (or NaN if ``missing``) of this shape."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
     if x.dtype != dtype:
