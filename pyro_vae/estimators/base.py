@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pyro.infer import ELBO as PyroELBO
@@ -39,6 +39,9 @@ class Estimator(PyroELBO):
         ValueError: fewer than one particle, or a negative beta.
     """
 
+    #: Whether the formula averages over discrete latents that the guide enumerates.
+    enumerates: ClassVar[bool] = False
+
     def __init__(self, *, num_particles: int = 1, beta: float | Callable[[int], float] = 1.0) -> None:
         if not isinstance(num_particles, int) or num_particles < 1:
             raise ValueError(f"num_particles: expected an int of at least 1, got {num_particles!r}")
@@ -68,12 +71,18 @@ class Estimator(PyroELBO):
     def check_site(self, site: Site) -> None:
         """Refuse a latent site that this estimator cannot handle."""
         family = site.guide["fn"]
-        if not family.has_rsample:
+        if site.enumerated and not self.enumerates:
+            raise ValueError(
+                f"{type(self).__name__} does not sum over enumerated values, but the guide enumerates site "
+                f"{site.name!r}: use ELBO"
+            )
+        if not family.has_rsample and not site.enumerated:
             base = getattr(family, "base_dist", family)
             raise ValueError(
                 f"{type(self).__name__} follows the gradient through the draw, but the guide draws site "
                 f"{site.name!r} from {type(base).__name__}, which has no reparameterized sampler. Use a posterior "
-                "that has one, such as MeanFieldNormal, or an estimator that needs none, such as "
+                "that has one, such as MeanFieldNormal, enumerate a discrete site by "
+                'infer={"enumerate": "parallel"}, or use an estimator that needs neither, such as '
                 "pyro.infer.Trace_ELBO"
             )
         q, p = site.guide["scale"], site.model["scale"]

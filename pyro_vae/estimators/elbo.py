@@ -20,7 +20,8 @@ class ELBO(Estimator):
 
     The closed form is used for each latent site for which torch or Pyro registers one and which the other
     sites allow (no latent that the model draws before it may depend on it in the guide). Everywhere else the
-    divergence is the mean of :math:`\log q - \log p` over the draws. Both are unbiased.
+    divergence is the mean of :math:`\log q - \log p` over the draws. Both are unbiased. Discrete latents that the
+    guide enumerates (``infer={"enumerate": "parallel"}``) are summed over exactly.
 
     References:
         Auto-encoding variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114;
@@ -43,6 +44,8 @@ class ELBO(Estimator):
         >>> elbo.kl_forms
         {'z': 'closed form'}
     """
+
+    enumerates = True
 
     def __init__(
         self,
@@ -67,8 +70,8 @@ class ELBO(Estimator):
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return reconstruction minus weighted divergence of each datum."""
-        reconstruction = sum(mean(site.log_p) for site in terms.observed)
-        return reconstruction - beta * sum(mean(self.divergence(site)) for site in terms.latent)
+        reconstruction = sum(mean(terms.expect(site.log_p)) for site in terms.observed)
+        return reconstruction - beta * sum(mean(terms.expect(self.divergence(site))) for site in terms.latent)
 
     def local(self, terms: Terms, beta: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return loss and metrics, each site under a scale of its own: the bound is a sum, so that it may have one."""
@@ -80,14 +83,15 @@ class ELBO(Estimator):
             else:
                 kind, sign, part = "kl", beta, self.raw_kl(site)
                 part = site.drawn_kl if part is None else part
-            # a sum over data and particles does not ask for their order: a tensor of scales does
-            total = scaled(1 / terms.num_particles, part.sum())
-            sums[kind] = sums[kind] + total.detach()
-            if isinstance(site.scale, Tensor):
-                total = weigh(site.scale, mean(site.log_p if site.guide is None else self.divergence(site)))
-                loss = loss + sign * total
-            else:
+            if terms.log_weight is None and not isinstance(site.scale, Tensor):
+                # a sum over data and particles does not ask for their order
+                total = scaled(1 / terms.num_particles, part.sum())
                 loss = loss + scaled(sign * site.scale, total)
+            else:
+                part = mean(terms.expect(site.log_p if site.guide is None else self.divergence(site)))
+                total = part.sum()
+                loss = loss + sign * weigh(site.scale, part)
+            sums[kind] = sums[kind] + total.detach()
         return loss, sums
 
 

@@ -21,11 +21,19 @@ from pyro_vae.rng import fork_rng
 __all__ = ["Site", "Terms", "run"]
 
 
+#: Enumerated values stand on the left of every plate: programs nest four plates at most, particles are one more.
+ENUM_DIM = -6
+
+
 class Record(Messenger):
-    """Keep the messages of all sample statements; replay the values of an earlier run where there are some."""
+    """Keep the messages of all sample statements; replay the values of an earlier run where there are some.
+
+    A discrete site with ``infer={"enumerate": "parallel"}`` gets all its values at once, at a dimension of its own.
+    """
 
     def __init__(self, replay: dict[str, Any] | None = None) -> None:
         super().__init__()
+        self.enumerated: list[str] = []
         self.replay = replay or {}
         self.sites: dict[str, Any] = {}
         self.subsamples: dict[str, Any] = {}
@@ -34,6 +42,12 @@ class Record(Messenger):
         earlier = self.replay.get(msg["name"])
         if earlier is not None and not msg["is_observed"]:
             msg["done"], msg["value"] = True, earlier["value"]
+        elif msg["infer"] and msg["infer"].get("enumerate") == "parallel" and not msg["is_observed"]:
+            fn = msg["fn"]
+            values = fn.enumerate_support(expand=False)
+            ones = [1] * (len(self.enumerated) - 1 - ENUM_DIM)
+            msg["done"], msg["value"] = True, values.reshape(-1, *ones, *fn.event_shape)
+            self.enumerated.append(msg["name"])
 
     def _pyro_post_sample(self, msg: Any) -> None:
         kept = self.subsamples if type(msg["fn"]) is _Subsample else self.sites
@@ -50,6 +64,7 @@ class Site:
     model: Any
     guide: Any = None
     separable: bool = False
+    enumerated: bool = False
 
     @cached_property
     def raw_log_p(self) -> Tensor:
@@ -110,6 +125,30 @@ class Terms:
         """Latent, then observed sites."""
         return self.latent + self.observed
 
+    @cached_property
+    def log_weight(self) -> Tensor | None:
+        """Log-probability under the guide of each combination of enumerated values, (*values, particles, batch).
+
+        None where nothing is enumerated. Masks are left aside: it is by this weight that all other sites are averaged,
+        also those of data for which the enumerated site itself does not count.
+        """
+        sites = [site.guide for site in self.latent if site.enumerated]
+        return sum(per_datum(s, s["fn"].log_prob(s["value"])) for s in sites) if sites else None
+
+    def expect(self, term: Tensor) -> Tensor:
+        """Average over the enumerated values, (*values, particles, batch) to (particles, batch)."""
+        if self.log_weight is None or term.dim() == 2:
+            return term
+        term = self.log_weight.exp() * term
+        return term.sum(tuple(range(term.dim() - 2)))
+
+    def log_expect(self, log_w: Tensor) -> Tensor:
+        """Average the exponentials over the enumerated values and return the logarithm, (particles, batch)."""
+        if self.log_weight is None:
+            return log_w
+        log_w = self.log_weight + log_w
+        return log_w.logsumexp(tuple(range(log_w.dim() - 2)))
+
     def split(self) -> tuple[Terms, Terms]:
         """Return the sites in the plate of the data, and those outside of it."""
         return tuple(
@@ -134,15 +173,18 @@ def masked(site: Any, log_prob: Tensor) -> Tensor:
 
 
 def per_datum(site: Any, log_prob: Tensor) -> Tensor:
-    """Bring a site's log-density to shape (particles, batch)."""
-    frames = [frame for frame in site["cond_indep_stack"] if frame.name != PARTICLES]
-    particles = len(frames) != len(site["cond_indep_stack"])
-    if not any(frame.dim == -1 for frame in frames):
+    """Bring a site's log-density to shape (particles, batch), enumerated values on the left."""
+    particles = next((frame.dim for frame in site["cond_indep_stack"] if frame.name == PARTICLES), None)
+    if not any(frame.dim == -1 for frame in site["cond_indep_stack"]):
         # a global site: one number a particle
-        return log_prob.reshape(log_prob.shape[0], -1).sum(-1, True) if particles else log_prob.sum().reshape(1, 1)
-    if not particles:
-        log_prob = log_prob.unsqueeze(0)
-    return log_prob if log_prob.dim() == 2 else log_prob.sum(tuple(range(1, log_prob.dim() - 1)))
+        if particles is None:
+            return log_prob.sum().reshape(1, 1)
+        return log_prob.reshape(log_prob.shape[0], -1).sum(-1, True)
+    # plates inside the data are summed; what is left of them, up to the enumerated values, has size one
+    inner = tuple(d for d in range(max(ENUM_DIM + 1, -log_prob.dim()), -1) if d != particles)
+    if inner:
+        log_prob = log_prob.sum(inner)
+    return log_prob.unsqueeze(-2) if particles is None else log_prob
 
 
 #: Name of the plate over particles.
@@ -223,6 +265,7 @@ def run(
     for name in (n for n in scored.sites if n in latent):
         # The closed form integrates over this site alone: right if every latent that the model's density may
         # depend on was drawn before it in the guide, so that none of them depends on it.
+        sites[name].enumerated = name in drawn.enumerated
         sites[name].separable = before <= set(order[: order.index(name)])
         before.add(name)
     return Terms(

@@ -142,7 +142,7 @@ def log_weights(program: Program, batch: tuple[Tensor, ...], num_particles: int)
     """Return log p(x, z) - log q(z given x) at draws of the guide, of shape (num_particles, batch)."""
     terms: Terms = run(program.model, program.guide, batch, {}, num_particles=num_particles)
     log_w = sum(site.log_p for site in terms.sites) - sum(site.log_q for site in terms.latent)
-    return log_w.expand(num_particles, -1)
+    return terms.log_expect(log_w).expand(num_particles, -1)
 
 
 def summarize(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,6 +3,17 @@
 from pyro_vae.programs import missing
 from pyro_vae.programs.hierarchical import BottomUp, Hierarchical, TopDown
 from pyro_vae.programs.program import Functions, Program
+from pyro_vae.programs.semi_supervised import MixtureVAE, SemiSupervised
 from pyro_vae.programs.vae import VAE
 
-__all__ = ["VAE", "BottomUp", "Functions", "Hierarchical", "Program", "TopDown", "missing"]
+__all__ = [
+    "VAE",
+    "BottomUp",
+    "Functions",
+    "Hierarchical",
+    "MixtureVAE",
+    "Program",
+    "SemiSupervised",
+    "TopDown",
+    "missing",
+]

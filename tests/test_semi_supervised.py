@@ -1,0 +1,228 @@
+"""A class summed over exactly: the linear-Gaussian model with a class (O16), and mixtures as priors (O7)."""
+
+import math
+
+import pyro
+import pytest
+import torch
+from pyro import distributions as dist
+
+import pyro_vae as pv
+from pyro_vae.testing import check_estimator
+
+CLASSES, LATENT, FEATURES, SIGMA = 3, 2, 4, 0.7
+
+
+def given(seed=0):
+    g = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)  # noqa: E731
+    basis, _ = torch.linalg.qr(draw(FEATURES, LATENT))
+    return basis * torch.tensor([1.2, 0.7]), 1.5 * draw(CLASSES, FEATURES), torch.tensor([0.5, 0.3, 0.2])
+
+
+class Classes(pv.Conditional):
+    def __init__(self, probs):
+        super().__init__()
+        self.register_buffer("probs", probs.double())
+
+    def forward(self, *context):
+        return dist.OneHotCategorical(self.probs)
+
+
+class Decoder(pv.Conditional):
+    """x given z and y: normal around W z + mu_y (`shift=False`: around W z)."""
+
+    def __init__(self, w, mu, shift=True):
+        super().__init__()
+        self.w, self.mu, self.shift = torch.nn.Parameter(w.clone()), torch.nn.Parameter(mu.clone()), shift
+
+    def forward(self, z, y):
+        mean = z @ self.w.T + (y @ self.mu if self.shift else self.mu[0])
+        return dist.Normal(mean, SIGMA).to_event(1)
+
+
+class Classifier(pv.Conditional):
+    """The exact p(y given x), moved off by `off`."""
+
+    def __init__(self, model, off=0.0):
+        super().__init__()
+        self.model, self.off = [model], torch.nn.Parameter(off * torch.arange(CLASSES).double())
+
+    def forward(self, x):
+        return dist.OneHotCategorical(logits=self.model[0].log_joint(x) + self.off)
+
+
+class Encoder(pv.Conditional):
+    """The exact p(z given x, y), moved off by `off`."""
+
+    def __init__(self, w, mu, off=0.0):
+        super().__init__()
+        self.w, self.mu = torch.nn.Parameter(w.clone()), torch.nn.Parameter(mu.clone())
+        self.off = torch.nn.Parameter(torch.tensor(float(off), dtype=torch.float64))
+
+    def forward(self, x, y):
+        m = self.w.T @ self.w / SIGMA**2 + torch.eye(LATENT, dtype=torch.float64)
+        mean = torch.linalg.solve(m, ((x - y @ self.mu) @ self.w / SIGMA**2).unsqueeze(-1)).squeeze(-1)
+        return dist.Normal(mean + self.off, m.diagonal() ** -0.5).to_event(1)
+
+
+class Toy:
+    def __init__(self, off=0.0, alpha=0.0):
+        self.w, self.mu, self.probs = given()
+        self.program = pv.programs.SemiSupervised(
+            classes=Classes(self.probs),
+            prior=pv.priors.StandardNormal(LATENT),
+            likelihood=Decoder(self.w, self.mu),
+            classifier=Classifier(self, off),
+            posterior=Encoder(self.w, self.mu, off),
+            alpha=alpha,
+        ).double()
+
+    def log_joint(self, x):
+        """Exact log p(x, y) for each class, (n, classes)."""
+        covariance = self.w @ self.w.T + SIGMA**2 * torch.eye(FEATURES, dtype=torch.float64)
+        fn = dist.MultivariateNormal(self.mu.double(), covariance)
+        return fn.log_prob(x.unsqueeze(-2)) + self.probs.double().log()
+
+
+def labels(n, known):
+    y = torch.nn.functional.one_hot(torch.arange(n) % CLASSES, CLASSES).double()
+    y[known:] = float("nan")
+    return y
+
+
+def test_bound_with_the_exact_posterior_is_the_evidence_with_and_without_labels():
+    toy = Toy()
+    x = toy.program.sample(9)
+    y = labels(9, known=4)
+    exact = torch.cat([(toy.log_joint(x) * y.nan_to_num()).sum(-1)[:4], toy.log_joint(x).logsumexp(-1)[4:]])
+    for particles in (1, 5):
+        elbo = pv.estimators.ELBO(num_particles=particles, analytic_kl=False)
+        found = elbo.per_datum(toy.program.model, toy.program.guide, x, y)
+        assert torch.allclose(found, exact, atol=1e-9)
+        found = pv.evaluation.log_likelihood(toy.program, (x, y), num_particles=particles)
+        assert torch.allclose(found.per_datum, exact, atol=1e-9)
+    unlabelled = pv.estimators.ELBO(analytic_kl=False).per_datum(toy.program.model, toy.program.guide, x)
+    assert torch.allclose(unlabelled, toy.log_joint(x).logsumexp(-1), atol=1e-9)
+
+
+def test_classifier_is_the_exact_posterior_of_the_class():
+    toy = Toy()
+    x = toy.program.sample(9)
+    assert torch.allclose(toy.program.classify(x), toy.log_joint(x).softmax(-1))
+
+
+def test_enumerated_value_and_gradient_off_the_optimum():
+    """Against the sum over classes by hand, with the latents at the same draws, and against Pyro's TraceEnum_ELBO."""
+    toy = Toy(off=0.3)
+    x = toy.program.sample(6)
+    program = toy.program
+    exact_logits = program.classifier(x).logits
+    elbo = pv.estimators.ELBO()
+    values = torch.stack([elbo.per_datum(program.model, program.guide, x) for _ in range(400)])
+    # closed form: sum over y of q(y) [E log p(x given z, y) - KL + log p(y) - log q(y)]
+    by_hand = 0
+    for k in range(CLASSES):
+        y = torch.nn.functional.one_hot(torch.tensor(k), CLASSES).double().expand(6, -1)
+        q = program.posterior(x, y).base_dist
+        error = (x - q.mean @ toy.w.T - toy.mu[k]).square().sum(-1) + (toy.w.square() * q.variance.unsqueeze(-2)).sum(
+            (-1, -2)
+        )
+        rec = -0.5 * FEATURES * math.log(2 * math.pi * SIGMA**2) - error / (2 * SIGMA**2)
+        kl = 0.5 * (q.mean.square() + q.variance - 1 - q.variance.log()).sum(-1)
+        log_q = exact_logits.log_softmax(-1)[:, k]
+        by_hand = by_hand + log_q.exp() * (rec - kl + toy.probs[k].double().log() - log_q)
+    error = values.std(0) / math.sqrt(len(values))
+    assert ((values.mean(0) - by_hand).abs() < 4 * error).all()
+    assert (by_hand < toy.log_joint(x).logsumexp(-1)).all()
+    parameters = [program.classifier.off, program.posterior.off]
+    exact = torch.autograd.grad(by_hand.sum(), parameters)
+    grads = [
+        torch.autograd.grad(elbo.per_datum(program.model, program.guide, x).sum(), parameters) for _ in range(400)
+    ]
+    for found, truth in zip(zip(*grads, strict=True), exact, strict=True):
+        found = torch.stack(found)
+        assert ((found.mean(0) - truth).abs() < 4.5 * found.std(0) / math.sqrt(400) + 1e-9).all()
+    enum = pyro.infer.TraceEnum_ELBO(max_plate_nesting=1)
+    theirs = torch.tensor([enum.loss(program.model, program.guide, x) for _ in range(200)])
+    assert abs(float(theirs.mean() + by_hand.detach().sum())) < 4 * float(theirs.std()) / math.sqrt(200)
+
+
+def test_alpha_adds_the_classification_of_the_labelled_in_training_only():
+    toy, plain = Toy(off=0.3, alpha=2.0), Toy(off=0.3)
+    x = plain.program.sample(6)
+    y = labels(6, known=4)
+    elbo = pv.estimators.ELBO()
+
+    def loss(program):
+        torch.manual_seed(0)
+        return elbo.differentiable_loss(program.model, program.guide, x, y)
+
+    term = (toy.program.classifier(x).logits.log_softmax(-1) * y.nan_to_num()).sum()
+    assert torch.allclose(loss(toy.program.train()), loss(plain.program) - 2 * term)
+    assert torch.allclose(loss(toy.program.eval()), loss(plain.program))
+
+
+@pytest.mark.parametrize("num_particles", [1, 3])
+def test_laws(num_particles):
+    toy = Toy(off=0.3)
+    x = toy.program.sample(5)
+    check_estimator(toy.program, pv.estimators.ELBO(num_particles=num_particles), x)
+
+
+class Clusters(pv.Conditional):
+    """z given k: normal around a learned centre."""
+
+    def __init__(self, centres):
+        super().__init__()
+        self.centres = torch.nn.Parameter(centres.double())
+
+    def forward(self, k):
+        return dist.Normal(k @ self.centres, 0.5).to_event(1)
+
+
+def test_mixture_has_the_exact_evidence_of_a_mixture_of_normals():
+    w, mu, probs = given()
+    centres = 2 * torch.randn(CLASSES, LATENT, generator=torch.Generator().manual_seed(1)).double()
+    components = w @ w.T * 0.25 + SIGMA**2 * torch.eye(FEATURES, dtype=torch.float64)
+    mean = centres @ w.T + mu[0]
+
+    class Model:
+        def log_joint(self, x):
+            return dist.MultivariateNormal(mean, components).log_prob(x.unsqueeze(-2)) + probs.double().log()
+
+    class Posterior(pv.Conditional):
+        def __init__(self):
+            super().__init__()
+            self.wide = torch.nn.Parameter(torch.tensor(0.8).double())
+
+        def forward(self, x, k):
+            m = w.T @ w / SIGMA**2 + 4 * torch.eye(LATENT, dtype=torch.float64)
+            right = (x - mu[0]) @ w / SIGMA**2 + 4 * (k @ centres)
+            return dist.MultivariateNormal(torch.linalg.solve(m, right.unsqueeze(-1)).squeeze(-1), m.inverse())
+
+    program = pv.programs.MixtureVAE(
+        classes=Classes(probs),
+        prior=Clusters(centres),
+        likelihood=Decoder(w, mu, shift=False),
+        classifier=Classifier(Model()),
+        posterior=Posterior(),
+    ).double()
+    x = program.sample(8)
+    exact = Model().log_joint(x).logsumexp(-1)
+    found = pv.estimators.ELBO(analytic_kl=False).per_datum(program.model, program.guide, x)
+    assert torch.allclose(found, exact, atol=1e-9)
+    assert torch.equal(program.cluster(x), Model().log_joint(x).argmax(-1))
+
+
+def test_bad_labels():
+    toy = Toy()
+    x = toy.program.sample(6)
+    y = labels(6, known=6)
+    y[2] = torch.tensor([0.5, 0.5, 0.0])
+    with pytest.raises(ValueError, match=r"y\[2\] is \[0.5, 0.5, 0.0\], expected a one-hot row"):
+        pv.fit(toy.program, (x, y), epochs=1, progress=False)
+    with pytest.raises(ValueError, match=r"y: expected shape \(n, 3\)"):
+        pv.fit(toy.program, (x, torch.zeros(6).double()), epochs=1, progress=False)
+    with pytest.raises(ValueError, match="alpha: expected"):
+        Toy(alpha=-1.0)
