@@ -1,6 +1,7 @@
 """Variational autoencoders as Pyro programs: prior x likelihood x posterior x estimator, swapped freely."""
 
 from pyro_vae import (
+    columns,
     data,
     distributions,
     estimators,
@@ -17,6 +18,7 @@ from pyro_vae import (
 )
 from pyro_vae.conditional import Conditional
 from pyro_vae.programs import VAE, Program
+from pyro_vae.run import load
 from pyro_vae.training import fit
 
 __version__ = "0.1.0"
@@ -25,12 +27,14 @@ __all__ = [
     "VAE",
     "Conditional",
     "Program",
+    "columns",
     "data",
     "distributions",
     "estimators",
     "evaluation",
     "fit",
     "likelihoods",
+    "load",
     "nets",
     "plots",
     "posteriors",

@@ -36,7 +36,6 @@ from pyro_vae.nets import Net
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import evaluating
 from pyro_vae.rng import fork_rng
-from pyro_vae.scales import Scale
 from pyro_vae.training import EarlyStopping, NonFiniteError, fit
 
 __all__ = ["main"]
@@ -45,9 +44,9 @@ __all__ = ["main"]
 DEFAULTS = {"posterior": "MeanFieldNormal", "prior": "StandardNormal", "estimator": "ELBO"}
 LIKELIHOODS = {"binary": "Bernoulli", "grey": "ContinuousBernoulli"}
 
-#: Arguments that the command gives itself, or that are no choice of its user.
-HIDDEN = {"latent", "shape", "in_shape", "out_shape", "context", "posterior"}
-HIDDEN |= {"inplace", "device", "dtype"}
+#: Required arguments that the command gives itself, and options that are no choice of its user.
+GIVEN = {"latent", "shape", "in_shape", "out_shape", "posterior"}
+HIDDEN = {"context", "inplace", "device", "dtype"}
 
 
 class UsageError(ValueError):
@@ -166,7 +165,7 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     add("--data", default="digits", help=f"data set: {', '.join(data.names())}")
     kinds = ("none", *BINARIZATIONS)
     add("--binarize", choices=kinds, default="none", help="how grey levels become bits")
-    add("--latent", type=PositiveInt, default=16, help="number of latents")
+    add("--latent", type=PositiveInt, default=8, help="number of latents")
     add("--epochs", type=PositiveInt, default=150, help="passes over the training data, at most")
     add("--patience", type=PositiveInt, default=20, help="epochs without a better validation bound")
     add("--batch-size", type=PositiveInt, default=128, help="data a step")
@@ -177,7 +176,7 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     add("--run-dir", type=str | None, help="folder for the results; runs/DATA-TIME by default")
     add("--quiet", action="store_true", help="show no progress bar")
     for axis in run.AXES:
-        choices.add(axis, axis, {**DEFAULTS, "likelihood": likelihood}[axis])
+        choices.add(axis, run.shelves()[axis], {**DEFAULTS, "likelihood": likelihood}[axis])
     settings = choices.parse()
     look_up("data", settings.data, LOADERS)
     settings.binarize = None if settings.binarize == "none" else settings.binarize
@@ -203,41 +202,45 @@ class Choices:
             parser_mode="json",
         )
 
-    def add(self, key: str, kind: str, default: str | None) -> None:
+    def add(self, key: str, shelf: dict[str, type], default: str | None) -> None:
         """Look up what ``--key NAME`` names, and add its options as ``--key.OPTION``.
 
         Args:
             key: ``"posterior"``, ``"posterior.net"``, ...
-            kind: the shelf of the names
+            shelf: what may be named
             default: the name where there is none
         """
         name, self.argv = self.take(key)
-        shelf = run.shelves()[kind]
         cls = self.chosen[key] = look_up(key, default if name is None else name, shelf)
         among = ", ".join(sorted(shelf)) if len(shelf) < 20 else "those of `pyro-vae list`"
         about = f"{first_line(cls)} (--{key} chooses among {among}.)"
         group = self.parser.add_argument_group(f"{key} {cls.__name__}", about)
         hints = typing.get_type_hints(cls.__init__)
-        by_name = set()
+        skip = HIDDEN | GIVEN.intersection(run.required(cls))
         for option, parameter in inspect.signature(cls).parameters.items():
-            inner, plain = names_and_values(hints.get(option))
-            if option in HIDDEN or inner is None:
+            names, plain = names_and_values(hints.get(option))
+            if option in skip or names is None or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 continue
-            by_name.add(option)
-            self.add_by_name(group, f"{key}.{option}", inner, plain, parameter.default)
-        group.add_class_arguments(cls, key, as_group=False, skip=HIDDEN | by_name)
+            skip.add(option)
+            self.add_by_name(group, f"{key}.{option}", names, plain, parameter.default)
+        group.add_class_arguments(cls, key, as_group=False, skip=skip)
 
-    def add_by_name(self, group: Any, key: str, kind: str, plain: Any, preset: Any) -> None:
-        """Add an option that takes a name, and maybe plain values of the type ``plain`` as well."""
-        shelf = run.shelves().get(kind, {})
+    def add_by_name(self, group: Any, key: str, shelf: dict[str, type], plain: Any, preset: Any) -> None:
+        """Add an option that takes a name, or plain values of the type ``plain`` where that is not None."""
         value, _ = self.take(key)
         default = next((name for name, cls in shelf.items() if cls is preset), None)
         is_name = default is not None if value is None else plain is None or value[:1].isalpha()
-        if is_name:
-            self.add(key, kind, default)
+        if is_name and shelf:
+            self.add(key, shelf, default)
         elif plain is not None:
-            among = f"a value, or one of {', '.join(shelf)}"
+            among = f"a value, or one of {', '.join(shelf)}" if shelf else "a value"
             group.add_argument(f"--{key}", type=plain, default=preset, help=among)
+        elif preset is inspect.Parameter.empty:
+            part, _, option = key.rpartition(".")
+            raise UsageError(
+                f"{part}: {self.chosen[part].__name__} needs `{option}`, which the command cannot make: "
+                "build it in Python, and train it by pyro_vae.fit"
+            )
 
     def take(self, key: str) -> tuple[str | None, list[str]]:
         """Return the value of ``--key`` and the arguments without it."""
@@ -259,19 +262,30 @@ class Choices:
         return {"name": self.chosen[key].__name__, "options": {**options, **nested}}
 
 
-def names_and_values(annotation: Any) -> tuple[str | None, Any]:
-    """Say which shelf an option takes names of (None: of none), and the type of its plain values (None: none)."""
-    kind, plain = None, []
+def names_and_values(annotation: Any) -> tuple[dict[str, type] | None, Any]:
+    """Say what an option of this annotation may name (None: it takes no object), and the type of its plain values."""
+    shelves, names, plain = run.shelves(), {}, []
+    takes_objects = False
     for member in members(annotation):
         if typing.get_origin(member) is Callable:
-            returned = members(typing.get_args(member)[-1])
-            makes = {Net: "network", nn.Module: "activation", float: "schedule"}
-            kind = next((name for cls, name in makes.items() if cls in returned), "no shelf")
-        elif inspect.isclass(member) and issubclass(member, nn.Module):
-            kind = "scale" if issubclass(member, Scale) else "no shelf"
-        elif member is not types.NoneType:
-            plain.append(member)
-    return kind, typing.Union[tuple(plain)] if plain else None  # noqa: UP007 (the members are data)
+            takes, gives = typing.get_args(member)
+            gives = members(gives)
+            if Net in gives:
+                names |= shelves["network"]
+            elif float in gives:
+                names |= shelves["schedule"]
+            elif nn.Module in gives and takes == []:
+                names |= shelves["activation"]
+        elif inspect.isclass(member) and member.__module__ != "builtins":
+            names |= {name: cls for name, cls in shelves["scale"].items() if issubclass(cls, member)}
+        elif any(names_and_values(inner)[0] is not None for inner in typing.get_args(member)):
+            pass  # a sequence of objects, which no name makes
+        else:
+            plain += [] if member is types.NoneType else [member]
+            continue
+        takes_objects = True
+    values = typing.Union[tuple(plain)] if plain else None  # noqa: UP007 (the members are data)
+    return names if takes_objects else None, values
 
 
 def members(annotation: Any) -> tuple[Any, ...]:
@@ -308,8 +322,12 @@ def try_out(vae: VAE, estimator: Estimator, split: data.Split) -> None:
     x = split.x[:256]
     with evaluating(vae), fork_rng():
         x = x if split.transform is None else split.transform(x)
-        vae.check(x)
-        estimator.loss(vae.model, vae.guide, x)
+        try:
+            vae.check(x)
+            estimator.loss(vae.model, vae.guide, x)
+        except (RuntimeError, TypeError) as error:
+            what = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise ValueError(f"these parts do not work together on these data: {what}") from error
 
 
 def results(vae: VAE, dataset: data.Dataset, settings: Namespace) -> str:
@@ -321,8 +339,8 @@ def results(vae: VAE, dataset: data.Dataset, settings: Namespace) -> str:
     with evaluating(vae), fork_rng(device, settings.seed):
         for batch in x.to(device).split(250):
             terms = trace(vae.model, vae.guide, (batch,), {}, num_particles=16)
-            gain = sum(site.log_p.mean(0) for site in terms.observed)
-            kl = sum(ELBO().divergence(site).mean(0) for site in terms.latent)
+            gain = sum(terms.expect(site.log_p).mean(0) for site in terms.observed)
+            kl = sum(terms.expect(ELBO().divergence(site)).mean(0) for site in terms.latent)
             rows.append(torch.stack([gain - kl, gain, kl]).double().cpu())
     per_datum = torch.cat(rows, 1)
     mean, error = per_datum.mean(1).tolist(), (per_datum.std(1) / len(x) ** 0.5).tolist()
@@ -343,14 +361,18 @@ def results(vae: VAE, dataset: data.Dataset, settings: Namespace) -> str:
 def figures(vae: VAE, split: data.Split, seed: int) -> dict[str, Any]:
     """Draw what the model makes of test data, and of nothing."""
     device = next(vae.parameters()).device
-    x, name = split.x[:20].to(device), type(vae.likelihood).__name__
+    # from all over the split, which may be sorted by class
+    x = split.x[torch.arange(min(32, len(split))) * len(split) // min(32, len(split))].to(device)
+    name = type(vae.likelihood).__name__
     with evaluating(vae), fork_rng(device, seed):
-        x_hat, samples = vae.reconstruct(x), vae.sample(50, mean=True)
+        x_hat, samples = vae.reconstruct(x), vae.sample(80, mean=True)
         means = [mean_of(vae.encode(b.to(device)), 64).flatten(1).cpu() for b in split.x.split(500)]
-    draw = plots.image_grid if plots.is_image(x.shape[1:]) else plots.vectors
+    draw = plots.vectors
+    if plots.is_image(x.shape[1:]):
+        draw = partial(plots.image_grid, rows=5)
     return {
         "reconstructions": plots.reconstructions(x, x_hat, title="Test data and reconstructions"),
-        "samples": draw(samples, title=f"Samples: means of p(x|z), {name}, at z drawn from the prior"),
+        "samples": draw(samples, title=f"Samples: means of p(x|z), {name}, at draws z of the prior"),
         "latent": plots.latent_map(torch.cat(means), split.y),
     }
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 __all__ = [
     "image_grid",
@@ -37,7 +38,6 @@ STYLE = {
     "figure.facecolor": "white",
     "font.size": 9,
     "axes.titlesize": 10,
-    "axes.titlelocation": "left",
     "axes.labelsize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -47,12 +47,14 @@ STYLE = {
     "lines.linewidth": 1.6,
     "legend.frameon": False,
     "legend.fontsize": 9,
-    "image.interpolation": "nearest",
+    "image.interpolation": "antialiased",
 }
 styled = matplotlib.rc_context(STYLE)
 
-#: Pixels on the longer side of a tile, and between two tiles.
+#: Pixels on the longer side of a tile, at least, and between two tiles.
 TILE, GAP = 56, 2
+#: An image of fewer pixels a side is enlarged smoothly: in blocks of that size the eye sees no form.
+COARSE = 16
 
 
 @styled
@@ -160,7 +162,7 @@ def reconstructions(x: Any, x_hat: Any, *, title: str = "Inputs and reconstructi
     if not is_image(x.shape[1:]):
         return vectors({"inputs": x, "reconstructions": x_hat}, title=title)
     above, below = as_pixels("x", x), as_pixels("x_hat", x_hat)
-    columns = min(len(above), 10)
+    columns = min(len(above), 16)
     pairs = [
         part
         for start in range(0, len(above), columns)
@@ -281,10 +283,11 @@ def as_pixels(name: str, images: Any) -> Tensor:
             f"{name}: expected images of shape (n, height, width) or (n, channels, height, width) with 1 or 3 "
             f"channels, got {tuple(x.shape)}"
         )
-    if x.dim() == 4:
-        x = x.squeeze(1) if x.shape[1] == 1 else x.movedim(1, -1)
-    times = max(1, TILE // max(x.shape[1:3]))
-    return x.repeat_interleave(times, 1).repeat_interleave(times, 2)
+    side = max(x.shape[-2:])
+    look = {"mode": "bicubic", "antialias": True} if side < COARSE else {"mode": "nearest"}
+    x = x.reshape(len(x), -1, *x.shape[-2:])
+    x = interpolate(x, scale_factor=math.ceil(TILE / side), **look).clamp(0, 1)
+    return x.movedim(1, -1).squeeze(-1)
 
 
 def fill(tiles: Tensor, n: int) -> Tensor:
@@ -300,8 +303,8 @@ def draw_tiles(tiles: Tensor, columns: int, title: str, margin: float = 0.05) ->
     sheet = tiles.new_ones(rows, columns, height + GAP, width + GAP, *colour)
     sheet[:, :, :height, :width] = tiles.unflatten(0, (rows, columns))
     sheet = sheet.transpose(1, 2).flatten(2, 3).flatten(0, 1)[:-GAP, :-GAP]
-    # the height follows from the sheet, which takes the width of the page
-    high = (WIDTH - margin - 0.05) * sheet.shape[0] / sheet.shape[1] + 0.1
+    # the sheet takes the width of the page, unless that makes few tiles huge
+    high = min(1.5 * rows, (WIDTH - margin - 0.05) * sheet.shape[0] / sheet.shape[1] + 0.1)
     figure = Figure(figsize=(WIDTH, high + (0.22 if title else 0.0)), layout="constrained")
     axes = figure.subplots()
     axes.imshow(sheet.numpy(), cmap="gray", vmin=0, vmax=1)

@@ -57,18 +57,18 @@ def shelves() -> dict[str, dict[str, type]]:
         "activation": {
             name: found for name, found in shelf(nn.modules.activation, nn.Module).items() if not required(found)
         },
-        "scale": shelf(scales, scales.Scale),
+        "scale": shelf(scales, nn.Module),
         "schedule": shelf(schedules, object),
     }
 
 
 def shelf(module: ModuleType, base: type) -> dict[str, type]:
-    """Return the classes that ``module`` exports and that are kinds of ``base``, without ``base`` itself."""
+    """Return the classes that ``module`` exports and that are kinds of ``base``, without bases."""
     exported = {name: getattr(module, name) for name in module.__all__}
     return {
         name: found
         for name, found in exported.items()
-        if inspect.isclass(found) and issubclass(found, base) and found is not base
+        if inspect.isclass(found) and issubclass(found, base) and found is not base and not inspect.isabstract(found)
     }
 
 

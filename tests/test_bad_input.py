@@ -122,7 +122,7 @@ def test_posterior_without_reparameterized_sampler_is_refused(vae):
         def forward(self, x, *context):
             return dist.Bernoulli(logits=self.net(x)).to_event(1)
 
-    vae.posterior = Bits()
+    vae.prior, vae.posterior = pv.priors.Bernoulli(3), Bits()
     with pytest.raises(ValueError, match="ELBO follows the gradient .* site 'z' from Bernoulli.*MeanFieldNormal"):
         pv.fit(vae, X, epochs=1, progress=False)
 

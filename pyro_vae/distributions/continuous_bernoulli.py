@@ -41,7 +41,9 @@ class ContinuousBernoulli(dist.ContinuousBernoulli):
         """Return the log-density at ``value`` in [0, 1]."""
         if self._validate_args:
             self._validate_sample(value)
-        return value * self.logits - log_mean_exp_ramp(self.logits)
+        t = self.logits
+        # x t - g(t) = (x - 1) t - g(-t): the one of the two in which no large terms cancel
+        return torch.where(t > 0, value - 1, value) * t - log_mean_exp_ramp(torch.where(t > 0, -t, t))
 
     @property
     def mean(self) -> Tensor:

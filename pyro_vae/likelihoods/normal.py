@@ -8,8 +8,9 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
+from pyro_vae.distributions import RefittedNormal
 from pyro_vae.nets import MLP, Net, as_shape, build
-from pyro_vae.scales import Scale, as_scale
+from pyro_vae.scales import Optimal, Scale, as_scale
 
 __all__ = ["Normal"]
 
@@ -29,7 +30,8 @@ class Normal(Conditional):
             the scale is per datum
         context: how many numbers of context one datum brings beside z
         scale: sigma in the units of the data: a number (fixed), or an object of ``pyro_vae.scales``
-            (``Fixed``, ``Shared`` for one learned number, ``PerDatum`` for an output of the network)
+            (``Fixed``, ``Shared`` for one learned number, ``PerDatum`` for an output of the network,
+            ``Optimal`` for the best one of each batch in closed form)
 
     Shape:
         z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
@@ -47,11 +49,11 @@ class Normal(Conditional):
         *,
         net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
         context: int = 0,
-        scale: Scale | float = 1.0,
+        scale: Scale | Optimal | float = 1.0,
     ) -> None:
         super().__init__()
         self.context = context
-        self.scale = as_scale(scale)
+        self.scale = scale if isinstance(scale, Optimal) else as_scale(scale)
         self.shape = as_shape(shape)
         rows = (1 + self.scale.outputs,) if self.scale.outputs else ()
         self.net = build(net, (latent,), (*rows, *self.shape), context)
@@ -60,4 +62,6 @@ class Normal(Conditional):
         """Return p(x given z)."""
         out = self.net(z, *context)
         loc, *raw = out.unbind(-1 - len(self.shape)) if self.scale.outputs else (out,)
+        if self.training and isinstance(self.scale, Optimal):
+            return RefittedNormal(loc, self.scale(), self.scale.refit).to_event(len(self.shape))
         return dist.Normal(loc, self.scale(*raw)).to_event(len(self.shape))

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import Distribution, constraints
 
-__all__ = ["check_context", "check_tensor", "check_values"]
+__all__ = ["check_context", "check_supports", "check_tensor", "check_values"]
 
 
 def check_tensor(name: str, x: Tensor, shape: Sequence[int], dtype: torch.dtype, *, missing: bool = False) -> None:
@@ -37,8 +37,7 @@ def check_tensor(name: str, x: Tensor, shape: Sequence[int], dtype: torch.dtype,
 
 def check_values(name: str, x: Tensor, support: constraints.Constraint, owner: str, remedy: str = "") -> None:
     """Refuse ``x`` where it leaves the support of the likelihood ``owner``."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
+    support = base(support)
     bad = ~support.check(x)
     if bad.any():
         index = first(bad)
@@ -47,6 +46,18 @@ def check_values(name: str, x: Tensor, support: constraints.Constraint, owner: s
         raise ValueError(
             f"{name}: {name}[{index}] is {shown}, outside the support of the likelihood {owner}, "
             f"{describe(support)} ({int(bad.sum()):,} of {bad.numel():,} are outside). {remedy}".rstrip()
+        )
+
+
+def check_supports(q: Distribution, p: Distribution, posterior: str, prior: str) -> None:
+    """Refuse a posterior that draws where the prior has no density: their divergence does not exist."""
+    here, there = base(q.support), base(p.support)
+    # constraints without parameters are one object each, the others are told apart by their class
+    if here is not there and type(here) is not type(there):
+        raise ValueError(
+            f"posterior {posterior} draws z from {describe(here)}, prior {prior} has its density on "
+            f"{describe(there)}: one has no density where the other lives. Use two of the same kind, such as "
+            "MeanFieldNormal with StandardNormal"
         )
 
 
@@ -79,6 +90,13 @@ def first(bad: Tensor) -> str:
     return ", ".join(str(i) for i in bad.nonzero()[0].tolist())
 
 
+def base(support: constraints.Constraint) -> constraints.Constraint:
+    """Return the constraint on one entry, where the entries are independent."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support
+
+
 def describe(support: constraints.Constraint) -> str:
     """Say a constraint in words."""
     words = {
@@ -87,5 +105,7 @@ def describe(support: constraints.Constraint) -> str:
         constraints.real: "real numbers",
         constraints.positive: "positive numbers",
         constraints.nonnegative_integer: "counts 0, 1, 2, ...",
+        constraints.simplex: "shares that sum to 1",
+        constraints.one_hot: "one-hot vectors",
     }
     return words.get(support, str(support))

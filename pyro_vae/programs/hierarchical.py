@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.programs.checks import check_tensor, check_values
-from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, observe
+from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, mean_or_draw, observe
 
 __all__ = ["BottomUp", "Hierarchical", "Inference", "TopDown"]
 
@@ -149,12 +149,12 @@ class Hierarchical(Program):
             for layer in self.layers:
                 drawn.insert(0, layer(drawn[0]).sample())
             fn = self.decode(*drawn)
-            return fn.mean if mean else fn.sample()
+            return mean_or_draw(fn) if mean else fn.sample()
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Draw all layers given ``x`` and return the mean of p(x given z), of the shape of ``x``."""
         with evaluating(self):
-            return self.decode(*self.inference.draw(x)).mean
+            return mean_or_draw(self.decode(*self.inference.draw(x)))
 
     def check(self, x: Tensor, *context: Tensor) -> None:
         """Refuse data that do not fit the parts."""

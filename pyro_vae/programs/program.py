@@ -16,7 +16,16 @@ from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-__all__ = ["DataPlate", "Functions", "Program", "announce", "announcements_off", "evaluating", "observe"]
+__all__ = [
+    "DataPlate",
+    "Functions",
+    "Program",
+    "announce",
+    "announcements_off",
+    "evaluating",
+    "mean_or_draw",
+    "observe",
+]
 
 _SILENT: ContextVar[bool] = ContextVar("pyro_vae_announcements_off", default=False)
 
@@ -145,6 +154,14 @@ class DataPlate(pyro.plate):
             SubsampleMessenger._process_message(self, msg)
         else:
             super()._process_message(msg)
+
+
+def mean_or_draw(fn: TorchDistributionMixin) -> Tensor:
+    """Return the mean, or a draw of a distribution that has none in closed form (an autoregressive one, say)."""
+    try:
+        return fn.mean
+    except NotImplementedError:
+        return fn.sample()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.programs.checks import check_tensor, check_values
-from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, observe
+from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, mean_or_draw, observe
 
 __all__ = ["MixtureVAE", "SemiSupervised"]
 
@@ -96,13 +96,13 @@ class SemiSupervised(Program):
         with evaluating(self):
             y = self.classes().expand((n,)).sample() if y is None else y
             fn = self.likelihood(self.prior(y).expand((n,)).sample(), y)
-            return fn.mean if mean else fn.sample()
+            return mean_or_draw(fn) if mean else fn.sample()
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Draw class and latents given ``x`` and return the mean of p(x given z, y)."""
         with evaluating(self):
             y = self.classifier(x).sample()
-            return self.likelihood(self.posterior(x, y).sample(), y).mean
+            return mean_or_draw(self.likelihood(self.posterior(x, y).sample(), y))
 
     def check(self, x: Tensor, *context: Tensor) -> None:
         """Refuse data and labels that do not fit the parts."""

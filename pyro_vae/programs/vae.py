@@ -8,9 +8,9 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_vae.conditional import Conditional
-from pyro_vae.programs.checks import check_context, check_tensor, check_values
+from pyro_vae.programs.checks import check_context, check_supports, check_tensor, check_values
 from pyro_vae.programs.missing import factorized, hide_missing
-from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, observe
+from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, mean_or_draw, observe
 
 __all__ = ["VAE"]
 
@@ -77,7 +77,8 @@ class VAE(Program):
 
     def encode(self, x: Tensor, *context: Tensor) -> TorchDistributionMixin:
         """Return q(z given x) for a batch ``x`` of shape ``(n, *shape)``."""
-        if self.missing and not getattr(self.posterior, "takes_missing", False):
+        encoders = self.posterior, getattr(self.posterior, "net", None)
+        if self.missing and not any(getattr(encoder, "takes_missing", False) for encoder in encoders):
             x = torch.nan_to_num(x)
         return self.posterior(x, *context)
 
@@ -102,13 +103,13 @@ class VAE(Program):
             prior = self.prior(*context)
             z = prior.expand((n,)).sample()
             x = self.likelihood(z, *context)
-            return x.mean if mean else x.sample()
+            return mean_or_draw(x) if mean else x.sample()
 
     def reconstruct(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Encode ``x``, draw z and return the mean of p(x given z), of the shape of ``x``."""
+        """Encode ``x``, draw z and return the mean of p(x given z) (a draw where it has none in closed form)."""
         with evaluating(self):
             z = self.encode(x, *context).sample()
-            return self.likelihood(z, *context).mean
+            return mean_or_draw(self.likelihood(z, *context))
 
     def check(self, x: Tensor, *context: Tensor) -> None:
         """Refuse data that do not fit the parts, and parts that do not fit each other.
@@ -124,7 +125,7 @@ class VAE(Program):
         with evaluating(self):
             row = [c[:1] for c in context]
             prior = self.prior(*row)
-            p = self.likelihood(prior.mean.new_zeros(1, *prior.event_shape), *row)
+            p = self.likelihood(x.new_zeros(1, *prior.event_shape, dtype=dtype), *row)
             if self.missing and not factorized(p):
                 raise ValueError(
                     f"likelihood {type(self.likelihood).__name__} is no product over the entries of a datum, so that "
@@ -140,6 +141,7 @@ class VAE(Program):
                 f"posterior {type(self.posterior).__name__} makes latents of shape {tuple(q.event_shape)}, prior "
                 f"{type(self.prior).__name__} has {tuple(prior.event_shape)}: build both with the same `latent`"
             )
+        check_supports(q, prior, type(self.posterior).__name__, type(self.prior).__name__)
 
     @property
     def _remedy(self) -> str:

@@ -21,7 +21,11 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyro_vae.conditional import Conditional
+from pyro_vae.distributions.sphere import sphere
+from pyro_vae.distributions.supports import Bags
 from pyro_vae.programs.program import Program
+from pyro_vae.testing.grids import simplex_grid, sphere_grid
+from pyro_vae.testing.lines import array_grid, bag_grid
 from pyro_vae.training import SVI, fit
 
 __all__ = ["check_estimator", "check_part", "parts"]
@@ -138,22 +142,15 @@ def grid_of(fn: TorchDistributionMixin, points: int) -> tuple[Tensor, Tensor | f
     support = fn.support
     while isinstance(support, constraints.independent):
         support = support.base_constraint
-    if support is constraints.boolean:
-        if size > 16:
-            return None
-        bits = torch.arange(2**size).unsqueeze(-1).bitwise_and(2 ** torch.arange(size)).ne(0)
-        return bits.float().reshape(-1, *fn.event_shape), 1.0
-    ends = {constraints.unit_interval: (0.0, 1.0), constraints.real: (-40.0, 40.0)}.get(support)
-    if ends is None or size > 2:
-        return None
-    points = points if size == 1 else 801
-    line = torch.linspace(*ends, points)
-    weight = torch.full((points,), (ends[1] - ends[0]) / (points - 1), dtype=torch.float64)
-    weight[0] = weight[-1] = weight[0] / 2
-    if size == 1:
-        return line.reshape(-1, *fn.event_shape), weight
-    values = torch.cartesian_prod(line, line).reshape(-1, *fn.event_shape)
-    return values, torch.outer(weight, weight).flatten()
+    if fn.has_enumerate_support:
+        return fn.enumerate_support(), 1.0
+    if support is constraints.simplex:
+        return simplex_grid(size, points)
+    if support is sphere:
+        return sphere_grid(size, points)
+    if isinstance(support, Bags):
+        return bag_grid(support, fn.event_shape)
+    return array_grid(support, fn.event_shape, points)
 
 
 def check_estimator(program: Program, estimator: PyroELBO, x: Tensor) -> None:

@@ -1,0 +1,101 @@
+"""Arrays whose entries are drawn one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from pyro import distributions as dist
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_vae.distributions.supports import Grid
+
+__all__ = ["Autoregressive"]
+
+
+class Autoregressive(dist.TorchDistribution):
+    r"""Levels :math:`k / (L - 1)` of an array, each given those before it in a fixed order.
+
+    .. math:: p(x) = \prod_i p(x_i \mid x_1, \dots, x_{i - 1})
+
+    The density takes one call of the network, a draw one for each entry.
+
+    Args:
+        logits: ``logits(x, condition)``, of shape ``(*batch, *event, levels)`` for x of shape ``(*batch, *event)``,
+            those of an entry depending only on the entries before it
+        condition: what all entries are conditioned on, of shape ``(*batch, *condition_shape)``
+        shape: shape of one event
+        order: indices into the flattened event, from the first to the last drawn
+        levels: L
+        condition_dim: number of dimensions of ``condition_shape``
+
+    References:
+        Pixel recurrent neural networks (van den Oord et al., 2016), https://arxiv.org/abs/1601.06759
+
+    Example:
+        >>> def logits(x, condition):
+        ...     return torch.zeros(*x.shape, 2)
+        >>> Autoregressive(logits, torch.zeros(5, 1), (3,), range(3), 2).sample().shape
+        torch.Size([5, 3])
+    """
+
+    arg_constraints = {}
+
+    def __init__(
+        self,
+        logits: Callable[[Tensor, Tensor], Tensor],
+        condition: Tensor,
+        shape: Sequence[int],
+        order: Sequence[int],
+        levels: int,
+        *,
+        condition_dim: int = 1,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.logits, self.condition, self.order, self.levels = logits, condition, order, levels
+        self.condition_dim = condition_dim
+        super().__init__(
+            condition.shape[: condition.dim() - condition_dim], torch.Size(shape), validate_args=validate_args
+        )
+
+    @constraints.dependent_property(is_discrete=True)
+    def support(self) -> constraints.Constraint:
+        """The levels."""
+        return constraints.independent(Grid(self.levels, 1 / (self.levels - 1)), len(self.event_shape))
+
+    def expand(self, batch_shape: torch.Size, _instance: Autoregressive | None = None) -> Autoregressive:
+        """Return the distribution with another batch shape."""
+        new = self._get_checked_instance(Autoregressive, _instance)
+        new.logits, new.order, new.levels, new.condition_dim = self.logits, self.order, self.levels, self.condition_dim
+        new.condition = self.condition_for(batch_shape)
+        super(Autoregressive, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def condition_for(self, lead: Sequence[int]) -> Tensor:
+        """Return the condition with leading dimensions ``lead``."""
+        return self.condition.expand(*lead, *self.condition.shape[self.condition.dim() - self.condition_dim :])
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw one entry after the other."""
+        with torch.no_grad():
+            shape = self._extended_shape(sample_shape)
+            lead = shape[: len(shape) - len(self.event_shape)]
+            condition = self.condition_for(lead)
+            x = torch.zeros(*lead, self.event_shape.numel(), dtype=condition.dtype, device=condition.device)
+            for i in self.order:
+                logits = self.logits(x.reshape(shape), condition).reshape(*lead, -1, self.levels)[..., i, :]
+                code = dist.Categorical(logits=logits, validate_args=False).sample()
+                x[..., i] = code.to(x.dtype) / (self.levels - 1)
+            return x.reshape(shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-probability of ``value``."""
+        if self._validate_args:
+            self._validate_sample(value)
+        lead = torch.broadcast_shapes(value.shape[: value.dim() - len(self.event_shape)], self.batch_shape)
+        value = value.expand(*lead, *self.event_shape)
+        logits = self.logits(value, self.condition_for(lead)).log_softmax(-1)
+        code = torch.round(value * (self.levels - 1)).long().unsqueeze(-1)
+        return logits.gather(-1, code).squeeze(-1).sum(tuple(range(len(lead), len(lead) + len(self.event_shape))))

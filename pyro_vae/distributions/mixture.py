@@ -1,0 +1,120 @@
+"""A mixture of many components, cheap to expand and to draw from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+from torch.distributions import constraints
+
+__all__ = ["Mixture"]
+
+
+class Mixture(dist.TorchDistribution):
+    r"""A mixture of components of one family.
+
+    .. math:: p(z) = \sum_k \pi_k \, p_k(z), \qquad \pi = \operatorname{softmax}(\mathrm{logits})
+
+    The sum over components is taken over whole events: a component is a joint distribution of all latents.
+    ``MixtureSameFamily`` of torch has the same density, but copies all components when it is expanded to a batch
+    and draws from each of them at once: with 500 components that is a gigabyte for ten thousand draws.
+
+    Args:
+        logits: log-weights up to a constant, ``(*batch, components)``
+        components: a distribution with batch shape ``(*batch, components)``
+
+    Shape:
+        batch shape ``batch``, event shape that of a component.
+
+    Raises:
+        ValueError: the two do not have the same number of components.
+
+    Example:
+        >>> Mixture(torch.zeros(4), dist.Normal(torch.zeros(4, 3), 1.0).to_event(1)).sample((5,)).shape
+        torch.Size([5, 3])
+    """
+
+    arg_constraints = {"logits": constraints.real_vector}
+    has_rsample = False
+
+    #: How many numbers one pass of the sampler may make.
+    numbers_per_pass = 2**24
+
+    def __init__(
+        self, logits: Tensor, components: TorchDistributionMixin, *, validate_args: bool | None = None
+    ) -> None:
+        if not components.batch_shape or logits.shape[-1:] != components.batch_shape[-1:]:
+            raise ValueError(
+                f"logits, components: expected one logit a component, got logits of shape {tuple(logits.shape)} and "
+                f"components of batch shape {tuple(components.batch_shape)}"
+            )
+        batch = torch.broadcast_shapes(logits.shape, components.batch_shape)
+        self.logits = logits.expand(batch)
+        self.components = components if components.batch_shape == batch else components.expand(batch)
+        super().__init__(batch[:-1], components.event_shape, validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """The support of a component."""
+        return self.components.support
+
+    def expand(self, batch_shape: torch.Size, _instance: Mixture | None = None) -> Mixture:
+        """Return the distribution with another batch shape, of which only new dimensions cost nothing."""
+        new = self._get_checked_instance(Mixture, _instance)
+        batch_shape = torch.Size(batch_shape)
+        own = self.logits.shape[:-1]
+        if batch_shape[len(batch_shape) - len(own) :] == own:
+            new.logits, new.components = self.logits, self.components
+        else:
+            wide = batch_shape + self.logits.shape[-1:]
+            new.logits, new.components = self.logits.expand(wide), self.components.expand(wide)
+        super(Mixture, new).__init__(batch_shape, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-density."""
+        if self._validate_args:
+            self._validate_sample(value)
+        batch = torch.broadcast_shapes(value.shape[: value.dim() - len(self.event_shape)], self.batch_shape)
+        each = self.components.log_prob(value.unsqueeze(-1 - len(self.event_shape)))
+        return torch.logsumexp(each + torch.log_softmax(self.logits, -1), -1).expand(batch)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draw a component, then from it."""
+        shape = self._extended_shape(sample_shape)
+        own = self.logits.shape[:-1]
+        draws = shape[: len(shape) - len(own) - len(self.event_shape)].numel()
+        numbers = self.logits.shape.numel() * self.event_shape.numel()
+        at_once = max(1, self.numbers_per_pass // max(1, numbers))
+        with torch.no_grad():
+            passes = [self._draw(min(at_once, draws - i)) for i in range(0, draws, at_once)]
+        return torch.cat(passes).reshape(shape) if passes else self.logits.new_empty(shape)
+
+    def _draw(self, n: int) -> Tensor:
+        which = torch.distributions.Categorical(logits=self.logits, validate_args=False).sample((n,))
+        each = self.components.sample((n,))
+        dim = which.dim()
+        index = which.reshape(*which.shape, *[1] * (1 + len(self.event_shape)))
+        index = index.expand(*which.shape, 1, *self.event_shape)
+        return each.gather(dim, index).squeeze(dim)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of the components' means."""
+        return self._average(self.components.mean).expand(self._extended_shape())
+
+    @property
+    def variance(self) -> Tensor:
+        """The mean variance within components plus the variance of their means."""
+        mean = self.components.mean
+        centre = self._average(mean).unsqueeze(-1 - len(self.event_shape))
+        spread = self.components.variance + (mean - centre).square()
+        return self._average(spread).expand(self._extended_shape())
+
+    def _average(self, x: Tensor) -> Tensor:
+        weights = torch.softmax(self.logits, -1).reshape(*self.logits.shape, *[1] * len(self.event_shape))
+        return (weights * x).sum(-1 - len(self.event_shape))

@@ -1,0 +1,70 @@
+"""The categorical likelihood: any probabilities over levels or codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pyro import distributions as dist
+from torch import Tensor, nn
+
+from pyro_vae.conditional import Conditional
+from pyro_vae.distributions import OnGrid
+from pyro_vae.nets import MLP, Net, as_shape, build
+
+__all__ = ["Categorical"]
+
+
+class Categorical(Conditional):
+    r"""Independent entries that take one of L values, with a probability for each that the network makes from z.
+
+    .. math:: p(x \mid z) = \prod_i \pi_{i, k_i}, \qquad \pi = \operatorname{softmax}(\mathrm{net}(z)), \quad
+              x_i = \frac{k_i}{L - 1}
+
+    References:
+        Pixel recurrent neural networks (van den Oord et al., 2016), https://arxiv.org/abs/1601.06759
+
+    Args:
+        latent: number of latents
+        shape: shape of one datum
+        net: makes the decoder network, ``net((latent,), (levels, *shape))``
+        context: how many numbers of context one datum brings beside z
+        levels: number L of values, from 2 on
+        grid: whether data are pixels ``k / (levels - 1)`` (within 1e-4), or else codes ``k = 0, 1, ..., levels - 1``
+
+    Shape:
+        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
+
+    Raises:
+        ValueError: fewer than 2 levels.
+
+    Example:
+        >>> import torch
+        >>> Categorical(3, (28, 28), levels=16)(torch.zeros(5, 3)).event_shape
+        torch.Size([28, 28])
+    """
+
+    remedy = "Pixels are k / (levels - 1), codes k = 0, 1, ... need grid=False; round the data, or use Normal."
+
+    def __init__(
+        self,
+        latent: int,
+        shape: Sequence[int],
+        *,
+        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
+        context: int = 0,
+        levels: int = 256,
+        grid: bool = True,
+    ) -> None:
+        super().__init__()
+        self.context, self.shape = context, as_shape(shape)
+        if not isinstance(levels, int) or levels < 2:
+            raise ValueError(f"levels: expected an int of at least 2, got {levels!r}")
+        self.levels, self.step = levels, 1 / (levels - 1) if grid else 1.0
+        self.net = build(net, (latent,), (levels, *self.shape), context)
+
+    def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
+        """Return p(x given z)."""
+        k = len(self.shape)
+        # normalized here: the family's own way loses the digits of large logits
+        logits = self.net(z, *context).movedim(-1 - k, -1).log_softmax(-1)
+        return OnGrid(dist.Categorical(logits=logits), self.levels, self.step).to_event(k)

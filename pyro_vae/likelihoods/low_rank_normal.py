@@ -1,0 +1,73 @@
+"""The normal likelihood with correlated entries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from pyro_vae.conditional import Conditional
+from pyro_vae.distributions import LowRankNormal as Family
+from pyro_vae.nets import MLP, Net, as_shape, build
+from pyro_vae.scales import Scale, as_scale
+
+__all__ = ["LowRankNormal"]
+
+
+class LowRankNormal(Conditional):
+    r"""A normal datum whose covariance is of low rank plus diagonal, all of it made by the network from z.
+
+    .. math:: p(x \mid z) = \mathcal N(\operatorname{vec} x; \mu, W W^\top + \operatorname{diag} \sigma^2), \qquad
+              (\mu, W) = \mathrm{net}(z)
+
+    References:
+        Stochastic segmentation networks (Monteiro et al., 2020), https://arxiv.org/abs/2006.06015
+
+    Args:
+        latent: number of latents
+        shape: shape of one datum
+        net: makes the decoder network, ``net((latent,), (rows, *shape))`` with a row for the mean, one
+            for each factor, and one for a scale that is an output
+        context: how many numbers of context one datum brings beside z
+        rank: number of factors, the columns of W
+        scale: sigma in the units of the data: a number (fixed), or an object of ``pyro_vae.scales`` (``Fixed``,
+            ``Shared`` for one learned number, ``PerDatum`` for an output of the network)
+
+    Shape:
+        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
+
+    Raises:
+        ValueError: a rank below 1.
+
+    Example:
+        >>> import torch
+        >>> LowRankNormal(3, (28, 28), rank=2)(torch.zeros(5, 3)).event_shape
+        torch.Size([28, 28])
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        shape: Sequence[int],
+        *,
+        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
+        context: int = 0,
+        rank: int = 1,
+        scale: Scale | float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.context, self.shape = context, as_shape(shape)
+        if rank < 1:
+            raise ValueError(f"rank: expected at least 1, got {rank}")
+        self.rank, self.scale = rank, as_scale(scale)
+        self.net = build(net, (latent,), (1 + rank + self.scale.outputs, *self.shape), context)
+
+    def forward(self, z: Tensor, *context: Tensor) -> Family:
+        """Return p(x given z)."""
+        k = len(self.shape)
+        loc, factor, raw = self.net(z, *context).split([1, self.rank, self.scale.outputs], -1 - k)
+        loc = loc.squeeze(-1 - k)
+        scale = self.scale(*raw.unbind(-1 - k))
+        # W starts small, so that the first steps are those of independent entries
+        return Family(loc, factor / math.sqrt(math.prod(self.shape) * self.rank), scale, k)

@@ -1,0 +1,82 @@
+"""The Householder flow posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from pyro_vae.conditional import Conditional
+from pyro_vae.distributions.amortized_flow import AmortizedFlow, Step
+from pyro_vae.distributions.direction import direction
+from pyro_vae.nets import MLP, Net, build
+from pyro_vae.scales import positive
+
+__all__ = ["HouseholderFlow"]
+
+
+class HouseholderFlow(Conditional):
+    r"""A normal turned by reflections, whose axes the network makes from x.
+
+    .. math:: f(z) = \left(I - 2 \frac{v v^\top}{\lVert v \rVert^2}\right) z, \qquad \log \lvert \det J \rvert = 0
+
+    So q is a normal with covariance :math:`U \operatorname{diag}(\sigma^2) U^\top`; as many reflections as
+    latents make any rotation U.
+
+    References:
+        Improving variational auto-encoders using Householder flow (Tomczak and Welling, 2016),
+        https://arxiv.org/abs/1611.09630
+
+    Args:
+        shape: shape of one datum
+        latent: number of latents
+        net: makes the encoder network, ``net(shape, (2 + layers, latent))``
+        context: how many numbers of context one datum brings beside x
+        layers: number of reflections
+
+    Shape:
+        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
+
+    Raises:
+        ValueError: there is no layer.
+
+    Example:
+        >>> import torch
+        >>> HouseholderFlow((28, 28), 3)(torch.zeros(5, 28, 28)).event_shape
+        torch.Size([3])
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        latent: int,
+        *,
+        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
+        context: int = 0,
+        layers: int = 4,
+    ) -> None:
+        super().__init__()
+        if layers < 1:
+            raise ValueError(f"layers: expected at least 1, got {layers}")
+        self.context = context
+        self.net = build(net, shape, (2 + layers, latent), context)
+
+    def forward(self, x: Tensor, *context: Tensor) -> AmortizedFlow:
+        """Return q(z given x)."""
+        loc, raw, *axes = self.net(x, *context).unbind(-2)
+        return AmortizedFlow(loc, positive(raw), [Reflection(direction(v)) for v in axes])
+
+
+class Reflection(Step):
+    """A reflection along a unit vector, which is its own inverse."""
+
+    def __init__(self, axis: Tensor) -> None:
+        self.axis = axis
+
+    def __call__(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the image and the log-determinant, 0."""
+        return self.inverse(z), z.new_zeros(())
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Return what is mapped to ``z``."""
+        return z - 2 * (z * self.axis).sum(-1, keepdim=True) * self.axis
