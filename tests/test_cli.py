@@ -9,6 +9,7 @@ import torch
 from pyro import distributions as dist
 
 import pyro_vae as pv
+from pyro_vae import choices as choices_module
 from pyro_vae import cli, run
 from pyro_vae.data import Dataset, Split
 from pyro_vae.data.sources import LOADERS
@@ -259,10 +260,10 @@ def test_load_refuses_missing_and_damaged_files(trained, tmp_path):
 
 @pytest.mark.parametrize(("axis", "name"), [(axis, name) for axis in run.AXES for name in run.shelves()[axis]])
 def test_every_part_on_a_shelf_is_built_from_the_command_line(axis, name):
-    choices = cli.Choices("train", [f"--{axis}", name])
+    choices = choices_module.Choices("train", [f"--{axis}", name])
     cls, shelf = run.shelves()[axis][name], run.shelves()[axis]
-    if not set(run.required(cls)) <= cli.GIVEN:
-        with pytest.raises(cli.UsageError, match="which the command cannot make"):
+    if not set(run.required(cls)) <= choices_module.GIVEN:
+        with pytest.raises(choices_module.UsageError, match="which the command cannot make"):
             choices.add(axis, shelf, None)
         return
     choices.add(axis, shelf, None)

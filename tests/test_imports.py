@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "pyro_vae"
 MAY = {
     "nets": set(),
     "scales": set(),
+    "missing_nets": {"nets"},
     "distributions": set(),
     "rng": set(),
     "columns": {"nets", "distributions", "scales"},
