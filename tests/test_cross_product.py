@@ -23,9 +23,7 @@ def test_prior_with_every_posterior(prior):
         pytest.skip(f"{prior.__name__} needs a context: tested in tests/test_priors.py")
     x = torch.rand(16, 2, 2)
     for posterior in parts(pv.posteriors):
-        vae = pv.VAE(
-            prior=prior.example(), likelihood=pv.likelihoods.Normal(3, (2, 2)), posterior=posterior.example()
-        )
+        vae = pv.VAE(prior=prior.example(), likelihood=pv.likelihoods.Normal(3, (2, 2)), posterior=posterior.example())
         names = posterior.__name__, prior.__name__
         try:
             vae.check(x)
