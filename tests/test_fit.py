@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import make_vae
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import pyro_vae as pv
@@ -284,3 +285,46 @@ def test_the_same_in_every_process():
         for _ in range(3)
     }
     assert len(found) == 1
+
+
+class Reads(TorchDispatchMode):
+    """Count how often a number is read from a tensor: on an accelerator each would wait for the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("num_particles", [1, 5])
+def test_a_step_reads_no_number_from_the_device(vae, num_particles):
+    """The road that accelerators take, walked on the CPU."""
+    elbo = pv.estimators.ELBO(num_particles=num_particles)
+    svi = pv.training.SVI(vae, elbo, functools.partial(torch.optim.Adam, lr=1e-3), clip_norm=1.0)
+    svi.deferred = True
+    svi.update(X)
+    with Reads() as reads:
+        svi.update(X)
+    assert reads.count == 0
+    with Reads() as reads:
+        pyro.infer.SVI(vae.model, vae.guide, pyro.optim.Adam({}), pyro.infer.Trace_ELBO()).step(X)
+    assert reads.count > 0
+
+
+def test_a_bad_step_is_skipped_on_the_device_and_told_later(vae):
+    svi = pv.training.SVI(vae, pv.estimators.ELBO(), functools.partial(torch.optim.Adam, lr=1e-3))
+    svi.deferred = True
+    svi.update(X)
+    svi.settle((X,))
+    bad = X.clone()
+    bad[3] = float("nan")
+    before = [p.detach().clone() for p in vae.parameters()]
+    svi._seen.add(((bad.shape, bad.dtype),))
+    svi.update(bad)
+    svi.update(X)
+    assert all(torch.equal(p, b) for p, b in zip(vae.parameters(), before, strict=True))
+    with pytest.raises(pv.training.NonFiniteError, match="not finite"):
+        svi.settle((bad,))

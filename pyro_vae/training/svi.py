@@ -67,6 +67,8 @@ class SVI(pyro.infer.SVI):
             estimator,
         )
         self.steps = 0
+        # on the CPU a look at a number is free; elsewhere it would wait for the device
+        self.deferred = self.optim.parameters[0].device.type != "cpu"
         self._seen: set[Any] = set()
         self._weights: dict[int, float] = {}
         self._shares: dict[float, Tensor] = {}
@@ -94,7 +96,7 @@ class SVI(pyro.infer.SVI):
         norm = self.optim.norm()
         # NaN and infinity survive the sum: one look for both
         total = norm + metrics["loss"]
-        if not math.isfinite(total) if total.device.type == "cpu" else self.freeze(torch.isfinite(total)):
+        if not self.freeze(torch.isfinite(total)) if self.deferred else not math.isfinite(total):
             raise NonFiniteError(self.diagnose(batch))
         self.optim.clip(norm)
         self.optim.torch.step()
@@ -144,14 +146,14 @@ class SVI(pyro.infer.SVI):
         self._seen.add(key)
 
     def freeze(self, finite: Tensor) -> bool:
-        """On an accelerator: have the fused kernel skip a bad step, and remember it until someone asks."""
+        """Have the fused kernel skip a bad step and all after it; return False if it cannot and this is one."""
         if not getattr(self.optim.torch, "_step_supports_amp_scaling", False):
-            return not finite.item()
+            return bool(finite)
         self._flags.append(finite)
         ok = torch.stack(self._flags).all()
         self._flags = [ok]
         self.optim.torch.found_inf = (~ok).float()
-        return False
+        return True
 
     def settle(self, batch: tuple[Tensor, ...]) -> None:
         """Wait for the device and raise if a step since the last call was bad."""
