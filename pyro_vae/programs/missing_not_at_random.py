@@ -1,0 +1,115 @@
+"""Entries that are missing because of what stands in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyro
+import torch
+from pyro import distributions as dist
+from torch import Tensor, nn
+
+from pyro_vae.conditional import Conditional
+from pyro_vae.programs.missing import hide_missing
+from pyro_vae.programs.program import DataPlate, announce, evaluating, observe
+from pyro_vae.programs.vae import VAE
+
+__all__ = ["MissingNotAtRandom", "SelfMasking"]
+
+
+class SelfMasking(Conditional):
+    r"""Whether an entry is seen depends on its own value (a logistic regression for each entry).
+
+    .. math:: p(s_i = 1 \mid x) = \operatorname{sigmoid}(w_i x_i + c_i)
+
+    References:
+        not-MIWAE: deep generative modelling with missing not at random data (Ipsen et al., 2021),
+        https://arxiv.org/abs/2006.12871
+
+    Args:
+        shape: shape of one datum
+
+    Shape:
+        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``shape``.
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.zeros(*shape)), nn.Parameter(torch.zeros(*shape))
+
+    def forward(self, x: Tensor) -> dist.Independent:
+        """Return p(s given x)."""
+        return dist.Bernoulli(logits=self.weight * x + self.bias).to_event(self.weight.dim())
+
+
+class MissingNotAtRandom(VAE):
+    r"""A VAE with a model of which entries are seen, given all of them (not-MIWAE).
+
+    .. math:: p(x_{\text{o}}, s) = \int p(z)\, p(x_{\text{o}} \mid z)\, p(x_{\text{m}} \mid z)\,
+              p(s \mid x_{\text{o}}, x_{\text{m}})\, dz\, dx_{\text{m}}, \qquad
+              q = q(z \mid x_{\text{o}})\, p(x_{\text{m}} \mid z)
+
+    What is missing is drawn from the decoder in the guide as in the model, so that it adds no divergence.
+
+    References:
+        not-MIWAE: deep generative modelling with missing not at random data (Ipsen et al., 2021),
+        https://arxiv.org/abs/2006.12871
+
+    Args:
+        prior: p(z)
+        likelihood: p(x given z), a product over entries with a reparameterized sampler, such as Normal
+        posterior: q(z given x)
+        mask: p(s given x) over one bit an entry, such as :class:`SelfMasking`
+
+    Example:
+        >>> import torch, pyro_vae as pv
+        >>> program = pv.programs.MissingNotAtRandom(
+        ...     prior=pv.priors.StandardNormal(2),
+        ...     likelihood=pv.likelihoods.Normal(2, (4,)),
+        ...     posterior=pv.posteriors.MeanFieldNormal((4,), 2),
+        ...     mask=pv.programs.SelfMasking((4,)),
+        ... )
+        >>> x = torch.where(torch.arange(4) < 2, torch.zeros(8, 4), torch.tensor(float("nan")))
+        >>> pv.fit(program, x, epochs=1, progress=False).epochs
+        1
+    """
+
+    def __init__(
+        self, *, prior: Conditional, likelihood: Conditional, posterior: Conditional, mask: Conditional
+    ) -> None:
+        super().__init__(prior=prior, likelihood=likelihood, posterior=posterior, missing=True)
+        self.mask = mask
+
+    def model(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Draw z and what is missing, and observe what was seen and that it was."""
+        announce(prior=self.prior, likelihood=self.likelihood, mask=self.mask)
+        seen = ~torch.isnan(x)
+        with DataPlate(x):
+            z = pyro.sample("z", self.prior(*context))
+            fn = self.likelihood(z, *context)
+            missing = pyro.sample("missing", self._unseen(fn, seen))
+            observe("seen", self.mask(torch.where(seen, x, missing)), seen.to(x.dtype))
+            return observe("x", *hide_missing(fn, x))
+
+    def guide(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Draw z from the posterior, and what is missing from the decoder."""
+        announce(posterior=self.posterior, likelihood=self.likelihood)
+        with DataPlate(x):
+            z = pyro.sample("z", self.encode(x, *context))
+            fn = self.likelihood(z, *context)
+            return pyro.sample("missing", self._unseen(fn, ~torch.isnan(x)))
+
+    def check(self, x: Tensor, *context: Tensor) -> None:
+        """Refuse data that do not fit the parts, and parts that do not fit each other."""
+        super().check(x, *context)
+        with evaluating(self):
+            bits = self.mask(torch.nan_to_num(x[:1])).event_shape
+        if bits != x.shape[1:]:
+            raise ValueError(
+                f"mask: expected one bit for each entry of x, of shape {tuple(x.shape[1:])}, "
+                f"{type(self.mask).__name__} has {tuple(bits)}"
+            )
+
+    @staticmethod
+    def _unseen(fn: dist.Independent, seen: Tensor) -> dist.Independent:
+        return fn.base_dist.mask(~seen).to_event(fn.reinterpreted_batch_ndims)
