@@ -125,7 +125,8 @@ def names_and_values(annotation: Any) -> tuple[dict[str, type] | None, Any]:
                 names |= shelves["schedule"]
             elif nn.Module in gives and takes == []:
                 names |= shelves["activation"]
-        elif inspect.isclass(member) and member.__module__ != "builtins":
+        # Python 3.10 takes Sequence[int] for a class
+        elif inspect.isclass(member) and not typing.get_origin(member) and member.__module__ != "builtins":
             names |= {name: cls for name, cls in shelves["scale"].items() if issubclass(cls, member)}
         elif any(names_and_values(inner)[0] is not None for inner in typing.get_args(member)):
             pass  # a sequence of objects, which no name makes

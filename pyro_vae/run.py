@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_origin
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -68,8 +68,13 @@ def shelf(module: ModuleType, base: type) -> dict[str, type]:
     return {
         name: found
         for name, found in exported.items()
-        if inspect.isclass(found) and issubclass(found, base) and found is not base and not inspect.isabstract(found)
+        if is_class(found) and issubclass(found, base) and found is not base and not inspect.isabstract(found)
     }
+
+
+def is_class(found: Any) -> bool:
+    """Whether an exported name is a class: Python 3.10 takes tuple[int, ...] for one."""
+    return inspect.isclass(found) and not get_origin(found)
 
 
 def required(cls: type) -> list[str]:

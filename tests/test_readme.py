@@ -5,6 +5,7 @@
 
 import inspect
 import re
+import typing
 from pathlib import Path
 
 import pyro_vae as pv
@@ -18,7 +19,8 @@ def rows(shelf):
     module = getattr(pv, shelf)
     bases = {"Estimator", "Program", "Net"}
     found = [getattr(module, n) for n in module.__all__ if n not in bases]
-    return [c for c in found if inspect.isclass(c)]
+    # Python 3.10 takes tuple[int, ...] for a class
+    return [c for c in found if inspect.isclass(c) and not typing.get_origin(c)]
 
 
 def table(shelf):
