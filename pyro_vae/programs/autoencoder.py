@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
@@ -62,9 +61,9 @@ class Autoencoder(Program):
 
     def check(self, x: Tensor, *context: Tensor) -> None:
         """Refuse data that do not fit the parts."""
-        dtype = next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+        dtype = self.dtype
         check_context(context, 0, len(x), dtype)
         with evaluating(self):
             p = self.likelihood(self.encoder(x[:1]))
         check_tensor("x", x, p.event_shape, dtype)
-        check_values("x", x, p.support, type(self.likelihood).__name__, getattr(self.likelihood, "remedy", ""))
+        check_values("x", x, p.support, self.likelihood)

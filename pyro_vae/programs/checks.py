@@ -35,14 +35,15 @@ def check_tensor(name: str, x: Tensor, shape: Sequence[int], dtype: torch.dtype,
             )
 
 
-def check_values(name: str, x: Tensor, support: constraints.Constraint, owner: str, remedy: str = "") -> None:
-    """Refuse ``x`` where it leaves the support of the likelihood ``owner``."""
+def check_values(name: str, x: Tensor, support: constraints.Constraint, likelihood: object) -> None:
+    """Refuse ``x`` where it leaves the support of ``likelihood``, and pass on what that says to do instead."""
     support = base(support)
     bad = ~support.check(x)
     if bad.any():
         index = first(bad)
         value = x[tuple(bad.nonzero()[0].tolist())]
         shown = f"{value.item():.6g}" if value.dim() == 0 else f"{value.tolist()}"
+        owner, remedy = type(likelihood).__name__, getattr(likelihood, "remedy", "")
         raise ValueError(
             f"{name}: {name}[{index}] is {shown}, outside the support of the likelihood {owner}, "
             f"{describe(support)} ({int(bad.sum()):,} of {bad.numel():,} are outside). {remedy}".rstrip()

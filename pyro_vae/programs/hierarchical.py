@@ -160,11 +160,11 @@ class Hierarchical(Program):
         """Refuse data that do not fit the parts."""
         if context:
             raise ValueError(f"context: this program takes none, but the data have {1 + len(context)} columns")
-        dtype = next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+        dtype = self.dtype
         with evaluating(self), torch.random.fork_rng(devices=[]):
             z = [self.prior().sample((1,))]
             for layer in self.layers:
                 z.insert(0, layer(z[0]).sample())
             p = self.decode(*z)
             check_tensor("x", x, p.event_shape, dtype)
-            check_values("x", x, p.support, type(self.likelihood).__name__, getattr(self.likelihood, "remedy", ""))
+            check_values("x", x, p.support, self.likelihood)

@@ -46,6 +46,11 @@ class Program(nn.Module, ABC):
     def guide(self, x: Tensor, *context: Tensor) -> Any:
         """Run the amortized posterior on a batch ``x``."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the parameters, in which data are expected."""
+        return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+
     def check(self, x: Tensor, *context: Tensor) -> None:
         """Refuse a batch that the program cannot train on.
 

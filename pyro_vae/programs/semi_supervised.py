@@ -106,7 +106,7 @@ class SemiSupervised(Program):
 
     def check(self, x: Tensor, *context: Tensor) -> None:
         """Refuse data and labels that do not fit the parts."""
-        dtype = next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+        dtype = self.dtype
         if len(context) > 1:
             raise ValueError(f"data: expected x, or (x, y), got {1 + len(context)} columns")
         with evaluating(self):
@@ -114,7 +114,7 @@ class SemiSupervised(Program):
             y[..., 0] = 1
             p = self.likelihood(torch.zeros(1, *self.prior(y).event_shape, dtype=dtype), y)
         check_tensor("x", x, p.event_shape, dtype)
-        check_values("x", x, p.support, type(self.likelihood).__name__, getattr(self.likelihood, "remedy", ""))
+        check_values("x", x, p.support, self.likelihood)
         for labels in context:
             check_tensor("y", labels, self.classes().event_shape, dtype, missing=True)
             if len(labels) != len(x):

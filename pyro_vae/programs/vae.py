@@ -117,7 +117,7 @@ class VAE(Program):
         Raises:
             ValueError: it names the argument, what was expected, what came and the first bad index.
         """
-        dtype = next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+        dtype = self.dtype
         width = max(getattr(part, "context", 0) for part in self.children())
         if not isinstance(x, Tensor):
             raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
@@ -134,7 +134,7 @@ class VAE(Program):
             check_tensor("x", x, p.event_shape, dtype, missing=self.missing)
             if self.missing:
                 _, x = hide_missing(p, x)
-            check_values("x", x, p.support, type(self.likelihood).__name__, self._remedy)
+            check_values("x", x, p.support, self.likelihood)
             q = self.encode(x[:1], *row)
         if q.event_shape != prior.event_shape:
             raise ValueError(
@@ -142,7 +142,3 @@ class VAE(Program):
                 f"{type(self.prior).__name__} has {tuple(prior.event_shape)}: build both with the same `latent`"
             )
         check_supports(q, prior, type(self.posterior).__name__, type(self.prior).__name__)
-
-    @property
-    def _remedy(self) -> str:
-        return getattr(self.likelihood, "remedy", "")
