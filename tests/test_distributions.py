@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from pyro import distributions as dist
 
-from pyro_vae.distributions import ContinuousBernoulli, GreyBernoulli
+from pyro_vae.distributions import ContinuousBernoulli, GreyBernoulli, Mixture
 from pyro_vae.scales import Fixed, inverse_positive, positive
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(400)
@@ -65,3 +66,23 @@ def test_scale_and_its_inverse():
     assert torch.allclose(positive(inverse_positive(scale)), scale)
     with pytest.raises(ValueError, match="expected a finite scale"):
         Fixed(0.0)
+
+
+def test_mixture_of_diagonal_normals_far_and_narrow():
+    """The matrix products agree with the sum over pairs in double precision, components narrow and far away too."""
+    torch.manual_seed(0)
+    loc, logits = 10 * torch.randn(50, 40), torch.randn(50)
+    scale = torch.logspace(-3, 1, 50)[:, None].expand(50, 40)
+    z = loc + 2 * scale * torch.randn(50, 40)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        inputs = [t.to(dtype).requires_grad_() for t in (z, loc, scale)]
+        log_prob = Mixture(logits.to(dtype), dist.Normal(*inputs[1:]).to_event(1)).log_prob(inputs[0])
+        each = dist.Normal(*inputs[1:]).to_event(1).log_prob(inputs[0].unsqueeze(-2))
+        plain = (each + logits.to(dtype).log_softmax(-1)).logsumexp(-1)
+        found.append([[f, *torch.autograd.grad(f.sum(), inputs)] for f in (log_prob, plain)])
+    (mine, _), (mine_wide, exact) = found
+    for single, double, truth in zip(mine, mine_wide, exact, strict=True):
+        # narrow components have gradients of 1e6: what counts is the size of the gradient as a whole
+        torch.testing.assert_close(double, truth, rtol=1e-7, atol=1e-7 * float(truth.abs().max()))
+        torch.testing.assert_close(single.double(), truth, rtol=1e-4, atol=1e-5 * float(truth.abs().max()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -80,7 +81,11 @@ class Mixture(dist.TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         batch = torch.broadcast_shapes(value.shape[: value.dim() - len(self.event_shape)], self.batch_shape)
-        each = self.components.log_prob(value.unsqueeze(-1 - len(self.event_shape)))
+        normal = diagonal_normal(self.components)
+        if normal is not None and self.logits.dim() == 1:
+            each = normal_log_probs(value, normal.loc, normal.scale)
+        else:
+            each = self.components.log_prob(value.unsqueeze(-1 - len(self.event_shape)))
         return torch.logsumexp(each + torch.log_softmax(self.logits, -1), -1).expand(batch)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
@@ -118,3 +123,24 @@ class Mixture(dist.TorchDistribution):
     def _average(self, x: Tensor) -> Tensor:
         weights = torch.softmax(self.logits, -1).reshape(*self.logits.shape, *[1] * len(self.event_shape))
         return (weights * x).sum(-1 - len(self.event_shape))
+
+
+def diagonal_normal(fn: TorchDistributionMixin) -> torch.distributions.Normal | None:
+    """Return the normal distribution of the entries of a vector of independent ones, None if it is anything else."""
+    base = getattr(fn, "base_dist", None)
+    vectors = len(fn.event_shape) == 1 and getattr(fn, "reinterpreted_batch_ndims", 0) == 1
+    # no subclass: it may have a density of its own. A device without double precision takes the long way
+    return base if vectors and type(base) is dist.Normal and base.loc.device.type != "mps" else None
+
+
+def normal_log_probs(value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    r"""Return the log-density of each vector under each of many diagonal normals, ``(*batch, components)``.
+
+    The square is multiplied out, :math:`z^2 / \sigma^2 - 2 z m / \sigma^2 + m^2 / \sigma^2`, so that two matrix products
+    take the place of all pairs: a hundred times less memory traffic with 500 components of 40 latents. In double
+    precision, because the three terms may be large where their sum is small.
+    """
+    z, m, precision = value.double(), loc.double(), scale.double().square().reciprocal()
+    square = z.square() @ precision.mT - 2 * z @ (m * precision).mT + (m.square() * precision).sum(-1)
+    constant = scale.double().log().sum(-1) + 0.5 * math.log(2 * math.pi) * loc.shape[-1]
+    return (-0.5 * square - constant).to(value.dtype)
