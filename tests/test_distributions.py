@@ -80,7 +80,7 @@ def test_mixture_of_diagonal_normals_far_and_narrow():
         log_prob = Mixture(logits.to(dtype), dist.Normal(*inputs[1:]).to_event(1)).log_prob(inputs[0])
         each = dist.Normal(*inputs[1:]).to_event(1).log_prob(inputs[0].unsqueeze(-2))
         plain = (each + logits.to(dtype).log_softmax(-1)).logsumexp(-1)
-        found.append([[f, *torch.autograd.grad(f.sum(), inputs)] for f in (log_prob, plain)])
+        found.append([[f.detach(), *torch.autograd.grad(f.sum(), inputs)] for f in (log_prob, plain)])
     (mine, _), (mine_wide, exact) = found
     for single, double, truth in zip(mine, mine_wide, exact, strict=True):
         # narrow components have gradients of 1e6: what counts is the size of the gradient as a whole
