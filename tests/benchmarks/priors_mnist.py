@@ -2,7 +2,7 @@
 
 Run `PYRO_VAE_DATA=... python tests/benchmarks/priors_mnist.py`. 784-300-300-40-300-300-784 with SiLU, Bernoulli, batch
 250, Adam 1e-3, the ELBO with one particle. The log-likelihood is that of all 10,000 test images by importance
-sampling, 200 particles. One model a seed, none chosen; a row that is in the file of results already is not trained again.
+sampling, 200 particles. One model a seed, none chosen; a row that the file of results has is not trained again.
 """
 
 from __future__ import annotations
