@@ -10,7 +10,10 @@ import torch
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
-from pyro_vae.estimators.trace import Site, Terms, run
+from pyro_vae.estimators.free_bits import FreeBits, PerDimension
+from pyro_vae.estimators.passes import in_passes
+from pyro_vae.estimators.sites import Site, Terms
+from pyro_vae.estimators.trace import Record, depth, run
 
 __all__ = ["Estimator"]
 
@@ -28,25 +31,50 @@ class Estimator(PyroELBO):
 
     Args:
         num_particles: draws of the latents for each datum, all at once
+        particles_per_pass: draws at a time; the others follow in further passes, which bounds the memory and changes
+            nothing else (what a pass computed is computed again for its gradient). All at once if None
         beta: weight of the divergence from the prior: a number, or a schedule (a callable from the number of
-            the step to a number)
+            the step to a number, such as those of ``pyro_vae.training``)
+        free_bits: nats below which the divergence costs nothing: a number for each dimension of each latent site, or
+            ``PerSite(nats)``, ``PerDimension(nats)``; see there
 
     Attributes:
         step: the number of training steps so far, at which a schedule is read; ``fit`` and
             ``loss_and_grads`` (that is, stock ``SVI.step``) move it
 
     Raises:
-        ValueError: fewer than one particle, or a negative beta.
+        ValueError: fewer than one particle (or than the estimator needs), a negative beta or negative free bits.
     """
 
     #: Whether the formula averages over discrete latents that the guide enumerates.
     enumerates: ClassVar[bool] = False
+    #: Whether the formula does without a gradient through the draw.
+    scores: ClassVar[bool] = False
+    #: Whether the formula reads ``Site.path_log_q``.
+    holds: ClassVar[bool] = False
+    #: What the formula reads of each latent site beside ``log_p`` and ``log_q``.
+    quantities: ClassVar[tuple[str, ...]] = ()
+    #: How the sites of the guide are drawn.
+    record: ClassVar[type[Record]] = Record
+    #: How few particles the formula needs.
+    fewest: ClassVar[int] = 1
 
-    def __init__(self, *, num_particles: int = 1, beta: float | Callable[[int], float] = 1.0) -> None:
-        if not isinstance(num_particles, int) or num_particles < 1:
-            raise ValueError(f"num_particles: expected an int of at least 1, got {num_particles!r}")
+    def __init__(
+        self,
+        *,
+        num_particles: int = 1,
+        particles_per_pass: int | None = None,
+        beta: float | Callable[[int], float] = 1.0,
+        free_bits: float | FreeBits = 0.0,
+    ) -> None:
+        for name, value in (("num_particles", num_particles), ("particles_per_pass", particles_per_pass)):
+            fewest = self.fewest if name == "num_particles" else 1
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < fewest):
+                raise ValueError(f"{name}: {type(self).__name__} expects an int of at least {fewest}, got {value!r}")
         super().__init__(num_particles=num_particles, vectorize_particles=True)
+        self.particles_per_pass = particles_per_pass
         self.beta = beta
+        self.free_bits = free_bits if isinstance(free_bits, FreeBits) else PerDimension(free_bits)
         self.step = 0
         self.beta_now()  # a negative number is refused here and not in the first step
 
@@ -56,14 +84,55 @@ class Estimator(PyroELBO):
 
     def beta_now(self) -> float | Tensor:
         """Return the weight of the divergence at the present step."""
+        if hasattr(self.beta, "penalty"):  # a capacity takes the place of the weighted divergence
+            return 0.0
         beta = self.beta(self.step) if callable(self.beta) else self.beta
         if not isinstance(beta, Tensor) and not 0 <= beta < float("inf"):
             raise ValueError(f"beta: expected a number of at least 0, got {beta} at step {self.step}")
         return beta
 
+    def penalty(self, terms: Terms, beta: float | Tensor) -> float | Tensor:
+        """Return what free bits or a capacity take off the bound of each datum, of shape ``()``."""
+        total = beta * self.free_bits.hinge(terms) if self.free_bits.nats else 0.0
+        if hasattr(self.beta, "penalty"):
+            total = total + self.beta.penalty(sum(terms.kl(site) for site in terms.latent).mean(), self.step)
+        return total
+
     def terms(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Terms:
         """Run guide and model once and return the log-densities of their sites."""
-        terms = run(model, guide, args, kwargs, num_particles=self.num_particles)
+        at_once = self.particles_per_pass or self.num_particles
+        if at_once >= self.num_particles:
+            return self.one_pass(self.num_particles, model, guide, args, kwargs)
+        nesting = depth(model, guide, args, kwargs)
+        whole, rest = divmod(self.num_particles, at_once)
+        sizes = [at_once] * whole + [rest] * (rest > 0)
+        names = {"log_p", "log_q", *self.quantities}
+        if self.free_bits.nats:
+            names.add(self.free_bits.quantity)
+        if hasattr(self.beta, "penalty"):
+            names.add("closed_kl")
+        return in_passes(lambda size: self.one_pass(size, model, guide, args, kwargs, nesting), sizes, sorted(names))
+
+    def one_pass(
+        self,
+        num_particles: int,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        nesting: int | None = None,
+    ) -> Terms:
+        """Run guide and model with so many particles."""
+        terms = run(
+            model,
+            guide,
+            args,
+            kwargs,
+            num_particles=num_particles,
+            nesting=nesting,
+            held=self.holds,
+            record=self.record,
+        )
         for site in terms.latent:
             self.check_site(site)
         return terms
@@ -74,16 +143,15 @@ class Estimator(PyroELBO):
         if site.enumerated and not self.enumerates:
             raise ValueError(
                 f"{type(self).__name__} does not sum over enumerated values, but the guide enumerates site "
-                f"{site.name!r}: use ELBO"
+                f"{site.name!r}: use ELBO, IWAE or Enumeration"
             )
-        if not family.has_rsample and not site.enumerated:
+        if not family.has_rsample and not site.enumerated and not self.scores:
             base = getattr(family, "base_dist", family)
             raise ValueError(
                 f"{type(self).__name__} follows the gradient through the draw, but the guide draws site "
                 f"{site.name!r} from {type(base).__name__}, which has no reparameterized sampler. Use a posterior "
-                "that has one, such as MeanFieldNormal, enumerate a discrete site by "
-                'infer={"enumerate": "parallel"}, or use an estimator that needs neither, such as '
-                "pyro.infer.Trace_ELBO"
+                "that has one, such as MeanFieldNormal; sum over a small discrete site by Enumeration; or use an "
+                "estimator that needs neither, such as VIMCO, ReinforceLOO or ReweightedWakeSleep"
             )
         q, p = site.guide["scale"], site.model["scale"]
         # two tensors may be equal, and a look at their values would wait for the device
@@ -110,6 +178,9 @@ class Estimator(PyroELBO):
         local, outside = terms.split()
         beta = self.beta_now()
         loss, metrics = self.local(local, beta)
+        if self.free_bits.nats or hasattr(self.beta, "penalty"):
+            each = local.sites[0].log_p.new_ones(local.sites[0].log_p.shape[-1])
+            loss = loss + weigh(local.sites[0].scale, each * self.penalty(local, beta))
         # sites outside the plate of the data (weights of a Bayesian decoder, say) are shared by all data and have
         # particles of their own: they enter once, as in the ELBO
         for site in outside.latent:
@@ -129,8 +200,8 @@ class Estimator(PyroELBO):
                 )
         loss = -weigh(terms.sites[0].scale, self.bound(terms, beta))
         with torch.no_grad():
-            reconstruction = sum(mean(site.log_p).sum() for site in terms.observed)
-            kl = sum(mean(site.drawn_kl).sum() for site in terms.latent)
+            reconstruction = sum(mean(terms.expect(site.log_p)).sum() for site in terms.observed)
+            kl = sum(mean(terms.expect(site.drawn_kl)).sum() for site in terms.latent)
         return loss, {"reconstruction": reconstruction, "kl": kl}
 
     def differentiable_loss(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
 from pyro_vae.estimators.base import Estimator, mean, weigh
-from pyro_vae.estimators.trace import Site, Terms
+from pyro_vae.estimators.sites import Site, Terms
 
 __all__ = ["ELBO"]
 
@@ -28,9 +28,8 @@ class ELBO(Estimator):
         beta-VAE (Higgins et al., 2017), https://openreview.net/forum?id=Sy2fzU9gl
 
     Args:
-        num_particles: draws of the latents for each datum
-        beta: weight of the divergence: a number, or a callable from the number of the step to a number
         analytic_kl: whether to use the closed form where there is one
+        options: ``num_particles``, ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
 
     Attributes:
         kl_forms: after a run, for each latent site ``"closed form"`` or ``"Monte Carlo"``
@@ -47,26 +46,18 @@ class ELBO(Estimator):
 
     enumerates = True
 
-    def __init__(
-        self,
-        *,
-        num_particles: int = 1,
-        beta: float | Callable[[int], float] = 1.0,
-        analytic_kl: bool = True,
-    ) -> None:
-        super().__init__(num_particles=num_particles, beta=beta)
+    quantities = ("closed_kl",)
+
+    def __init__(self, *, analytic_kl: bool = True, **options: Any) -> None:
+        super().__init__(**options)
         self.analytic_kl = analytic_kl
         self.kl_forms: dict[str, str] = {}
 
     def divergence(self, site: Site) -> Tensor:
-        """Return the divergence of one latent site, (particles, batch)."""
-        return site.drawn_kl if self.raw_kl(site) is None else site.closed_kl
-
-    def raw_kl(self, site: Site) -> Tensor | None:
-        """Return the closed form that is used for a site, None for none, and keep a record of which it is."""
-        closed = site.raw_closed_kl if self.analytic_kl else None
+        """Return the divergence of one latent site, (particles, batch), and keep a record of its form."""
+        closed = site.closed_kl if self.analytic_kl else None
         self.kl_forms[site.name] = "Monte Carlo" if closed is None else "closed form"
-        return closed
+        return site.drawn_kl if closed is None else closed
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return reconstruction minus weighted divergence of each datum."""
@@ -79,16 +70,15 @@ class ELBO(Estimator):
         loss = 0.0
         for site in terms.sites:
             if site.guide is None:
-                kind, sign, part = "reconstruction", -1.0, site.raw_log_p
+                kind, sign, part = "reconstruction", -1.0, site.log_p
             else:
-                kind, sign, part = "kl", beta, self.raw_kl(site)
-                part = site.drawn_kl if part is None else part
+                kind, sign, part = "kl", beta, self.divergence(site)
             if terms.log_weight is None and not isinstance(site.scale, Tensor):
                 # a sum over data and particles does not ask for their order
                 total = scaled(1 / terms.num_particles, part.sum())
                 loss = loss + scaled(sign * site.scale, total)
             else:
-                part = mean(terms.expect(site.log_p if site.guide is None else self.divergence(site)))
+                part = mean(terms.expect(part))
                 total = part.sum()
                 loss = loss + sign * weigh(site.scale, part)
             sums[kind] = sums[kind] + total.detach()

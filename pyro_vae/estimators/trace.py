@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import pyro
 import torch
+from pyro.distributions.util import detach
+from pyro.poutine import block
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
-from torch import Tensor
-from torch.distributions import kl_divergence
+from torch import nn
+from torch.func import functional_call
 
+from pyro_vae.estimators.sites import ENUM_DIM, PARTICLES, Draw, Site, Terms
 from pyro_vae.rng import fork_rng
 
-__all__ = ["Site", "Terms", "run"]
-
-
-#: Enumerated values stand on the left of every plate: programs nest four plates at most, particles are one more.
-ENUM_DIM = -6
+__all__ = ["Call", "Detached", "Record", "Site", "Terms", "depth", "run"]
 
 
 class Record(Messenger):
@@ -56,139 +54,14 @@ class Record(Messenger):
         kept[msg["name"]] = msg
 
 
-@dataclass
-class Site:
-    """One sample statement: its density under the model and, where it is latent, under the guide."""
+class Detached(Record):
+    """Draw without a gradient, for estimators that need none through the draw."""
 
-    name: str
-    model: Any
-    guide: Any = None
-    separable: bool = False
-    enumerated: bool = False
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and isinstance(msg["value"], torch.Tensor):
+            msg["value"] = msg["value"].detach()
+        super()._pyro_post_sample(msg)
 
-    @cached_property
-    def raw_log_p(self) -> Tensor:
-        """Log-density under the model as the distribution returns it, masked."""
-        return masked(self.model, self.model["fn"].log_prob(self.model["value"]))
-
-    @cached_property
-    def log_p(self) -> Tensor:
-        """Log-density under the model, unscaled, of shape (particles, batch)."""
-        return per_datum(self.model, self.raw_log_p)
-
-    @cached_property
-    def log_q(self) -> Tensor:
-        """Log-density under the guide, unscaled, of shape (particles, batch)."""
-        return per_datum(self.guide, masked(self.guide, self.guide["fn"].log_prob(self.guide["value"])))
-
-    @cached_property
-    def raw_closed_kl(self) -> Tensor | None:
-        """Divergence from guide to model in closed form, masked; None where there is none."""
-        if not self.separable:
-            return None
-        try:
-            return masked(self.guide, kl_divergence(self.guide["fn"], self.model["fn"]))
-        except NotImplementedError:
-            return None
-
-    @property
-    def closed_kl(self) -> Tensor | None:
-        """Divergence from guide to model in closed form, (particles, batch); None where there is none."""
-        return None if self.raw_closed_kl is None else per_datum(self.guide, self.raw_closed_kl)
-
-    @property
-    def drawn_kl(self) -> Tensor:
-        """Log q - log p at the draw, whose mean is the divergence."""
-        return self.log_q - self.log_p
-
-    @property
-    def scale(self) -> float | Tensor:
-        """What the plate (N/B) and ``poutine.scale`` weigh this site with."""
-        return self.model["scale"]
-
-    @property
-    def local(self) -> bool:
-        """Whether the site stands in the plate of the data (``dim=-1``)."""
-        return any(frame.dim == -1 for frame in self.model["cond_indep_stack"])
-
-
-@dataclass
-class Terms:
-    """All sites of one run of guide and model."""
-
-    latent: list[Site]
-    observed: list[Site]
-    num_particles: int
-
-    @property
-    def sites(self) -> list[Site]:
-        """Latent, then observed sites."""
-        return self.latent + self.observed
-
-    @cached_property
-    def log_weight(self) -> Tensor | None:
-        """Log-probability under the guide of each combination of enumerated values, (*values, particles, batch).
-
-        None where nothing is enumerated. Masks are left aside: it is by this weight that all other sites are averaged,
-        also those of data for which the enumerated site itself does not count.
-        """
-        sites = [site.guide for site in self.latent if site.enumerated]
-        return sum(per_datum(s, s["fn"].log_prob(s["value"])) for s in sites) if sites else None
-
-    def expect(self, term: Tensor) -> Tensor:
-        """Average over the enumerated values, (*values, particles, batch) to (particles, batch)."""
-        if self.log_weight is None or term.dim() == 2:
-            return term
-        term = self.log_weight.exp() * term
-        return term.sum(tuple(range(term.dim() - 2)))
-
-    def log_expect(self, log_w: Tensor) -> Tensor:
-        """Average the exponentials over the enumerated values and return the logarithm, (particles, batch)."""
-        if self.log_weight is None:
-            return log_w
-        log_w = self.log_weight + log_w
-        return log_w.logsumexp(tuple(range(log_w.dim() - 2)))
-
-    def split(self) -> tuple[Terms, Terms]:
-        """Return the sites in the plate of the data, and those outside of it."""
-        return tuple(
-            Terms(
-                [s for s in self.latent if s.local == local],
-                [s for s in self.observed if s.local == local],
-                self.num_particles,
-            )
-            for local in (True, False)
-        )
-
-
-def masked(site: Any, log_prob: Tensor) -> Tensor:
-    """Leave out what the mask of a site hides."""
-    mask = site["mask"]
-    if mask is None or mask is True:
-        return log_prob
-    if mask is False:
-        return torch.zeros_like(log_prob)
-    # where, not a product: a masked entry may be NaN or -inf
-    return torch.where(mask, log_prob, log_prob.new_zeros(()))
-
-
-def per_datum(site: Any, log_prob: Tensor) -> Tensor:
-    """Bring a site's log-density to shape (particles, batch), enumerated values on the left."""
-    particles = next((frame.dim for frame in site["cond_indep_stack"] if frame.name == PARTICLES), None)
-    if not any(frame.dim == -1 for frame in site["cond_indep_stack"]):
-        # a global site: one number a particle
-        if particles is None:
-            return log_prob.sum().reshape(1, 1)
-        return log_prob.reshape(log_prob.shape[0], -1).sum(-1, True)
-    # plates inside the data are summed; what is left of them, up to the enumerated values, has size one
-    inner = tuple(d for d in range(max(ENUM_DIM + 1, -log_prob.dim()), -1) if d != particles)
-    if inner:
-        log_prob = log_prob.sum(inner)
-    return log_prob.unsqueeze(-2) if particles is None else log_prob
-
-
-#: Name of the plate over particles.
-PARTICLES = "_particles"
 
 _DEPTHS: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
@@ -210,6 +83,31 @@ def depth(
     return _DEPTHS[program]
 
 
+@dataclass(frozen=True)
+class Call:
+    """One call of a model and a guide: what it takes to run them again."""
+
+    model: Callable[..., Any]
+    guide: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    num_particles: int = 1
+    nesting: int | None = None
+
+    def plate(self) -> AbstractContextManager[Any]:
+        """Return the plate over particles, on the left of those of the program."""
+        if self.num_particles == 1:
+            return nullcontext()
+        nesting = depth(self.model, self.guide, self.args, self.kwargs) if self.nesting is None else self.nesting
+        return pyro.plate(PARTICLES, self.num_particles, dim=-1 - nesting)
+
+    def trace(self, function: Callable[..., Any], record: Record) -> Record:
+        """Run model or guide under a handler and return the handler."""
+        with self.plate(), record:
+            function(*self.args, **self.kwargs)
+        return record
+
+
 def run(
     model: Callable[..., Any],
     guide: Callable[..., Any],
@@ -218,6 +116,8 @@ def run(
     *,
     num_particles: int = 1,
     nesting: int | None = None,
+    held: bool = False,
+    record: Callable[[], Record] = Record,
 ) -> Terms:
     """Trace the guide, replay the model against it, and pair their sites.
 
@@ -228,6 +128,8 @@ def run(
         kwargs: keyword arguments of both
         num_particles: how many draws of the latents; more than one are drawn at once, in a plate on the left
         nesting: how many plates the program nests; found by one more run for a new program if not given
+        held: whether the density of the guide with its parameters held is wanted too (``Site.path_log_q``)
+        record: makes the handler of the guide, which decides how its sites are drawn
 
     Returns:
         The sites of the run.
@@ -235,15 +137,10 @@ def run(
     Raises:
         ValueError: model and guide differ in their latent sites.
     """
-    plate = nullcontext()
-    if num_particles > 1:
-        nesting = depth(model, guide, args, kwargs) if nesting is None else nesting
-        plate = pyro.plate(PARTICLES, num_particles, dim=-1 - nesting)
-    with plate:
-        with Record() as drawn:
-            guide(*args, **kwargs)
-        with Record({**drawn.sites, **drawn.subsamples}) as scored:
-            model(*args, **kwargs)
+    call = Call(model, guide, args, kwargs, num_particles, nesting)
+    drawn = call.trace(guide, record())
+    kept = hold(call, drawn) if held else {}
+    scored = call.trace(model, Record({**drawn.sites, **drawn.subsamples}))
     latent = {name for name, site in scored.sites.items() if not site["is_observed"]}
     q = {
         name for name, site in drawn.sites.items() if not site["is_observed"] and not site["infer"].get("is_auxiliary")
@@ -267,9 +164,54 @@ def run(
         # depend on was drawn before it in the guide, so that none of them depends on it.
         sites[name].enumerated = name in drawn.enumerated
         sites[name].separable = before <= set(order[: order.index(name)])
+        sites[name].held = kept.get(name)
         before.add(name)
+    values = [(site["value"], site["fn"].event_dim) for name, site in drawn.sites.items() if name in latent]
     return Terms(
         [site for site in sites.values() if site.guide is not None],
         [site for site in sites.values() if site.guide is None],
         num_particles,
+        (Draw(0, num_particles, values),),
+        call,
     )
+
+
+def hold(call: Call, drawn: Record) -> dict[str, Any]:
+    """Return the messages of the guide with its parameters held, at the values that it drew.
+
+    A single site has its distribution detached. With several, the parameters of one may depend on the draw of
+    another, and the gradient by that draw has to stay: the guide runs again, its parameters constant, at aliases
+    of the draws, where what comes back to a draw as the place of a density is apart from what came of it later.
+    """
+    if len(drawn.sites) == 1:
+        return {
+            name: {**site, "fn": site["fn"].detached() if hasattr(site["fn"], "detached") else detach(site["fn"])}
+            for name, site in drawn.sites.items()
+        }
+    program = getattr(call.guide, "__self__", None)
+    if not isinstance(program, nn.Module):
+        raise ValueError(
+            f"guide: it draws the sites {sorted(drawn.sites)}, and holding its parameters needs to know them: use the "
+            "guide of a Program, such as pyro_vae.programs.Functions(model, guide, net=net)"
+        )
+    for site in drawn.sites.values():
+        site["value"] = site["value"].view_as(site["value"])
+    method = Method(program, call.guide.__name__)
+    constants = {name: p.detach() for name, p in method.named_parameters()}
+    again = Record({**drawn.sites, **drawn.subsamples})
+    # the constants are no parameters: nobody who listens for those is to hear of them
+    with block(hide_fn=lambda msg: msg["type"] == "param"):
+        call.trace(lambda *args, **kwargs: functional_call(method, constants, args, kwargs), again)
+    return again.sites
+
+
+class Method(nn.Module):
+    """A method of a module as the ``forward`` of one."""
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        super().__init__()
+        self.module, self.name = module, name
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the method."""
+        return getattr(self.module, self.name)(*args, **kwargs)

@@ -75,7 +75,7 @@ class LinearGaussian:
         with torch.no_grad():
             self.decoder.weight.copy_(weight)
             self.decoder.bias.copy_(normal(features))
-            self.program.likelihood.scale.raw.copy_(inverse_positive(torch.tensor(sigma).double()))
+            self.program.likelihood.scale.raw.copy_(inverse_positive(torch.tensor(sigma, dtype=torch.float64)))
             precision = weight.T @ weight / sigma**2 + torch.eye(latent, dtype=torch.float64)
             mean_of_x = torch.linalg.solve(precision, weight.T / sigma**2)
             # the encoder makes (mean, raw scale): two rows of `latent` outputs

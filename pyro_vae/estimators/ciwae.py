@@ -1,0 +1,52 @@
+"""A mean of the ELBO and the importance-weighted bound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from pyro_vae.estimators.base import Estimator, mean
+from pyro_vae.estimators.iwae import log_mean_exp
+from pyro_vae.estimators.sites import Terms
+
+__all__ = ["CIWAE"]
+
+
+class CIWAE(Estimator):
+    r"""A weighted mean of the ELBO and the importance-weighted bound of the same draws.
+
+    .. math:: a \, \frac1K \sum_k \log w_k + (1 - a) \log \frac1K \sum_k w_k
+
+    The share a of the ELBO keeps a signal for the guide where that of the importance-weighted bound is lost. The
+    gradient is unbiased.
+
+    References:
+        Tighter variational bounds are not necessarily better (Rainforth et al., 2018), where a is called beta,
+        https://arxiv.org/abs/1802.04537
+
+    Args:
+        share: a, from 0 (:class:`IWAE`) to 1 (the ELBO)
+        num_particles: K
+        options: ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
+
+    Raises:
+        ValueError: a share outside of [0, 1].
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian(off=0.1)
+        >>> CIWAE(share=0.5).per_datum(toy.program.model, toy.program.guide, toy.draw(5)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, *, share: float = 0.5, num_particles: int = 5, **options: Any) -> None:
+        super().__init__(num_particles=num_particles, **options)
+        if not 0 <= share <= 1:
+            raise ValueError(f"share: expected a number from 0 to 1, got {share}")
+        self.share = share
+
+    def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
+        """Return the weighted mean of both bounds."""
+        log_w = terms.log_w(beta)
+        return self.share * mean(log_w) + (1 - self.share) * log_mean_exp(log_w)

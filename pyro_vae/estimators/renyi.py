@@ -1,0 +1,54 @@
+"""The variational Renyi bound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from pyro_vae.estimators.base import Estimator, mean
+from pyro_vae.estimators.iwae import log_mean_exp
+from pyro_vae.estimators.sites import Terms
+
+__all__ = ["Renyi"]
+
+
+class Renyi(Estimator):
+    r"""The variational Renyi bound, between the ELBO and the evidence for :math:`0 < \alpha < 1`.
+
+    .. math:: L_\alpha = \frac{1}{1 - \alpha} \log \mathbb E_q\left[w^{1 - \alpha}\right]
+              = \log p(x) - D_\alpha(q \,\|\, p(z \mid x)), \qquad w = \frac{p(x, z)}{q(z \mid x)}
+
+    :math:`\alpha \to 1` is the ELBO, :math:`\alpha = 0` the importance-weighted bound; a negative one lies above the
+    evidence, one above 1 below the ELBO. The mean over K particles stands inside the logarithm, so that a finite K
+    estimates :math:`L_\alpha` with a **bias**: downwards for :math:`\alpha < 1`, upwards for :math:`\alpha > 1`.
+
+    References:
+        Renyi divergence variational inference (Li and Turner, 2016), https://arxiv.org/abs/1602.02311
+
+    Args:
+        alpha: order of the divergence
+        num_particles: K
+        options: ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
+
+    Raises:
+        ValueError: alpha is no finite number.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian(off=0.1)
+        >>> Renyi(alpha=0.5).per_datum(toy.program.model, toy.program.guide, toy.draw(5)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, *, alpha: float = 0.5, num_particles: int = 5, **options: Any) -> None:
+        super().__init__(num_particles=num_particles, **options)
+        if not abs(alpha) < float("inf"):
+            raise ValueError(f"alpha: expected a finite number, got {alpha}")
+        self.alpha = alpha
+
+    def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
+        """Return the estimate of each datum."""
+        log_w = terms.log_w(beta)
+        power = 1 - self.alpha
+        return mean(log_w) if power == 0 else log_mean_exp(power * log_w) / power
