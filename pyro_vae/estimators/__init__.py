@@ -6,6 +6,7 @@ from pyro_vae.estimators.cubo import CUBO
 from pyro_vae.estimators.dreg import DReG
 from pyro_vae.estimators.elbo import ELBO
 from pyro_vae.estimators.free_bits import PerDimension, PerSite
+from pyro_vae.estimators.gdreg import GDReG
 from pyro_vae.estimators.iwae import IWAE
 from pyro_vae.estimators.jackknife_iwae import JackknifeIWAE
 from pyro_vae.estimators.miwae import MIWAE
@@ -24,6 +25,7 @@ __all__ = [
     "TVO",
     "DReG",
     "Estimator",
+    "GDReG",
     "JackknifeIWAE",
     "PerDimension",
     "PerSite",

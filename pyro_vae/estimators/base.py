@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 
 import torch
 from pyro.infer import ELBO as PyroELBO
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vae.estimators.free_bits import FreeBits, PerDimension
 from pyro_vae.estimators.passes import in_passes
 from pyro_vae.estimators.sites import Site, Terms
 from pyro_vae.estimators.trace import Record, depth, run
+from pyro_vae.parameters import announce
 
 __all__ = ["Estimator"]
 
@@ -58,6 +59,8 @@ class Estimator(PyroELBO):
     record: ClassVar[type[Record]] = Record
     #: How few particles the formula needs.
     fewest: ClassVar[int] = 1
+    #: What the estimator itself learns or keeps, if anything: trained together with the program.
+    module: nn.Module | None = None
 
     def __init__(
         self,
@@ -208,6 +211,8 @@ class Estimator(PyroELBO):
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Tensor:
         """Return the loss as a tensor of shape ``()``, without a synchronisation."""
+        if self.module is not None:
+            announce(estimator=self.module)
         return self.evaluate(self.terms(model, guide, *args, **kwargs))[0]
 
     def loss(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:

@@ -53,4 +53,6 @@ class DReG(Estimator):
         """Return the log of the mean weight, whose gradient by a draw has its weight squared."""
         log_w = terms.log_w(beta)
         weights = log_w.detach().softmax(0)
-        return with_gradient_of(log_mean_exp(log_w), split_gradient(terms, beta, model=weights, path=weights.square()))
+        # the square of the weights for beta = 1: the score of the guide enters the bound with beta
+        path = weights * (1 - beta * (1 - weights))
+        return with_gradient_of(log_mean_exp(log_w), split_gradient(terms, beta, model=weights, path=path))

@@ -70,6 +70,7 @@ def outline(terms: Terms) -> Terms:
 
     def strip(site: Site) -> Site:
         new = Site(site.name, bare(site.model), bare(site.guide), site.separable, site.enumerated)
+        new.reparameterized = site.reparameterized
         vars(new)["closed_kl"] = None
         return new
 

@@ -31,6 +31,7 @@ class Site:
     separable: bool = False
     enumerated: bool = False
     held: Any = None
+    reparameterized: bool = True
 
     @cached_property
     def log_p(self) -> Tensor:
@@ -107,21 +108,26 @@ class Site:
 
 
 class Draw(NamedTuple):
-    """The values at which the sites of one pass are scored, for hooks on their gradient."""
+    """The values at which the latent sites of one pass are scored, by name and each with its number of event dims."""
 
     start: int
     stop: int
-    values: list[tuple[Tensor, int]]
+    values: dict[str, tuple[Tensor, int]]
 
     def weigh(self, weights: Tensor) -> None:
         """Multiply the gradient that comes back to each draw by its weight, of shape (particles, batch)."""
-        part = weights[self.start : self.stop].detach()
-        for value, event_dim in self.values:
+        for name, (value, _) in self.values.items():
             if value.requires_grad:
-                batch = value.dim() - event_dim
-                shape = (*part.shape[:1], *[1] * (batch - 2), *part.shape[1:]) if batch > 1 else part.shape[1:]
-                factor = part.reshape(*shape, *[1] * event_dim)
+                factor = self.like(name, weights)
                 value.register_hook(lambda grad, factor=factor: grad * factor)
+
+    def like(self, name: str, weights: Tensor) -> Tensor:
+        """Return the weights of this pass as constants that broadcast with the draw of a site."""
+        value, event_dim = self.values[name]
+        part = weights[self.start : self.stop].detach()
+        batch = value.dim() - event_dim
+        shape = (*part.shape[:1], *[1] * (batch - 2), *part.shape[1:]) if batch > 1 else part.shape[1:]
+        return part.reshape(*shape, *[1] * event_dim)
 
 
 @dataclass

@@ -40,12 +40,19 @@ class Record(Messenger):
         earlier = self.replay.get(msg["name"])
         if earlier is not None and not msg["is_observed"]:
             msg["done"], msg["value"] = True, earlier["value"]
-        elif msg["infer"] and msg["infer"].get("enumerate") == "parallel" and not msg["is_observed"]:
-            fn = msg["fn"]
-            values = fn.enumerate_support(expand=False)
+        elif self.enumerates(msg):
+            values = self.values(msg)
             ones = [1] * (len(self.enumerated) - 1 - ENUM_DIM)
-            msg["done"], msg["value"] = True, values.reshape(-1, *ones, *fn.event_shape)
+            msg["done"], msg["value"] = True, values.reshape(-1, *ones, *msg["fn"].event_shape)
             self.enumerated.append(msg["name"])
+
+    def enumerates(self, msg: Any) -> bool:
+        """Whether a site gets all its values."""
+        return bool(msg["infer"]) and msg["infer"].get("enumerate") == "parallel" and not msg["is_observed"]
+
+    def values(self, msg: Any) -> torch.Tensor:
+        """Return all values of a site."""
+        return msg["fn"].enumerate_support(expand=False)
 
     def _pyro_post_sample(self, msg: Any) -> None:
         kept = self.subsamples if type(msg["fn"]) is _Subsample else self.sites
@@ -165,8 +172,9 @@ def run(
         sites[name].enumerated = name in drawn.enumerated
         sites[name].separable = before <= set(order[: order.index(name)])
         sites[name].held = kept.get(name)
+        sites[name].reparameterized = drawn.sites[name]["fn"].has_rsample
         before.add(name)
-    values = [(site["value"], site["fn"].event_dim) for name, site in drawn.sites.items() if name in latent]
+    values = {name: (site["value"], site["fn"].event_dim) for name, site in drawn.sites.items() if name in latent}
     return Terms(
         [site for site in sites.values() if site.guide is not None],
         [site for site in sites.values() if site.guide is None],

@@ -1,0 +1,101 @@
+"""The score function with a learned baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.estimators.gradients import with_gradient_of
+from pyro_vae.estimators.score import ScoreFunction, climb
+from pyro_vae.estimators.sites import Terms
+
+__all__ = ["NVIL"]
+
+
+class NVIL(ScoreFunction):
+    r"""The evidence lower bound for discrete latents, by score functions with a learned baseline.
+
+    .. math:: \frac{\log w - b(x) - c}{\max(1, \sigma)} \, \nabla_\phi \log q_\phi(z \mid x)
+
+    with c and :math:`\sigma` the running mean and standard deviation of :math:`\log w - b(x)` over earlier steps, and
+    b(x) a network that is trained beside the program by least squares. One particle will do. The value is unbiased,
+    and so is the gradient of the model; the score of the guide is divided by :math:`\sigma` where that is above 1,
+    which changes its length and not its direction.
+
+    References:
+        Neural variational inference and learning in belief networks (Mnih and Gregor, 2014),
+        https://arxiv.org/abs/1402.0030
+
+    Args:
+        baseline: b, an ``nn.Module`` from x to one number a datum, such as ``nets.MLP(shape, (1,))``; none if None
+        decay: weight of the past in the running mean and variance
+        options: ``num_particles``, ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
+
+    Attributes:
+        module: network, mean and variance, to be saved and moved like any other module; ``fit`` puts them on
+            the device of the program
+
+    Raises:
+        ValueError: a decay outside of [0, 1).
+        TypeError: a baseline that is no ``nn.Module``.
+
+    Example:
+        >>> import torch, pyro_vae as pv
+        >>> vae = pv.VAE(
+        ...     prior=pv.priors.Bernoulli(3),
+        ...     likelihood=pv.likelihoods.Normal(3, (4,)),
+        ...     posterior=pv.posteriors.Bernoulli((4,), 3),
+        ... )
+        >>> nvil = NVIL(baseline=pv.nets.MLP((4,), (1,)))
+        >>> nvil.per_datum(vae.model, vae.guide, torch.zeros(5, 4)).shape
+        torch.Size([5])
+    """
+
+    def __init__(
+        self, *, baseline: Callable[[Tensor], Tensor] | None = None, decay: float = 0.8, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        if baseline is not None and not isinstance(baseline, nn.Module):
+            raise TypeError(f"baseline: expected an nn.Module, such as nets.MLP(shape, (1,)), got {baseline!r}")
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay: expected a number of at least 0 and below 1, got {decay}")
+        self.module = Baseline(baseline, decay)
+
+    def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
+        """Return the mean log weight; the signal of each draw is what it has above the baseline."""
+        log_w = terms.log_w(beta)
+        predicted = self.module(terms.call.args[0])
+        above = (log_w - predicted).detach()
+        signal = self.module.normalize(above)
+        if torch.is_grad_enabled():
+            self.module.follow(above)
+        # the gradient of the squared error of b, in the units of the signal
+        regression = (signal * predicted).mean(0)
+        return with_gradient_of(log_w.mean(0), climb(terms, beta, signal) + regression)
+
+
+class Baseline(nn.Module):
+    """A prediction of the learning signal from the datum, and the running mean and variance of what it leaves."""
+
+    def __init__(self, net: nn.Module | None, decay: float) -> None:
+        super().__init__()
+        self.net, self.decay = net, decay
+        self.mean = nn.Buffer(torch.zeros(()))
+        self.variance = nn.Buffer(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return b(x), of shape ``(batch,)``; missing entries of x are seen as 0."""
+        return x.new_zeros(()) if self.net is None else self.net(torch.nan_to_num(x)).reshape(len(x))
+
+    def normalize(self, above: Tensor) -> Tensor:
+        """Take off the mean, and divide by the standard deviation where that is above 1."""
+        return (above - self.mean) / self.variance.sqrt().clamp(min=1)
+
+    @torch.no_grad()
+    def follow(self, above: Tensor) -> None:
+        """Move mean and variance towards those of a batch."""
+        self.mean.lerp_(above.mean().to(self.mean), 1 - self.decay)
+        self.variance.lerp_(above.var(correction=0).to(self.variance), 1 - self.decay)

@@ -1,0 +1,72 @@
+"""The importance-weighted bound for latents without a gradient."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.estimators.gradients import with_gradient_of
+from pyro_vae.estimators.iwae import log_mean_exp
+from pyro_vae.estimators.score import ScoreFunction, log_score
+from pyro_vae.estimators.sites import Terms
+
+__all__ = ["VIMCO"]
+
+
+class VIMCO(ScoreFunction):
+    r"""The importance-weighted bound of :class:`IWAE`, for discrete latents.
+
+    .. math:: \nabla_\phi \, \mathbb E[\hat L] = \mathbb E\left[\nabla_\phi \hat L
+              + \sum_k \left(\hat L - \hat L_{-k}\right) \nabla_\phi \log q_\phi(z_k \mid x)\right], \qquad
+              \hat L = \log \frac1K \sum_k w_k
+
+    In :math:`\hat L_{-k}` the geometric mean of the other weights takes the place of :math:`w_k`: a baseline that does
+    not depend on the draw, so that value and gradient are unbiased. Only sites without a reparameterized
+    sampler have a score; for the others the gradient is that of :class:`IWAE`.
+
+    References:
+        Variational inference for Monte Carlo objectives (Mnih and Rezende, 2016), https://arxiv.org/abs/1602.06725
+
+    Args:
+        num_particles: K, at least 2
+        options: ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
+
+    Raises:
+        ValueError: fewer than two particles.
+
+    Example:
+        >>> import torch, pyro_vae as pv
+        >>> vae = pv.VAE(
+        ...     prior=pv.priors.Bernoulli(3),
+        ...     likelihood=pv.likelihoods.Normal(3, (4,)),
+        ...     posterior=pv.posteriors.Bernoulli((4,), 3),
+        ... )
+        >>> VIMCO().per_datum(vae.model, vae.guide, torch.zeros(5, 4)).shape
+        torch.Size([5])
+    """
+
+    fewest = 2
+
+    def __init__(self, *, num_particles: int = 5, **options: Any) -> None:
+        super().__init__(num_particles=num_particles, **options)
+
+    def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
+        """Return the log of the mean weight; each score has its own share in it as a signal."""
+        log_w = terms.log_w(beta)
+        value = log_mean_exp(log_w)
+        signal = value.detach() - without_each(log_w.detach())
+        return with_gradient_of(value, value + (signal * log_score(terms)).sum(0))
+
+
+def without_each(log_w: Tensor) -> Tensor:
+    """Return for each particle the log of the mean weight, with the geometric mean of the others in its place."""
+    k = log_w.shape[0]
+    others = (log_w.sum(0) - log_w) / (k - 1)
+    # sums over all particles before, and over all after: a difference of sums would lose a weight beside a larger one
+    edge = torch.full_like(log_w[:1], -torch.inf)
+    before = torch.cat([edge, log_w[:-1].logcumsumexp(0)])
+    after = torch.cat([log_w[1:].flip(0).logcumsumexp(0).flip(0), edge])
+    return torch.logaddexp(torch.logaddexp(before, after), others) - math.log(k)
