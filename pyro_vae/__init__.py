@@ -15,6 +15,7 @@ from pyro_vae import (
     programs,
     scales,
     testing,
+    topic_nets,
     training,
 )
 from pyro_vae.conditional import Conditional
@@ -44,5 +45,6 @@ __all__ = [
     "programs",
     "scales",
     "testing",
+    "topic_nets",
     "training",
 ]

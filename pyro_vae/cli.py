@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from datetime import datetime, timezone
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +14,8 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 import pyro_vae
 from pyro_vae import data, evaluation, plots, run
 from pyro_vae.choices import Choices, UsageError, first_line, look_up, table
-from pyro_vae.data.binarize import CHOICES as BINARIZATIONS
+from pyro_vae.cli_compare import compare
+from pyro_vae.cli_shared import DEFAULTS, LIKELIHOODS, add_common, folder_of, read, save, usable
 from pyro_vae.data.sources import LOADERS
 from pyro_vae.estimators import ELBO, Estimator
 from pyro_vae.estimators.trace import run as trace
@@ -27,10 +26,6 @@ from pyro_vae.rng import fork_rng
 from pyro_vae.training import EarlyStopping, NonFiniteError, fit
 
 __all__ = ["main"]
-
-#: Chosen where nothing is said; the likelihood goes by the kind of the data.
-DEFAULTS = {"posterior": "MeanFieldNormal", "prior": "StandardNormal", "estimator": "ELBO"}
-LIKELIHOODS = {"binary": "Bernoulli", "grey": "ContinuousBernoulli"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -85,11 +80,10 @@ def train(argv: list[str]) -> int:
     """Train a VAE, evaluate it on the test data and leave a run folder with figures."""
     # mistakes are told before the data are loaded, which tell the default likelihood
     settings, _ = parse(argv, LIKELIHOODS["grey"])
-    name, now = settings.data, datetime.now(timezone.utc)
-    folder = Path(settings.run_dir or Path("runs") / f"{name}-{now:%Y%m%dT%H%M%SZ}")
+    folder = folder_of(settings, settings.data)
     run.refuse_used(folder)
     device = usable(settings.device)
-    dataset = data.load(name, binarize=settings.binarize)
+    dataset = data.load(settings.data, binarize=settings.binarize)
     settings, config = parse(argv, LIKELIHOODS[dataset.kind])
     config = run.plain({**config, "shape": dataset.shape})
     vae, estimator = run.program(config), run.build("estimator", config["estimator"])
@@ -127,7 +121,7 @@ def train(argv: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "list": list_shelves}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "compare": compare, "list": list_shelves}
 
 
 def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
@@ -141,35 +135,17 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
         The settings, and what of them goes into the configuration, parts as names and options.
     """
     choices = Choices("train", argv)
+    add_common(choices, batch_size=128)
     add = choices.parser.add_argument
-    add("--data", default="digits", help=f"data set: {', '.join(data.names())}")
-    kinds = ("none", *BINARIZATIONS)
-    add("--binarize", choices=kinds, default="none", help="how grey levels become bits")
-    add("--latent", type=PositiveInt, default=8, help="number of latents")
     add("--epochs", type=PositiveInt, default=150, help="passes over the training data, at most")
     add("--patience", type=PositiveInt, default=20, help="epochs without a better validation bound")
-    add("--batch-size", type=PositiveInt, default=128, help="data a step")
     add("--learning-rate", type=PositiveFloat, default=1e-3, help="of Adam")
     add("--particles", type=PositiveInt, default=1000, help="draws for the log-likelihood")
-    add("--seed", type=int, default=0, help="of weights, order of the data and noise")
-    add("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    add("--run-dir", type=str | None, help="folder for the results; runs/DATA-TIME by default")
-    add("--quiet", action="store_true", help="show no progress bar")
     for axis in run.AXES:
         choices.add(axis, run.shelves()[axis], {**DEFAULTS, "likelihood": likelihood}[axis])
-    settings = choices.parse()
-    look_up("data", settings.data, LOADERS)
-    settings.binarize = None if settings.binarize == "none" else settings.binarize
+    settings = read(choices)
     config = {k: v for k, v in vars(settings).items() if k not in {"run_dir", "quiet", *run.AXES}}
     return settings, {**config, **{axis: choices.describe(axis, settings) for axis in run.AXES}}
-
-
-def usable(name: str) -> torch.device:
-    """Return the device of this name, or say that it cannot be used."""
-    try:
-        return torch.zeros((), device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device: cannot use {name}: {str(error).splitlines()[0]}") from error
 
 
 def try_out(vae: VAE, estimator: Estimator, split: data.Split) -> None:
@@ -230,9 +206,3 @@ def figures(vae: VAE, split: data.Split, seed: int) -> dict[str, Any]:
         "samples": draw(samples, title=f"Samples: means of p(x|z), {name}, at draws z of the prior"),
         "latent": plots.latent_map(torch.cat(means), split.y),
     }
-
-
-def save(figure: Any, path: Path) -> None:
-    """Write a figure, its folder too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)

@@ -1,5 +1,6 @@
 """A latent shared by all data (weights of a Bayesian decoder, say) enters once, beside the scaled plate."""
 
+import functools
 import math
 
 import pyro
@@ -8,6 +9,11 @@ import torch
 from pyro import distributions as dist
 
 import pyro_vae as pv
+from pyro_vae.estimators import trace
+
+#: why an estimator has nothing to say about a reparameterized latent of a single datum
+BATCH = dict.fromkeys(["BetaTC", "DIP", "FactorVAE", "InfoVAE", "MMD", "WAE"], "needs a batch of more than one")
+DISCRETE = {"DisARM": "for Bernoulli latents"}
 
 N = 6
 
@@ -67,3 +73,110 @@ def test_loss_is_that_of_pyro():
     ours = pv.estimators.ELBO(analytic_kl=False).loss(model, guide, x)
     torch.manual_seed(0)
     assert ours == pytest.approx(pyro.infer.Trace_ELBO().loss(model, guide, x), rel=1e-9)
+
+
+def two_layers(size=3):
+    """x = w z + noise with one weight, so that everything can be integrated on a grid."""
+    linear = functools.partial(pv.nets.MLP, hidden=())
+    torch.manual_seed(0)
+    program = pv.programs.BayesianDecoder(
+        prior=pv.priors.StandardNormal(1),
+        likelihood=NoBias(0.7),
+        posterior=pv.posteriors.MeanFieldNormal((1,), 1, net=linear),
+        size=size,
+        start=0.8,
+    ).double()
+    with torch.no_grad():
+        program.weights.loc.fill_(0.6)
+        encoder = program.posterior.net.body[0]  # a guide as wide as the prior, whose weights have a variance
+        encoder.weight.zero_()
+        encoder.bias.copy_(torch.tensor([0.0, math.log(math.expm1(1.2))]))
+    return program
+
+
+class NoBias(pv.Conditional):
+    def __init__(self, sigma):
+        super().__init__()
+        self.net, self.sigma = torch.nn.Linear(1, 1, bias=False), sigma
+
+    def forward(self, z, *context):
+        return dist.Normal(self.net(z), self.sigma).to_event(1)
+
+
+def exact(program, x):
+    """Evidence of all data, and the tightest bound that q(W) allows: E_q[log p(x | W)] - KL, on a grid of weights."""
+    w = torch.linspace(-12, 12, 4001, dtype=torch.float64)
+    log_px = dist.Normal(0.0, (w[:, None] ** 2 + 0.7**2).sqrt()).log_prob(x[:, 0]).sum(-1)
+    prior, q = dist.Normal(0.0, 1.0), program.weights().base_dist
+    log_p, log_q = prior.log_prob(w), q.log_prob(w)
+    width = math.log(float(w[1] - w[0]))
+    evidence, bound = (log_px + log_p + width).logsumexp(0), ((log_q + width).exp() * (log_px + log_p - log_q)).sum()
+    return float(evidence), float(bound.detach())
+
+
+X3 = torch.tensor([[1.3], [-0.4], [2.1]], dtype=torch.float64)
+
+
+def mean_loss(estimator, program, x, draws=100):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        losses = torch.stack([-estimator.differentiable_loss(program.model, program.guide, x) for _ in range(draws)])
+    return float(losses.mean()), float(losses.std() / math.sqrt(draws))
+
+
+@pytest.mark.parametrize("options", [{}, {"particles_per_pass": 100}])
+@pytest.mark.parametrize("estimator", [pv.estimators.IWAE, pv.estimators.DReG])
+def test_many_particles_reach_the_bound_of_the_weights_and_not_more(estimator, options):
+    """With 200 particles what is left of the gap is that of q(W): 4 standard errors."""
+    program = two_layers()
+    evidence, bound = exact(program, X3)
+    assert bound < evidence - 0.05
+    value, error = mean_loss(estimator(num_particles=200, **options), program, X3)
+    assert abs(value - bound) < 4 * error + 0.01
+
+
+def test_a_draw_of_the_weights_for_each_particle_would_be_no_bound(monkeypatch):
+    """The fault: with weights of their own, particles give more than the tightest bound."""
+    monkeypatch.setattr(trace.Particles, "_process_message", pyro.plate._process_message)
+    # a net that broadcasts over particles, as functional calls do not
+    monkeypatch.setattr(
+        pv.programs.BayesianDecoder, "given", lambda self, w, z: dist.Normal(w * z, 0.7).to_event(1)
+    )
+    program = two_layers()
+    value, error = mean_loss(pv.estimators.IWAE(num_particles=200), program, X3)
+    assert value - exact(program, X3)[1] > 10 * error
+
+
+@pytest.mark.parametrize("name", sorted(n for n in pv.estimators.__all__ if n[0].isupper()))
+def test_weights_have_the_right_scale_in_every_estimator(name):
+    """The loss of a batch of one is N times its datum's, plus the weights' once: the same draws, two sizes N."""
+    kind = getattr(pv.estimators, name)
+    if not (isinstance(kind, type) and issubclass(kind, pv.estimators.Estimator)) or kind is pv.estimators.Estimator:
+        pytest.skip(f"{name} is no estimator by itself")
+    if name in BATCH or name in DISCRETE:
+        pytest.skip(f"{name}: {BATCH.get(name) or DISCRETE[name]}")
+    # the closed form of the divergence would not be that of the draw
+    options = {"analytic_kl": False} if hasattr(kind(), "analytic_kl") else {}
+    estimator, program = kind(**options), two_layers()
+    x = X3[:1]
+
+    def loss(size):
+        program.size = size
+        torch.manual_seed(0)
+        return estimator.differentiable_loss(program.model, program.guide, x)
+
+    drawn = pyro.poutine.trace(program.guide)
+    torch.manual_seed(0)
+    w = drawn.get_trace(x).nodes["weights"]
+    shared = w["fn"].log_prob(w["value"]) - dist.Normal(0.0, 1.0).log_prob(w["value"]).sum()
+    assert torch.allclose(loss(7) - shared, 7 * (loss(1) - shared))
+
+
+def test_weights_train_by_fit_and_evaluate():
+    program = two_layers(size=60)
+    x = torch.randn(60, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    history = pv.fit(program, x, estimator=pv.estimators.IWAE(num_particles=3), epochs=15, progress=False)
+    assert history["loss"][-1] < history["loss"][0]
+    assert not torch.equal(program.weights.loc, two_layers().weights.loc)
+    found = pv.evaluation.log_likelihood(program, x, num_particles=100)
+    assert torch.isfinite(found.per_datum).all()

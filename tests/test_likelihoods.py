@@ -20,6 +20,7 @@ from pyro_vae.distributions import (
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
     Gamma,
+    LogCategorical,
     NegativeBinomial,
     OnGrid,
     OrderedLogistic,
@@ -516,6 +517,27 @@ def test_data_outside_the_support_are_refused_with_a_remedy(cls, bad):
     assert part.remedy in str(error.value)
     with pyro.validation_enabled(True), pytest.raises(ValueError, match="support"):
         part(torch.randn(4, 3)).log_prob(x)
+
+
+def test_log_categorical_is_the_categorical_of_normalized_logits():
+    """Density, gradient, mean of draws and support are those of Pyro's, which normalizes again."""
+    torch.manual_seed(0)
+    raw = torch.randn(4, 2, 5, dtype=torch.double, requires_grad=True)
+    fn, known = LogCategorical(raw.log_softmax(-1)), dist.Categorical(logits=raw)
+    k = known.sample((7,))
+    for mine, other in ((fn, known), (fn.expand((3, 4, 2)), known.expand((3, 4, 2)))):
+        assert mine.batch_shape == other.batch_shape
+        assert torch.allclose(mine.enumerate_support(), other.enumerate_support())
+        assert torch.allclose(mine.probs, other.probs)
+        assert torch.allclose(mine.entropy(), other.entropy())
+    assert torch.allclose(fn.log_prob(k), known.log_prob(k), atol=1e-12)
+    grads = [torch.autograd.grad(f.log_prob(k).sum(), raw, retain_graph=True)[0] for f in (fn, known)]
+    assert torch.allclose(*grads, atol=1e-12)
+    n = 20_000
+    share = torch.nn.functional.one_hot(fn.sample((n,)), 5).double().mean(0)
+    assert ((share - known.probs).abs() < 4 * (known.probs * (1 - known.probs) / n).sqrt()).all()
+    with pyro.validation_enabled(True), pytest.raises(ValueError, match="support"):
+        fn.log_prob(torch.full((4, 2), 5))
 
 
 def test_values_within_a_tenthousandth_are_on_the_grid():

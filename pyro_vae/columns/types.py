@@ -12,7 +12,7 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from pyro_vae.columns.values import as_numbers, missing
-from pyro_vae.distributions import NegativeBinomial, OnGrid, OrderedLogistic
+from pyro_vae.distributions import LogCategorical, NegativeBinomial, OnGrid, OrderedLogistic
 from pyro_vae.scales import positive
 
 __all__ = ["Binary", "Categorical", "Column", "Count", "Ordinal", "Positive", "Real"]
@@ -200,7 +200,7 @@ class Categorical(_Coded):
 
     def family(self, raw: Tensor, *units: Tensor) -> dist.TorchDistribution:
         """Return a categorical over the codes."""
-        return OnGrid(dist.Categorical(logits=raw.log_softmax(-1)), len(self.values), ordered=False)
+        return OnGrid(LogCategorical(raw.log_softmax(-1)), len(self.values), ordered=False)
 
     def features(self, x: Tensor) -> Tensor:
         """Return the code as one of as many bits."""

@@ -17,6 +17,7 @@ from pyro_vae.distributions.flow import Flow
 from pyro_vae.distributions.gamma import Gamma
 from pyro_vae.distributions.grey_bernoulli import GreyBernoulli
 from pyro_vae.distributions.hyperspherical_uniform import HypersphericalUniform
+from pyro_vae.distributions.log_categorical import LogCategorical
 from pyro_vae.distributions.logistic_normal import LogisticNormal
 from pyro_vae.distributions.low_rank_normal import LowRankNormal
 from pyro_vae.distributions.mixture import Mixture
@@ -53,6 +54,7 @@ __all__ = [
     "Gamma",
     "GreyBernoulli",
     "HypersphericalUniform",
+    "LogCategorical",
     "LogisticNormal",
     "LowRankNormal",
     "Mixture",

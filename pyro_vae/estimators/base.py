@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from pyro_vae.estimators.free_bits import FreeBits, PerDimension
 from pyro_vae.estimators.passes import in_passes
 from pyro_vae.estimators.sites import Site, Terms
-from pyro_vae.estimators.trace import Record, depth, run
+from pyro_vae.estimators.trace import Call, Record, draw_shared, outline, run
 from pyro_vae.parameters import announce
 
 __all__ = ["Estimator"]
@@ -81,6 +83,11 @@ class Estimator(PyroELBO):
         self.step = 0
         self.beta_now()  # a negative number is refused here and not in the first step
 
+    @classmethod
+    def example(cls, **options: Any) -> Estimator:
+        """Build an instance for three latents, so that a test can check an estimator it has never heard of."""
+        return cls(**options)
+
     @abstractmethod
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the estimate for each datum, of shape ``(batch,)``, whose gradient is followed."""
@@ -103,10 +110,13 @@ class Estimator(PyroELBO):
 
     def terms(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Terms:
         """Run guide and model once and return the log-densities of their sites."""
+        call = Call(model, guide, args, kwargs, self.num_particles)
         at_once = self.particles_per_pass or self.num_particles
         if at_once >= self.num_particles:
-            return self.one_pass(self.num_particles, model, guide, args, kwargs)
-        nesting = depth(model, guide, args, kwargs)
+            return self.one_pass(call, self.record)
+        nesting, shares = outline(model, guide, args, kwargs)
+        shared = draw_shared(replace(call, num_particles=1), self.record) if shares else {}
+        record = partial(self.record, shared)
         whole, rest = divmod(self.num_particles, at_once)
         sizes = [at_once] * whole + [rest] * (rest > 0)
         names = {"log_p", "log_q", *self.quantities}
@@ -114,27 +124,23 @@ class Estimator(PyroELBO):
             names.add(self.free_bits.quantity)
         if hasattr(self.beta, "penalty"):
             names.add("closed_kl")
-        return in_passes(lambda size: self.one_pass(size, model, guide, args, kwargs, nesting), sizes, sorted(names))
 
-    def one_pass(
-        self,
-        num_particles: int,
-        model: Callable[..., Any],
-        guide: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        nesting: int | None = None,
-    ) -> Terms:
-        """Run guide and model with so many particles."""
+        def one_pass(size: int) -> Terms:
+            return self.one_pass(replace(call, num_particles=size, nesting=nesting), record)
+
+        return in_passes(one_pass, sizes, sorted(names))
+
+    def one_pass(self, call: Call, record: Callable[[], Record]) -> Terms:
+        """Run guide and model once."""
         terms = run(
-            model,
-            guide,
-            args,
-            kwargs,
-            num_particles=num_particles,
-            nesting=nesting,
+            call.model,
+            call.guide,
+            call.args,
+            call.kwargs,
+            num_particles=call.num_particles,
+            nesting=call.nesting,
             held=self.holds,
-            record=self.record,
+            record=record,
         )
         for site in terms.latent:
             self.check_site(site)
@@ -184,8 +190,8 @@ class Estimator(PyroELBO):
         if self.free_bits.nats or hasattr(self.beta, "penalty"):
             each = local.sites[0].log_p.new_ones(local.sites[0].log_p.shape[-1])
             loss = loss + weigh(local.sites[0].scale, each * self.penalty(local, beta))
-        # sites outside the plate of the data (weights of a Bayesian decoder, say) are shared by all data and have
-        # particles of their own: they enter once, as in the ELBO
+        # sites outside the plate of the data (weights of a Bayesian decoder, say) are shared by all data and drawn
+        # once: they enter once, as in the ELBO, and the bounds of the data are those given their draw
         for site in outside.latent:
             loss = loss + weigh(site.scale, mean(beta * site.drawn_kl))
         for site in outside.observed:

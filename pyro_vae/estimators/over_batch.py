@@ -19,9 +19,9 @@ __all__ = ["OverBatch"]
 class OverBatch(Estimator):
     r"""A bound of each datum less a penalty that depends on the draws of all data in the batch.
 
-    The penalty is the same for each datum, so that the loss is a scaled sum as for any other estimator. It belongs to
-    the aggregate posterior, :math:`q(z) = \frac1N \sum_n q(z \mid x_n)`, of which a batch gives draws: the loss of a
-    batch is not the sum of the losses of its halves, and at least two rows are needed.
+    A penalty of the batch as a whole is taken off each datum, so that the loss is a scaled sum as for any other
+    estimator. It belongs to the aggregate posterior, :math:`q(z) = \frac1N \sum_n q(z \mid x_n)`, of which a batch
+    gives draws: the loss of a batch is not the sum of the losses of its halves, and at least two rows are needed.
 
     Args:
         options: ``num_particles``, ``beta`` and ``free_bits`` of :class:`Estimator`; each particle is a batch of draws
@@ -48,7 +48,7 @@ class OverBatch(Estimator):
         if not latent:
             raise ValueError(f"{name} compares draws of latents, but the program draws none for a datum: use ELBO")
         for site in latent:
-            if site.guide["mask"] not in (None, True) if not isinstance(site.guide["mask"], Tensor) else True:
+            if site.guide["mask"] is not None and site.guide["mask"] is not True:
                 raise ValueError(
                     f"{name} compares the draws of all rows, but site {site.name!r} is masked: leave the rows out of "
                     "the batch, or use ELBO"
@@ -84,8 +84,9 @@ def prior_draws(terms: Terms) -> Tensor:
     (a mixture, a VampPrior) the draws are constants.
     """
     if len(terms.latent) == 1:
-        messages = [terms.latent[0].model]
-        values = [messages[0]["fn"]()]
+        messages = [terms.latent[0].guide]
+        fn, value = terms.latent[0].model["fn"], messages[0]["value"]
+        values = [fn.expand(value.shape[: value.dim() - fn.event_dim])()]
     else:  # one may depend on another: draw them in the order of the model
         again = terms.call.trace(terms.call.model, Record()).sites
         messages = [again[site.name] for site in terms.latent]
@@ -98,9 +99,9 @@ def mmd_to_prior(terms: Terms, kernel: Kernel) -> Tensor:
     return mmd(kernel, draws(terms), prior_draws(terms)).mean()
 
 
-def by_row(message: Any, value: Tensor) -> Tensor:
-    """Bring a value of a site to (particles, batch, dims), plates inside the data among the dims."""
-    event_dim = message["fn"].event_dim
+def by_row(message: Any, value: Tensor, event_dim: int | None = None) -> Tensor:
+    """Bring what a site has for each draw to (particles, batch, dims), plates inside the data among the dims."""
+    event_dim = message["fn"].event_dim if event_dim is None else event_dim
     value = value.reshape(*value.shape[: value.dim() - event_dim], -1)
     particles = particle_dim(message)
     value = value.unsqueeze(0) if particles is None else value.movedim(particles - 1, 0)

@@ -9,17 +9,16 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
-from pyro_vae.estimators.score import refuse_global
+from pyro_vae.estimators.score import ScoreFunction
 from pyro_vae.estimators.sites import Site, Terms
 from pyro_vae.estimators.trace import Detached, Record
 
 __all__ = ["ReweightedWakeSleep"]
 
 
-class ReweightedWakeSleep(Estimator):
+class ReweightedWakeSleep(ScoreFunction):
     r"""The importance-weighted bound for the model, and the inclusive divergence for the guide.
 
     .. math:: \theta:\ \sum_k \tilde w_k \nabla_\theta \log p_\theta(x, z_k), \qquad
@@ -28,10 +27,10 @@ class ReweightedWakeSleep(Estimator):
               \tilde w_k = \frac{w_k}{\sum_j w_j}
 
     The value is the bound of :class:`IWAE`, and the model follows it. The guide goes down
-    :math:`\mathrm{KL}(p(z \mid x) \,\|\, q(z \mid x))`: awake at the data, with weights of each datum by itself, a
-    gradient that is **biased** by order 1/K, and asleep at data that the model dreams, one for each datum of the batch,
-    unbiased for the average over the model's own data. No gradient goes through a draw: any latents will do, and
-    the signal of the guide does not fall with K.
+    :math:`\mathrm{KL}(p(z \mid x) \,\|\, q(z \mid x))`: awake at the data, with weights of each datum by itself,
+    a gradient that is **biased** by order 1/K, and asleep at data that the model dreams, one for each datum of the
+    batch, unbiased for the average over the model's own data. No gradient goes through a draw: any latents will do,
+    and the signal of the guide does not fall with K.
 
     References:
         Reweighted wake-sleep (Bornschein and Bengio, 2015), https://arxiv.org/abs/1406.2751;
@@ -57,7 +56,6 @@ class ReweightedWakeSleep(Estimator):
         torch.Size([5])
     """
 
-    scores = True
     record = Detached
 
     def __init__(self, *, sleep: float = 0.0, num_particles: int = 5, **options: Any) -> None:
@@ -66,15 +64,10 @@ class ReweightedWakeSleep(Estimator):
             raise ValueError(f"sleep: expected a share between 0 and 1, got {sleep}")
         if num_particles < 2 and sleep < 1:
             raise ValueError(
-                f"num_particles: ReweightedWakeSleep expects an int of at least 2, got {num_particles}: a single weight "
-                "tells the guide nothing. Use more, or sleep=1"
+                f"num_particles: ReweightedWakeSleep expects an int of at least 2, got {num_particles}: a single "
+                "weight tells the guide nothing. Use more, or sleep=1"
             )
         self.sleep = sleep
-
-    def check_site(self, site: Site) -> None:
-        """Refuse a site that is shared by all data."""
-        super().check_site(site)
-        refuse_global(self, site)
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the log of the mean weight; the guide follows its own log-density at the draws and at dreams."""

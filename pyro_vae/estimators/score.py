@@ -7,7 +7,7 @@ from torch import Tensor
 from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.sites import Site, Terms
 
-__all__ = ["ScoreFunction", "climb", "log_score", "refuse_global"]
+__all__ = ["ScoreFunction", "climb", "log_score"]
 
 
 class ScoreFunction(Estimator):
@@ -21,17 +21,12 @@ class ScoreFunction(Estimator):
     def check_site(self, site: Site) -> None:
         """Refuse a site without a gradient that is shared by all data."""
         super().check_site(site)
-        if not site.reparameterized:
-            refuse_global(self, site)
-
-
-def refuse_global(estimator: Estimator, site: Site) -> None:
-    """Refuse a site outside the plate of the data: its signal would be that of all data at once."""
-    if not site.local:
-        raise ValueError(
-            f"{type(estimator).__name__} weighs the draws of each datum by themselves, but site {site.name!r} stands "
-            "outside the plate of the data: give it a guide with a reparameterized sampler and use ELBO"
-        )
+        # its signal would be that of all data at once
+        if not site.reparameterized and not site.local:
+            raise ValueError(
+                f"{type(self).__name__} weighs the draws of each datum by themselves, but site {site.name!r} stands "
+                "outside the plate of the data: give it a guide with a reparameterized sampler"
+            )
 
 
 def log_score(terms: Terms) -> Tensor | float:

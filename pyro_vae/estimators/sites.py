@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -67,7 +67,7 @@ class Site:
         kl = q.log_prob(value) - p.log_prob(value)
         if self.separable:
             try:
-                kl = kl_divergence(q, p)
+                kl = closed_form(q, p)
             except NotImplementedError:
                 pass
         mask = self.guide["mask"]
@@ -86,7 +86,7 @@ class Site:
         if not self.separable:
             return None
         try:
-            kl = kl_divergence(self.guide["fn"], self.model["fn"])
+            kl = closed_form(self.guide["fn"], self.model["fn"])
         except NotImplementedError:
             return None
         return per_datum(self.guide, masked(self.guide, kl))
@@ -113,6 +113,10 @@ class Draw(NamedTuple):
     start: int
     stop: int
     values: dict[str, tuple[Tensor, int]]
+
+    def without(self, names: Collection[str]) -> Draw:
+        """Return the draws of the other sites."""
+        return self._replace(values={name: value for name, value in self.values.items() if name not in names})
 
     def weigh(self, weights: Tensor) -> None:
         """Multiply the gradient that comes back to each draw by its weight, of shape (particles, batch)."""
@@ -199,14 +203,24 @@ class Terms:
 
     def split(self) -> tuple[Terms, Terms]:
         """Return the sites in the plate of the data, and those outside of it."""
+        outside = {site.name for site in self.sites if not site.local}
+        if not outside:
+            return self, replace(self, latent=[], observed=[], draws=())
         return tuple(
             replace(
                 self,
                 latent=[s for s in self.latent if s.local == local],
                 observed=[s for s in self.observed if s.local == local],
+                draws=[draw.without(outside) for draw in self.draws] if local else (),
             )
             for local in (True, False)
         )
+
+
+def closed_form(q: Any, p: Any) -> Tensor:
+    """Return the divergence of two distributions, brought to one shape: torch does not broadcast all of its own."""
+    shape = torch.broadcast_shapes(q.batch_shape, p.batch_shape)
+    return kl_divergence(*(fn if fn.batch_shape == shape else fn.expand(shape) for fn in (q, p)))
 
 
 def masked(site: Any, log_prob: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -20,7 +20,7 @@ from torch.func import functional_call
 from pyro_vae.estimators.sites import ENUM_DIM, PARTICLES, Draw, Site, Terms
 from pyro_vae.rng import fork_rng
 
-__all__ = ["Call", "Detached", "Record", "Site", "Terms", "depth", "run"]
+__all__ = ["Call", "Detached", "Record", "Site", "Terms", "draw_shared", "outline", "run"]
 
 
 class Record(Messenger):
@@ -62,32 +62,53 @@ class Record(Messenger):
 
 
 class Detached(Record):
-    """Draw without a gradient, for estimators that need none through the draw."""
+    """Draw the latents of each datum without a gradient, for estimators that need none through the draw."""
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        if not msg["is_observed"] and isinstance(msg["value"], torch.Tensor):
+        local = any(frame.dim == -1 for frame in msg["cond_indep_stack"])
+        if local and not msg["is_observed"] and isinstance(msg["value"], torch.Tensor):
             msg["value"] = msg["value"].detach()
         super()._pyro_post_sample(msg)
 
 
-_DEPTHS: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+class Outline(NamedTuple):
+    """What is known of a program after one run."""
+
+    nesting: int
+    shared: bool
 
 
-def depth(
+_OUTLINES: weakref.WeakKeyDictionary[Any, Outline] = weakref.WeakKeyDictionary()
+
+
+def outline(
     model: Callable[..., Any],
     guide: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-) -> int:
-    """Return how many plates a program nests, from one run for each new program."""
+) -> Outline:
+    """Return how many plates a program nests and whether data share latents, from one run for each new program."""
     program = getattr(model, "__self__", model)
-    if program not in _DEPTHS:
+    if program not in _OUTLINES:
         with fork_rng(args), torch.no_grad():
             terms = run(model, guide, args, kwargs)
         messages = (m for site in terms.sites for m in (site.model, site.guide) if m is not None)
         dims = (frame.dim for m in messages for frame in m["cond_indep_stack"] if frame.dim is not None)
-        _DEPTHS[program] = max((-dim for dim in dims), default=0)
-    return _DEPTHS[program]
+        nesting = max((-dim for dim in dims), default=0)
+        _OUTLINES[program] = Outline(nesting, not all(site.local for site in terms.latent))
+    return _OUTLINES[program]
+
+
+class Particles(pyro.plate):
+    """The plate over particles, which leaves alone what stands outside the plate of the data.
+
+    A latent that data share is drawn once for all particles: a mean over particles within a logarithm, each with
+    a draw of its own, would be no bound on the evidence of all data together.
+    """
+
+    def _process_message(self, msg: Any) -> None:
+        if any(frame.dim == -1 for frame in msg["cond_indep_stack"]):
+            super()._process_message(msg)
 
 
 @dataclass(frozen=True)
@@ -105,8 +126,10 @@ class Call:
         """Return the plate over particles, on the left of those of the program."""
         if self.num_particles == 1:
             return nullcontext()
-        nesting = depth(self.model, self.guide, self.args, self.kwargs) if self.nesting is None else self.nesting
-        return pyro.plate(PARTICLES, self.num_particles, dim=-1 - nesting)
+        nesting = self.nesting
+        if nesting is None:
+            nesting = outline(self.model, self.guide, self.args, self.kwargs).nesting
+        return Particles(PARTICLES, self.num_particles, dim=-1 - nesting)
 
     def trace(self, function: Callable[..., Any], record: Record) -> Record:
         """Run model or guide under a handler and return the handler."""
@@ -182,6 +205,16 @@ def run(
         (Draw(0, num_particles, values),),
         call,
     )
+
+
+def draw_shared(call: Call, record: Callable[[], Record]) -> dict[str, Any]:
+    """Return the messages of the guide's sites that data share, from a run of its own."""
+    drawn = call.trace(call.guide, record())
+    return {
+        name: site
+        for name, site in drawn.sites.items()
+        if not any(frame.dim == -1 for frame in site["cond_indep_stack"])
+    }
 
 
 def hold(call: Call, drawn: Record) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pyro_vae.estimators.trace import Terms, run
+from pyro_vae.estimators.trace import run
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.rng import fork_rng
 from pyro_vae.training.batches import Batches
@@ -78,7 +78,9 @@ def log_likelihood(
     .. math:: \log p(x) \approx \log \frac1K \sum_{k=1}^K \frac{p(x, z_k)}{q(z_k \mid x)},
               \qquad z_k \sim q(z \mid x)
 
-    The estimate is a lower bound in expectation and rises to the truth with K. Weights, buffers, modes and random
+    The estimate is a lower bound in expectation and rises to the truth with K. Latents that data share (the weights of
+    a Bayesian decoder) are drawn from the guide once for each pass of particles, and what is estimated is the
+    likelihood given them. Weights, buffers, modes and random
     streams are left as they were.
 
     References:
@@ -140,9 +142,8 @@ def log_likelihood(
 
 def log_weights(program: Program, batch: tuple[Tensor, ...], num_particles: int) -> Tensor:
     """Return log p(x, z) - log q(z given x) at draws of the guide, of shape (num_particles, batch)."""
-    terms: Terms = run(program.model, program.guide, batch, {}, num_particles=num_particles)
-    log_w = sum(site.log_p for site in terms.sites) - sum(site.log_q for site in terms.latent)
-    return terms.log_expect(log_w).expand(num_particles, -1)
+    terms = run(program.model, program.guide, batch, {}, num_particles=num_particles).split()[0]
+    return terms.log_w().expand(num_particles, -1)
 
 
 def summarize(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
-from pyro_vae.distributions import OnGrid
+from pyro_vae.distributions import LogCategorical, OnGrid
 from pyro_vae.nets import MLP, Net, as_shape, build
 
 __all__ = ["Categorical"]
@@ -65,6 +65,6 @@ class Categorical(Conditional):
     def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
         """Return p(x given z)."""
         k = len(self.shape)
-        # normalized here: the family's own way loses the digits of large logits
-        logits = self.net(z, *context).movedim(-1 - k, -1).log_softmax(-1)
-        return OnGrid(dist.Categorical(logits=logits), self.levels, self.step).to_event(k)
+        # normalized where they lie, before they are moved: afterwards it would take a copy
+        logits = self.net(z, *context).log_softmax(-1 - k).movedim(-1 - k, -1)
+        return OnGrid(LogCategorical(logits), self.levels, self.step).to_event(k)

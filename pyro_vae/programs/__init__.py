@@ -2,23 +2,35 @@
 
 from pyro_vae.programs import missing
 from pyro_vae.programs.autoencoder import Autoencoder
+from pyro_vae.programs.bayesian_decoder import BayesianDecoder
+from pyro_vae.programs.count_vae import CountVAE
 from pyro_vae.programs.hierarchical import BottomUp, Hierarchical, TopDown
 from pyro_vae.programs.missing_not_at_random import MissingNotAtRandom, SelfMasking
 from pyro_vae.programs.program import Functions, Program
 from pyro_vae.programs.semi_supervised import MixtureVAE, SemiSupervised
+from pyro_vae.programs.sequence_vae import BackwardGRU, SequenceVAE
+from pyro_vae.programs.stacked_semi_supervised import StackedSemiSupervised
+from pyro_vae.programs.topic_model import Perplexity, TopicModel
 from pyro_vae.programs.vae import VAE
 
 __all__ = [
     "VAE",
     "Autoencoder",
+    "BayesianDecoder",
+    "BackwardGRU",
     "BottomUp",
+    "CountVAE",
     "Functions",
     "Hierarchical",
     "MissingNotAtRandom",
     "MixtureVAE",
+    "Perplexity",
     "Program",
     "SelfMasking",
     "SemiSupervised",
+    "SequenceVAE",
+    "StackedSemiSupervised",
     "TopDown",
+    "TopicModel",
     "missing",
 ]

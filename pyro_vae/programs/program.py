@@ -5,16 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import pyro
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from pyro.poutine.runtime import am_i_wrapped, effectful
 from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch import Tensor, nn
-from torch.distributions import constraints
+
+from pyro_vae.parameters import announce, announcements_off
 
 __all__ = [
     "DataPlate",
@@ -26,8 +25,6 @@ __all__ = [
     "mean_or_draw",
     "observe",
 ]
-
-_SILENT: ContextVar[bool] = ContextVar("pyro_vae_announcements_off", default=False)
 
 
 class Program(nn.Module, ABC):
@@ -99,42 +96,15 @@ class Functions(Program):
         return self._guide(x, *context)
 
 
-def announce(**modules: nn.Module) -> None:
-    """Tell Pyro's handlers which parameters a program is about to use.
-
-    Pyro learns parameters from messages of type ``"param"``. ``pyro.module`` sends them by way of the global
-    parameter store, where a second model of the same names is silently not trained. This sends the same
-    messages with the module's own parameters, and only while a handler is there to hear them.
-    """
-    if _SILENT.get() or not am_i_wrapped():
-        return
-    for root, module in modules.items():
-        for name, parameter in module.named_parameters():
-            # `SVI.step` asks the value of the message for `.unconstrained()`: put on a detached alias, as an
-            # attribute of the Parameter itself would go along into copies and pickles
-            value = parameter.detach()
-            value.unconstrained = lambda parameter=parameter: parameter
-            send = effectful(lambda *args, value=value, **kwargs: value, type="param")
-            send(name=f"{root}.{name}", constraint=constraints.real)
-
-
-@contextmanager
-def announcements_off() -> Iterator[None]:
-    """Leave out :func:`announce` within: an engine that holds the parameters already saves the time."""
-    token = _SILENT.set(True)
-    try:
-        yield
-    finally:
-        _SILENT.reset(token)
-
-
 def observe(name: str, fn: TorchDistributionMixin, x: Tensor) -> Tensor:
     """Observe ``x``, after a check that Pyro leaves out: that nothing is broadcast inside the event.
 
     Raises:
         ValueError: ``x`` is not exactly a batch of events of ``fn``.
     """
-    if x.shape[1:] != fn.event_shape or (fn.batch_shape and fn.batch_shape[-1] != x.shape[0]):
+    # enumerated latents are the same for all data: one row, with their values on the left
+    sizes = {x.shape[0], 1} if len(fn.batch_shape) > 1 else {x.shape[0]}
+    if x.shape[1:] != fn.event_shape or (fn.batch_shape and fn.batch_shape[-1] not in sizes):
         raise ValueError(
             f"{name}: expected a batch of shape (n, {', '.join(map(str, fn.event_shape))}), one datum of the "
             f"likelihood each, got {tuple(x.shape)} (the likelihood has batch shape {tuple(fn.batch_shape)})"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_vae.conditional import Conditional
@@ -61,30 +64,42 @@ class SemiSupervised(Program):
     def model(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Draw class and latents, and observe ``x`` and the labels."""
         announce(classes=self.classes, prior=self.prior, likelihood=self.likelihood)
-        known = self._known(x, y)
         with DataPlate(x):
-            with poutine.mask(mask=~known):
-                label = pyro.sample("y", self.classes())
-            if y is not None:
-                label = self._fill(label, y, known)
-                with poutine.mask(mask=known):
-                    pyro.sample("label", self.classes(), obs=self._safe(y, known))
-                    # an objective of training, no part of p(x, y)
-                    if self.training and self.alpha:
-                        announce(classifier=self.classifier)
-                        with poutine.scale(scale=self.alpha):
-                            pyro.sample("classified", self.classifier(x), obs=self._safe(y, known))
+            label = self.draw_class(y)
+            self.score_class(x, y)
             z = pyro.sample("z", self.prior(label))
             return observe("x", self.likelihood(z, label), x)
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Draw (or enumerate) the class where it is not known, then the latents."""
         announce(classifier=self.classifier, posterior=self.posterior)
-        known = self._known(x, y)
         with DataPlate(x):
-            with poutine.mask(mask=~known):
-                label = pyro.sample("y", self.classifier(x), infer=dict(ENUMERATE))
-            return pyro.sample("z", self.posterior(x, self._fill(label, y, known)))
+            return pyro.sample("z", self.posterior(x, self.infer_class(x, y)))
+
+    def draw_class(self, y: Tensor | None) -> Tensor:
+        """Draw the class in the model, and observe it where it is known."""
+        if y is None:
+            return pyro.sample("y", self.classes())
+        known = labelled(y)
+        with poutine.mask(mask=~known):
+            drawn = pyro.sample("y", self.classes())
+        with poutine.mask(mask=known):
+            pyro.sample("label", self.classes(), obs=safe(y))
+        return fill(drawn, y)
+
+    def score_class(self, x: Tensor, y: Tensor | None) -> None:
+        """Add the classification of the labelled data: an objective of training, no part of p(x, y)."""
+        if y is None or not self.training or not self.alpha:
+            return
+        announce(classifier=self.classifier)
+        with poutine.mask(mask=labelled(y)), poutine.scale(scale=self.alpha):
+            pyro.sample("classified", self.classifier(x), obs=safe(y))
+
+    def infer_class(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """Draw or enumerate the class in the guide, and put the labels where they are known."""
+        with poutine.mask(mask=True if y is None else ~labelled(y)):
+            drawn = pyro.sample("y", self.classifier(x), infer=dict(ENUMERATE))
+        return fill(drawn, y)
 
     def classify(self, x: Tensor) -> Tensor:
         """Return q(y given x), the probability of each class, of shape ``(n, classes)``."""
@@ -106,41 +121,31 @@ class SemiSupervised(Program):
 
     def check(self, x: Tensor, *context: Tensor) -> None:
         """Refuse data and labels that do not fit the parts."""
-        dtype = self.dtype
+        with evaluating(self):
+            p = self.blank(x)
+        check_tensor("x", x, p.event_shape, self.dtype)
+        check_values("x", x, p.support, self.likelihood)
+        self.check_labels(x, *context)
+
+    def blank(self, x: Tensor) -> TorchDistributionMixin:
+        """Return p(x given z, y) at the first class and at zero, for its shape and support."""
+        y = safe(x.new_full((1, *self.classes().event_shape), math.nan, dtype=self.dtype))
+        return self.likelihood(x.new_zeros(1, *self.prior(y).event_shape, dtype=self.dtype), y)
+
+    def check_labels(self, x: Tensor, *context: Tensor) -> None:
+        """Refuse labels that are neither one-hot rows nor rows of NaN."""
         if len(context) > 1:
             raise ValueError(f"data: expected x, or (x, y), got {1 + len(context)} columns")
-        with evaluating(self):
-            y = torch.zeros(1, *self.classes().event_shape, dtype=dtype)
-            y[..., 0] = 1
-            p = self.likelihood(torch.zeros(1, *self.prior(y).event_shape, dtype=dtype), y)
-        check_tensor("x", x, p.event_shape, dtype)
-        check_values("x", x, p.support, self.likelihood)
-        for labels in context:
-            check_tensor("y", labels, self.classes().event_shape, dtype, missing=True)
-            if len(labels) != len(x):
-                raise ValueError(f"y: expected {len(x)} rows, one a datum, got {len(labels)}")
-            known = ~labels.isnan().any(-1)
-            bad = known & ~self.classes().support.check(labels)
+        for y in context:
+            check_tensor("y", y, self.classes().event_shape, self.dtype, missing=True)
+            if len(y) != len(x):
+                raise ValueError(f"y: expected {len(x)} rows, one a datum, got {len(y)}")
+            bad = labelled(y) & ~self.classes().support.check(y)
             if bad.any():
                 row = int(bad.nonzero()[0])
                 raise ValueError(
-                    f"y: y[{row}] is {labels[row].tolist()}, expected a one-hot row, or NaN where no label is known"
+                    f"y: y[{row}] is {y[row].tolist()}, expected a one-hot row, or NaN where no label is known"
                 )
-
-    @staticmethod
-    def _known(x: Tensor, y: Tensor | None) -> Tensor:
-        return x.new_zeros(len(x), dtype=torch.bool) if y is None else ~torch.isnan(y).any(-1)
-
-    @staticmethod
-    def _safe(y: Tensor, known: Tensor) -> Tensor:
-        # a one-hot vector in place of NaN, behind a mask
-        first = torch.zeros_like(y)
-        first[..., 0] = 1
-        return torch.where(known.unsqueeze(-1), y, first)
-
-    @staticmethod
-    def _fill(label: Tensor, y: Tensor | None, known: Tensor) -> Tensor:
-        return label if y is None else torch.where(known.unsqueeze(-1), y, label)
 
 
 class MixtureVAE(SemiSupervised):
@@ -168,3 +173,20 @@ class MixtureVAE(SemiSupervised):
     def cluster(self, x: Tensor) -> Tensor:
         """Return the most probable cluster of each datum, of shape ``(n,)``."""
         return self.classify(x).argmax(-1)
+
+
+def labelled(y: Tensor) -> Tensor:
+    """Return which rows hold a label, of shape ``(n,)``."""
+    return ~torch.isnan(y).any(-1)
+
+
+def safe(y: Tensor) -> Tensor:
+    """Put a one-hot vector in place of NaN, to stand behind a mask."""
+    first = torch.zeros_like(y)
+    first[..., 0] = 1
+    return torch.where(labelled(y).unsqueeze(-1), y, first)
+
+
+def fill(drawn: Tensor, y: Tensor | None) -> Tensor:
+    """Put the labels that are known in place of drawn ones."""
+    return drawn if y is None else torch.where(labelled(y).unsqueeze(-1), y, drawn)

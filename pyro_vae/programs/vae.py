@@ -102,14 +102,14 @@ class VAE(Program):
         with evaluating(self):
             prior = self.prior(*context)
             z = prior.expand((n,)).sample()
-            x = self.likelihood(z, *context)
+            x = self.decode(z, *context)
             return mean_or_draw(x) if mean else x.sample()
 
     def reconstruct(self, x: Tensor, *context: Tensor) -> Tensor:
         """Encode ``x``, draw z and return the mean of p(x given z) (a draw where it has none in closed form)."""
         with evaluating(self):
             z = self.encode(x, *context).sample()
-            return mean_or_draw(self.likelihood(z, *context))
+            return mean_or_draw(self.decode(z, *context))
 
     def check(self, x: Tensor, *context: Tensor) -> None:
         """Refuse data that do not fit the parts, and parts that do not fit each other.

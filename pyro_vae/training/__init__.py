@@ -4,16 +4,19 @@ from pyro_vae.training.batches import Batches
 from pyro_vae.training.callbacks import Callback, EarlyStopping
 from pyro_vae.training.fit import fit
 from pyro_vae.training.history import History
-from pyro_vae.training.schedules import Linear
+from pyro_vae.training.schedules import Capacity, Cyclical, Linear, Sigmoid
 from pyro_vae.training.svi import SVI, NonFiniteError
 
 __all__ = [
     "SVI",
     "Batches",
     "Callback",
+    "Capacity",
+    "Cyclical",
     "EarlyStopping",
     "History",
     "Linear",
     "NonFiniteError",
+    "Sigmoid",
     "fit",
 ]

@@ -28,6 +28,7 @@ class OneOptimizer(PyroOptim):
         make: ``functools.partial(torch.optim.AdamW, lr=1e-3)``, say; or an optimizer built over the program's
             parameters; or one of ``pyro.optim``
         clip_norm: largest global norm of the gradient; None for no clipping
+        estimator: a module of the estimator, such as a baseline network, whose parameters are updated along
 
     Raises:
         RuntimeError: the optimizer does not hold exactly the program's trainable parameters.
@@ -39,10 +40,14 @@ class OneOptimizer(PyroOptim):
         make: Make | torch.optim.Optimizer | PyroOptim,
         *,
         clip_norm: float | None = None,
+        estimator: nn.Module | None = None,
     ) -> None:
         if clip_norm is not None and not clip_norm > 0:
             raise ValueError(f"clip_norm: expected a positive number or None, got {clip_norm}")
-        self.named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        named = dict(module.named_parameters())
+        if estimator is not None:
+            named |= {f"estimator.{name}": p for name, p in estimator.named_parameters()}
+        self.named = {name: p for name, p in named.items() if p.requires_grad}
         self.parameters = list(self.named.values())
         if not self.parameters:
             raise ValueError("program: expected at least one parameter that requires a gradient, got none")

@@ -60,10 +60,13 @@ class SVI(pyro.infer.SVI):
                 f"pyro_vae.estimators.ELBO(), got {estimator!r}"
             )
         self.program, self.estimator = program, estimator
+        self.beside = getattr(estimator, "module", None)
+        if self.beside is not None:
+            self.beside.to(next(program.parameters()).device)
         super().__init__(
             program.model,
             program.guide,
-            OneOptimizer(program, optimizer, clip_norm=clip_norm),
+            OneOptimizer(program, optimizer, clip_norm=clip_norm, estimator=self.beside),
             estimator,
         )
         self.steps = 0
@@ -138,9 +141,8 @@ class SVI(pyro.infer.SVI):
                 drawn = poutine.trace(self.guide).get_trace(*batch)
                 scored = poutine.trace(poutine.replay(self.model, trace=drawn)).get_trace(*batch)
         if not self._seen:
-            self.optim.check(
-                site["value"].unconstrained() for site in used.trace.nodes.values() if site["type"] == "param"
-            )
+            found = [site["value"].unconstrained() for site in used.trace.nodes.values() if site["type"] == "param"]
+            self.optim.check(found if self.beside is None else [*found, *self.beside.parameters()])
         scales = [site["scale"] for site in scored.nodes.values() if site.get("is_observed")]
         self._weights[n] = n * float(torch.as_tensor(scales[0]).double().mean()) if scales else float(n)
         self._seen.add(key)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
-import math
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from reporting import Results, cell
 
 import pyro_vae as pv
 
@@ -68,12 +67,6 @@ def run(prior: str, posterior: str, seed: int, data: pv.data.Dataset, epochs: in
     }
 
 
-def spread(values: list[float]) -> tuple[float, float]:
-    """Return mean and standard error over the seeds."""
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return statistics.mean(values), error
-
-
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the table in Markdown, gains paired by seed."""
     found = {(row["prior"], row["posterior"], row["seed"]): row for row in rows}
@@ -91,17 +84,15 @@ def table(rows: list[dict[str, Any]]) -> str:
             mine = [row for row in rows if (row["prior"], row["posterior"]) == (prior, posterior)]
             if not mine:
                 continue
-            cells = []
-            for values in (
+            columns = (
                 [row["bound"] for row in mine],
                 [row["log_likelihood"] for row in mine],
                 [gain(row, "StandardNormal", posterior) for row in mine if prior != "StandardNormal"],
                 [gain(row, prior, "MeanField") for row in mine if posterior != "MeanField"],
-            ):
-                known = [v for v in values if v is not None]
-                cells.append("{:.2f} ± {:.2f}".format(*spread(known)) if known else "")
+            )
+            cells = " | ".join(map(cell, columns))
             seconds = statistics.median(row["seconds"] for row in mine)
-            lines.append(f"| {prior} | {posterior} | {len(mine)} | {' | '.join(cells)} | {seconds:.0f} |")
+            lines.append(f"| {prior} | {posterior} | {len(mine)} | {cells} | {seconds:.0f} |")
     return "\n".join(lines)
 
 
@@ -113,24 +104,16 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("runs/priors_mnist.jsonl"))
     options = parser.parse_args()
     data = pv.data.load("mnist_static")
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    lines = options.results.read_text().splitlines() if options.results.exists() else []
-    rows = [row for row in map(json.loads, lines) if row["epochs"] == options.epochs]
-    done = {(row["prior"], row["posterior"], row["seed"]) for row in rows}
+    results = Results(options.results, epochs=options.epochs)
     for seed in range(options.seeds):
         for posterior in POSTERIORS:
             for prior in PRIORS:
-                if (prior, posterior, seed) in done:
-                    continue
-                row = run(prior, posterior, seed, data, options.epochs, options.particles)
-                rows.append(row)
-                with options.results.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(f"# {row}", flush=True)
+                if not results.has(prior=prior, posterior=posterior, seed=seed):
+                    results.add(run(prior, posterior, seed, data, options.epochs, options.particles))
     print(
         f"{options.epochs} epochs, importance sampling with {options.particles} particles, torch {torch.__version__}"
     )
-    print(table(rows))
+    print(table(results.rows))
 
 
 if __name__ == "__main__":

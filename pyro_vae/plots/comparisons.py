@@ -1,0 +1,103 @@
+"""What the estimator laboratory found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pyro_vae.plots.style import COLOURS, MARKERS, WIDTH, styled
+
+__all__ = ["comparison", "training_comparison"]
+
+
+@styled
+def comparison(found: Any) -> Figure:
+    """Draw gap, signal-to-noise ratios, own bias and cost of each estimator as points of one row.
+
+    Args:
+        found: the result of ``compare_estimators``
+
+    Returns:
+        The figure; a point that cannot be had is left out.
+    """
+    rows = found.rows
+    figure = Figure(figsize=(1.5 * WIDTH, 1.5 + 0.26 * len(rows)), layout="constrained")
+    gap, snr, bias, cost = figure.subplots(1, 4, sharey=True)
+    draw(gap, [r.gap for r in rows], [4 * r.gap_error for r in rows], 0)
+    gap.axvline(0.0, color="black", linewidth=0.8)
+    gap.set(title="Evidence less bound", xlabel="nats per datum (bars: 4 s.e.)")
+    for i, group in enumerate(("guide", "model")):
+        parts = [getattr(r, group) for r in rows]
+        draw(snr, [p.snr for p in parts], None, i, group)
+        draw(bias, [p.own_bias for p in parts], [4 * p.own_bias_error for p in parts], i, group)
+    snr.set(title="Signal-to-noise ratio", xlabel="of the gradient, mean over parameters", xscale="log")
+    bias.axvline(0.0, color="black", linewidth=0.8)
+    bias.set(title="Bias to its own objective", xlabel="relative (bars: 4 s.e.)")
+    draw(cost, [r.milliseconds for r in rows], None, 2)
+    cost.set(title="Time of a step", xlabel="milliseconds")
+    cost.set_xlim(left=0.0)
+    gap.set_yticks(range(len(rows)), [r.name for r in rows])
+    gap.set_ylim(len(rows) - 0.5, -0.5)
+    for axes in (gap, snr, bias, cost):
+        axes.grid(True)
+    handles, labels = snr.get_legend_handles_labels()
+    figure.legend(handles, labels, title="parameters of the", loc="outside lower center", ncols=2)
+    return figure
+
+
+def draw(axes: Axes, values: Sequence[float], errors: Sequence[float] | None, look: int, label: str = "") -> None:
+    """Draw one point a row, those of a second series a little lower."""
+    places = [i + (0.0 if not label else 0.14 * (2 * look - 1)) for i in range(len(values))]
+    known = [i for i, v in enumerate(values) if math.isfinite(v)]
+    axes.errorbar(
+        [values[i] for i in known],
+        [places[i] for i in known],
+        xerr=None if errors is None else [0.0 if math.isnan(errors[i]) else errors[i] for i in known],
+        color=COLOURS[look],
+        marker=MARKERS[look],
+        markersize=4.5,
+        linestyle="none",
+        label=label or None,
+    )
+
+
+@styled
+def training_comparison(found: Any) -> Figure:
+    """Draw held-out log-likelihoods against steps and against seconds.
+
+    Args:
+        found: the result of ``train_under``
+
+    Returns:
+        The figure.
+    """
+    figure = Figure(figsize=(1.5 * WIDTH, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for i, curve in enumerate(found.curves):
+        look = {
+            "color": COLOURS[i % len(COLOURS)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "markersize": 3.5,
+            "linestyle": "-" if i < len(COLOURS) else "--",
+        }
+        values = [p.log_likelihood for p in curve.points]
+        left.plot([p.steps for p in curve.points], values, label=curve.name, **look)
+        right.plot([p.seconds for p in curve.points], values, **look)
+    # what the first weights give would press all that follows into one line
+    later = [p.log_likelihood for c in found.curves for p in c.points[1:] if math.isfinite(p.log_likelihood)]
+    if later:
+        margin = 0.05 * (max(later) - min(later)) or 1.0
+        left.set_ylim(min(later) - margin, max(later) + margin)
+    left.set(xlabel="steps", ylabel="nats per datum")
+    right.set(xlabel="seconds in steps")
+    figure.suptitle(
+        f"Held-out log-likelihood in training, {found.num_particles:,} particles; {found.budget} each", fontsize=10
+    )
+    for axes in (left, right):
+        axes.grid(True)
+    figure.legend(loc="outside right upper")
+    return figure

@@ -1,0 +1,119 @@
+"""Every prior with every likelihood and every posterior, under the ELBO and an importance-weighted bound.
+
+Run `python tests/benchmarks/cross_product.py`. Each triple that fits together takes ten steps of Adam under both
+estimators, after which the loss must be finite and lower than before; one that does not is refused before the first
+step by an error that names both parts. The counts are printed. `tests/test_cross_product.py` runs a part of it: every
+pair of prior and posterior, with the likelihoods in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import pyro_vae as pv
+from pyro_vae.testing import parts
+
+ADAM = functools.partial(torch.optim.Adam, lr=1e-4)
+PARTICLES, STEPS, ROWS = 5, 10, 16
+
+
+class Refused(Exception):
+    """The parts do not fit together, and the error says so."""
+
+
+def data_for(likelihood: pv.Conditional, latent: int) -> Tensor:
+    """Draw data that the likelihood can have made."""
+    with torch.no_grad():
+        return likelihood(torch.rand(ROWS, latent)).sample()
+
+
+def build(prior: type, likelihood: type, posterior: type) -> tuple[pv.VAE, tuple[Tensor, ...]]:
+    """Return a small program of the three and data for it."""
+    torch.manual_seed(0)
+    p = prior.example()
+    context = [torch.rand(ROWS, p.context)] if getattr(p, "context", 0) else []
+    latent = p(*context).event_shape.numel()
+    decoder = likelihood.example(latent=latent)
+    x = data_for(decoder, latent)
+    program = pv.VAE(prior=p, likelihood=decoder, posterior=posterior.example(latent=latent, shape=tuple(x.shape[1:])))
+    return program, (x, *context)
+
+
+def estimators_for(posterior: pv.Conditional, x: Tensor) -> dict[str, pv.estimators.Estimator]:
+    """Return the ELBO and the importance-weighted bound, for discrete latents those that need no gradient."""
+    if posterior(x[:1]).has_rsample:
+        return {"ELBO": pv.estimators.ELBO(), "IWAE": pv.estimators.IWAE(num_particles=PARTICLES)}
+    return {"ELBO": pv.estimators.Enumeration(), "IWAE": pv.estimators.VIMCO(num_particles=PARTICLES)}
+
+
+def loss_of(program: pv.VAE, estimator: Any, data: tuple[Tensor, ...]) -> float:
+    """Return the loss of the same noise for the same weights, whatever was drawn before."""
+    torch.manual_seed(1)
+    rows = [t.repeat(8, *[1] * (t.dim() - 1)) for t in data]
+    with torch.no_grad():
+        return float(estimator.differentiable_loss(program.model, program.guide, *rows)) / len(rows[0])
+
+
+def attempt(prior: type, likelihood: type, posterior: type) -> None:
+    """Train one triple.
+
+    Raises:
+        Refused: the parts do not fit together.
+        AssertionError: the loss is not finite or does not fall.
+    """
+    program, data = build(prior, likelihood, posterior)
+    try:
+        program.check(*data)
+    except ValueError as error:
+        named = "posterior " in str(error) and "prior " in str(error)
+        raise (
+            Refused() if named else AssertionError(f"refused by an error that does not name both: {error}")
+        ) from error
+    weights = {name: value.clone() for name, value in program.state_dict().items()}
+    for name, estimator in estimators_for(program.posterior, data[0]).items():
+        program.load_state_dict(weights)
+        before = loss_of(program, estimator, data)
+        svi = pv.training.SVI(program, estimator, ADAM)
+        for _ in range(STEPS):
+            torch.manual_seed(1)
+            svi.update(*data)
+        after = loss_of(program, estimator, data)
+        assert abs(after) < float("inf"), f"{name}: the loss is {after}"
+        assert after < before, f"{name}: the loss went from {before:.4f} to {after:.4f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shard", type=int, default=0, help="which of the shards to run")
+    parser.add_argument("--shards", type=int, default=1, help="into how many the product is cut")
+    options = parser.parse_args()
+    shelves = [list(parts(shelf)) for shelf in (pv.priors, pv.likelihoods, pv.posteriors)]
+    product = list(itertools.product(*shelves))[options.shard :: options.shards]
+    counts, start = Counter(), time.perf_counter()
+    for done, triple in enumerate(product, 1):
+        names = " x ".join(part.__name__ for part in triple)
+        try:
+            attempt(*triple)
+            counts["trained under both estimators"] += 1
+        except Refused:
+            counts["refused by name before the first step"] += 1
+        except Exception as error:  # all of them are to be seen
+            counts["failed"] += 1
+            print(f"FAILED {names}: {type(error).__name__}: {error}", flush=True)
+        if done % 500 == 0:
+            print(f"# {done} of {len(product)}, {time.perf_counter() - start:.0f} s: {dict(counts)}", flush=True)
+    print(f"{' x '.join(str(len(shelf)) for shelf in shelves)} parts, {len(product)} triples: {dict(counts)}")
+    sys.exit(counts["failed"] > 0)
+
+
+if __name__ == "__main__":
+    main()
