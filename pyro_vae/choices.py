@@ -64,10 +64,9 @@ class Choices:
         among = ", ".join(sorted(shelf)) if len(shelf) < 20 else "those of `pyro-vae list`"
         about = f"{first_line(cls)} (--{key} chooses among {among}.)"
         group = self.parser.add_argument_group(f"{key} {cls.__name__}", about)
-        hints = typing.get_type_hints(cls.__init__)
         skip = HIDDEN | GIVEN.intersection(run.required(cls))
-        for option, parameter in inspect.signature(cls).parameters.items():
-            names, plain = names_and_values(hints.get(option))
+        for option, (parameter, hint) in run.arguments(cls).items():
+            names, plain = names_and_values(hint)
             if option in skip or names is None or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 continue
             skip.add(option)

@@ -26,7 +26,7 @@ __all__ = ["compare"]
 ESTIMATORS = "ELBO, StickingTheLanding, IWAE, DReG, MIWAE(M=2, K=4), Renyi, pyro.Trace_ELBO, pyro.RenyiELBO(alpha=0)"
 #: By the names of their options; what each training gets where nothing is said.
 BUDGETS = {"steps": Steps, "total_particles": Particles, "seconds": Seconds}
-STEPS = 300
+STEPS = 200
 #: Particles of the held-out log-likelihoods in training.
 HELD_OUT = 50
 #: Options of Pyro's estimators that suit the programs of the command.
@@ -87,7 +87,7 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any], 
     among = f"names, or names with options as in Renyi(alpha=0.3), of {shelf}; pyro.NAME for those of pyro.infer"
     add("--estimators", default=ESTIMATORS, help=among)
     add("--particles", type=PositiveInt, default=8, help="of each estimator whose options do not say")
-    add("--draws", type=PositiveInt, default=100, help="gradients drawn of each estimator")
+    add("--draws", type=PositiveInt, default=60, help="gradients drawn of each estimator")
     add(
         "--epochs",
         type=NonNegativeInt,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import typing
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import partial
@@ -77,11 +78,26 @@ def is_class(found: Any) -> bool:
     return inspect.isclass(found) and not get_origin(found)
 
 
+def arguments(cls: type) -> dict[str, tuple[inspect.Parameter, Any]]:
+    """Return parameter and type hint of each argument, those that ``**options`` hands on to a base class too."""
+    found: dict[str, tuple[inspect.Parameter, Any]] = {}
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        own = dict(inspect.signature(base.__init__).parameters)
+        own.pop("self", None)
+        hints = typing.get_type_hints(base.__init__)
+        found = {name: (p, hints.get(name)) for name, p in own.items()} | found
+        if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
+            break
+    return found
+
+
 def required(cls: type) -> list[str]:
     """Return the names of the arguments without a default."""
     return [
         name
-        for name, p in inspect.signature(cls).parameters.items()
+        for name, (p, _) in arguments(cls).items()
         if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
 

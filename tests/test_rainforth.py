@@ -12,7 +12,7 @@ PARTICLES = (4, 16, 64)
 
 
 def slopes(make, **size):
-    toy = Toy(dimensions=10)
+    toy = Toy(dimensions=10, off=0.15)
     found = [signal(toy, make, k, **size) for k in PARTICLES]
     return {group: slope(PARTICLES, [row[group] for row in found]) for group in ("model", "guide")}
 

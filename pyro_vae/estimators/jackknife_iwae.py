@@ -31,7 +31,7 @@ class JackknifeIWAE(Estimator):
 
     Args:
         order: m; the number of subsets grows as K to the power m
-        num_particles: K, above m
+        num_particles: K, above m and at least 2
         options: ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
 
     Raises:
@@ -45,6 +45,7 @@ class JackknifeIWAE(Estimator):
     """
 
     enumerates = True
+    fewest = 2
 
     def __init__(self, *, order: int = 1, num_particles: int = 5, **options: Any) -> None:
         super().__init__(num_particles=num_particles, **options)

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from pyro_vae.plots.style import COLOURS, MARKERS, WIDTH, styled
 
@@ -29,14 +30,16 @@ def comparison(found: Any) -> Figure:
     gap, snr, bias, cost = figure.subplots(1, 4, sharey=True)
     draw(gap, [r.gap for r in rows], [4 * r.gap_error for r in rows], 0)
     gap.axvline(0.0, color="black", linewidth=0.8)
-    gap.set(title="Evidence less bound", xlabel="nats per datum (bars: 4 s.e.)")
+    gap.set(title="Evidence less bound", xlabel="nats per datum\n(bars: 4 s.e.)")
     for i, group in enumerate(("guide", "model")):
         parts = [getattr(r, group) for r in rows]
         draw(snr, [p.snr for p in parts], None, i, group)
         draw(bias, [p.own_bias for p in parts], [4 * p.own_bias_error for p in parts], i, group)
-    snr.set(title="Signal-to-noise ratio", xlabel="of the gradient, mean over parameters", xscale="log")
+    snr.set(title="Signal-to-noise ratio", xlabel="of the gradient,\nmean over parameters", xscale="log")
+    for formatter in (snr.xaxis.set_major_formatter, snr.xaxis.set_minor_formatter):
+        formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
     bias.axvline(0.0, color="black", linewidth=0.8)
-    bias.set(title="Bias to its own objective", xlabel="relative (bars: 4 s.e.)")
+    bias.set(title="Bias to own objective", xlabel="relative\n(bars: 4 s.e.)")
     draw(cost, [r.milliseconds for r in rows], None, 2)
     cost.set(title="Time of a step", xlabel="milliseconds")
     cost.set_xlim(left=0.0)

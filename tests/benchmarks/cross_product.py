@@ -56,11 +56,10 @@ def estimators_for(posterior: pv.Conditional, x: Tensor) -> dict[str, pv.estimat
 
 
 def loss_of(program: pv.VAE, estimator: Any, data: tuple[Tensor, ...]) -> float:
-    """Return the loss of the same noise for the same weights, whatever was drawn before."""
+    """Return the loss for the noise that training sees in each of its steps."""
     torch.manual_seed(1)
-    rows = [t.repeat(8, *[1] * (t.dim() - 1)) for t in data]
     with torch.no_grad():
-        return float(estimator.differentiable_loss(program.model, program.guide, *rows)) / len(rows[0])
+        return float(estimator.differentiable_loss(program.model, program.guide, *data)) / len(data[0])
 
 
 def attempt(prior: type, likelihood: type, posterior: type) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pyro
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, LogLocator
 from pyro import distributions as dist
 from torch import Tensor, nn
 
@@ -41,7 +42,7 @@ class Toy(Program):
         off: how far
     """
 
-    def __init__(self, dimensions: int = 20, variance: float = 2 / 3, off: float = 0.15) -> None:
+    def __init__(self, dimensions: int = 20, variance: float = 2 / 3, off: float = 0.08) -> None:
         super().__init__()
         self.variance = variance
         generator = torch.Generator().manual_seed(0)
@@ -127,6 +128,11 @@ def figure(particles: Sequence[int], ratios: dict[str, dict[str, list[float]]]) 
             axes.plot(particles, found[group], color=COLOURS[i], marker=MARKERS[i], label=label, linewidth=width)
         parameter = {"model": r"the model, $\mu$", "guide": "the guide, $b$"}[group]
         axes.set(title=f"Gradient of {parameter}", xlabel="particles K", xscale="log", yscale="log")
+        axes.set_xticks(particles, [str(k) for k in particles])
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 1)))
+        axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 1)))
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         axes.grid(True)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     panels[0].set_ylabel("signal-to-noise ratio")
