@@ -152,9 +152,11 @@ def revive(what: str, value: Any, tables: dict[str, dict[str, type]]) -> Any:
     if not isinstance(value, dict):
         return value
     name, options = split(what, value)
-    cls = resolve(what, name, {n: c for kind in NESTED for n, c in tables[kind].items()})
+    # only beta takes a schedule, one of which has the name of an activation
+    kinds = ["schedule"] if what.endswith(".beta") else [kind for kind in NESTED if kind != "schedule"]
+    cls = resolve(what, name, {n: c for kind in kinds for n, c in tables[kind].items()})
     make = partial(cls, **{n: revive(f"{what}.{n}", v, tables) for n, v in options.items()})
-    return make if any(name in tables[kind] for kind in MADE_BY_PARTS) else make()
+    return make if any(name in tables[kind] for kind in kinds if kind in MADE_BY_PARTS) else make()
 
 
 def split(what: str, spec: Any) -> tuple[Any, dict[str, Any]]:

@@ -158,7 +158,7 @@ def test_help(capsys):
         ('train --posterior.net {"class_path":"os.system"}', "posterior.net: expected one of "),
         ("train --posterior.net.activation tanh", "(did you mean Tanh?)"),
         ("train --likelihood Normal --likelihood.scale Wide", "likelihood.scale: expected one of Fixed"),
-        ("train --estimator.beta os.getcwd", "estimator.beta: expected one of Linear"),
+        ("train --estimator.beta os.getcwd", "estimator.beta: expected one of Capacity, Cyclical, Linear"),
         ("train --estimator.num_particles many", "estimator.num_particles: Expected a int. Got value: many"),
         ("train --posterior.net.channels [3]", "recognized arguments: --posterior.net.channels"),
         ("train --data didgits", "(did you mean digits?)"),
@@ -262,7 +262,9 @@ def test_load_refuses_missing_and_damaged_files(trained, tmp_path):
 def test_every_part_on_a_shelf_is_built_from_the_command_line(axis, name):
     choices = choices_module.Choices("train", [f"--{axis}", name])
     cls, shelf = run.shelves()[axis][name], run.shelves()[axis]
-    if not set(run.required(cls)) <= choices_module.GIVEN:
+    if cls is pv.estimators.BetaTC:  # a number that only the user knows
+        choices = choices_module.Choices("train", ["--estimator", "BetaTC", "--estimator.data_size", "100"])
+    elif not set(run.required(cls)) <= choices_module.GIVEN:
         with pytest.raises(choices_module.UsageError, match="which the command cannot make"):
             choices.add(axis, shelf, None)
         return
@@ -273,7 +275,7 @@ def test_every_part_on_a_shelf_is_built_from_the_command_line(axis, name):
 
 
 def test_names_of_options_are_unique():
-    names = [name for kind in run.NESTED for name in run.shelves()[kind]]
+    names = [name for kind in run.NESTED if kind != "schedule" for name in run.shelves()[kind]]
     assert len(names) == len(set(names))
 
 

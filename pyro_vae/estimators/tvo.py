@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import with_gradient_of
+from pyro_vae.estimators.score import ScoreFunction
 from pyro_vae.estimators.sites import Terms
 from pyro_vae.estimators.trace import Detached
 
 __all__ = ["TVO"]
 
 
-class TVO(Estimator):
+class TVO(ScoreFunction):
     r"""The thermodynamic variational objective: a left Riemann sum under the curve whose area is the evidence.
 
     .. math:: \log p(x) = \int_0^1 \mathbb E_{\pi_b}[\log w] \, db \ge
@@ -47,7 +47,6 @@ class TVO(Estimator):
         torch.Size([5])
     """
 
-    scores = True
     record = Detached
 
     def __init__(self, *, intervals: int = 5, first: float = 0.025, num_particles: int = 20, **options: Any) -> None:

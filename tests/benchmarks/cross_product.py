@@ -22,7 +22,7 @@ from torch import Tensor
 import pyro_vae as pv
 from pyro_vae.testing import parts
 
-ADAM = functools.partial(torch.optim.Adam, lr=1e-4)
+ADAM = functools.partial(torch.optim.Adam, lr=2e-5)
 PARTICLES, STEPS, ROWS = 5, 10, 16
 
 
