@@ -690,7 +690,10 @@ def test_layers_of_bits():
     [
         (lambda: VIMCO(num_particles=1), "num_particles: VIMCO expects an int of at least 2, got 1"),
         (lambda: ReinforceLOO(num_particles=1), "num_particles: ReinforceLOO expects an int of at least 2"),
-        (lambda: ReweightedWakeSleep(num_particles=1), "num_particles: ReweightedWakeSleep expects an int of at least 2, got 1"),
+        (
+            lambda: ReweightedWakeSleep(num_particles=1),
+            "num_particles: ReweightedWakeSleep expects an int of at least 2, got 1",
+        ),
         (lambda: ReweightedWakeSleep(sleep=1.5), "sleep: expected a share between 0 and 1, got 1.5"),
         (lambda: DisARM(num_particles=3), "num_particles: DisARM draws pairs and expects an even number, got 3"),
         (lambda: DisARM(num_particles=4, particles_per_pass=1), "particles_per_pass: DisARM draws pairs"),

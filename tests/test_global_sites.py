@@ -139,9 +139,7 @@ def test_a_draw_of_the_weights_for_each_particle_would_be_no_bound(monkeypatch):
     """The fault: with weights of their own, particles give more than the tightest bound."""
     monkeypatch.setattr(trace.Particles, "_process_message", pyro.plate._process_message)
     # a net that broadcasts over particles, as functional calls do not
-    monkeypatch.setattr(
-        pv.programs.BayesianDecoder, "given", lambda self, w, z: dist.Normal(w * z, 0.7).to_event(1)
-    )
+    monkeypatch.setattr(pv.programs.BayesianDecoder, "given", lambda self, w, z: dist.Normal(w * z, 0.7).to_event(1))
     program = two_layers()
     value, error = mean_loss(pv.estimators.IWAE(num_particles=200), program, X3)
     assert value - exact(program, X3)[1] > 10 * error

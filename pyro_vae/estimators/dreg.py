@@ -15,7 +15,7 @@ __all__ = ["DReG"]
 
 
 class DReG(Estimator):
-    r"""The importance-weighted bound of :class:`IWAE`, with the doubly reparameterized gradient of the guide.
+    r"""The importance-weighted bound, with the doubly reparameterized gradient of the guide.
 
     .. math:: \nabla_\phi \, \mathbb E\left[\log \frac1K \sum_k w_k\right] = \mathbb E\left[\sum_k \tilde w_k^2 \,
               \frac{\partial \log w_k}{\partial z_k} \frac{\partial z_k}{\partial \phi}\right], \qquad

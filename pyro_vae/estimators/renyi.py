@@ -14,7 +14,7 @@ __all__ = ["Renyi"]
 
 
 class Renyi(Estimator):
-    r"""The variational Renyi bound, between the ELBO and the evidence for :math:`0 < \alpha < 1`.
+    r"""The variational Renyi bound, which for an order between 0 and 1 lies between the evidence and the ELBO.
 
     .. math:: L_\alpha = \frac{1}{1 - \alpha} \log \mathbb E_q\left[w^{1 - \alpha}\right]
               = \log p(x) - D_\alpha(q \,\|\, p(z \mid x)), \qquad w = \frac{p(x, z)}{q(z \mid x)}

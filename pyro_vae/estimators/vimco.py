@@ -17,7 +17,7 @@ __all__ = ["VIMCO"]
 
 
 class VIMCO(ScoreFunction):
-    r"""The importance-weighted bound of :class:`IWAE`, for discrete latents.
+    r"""The importance-weighted bound for discrete latents, by score functions with a baseline for each particle.
 
     .. math:: \nabla_\phi \, \mathbb E[\hat L] = \mathbb E\left[\nabla_\phi \hat L
               + \sum_k \left(\hat L - \hat L_{-k}\right) \nabla_\phi \log q_\phi(z_k \mid x)\right], \qquad

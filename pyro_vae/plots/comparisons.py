@@ -42,7 +42,7 @@ def comparison(found: Any) -> Figure:
     bias.set(title="Bias to own objective", xlabel="relative\n(bars: 4 s.e.)")
     draw(cost, [r.milliseconds for r in rows], None, 2)
     cost.set(title="Time of a step", xlabel="milliseconds")
-    cost.set_xlim(left=0.0)
+    cost.set_xlim(0.0, 1.1 * max((r.milliseconds for r in rows if math.isfinite(r.milliseconds)), default=1.0))
     gap.set_yticks(range(len(rows)), [r.name for r in rows])
     gap.set_ylim(len(rows) - 0.5, -0.5)
     for axes in (gap, snr, bias, cost):

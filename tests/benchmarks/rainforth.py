@@ -16,7 +16,7 @@ from pathlib import Path
 import pyro
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, LogLocator
+from matplotlib.ticker import LogLocator
 from pyro import distributions as dist
 from torch import Tensor, nn
 
@@ -130,8 +130,8 @@ def figure(particles: Sequence[int], ratios: dict[str, dict[str, list[float]]]) 
         axes.set(title=f"Gradient of {parameter}", xlabel="particles K", xscale="log", yscale="log")
         axes.set_xticks(particles, [str(k) for k in particles])
         axes.minorticks_off()
-        axes.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 1)))
-        axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 1)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
         axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         axes.grid(True)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
