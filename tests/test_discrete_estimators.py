@@ -692,7 +692,7 @@ def test_layers_of_bits():
         (lambda: ReinforceLOO(num_particles=1), "num_particles: ReinforceLOO expects an int of at least 2"),
         (
             lambda: ReweightedWakeSleep(num_particles=1),
-            "num_particles: ReweightedWakeSleep expects an int of at least 2, got 1",
+            "ReweightedWakeSleep expects an int of at least 2, got 1",
         ),
         (lambda: ReweightedWakeSleep(sleep=1.5), "sleep: expected a share between 0 and 1, got 1.5"),
         (lambda: DisARM(num_particles=3), "num_particles: DisARM draws pairs and expects an even number, got 3"),

@@ -65,16 +65,11 @@ def test_parts_with_a_context():
     check_part(pv.posteriors.MeanFieldNormal((2, 2), 3, context=4), (2, 2), (4,))
 
 
+FIRST = (pv.estimators.ELBO, pv.estimators.IWAE)
+LIKELIHOODS = (pv.likelihoods.Normal, pv.likelihoods.Bernoulli)
 #: every likelihood under two estimators, every estimator with two likelihoods
-PAIRS = [(e, p) for e in (pv.estimators.ELBO, pv.estimators.IWAE) for p in parts(pv.likelihoods)]
-PAIRS += [
-    (e, p) for e in ESTIMATORS if e not in PAIRS[0] + PAIRS[-1] for p in (pv.likelihoods.Normal, pv.likelihoods.Bernoulli)
-]
-    (e, p)
-    for e in ESTIMATORS
-    if e not in (pv.estimators.ELBO, pv.estimators.IWAE)
-    for p in (pv.likelihoods.Normal, pv.likelihoods.Bernoulli)
-]
+PAIRS = [(e, p) for e in FIRST for p in parts(pv.likelihoods)]
+PAIRS += [(e, p) for e in ESTIMATORS if e not in FIRST for p in LIKELIHOODS]
 
 
 @pytest.mark.parametrize(("estimator", "likelihood"), PAIRS)
