@@ -7,7 +7,7 @@ import pytest
 import torch
 from pyro import distributions as dist
 
-from pyro_vae.distributions import ContinuousBernoulli, GreyBernoulli, Mixture
+from pyro_vae.distributions import ContinuousBernoulli, GreyBernoulli, IndependentBernoulli, Mixture
 from pyro_vae.scales import Fixed, inverse_positive, positive
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(400)
@@ -86,3 +86,16 @@ def test_mixture_of_diagonal_normals_far_and_narrow():
         # narrow components have gradients of 1e6: what counts is the size of the gradient as a whole
         torch.testing.assert_close(double, truth, rtol=1e-7, atol=1e-7 * float(truth.abs().max()))
         torch.testing.assert_close(single.double(), truth, rtol=1e-4, atol=1e-5 * float(truth.abs().max()))
+
+
+@pytest.mark.parametrize("event", [0, 1, 2])
+def test_independent_bits_are_those_of_torch(event):
+    """Density and its gradient, broadcast over particles."""
+    logits = torch.randn(4, 3, 2, requires_grad=True)
+    x = torch.rand(5, 4, 3, 2).bernoulli()
+    plain = dist.Bernoulli(logits=logits)
+    mine, exact = (f.log_prob(x) for f in (IndependentBernoulli(plain, event), plain.to_event(event)))
+    torch.testing.assert_close(mine, exact)
+    grads = [torch.autograd.grad(f.square().sum(), logits)[0] for f in (mine, exact)]
+    torch.testing.assert_close(*grads)
+    assert type(IndependentBernoulli(plain, event).expand((5, 4, 3, 2)[: 4 - event])) is IndependentBernoulli

@@ -17,6 +17,7 @@ from pyro_vae.distributions.flow import Flow
 from pyro_vae.distributions.gamma import Gamma
 from pyro_vae.distributions.grey_bernoulli import GreyBernoulli
 from pyro_vae.distributions.hyperspherical_uniform import HypersphericalUniform
+from pyro_vae.distributions.independent_bernoulli import IndependentBernoulli
 from pyro_vae.distributions.log_categorical import LogCategorical
 from pyro_vae.distributions.logistic_normal import LogisticNormal
 from pyro_vae.distributions.low_rank_normal import LowRankNormal
@@ -54,6 +55,7 @@ __all__ = [
     "Gamma",
     "GreyBernoulli",
     "HypersphericalUniform",
+    "IndependentBernoulli",
     "LogCategorical",
     "LogisticNormal",
     "LowRankNormal",

@@ -8,7 +8,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
-from pyro_vae.distributions import GreyBernoulli
+from pyro_vae.distributions import GreyBernoulli, IndependentBernoulli
 from pyro_vae.nets import MLP, Net, build
 
 __all__ = ["Bernoulli"]
@@ -60,6 +60,6 @@ class Bernoulli(Conditional):
         self.net = build(net, (latent,), shape, context)
         self.family = GreyBernoulli if grey else dist.Bernoulli
 
-    def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
+    def forward(self, z: Tensor, *context: Tensor) -> IndependentBernoulli:
         """Return p(x given z)."""
-        return self.family(logits=self.net(z, *context)).to_event(len(self.net.out_shape))
+        return IndependentBernoulli(self.family(logits=self.net(z, *context)), len(self.net.out_shape))

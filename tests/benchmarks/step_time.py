@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import time
 from collections.abc import Callable
 
@@ -17,11 +18,6 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 import pyro_vae as pv
-
-WORK = {
-    "W1: 784-400-20-400-784, batch 128": (784, 400, 20, 128),
-    "W2: 64-128-8-128-64, batch 64": (64, 128, 8, 64),
-}
 
 
 def networks(features: int, hidden: int, latent: int) -> tuple[nn.Module, nn.Module]:
@@ -59,6 +55,12 @@ def library(features: int, hidden: int, latent: int) -> Callable[[Tensor], objec
 
 def stock_pyro(features: int, hidden: int, latent: int) -> Callable[[Tensor], object]:
     encoder, decoder = networks(features, hidden, latent)
+    return stock_svi(encoder, decoder, latent, pyro.infer.Trace_ELBO())
+
+
+def stock_svi(
+    encoder: nn.Module, decoder: nn.Module, latent: int, bound: pyro.infer.ELBO
+) -> Callable[[Tensor], object]:
     pyro.clear_param_store()
 
     def model(x: Tensor) -> None:
@@ -73,10 +75,63 @@ def stock_pyro(features: int, hidden: int, latent: int) -> Callable[[Tensor], ob
             loc, log_var = encoder(x).chunk(2, -1)
             pyro.sample("z", dist.Normal(loc, (0.5 * log_var).exp()).to_event(1))
 
-    return pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO()).step
+    return pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), bound).step
+
+
+def deep() -> tuple[nn.Module, nn.Module]:
+    """The networks of W3, of the importance weighted autoencoders of Burda et al. (2016)."""
+    encoder = [nn.Linear(784, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 100)]
+    decoder = [nn.Linear(50, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 784)]
+    return nn.Sequential(*encoder), nn.Sequential(*decoder)
+
+
+def weighted_by_hand(particles: int) -> Callable[[Tensor], object]:
+    encoder, decoder = deep()
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3, fused=True)
+
+    def step(x: Tensor) -> None:
+        loc, log_var = encoder(x).chunk(2, -1)
+        noise = torch.randn(particles, *loc.shape)
+        z = loc + noise * (0.5 * log_var).exp()
+        logits = decoder(z)
+        log_px = -nn.functional.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(-1)
+        log_w = log_px + 0.5 * (noise.square() + log_var - z.square()).sum(-1)
+        optimizer.zero_grad(set_to_none=True)
+        (-(log_w.logsumexp(0) - math.log(particles)).mean()).backward()
+        optimizer.step()
+
+    return step
+
+
+def weighted_by_library(particles: int) -> Callable[[Tensor], object]:
+    net = functools.partial(pv.nets.MLP, hidden=(200, 200), activation=nn.Tanh)
+    vae = pv.VAE(
+        prior=pv.priors.StandardNormal(50),
+        likelihood=pv.likelihoods.Bernoulli(50, (784,), net=net),
+        posterior=pv.posteriors.MeanFieldNormal((784,), 50, net=net),
+    )
+    iwae = pv.estimators.IWAE(num_particles=particles)
+    return pv.training.SVI(vae, iwae, functools.partial(torch.optim.Adam, lr=1e-3)).update
+
+
+def weighted_by_pyro(particles: int) -> Callable[[Tensor], object]:
+    encoder, decoder = deep()
+    bound = pyro.infer.RenyiELBO(alpha=0.0, num_particles=particles, vectorize_particles=True, max_plate_nesting=1)
+    return stock_svi(encoder, decoder, 50, bound)
 
 
 CONTENDERS = {"this library": library, "hand-written PyTorch": hand_written, "stock Pyro SVI": stock_pyro}
+WEIGHTED = {
+    "this library": weighted_by_library,
+    "hand-written PyTorch": weighted_by_hand,
+    "stock Pyro SVI": weighted_by_pyro,
+}
+#: what is timed: contenders, their sizes, the shape of a batch
+WORK = {
+    "W1: 784-400-20-400-784, batch 128": (CONTENDERS, (784, 400, 20), (128, 784)),
+    "W2: 64-128-8-128-64, batch 64": (CONTENDERS, (64, 128, 8), (64, 64)),
+    "W3: 50 weighted particles, 784-200-200-50, tanh, batch 20": (WEIGHTED, (50,), (20, 784)),
+}
 
 
 def main() -> None:
@@ -86,10 +141,10 @@ def main() -> None:
     options = parser.parse_args()
     print(f"torch {torch.__version__}, pyro {pyro.__version__}, {torch.get_num_threads()} threads")
     print("| work | contender | ms a step | to hand-written | to stock Pyro |\n|---|---|---|---|---|")
-    for work, (features, hidden, latent, batch) in WORK.items():
+    for work, (contenders, sizes, shape) in WORK.items():
         torch.manual_seed(0)
-        x = torch.rand(batch, features).bernoulli()
-        steps = {name: make(features, hidden, latent) for name, make in CONTENDERS.items()}
+        x = torch.rand(shape).bernoulli()
+        steps = {name: make(*sizes) for name, make in contenders.items()}
         best = dict.fromkeys(steps, float("inf"))
         for _ in range(options.rounds):
             for name, step in steps.items():
