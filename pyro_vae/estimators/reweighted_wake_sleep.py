@@ -38,7 +38,7 @@ class ReweightedWakeSleep(ScoreFunction):
 
     Args:
         sleep: s, share of the dreams in the gradient of the guide: 0 is wake-wake, 1 wake-sleep
-        num_particles: K, at least 2
+        num_particles: K, at least 2 unless the guide learns by dreams alone
         options: ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
 
     Raises:
@@ -57,12 +57,16 @@ class ReweightedWakeSleep(ScoreFunction):
     """
 
     record = Detached
-    fewest = 2
 
     def __init__(self, *, sleep: float = 0.0, num_particles: int = 5, **options: Any) -> None:
         super().__init__(num_particles=num_particles, **options)
         if not 0 <= sleep <= 1:
             raise ValueError(f"sleep: expected a share between 0 and 1, got {sleep}")
+        if num_particles < 2 and sleep < 1:
+            raise ValueError(
+                f"num_particles: ReweightedWakeSleep expects an int of at least 2, got {num_particles}: a single "
+                "weight tells the guide nothing. Use more, or sleep=1"
+            )
         self.sleep = sleep
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
