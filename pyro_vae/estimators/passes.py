@@ -34,7 +34,7 @@ def in_passes(one_pass: Callable[[int], Terms], sizes: Sequence[int], quantities
         terms = one_pass(size)
         found = {(i, name): t for i, site in enumerate(terms.sites) for name, t in read(site, quantities, size)}
         if len(outlines) < len(sizes):  # not where a pass is computed again for its gradient
-            outlines.append(outline(terms))
+            outlines.append(without_tensors(terms))
             keys[:] = found
         return list(found.values())
 
@@ -62,7 +62,7 @@ def spread(t: Tensor, size: int) -> Tensor:
     return t.expand(*t.shape[:-2], size, t.shape[-1])
 
 
-def outline(terms: Terms) -> Terms:
+def without_tensors(terms: Terms) -> Terms:
     """Return the sites without what holds on to the tensors of their pass."""
 
     def bare(message: Any) -> Any:

@@ -56,7 +56,7 @@ class Site:
 
     @cached_property
     def dimension_kl(self) -> Tensor:
-        """Divergence of each dimension of the event, (particles, batch, dimensions), unmasked."""
+        """Divergence of each dimension of the event, (particles, batch, dimensions)."""
         q, p = (factors(m["fn"]) for m in (self.guide, self.model))
         if q is None or p is None or self.enumerated:
             raise ValueError(
@@ -104,7 +104,7 @@ class Site:
     @property
     def local(self) -> bool:
         """Whether the site stands in the plate of the data (``dim=-1``)."""
-        return any(frame.dim == -1 for frame in self.model["cond_indep_stack"])
+        return in_data_plate(self.model)
 
 
 class Draw(NamedTuple):
@@ -237,7 +237,7 @@ def masked(site: Any, log_prob: Tensor) -> Tensor:
 def per_datum(site: Any, log_prob: Tensor) -> Tensor:
     """Bring a site's log-density to shape (particles, batch), enumerated values on the left."""
     particles = particle_dim(site)
-    if not any(frame.dim == -1 for frame in site["cond_indep_stack"]):
+    if not in_data_plate(site):
         # a global site: one number a particle
         if particles is None:
             return log_prob.sum().reshape(1, 1)
@@ -247,6 +247,11 @@ def per_datum(site: Any, log_prob: Tensor) -> Tensor:
     if inner:
         log_prob = log_prob.sum(inner)
     return log_prob.unsqueeze(-2) if particles is None else log_prob
+
+
+def in_data_plate(site: Any) -> bool:
+    """Whether a site stands in the plate of the data (``dim=-1``); what does not is shared by all of them."""
+    return any(frame.dim == -1 for frame in site["cond_indep_stack"])
 
 
 def particle_dim(site: Any) -> int | None:

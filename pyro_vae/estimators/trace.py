@@ -17,7 +17,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import nn
 from torch.func import functional_call
 
-from pyro_vae.estimators.sites import ENUM_DIM, PARTICLES, Draw, Site, Terms
+from pyro_vae.estimators.sites import ENUM_DIM, PARTICLES, Draw, Site, Terms, in_data_plate
 from pyro_vae.rng import fork_rng
 
 __all__ = ["Call", "Detached", "Record", "Site", "Terms", "draw_shared", "outline", "run"]
@@ -65,8 +65,7 @@ class Detached(Record):
     """Draw the latents of each datum without a gradient, for estimators that need none through the draw."""
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        local = any(frame.dim == -1 for frame in msg["cond_indep_stack"])
-        if local and not msg["is_observed"] and isinstance(msg["value"], torch.Tensor):
+        if in_data_plate(msg) and not msg["is_observed"] and isinstance(msg["value"], torch.Tensor):
             msg["value"] = msg["value"].detach()
         super()._pyro_post_sample(msg)
 
@@ -107,7 +106,7 @@ class Particles(pyro.plate):
     """
 
     def _process_message(self, msg: Any) -> None:
-        if any(frame.dim == -1 for frame in msg["cond_indep_stack"]):
+        if in_data_plate(msg):
             super()._process_message(msg)
 
 
@@ -210,11 +209,7 @@ def run(
 def draw_shared(call: Call, record: Callable[[], Record]) -> dict[str, Any]:
     """Return the messages of the guide's sites that data share, from a run of its own."""
     drawn = call.trace(call.guide, record())
-    return {
-        name: site
-        for name, site in drawn.sites.items()
-        if not any(frame.dim == -1 for frame in site["cond_indep_stack"])
-    }
+    return {name: site for name, site in drawn.sites.items() if not in_data_plate(site)}
 
 
 def hold(call: Call, drawn: Record) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ class TVO(ScoreFunction):
             raise ValueError(f"intervals: expected an int of at least 1, got {intervals!r}")
         if not 0 < first < 1:
             raise ValueError(f"first: expected a number between 0 and 1, got {first}")
-        points = torch.logspace(torch.tensor(first).log10().item(), 0, intervals, dtype=torch.float64)
+        points = torch.logspace(math.log10(first), 0, intervals, dtype=torch.float64)
         self.points = [0.0, *points.tolist()] if intervals > 1 else [0.0, 1.0]
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
 from pyro_vae.estimators.kernels import InverseMultiquadratic, Kernel
-from pyro_vae.estimators.over_batch import OverBatch, mmd_to_prior, reconstruction
-from pyro_vae.estimators.sites import Terms
+from pyro_vae.estimators.mmd import MMD
 
 __all__ = ["WAE"]
 
 
-class WAE(OverBatch):
+class WAE(MMD):
     r"""The Wasserstein autoencoder with a penalty by maximum mean discrepancy (WAE-MMD).
 
     .. math:: -\mathbb E_{q(z \mid x)}[c(x, z)] - \beta \lambda \, \mathrm{MMD}^2(q(z), p(z)), \qquad
@@ -44,12 +41,5 @@ class WAE(OverBatch):
     """
 
     def __init__(self, *, lambda_: float = 10.0, kernel: Kernel | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        if not 0 <= lambda_ < float("inf"):
-            raise ValueError(f"lambda_: expected a number of at least 0, got {lambda_}")
-        self.lambda_ = lambda_
-        self.kernel = InverseMultiquadratic() if kernel is None else kernel
-
-    def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        """Return minus the cost, minus the weighted discrepancy of each datum."""
-        return reconstruction(terms) - beta * self.lambda_ * mmd_to_prior(terms, self.kernel)
+        kernel = InverseMultiquadratic() if kernel is None else kernel
+        super().__init__(lambda_=lambda_, kernel=kernel, **options)
