@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -81,7 +82,8 @@ class Estimator(PyroELBO):
         self.beta = beta
         self.free_bits = free_bits if isinstance(free_bits, FreeBits) else PerDimension(free_bits)
         self.step = 0
-        self.beta_now()  # a negative number is refused here and not in the first step
+        self.read: Tensor | None = None
+        self.read_schedule()  # a negative number is refused here and not in the first step
 
     @classmethod
     def example(cls, **options: Any) -> Estimator:
@@ -94,18 +96,34 @@ class Estimator(PyroELBO):
 
     def beta_now(self) -> float | Tensor:
         """Return the weight of the divergence at the present step."""
-        if hasattr(self.beta, "penalty"):  # a capacity takes the place of the weighted divergence
-            return 0.0
-        beta = self.beta(self.step) if callable(self.beta) else self.beta
-        if not isinstance(beta, Tensor) and not 0 <= beta < float("inf"):
-            raise ValueError(f"beta: expected a number of at least 0, got {beta} at step {self.step}")
-        return beta
+        # a capacity takes the place of the weighted divergence
+        return 0.0 if hasattr(self.beta, "penalty") else self.read_schedule()
+
+    def read_schedule(self) -> float | Tensor:
+        """Return what ``beta`` says at the present step: the weight of the divergence, or the target of a capacity."""
+        if self.read is not None:
+            return self.read
+        value = self.beta(self.step) if callable(self.beta) else self.beta
+        if not isinstance(value, Tensor) and not 0 <= value < float("inf"):
+            raise ValueError(f"beta: expected a number of at least 0, got {value} at step {self.step}")
+        return value
+
+    @contextmanager
+    def reading(self, value: Tensor) -> Iterator[None]:
+        """Read the schedule, if there is one, as ``value`` within: a number that a recorded step takes as argument."""
+        self.read = value if callable(self.beta) else None
+        try:
+            yield
+        finally:
+            self.read = None
 
     def penalty(self, terms: Terms, beta: float | Tensor) -> float | Tensor:
         """Return what free bits or a capacity take off the bound of each datum, of shape ``()``."""
         total = beta * self.free_bits.hinge(terms) if self.free_bits.nats else 0.0
         if hasattr(self.beta, "penalty"):
-            total = total + self.beta.penalty(sum(terms.kl(site) for site in terms.latent).mean(), self.step)
+            total = total + self.beta.penalty(
+                sum(terms.kl(site) for site in terms.latent).mean(), self.read_schedule()
+            )
         return total
 
     def terms(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Terms:

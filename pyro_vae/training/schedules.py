@@ -160,7 +160,9 @@ class Capacity:
     Example:
         >>> import torch, pyro_vae as pv
         >>> capacity = Capacity(25.0, 10_000)
-        >>> capacity.penalty(torch.tensor(10.0), step=2_000)
+        >>> capacity(2_000)
+        5.0
+        >>> capacity.penalty(torch.tensor(10.0), 5.0)
         tensor(5000.)
         >>> toy = pv.testing.LinearGaussian()
         >>> elbo = pv.estimators.ELBO(beta=capacity)
@@ -177,9 +179,13 @@ class Capacity:
             raise ValueError(f"steps: expected at least 1, got {self.steps}")
         check_weights(nats=self.nats, gamma=self.gamma)
 
-    def penalty(self, kl: Tensor, step: int) -> Tensor:
-        """Return what the mean divergence of a batch, of shape ``()``, costs at ``step``."""
-        return self.gamma * (kl - self.nats * min(step / self.steps, 1.0)).abs()
+    def __call__(self, step: int) -> float:
+        """Return the target at ``step``."""
+        return self.nats * min(step / self.steps, 1.0)
+
+    def penalty(self, kl: Tensor, target: float | Tensor) -> Tensor:
+        """Return what the mean divergence of a batch, of shape ``()``, costs under a target."""
+        return self.gamma * (kl - target).abs()
 
 
 def check_weights(**values: float) -> None:

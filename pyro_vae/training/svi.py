@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs.program import Program, announcements_off
 from pyro_vae.rng import fork_rng
+from pyro_vae.training.compiled import CompiledStep, Compiler, Unsupported, leave_out
 from pyro_vae.training.optimizer import OneOptimizer
 
 __all__ = ["SVI", "NonFiniteError"]
@@ -36,6 +38,10 @@ class SVI(pyro.infer.SVI):
         estimator: of this library or of ``pyro.infer``
         optimizer: what :class:`OneOptimizer` takes
         clip_norm: largest global norm of the gradient
+        skip_nonfinite: whether a step whose loss or gradient is NaN or infinite is left out instead of raising an
+            error; it counts as a step, and ``update`` tells its data as ``skipped``
+        compiler: makes a fast function of a recorded step, such as ``pyro_vae.training.inductor``; None to run every
+            step in Python
 
     Example:
         >>> import functools, torch, pyro_vae as pv
@@ -53,6 +59,8 @@ class SVI(pyro.infer.SVI):
         optimizer: Callable[..., Any],
         *,
         clip_norm: float | None = None,
+        skip_nonfinite: bool = False,
+        compiler: Compiler | None = None,
     ) -> None:
         if not isinstance(estimator, PyroELBO):
             raise TypeError(
@@ -70,6 +78,8 @@ class SVI(pyro.infer.SVI):
             estimator,
         )
         self.steps = 0
+        self.skip_nonfinite, self.compiler = skip_nonfinite, compiler
+        self.compiled: CompiledStep | None = None
         # on the CPU a look at a number is free; elsewhere it would wait for the device
         self.deferred = self.optim.parameters[0].device.type != "cpu"
         self._seen: set[Any] = set()
@@ -85,11 +95,40 @@ class SVI(pyro.infer.SVI):
 
         Returns:
             Sums over the batch, in nats and on the device: ``loss`` (minus the bound), and where the estimator
-            tells them ``reconstruction`` and ``kl``.
+            tells them ``reconstruction`` and ``kl``. Under ``skip_nonfinite`` also ``skipped``, the number of data in
+            a step that was left out, which has zeros for the others.
 
         Raises:
-            NonFiniteError: loss or gradient is NaN or infinite; no weight was moved.
+            NonFiniteError: loss or gradient is NaN or infinite; no weight was moved. Compiled, and on other devices
+                than the CPU, it is :meth:`settle` that raises it.
         """
+        if self.compiled is not None:
+            if self.compiled.fits(batch):
+                self.estimator.step = self.steps
+                self.steps += 1
+                return self.compiled(batch)
+            self.settle(batch)
+        metrics = self.uncompiled(batch)
+        if self.compiler is not None and self.compiled is None:
+            self.compile(batch)
+        return metrics
+
+    def compile(self, batch: tuple[Tensor, ...]) -> None:
+        """Record and compile the step for batches of this shape, after one that was not; others stay as they are."""
+        compiler, self.compiler = self.compiler, None
+        try:
+            self.compiled = CompiledStep(self, batch, compiler)
+        except Unsupported as error:
+            warnings.warn(f"compile: the step runs uncompiled, as {error}", stacklevel=3)
+
+    def release(self) -> None:
+        """Forget the compiled step and give each parameter memory of its own."""
+        if self.compiled is not None:
+            self.compiled.release()
+            self.compiled = None
+
+    def uncompiled(self, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """Take one step in Python."""
         self.first_look(batch)
         self.optim.zero()
         # estimators of Pyro look for the parameters themselves and have to be told
@@ -99,10 +138,15 @@ class SVI(pyro.infer.SVI):
         norm = self.optim.norm()
         # NaN and infinity survive the sum: one look for both
         total = norm + metrics["loss"]
-        if not self.freeze(torch.isfinite(total)) if self.deferred else not math.isfinite(total):
-            raise NonFiniteError(self.diagnose(batch))
-        self.optim.clip(norm)
-        self.optim.torch.step()
+        finite = torch.isfinite(total)
+        if self.skip_nonfinite:
+            metrics = leave_out(metrics, finite, batch[0].shape[0])
+        if not self.freeze(finite) if self.deferred else not math.isfinite(total):
+            if not self.skip_nonfinite:
+                raise NonFiniteError(self.diagnose(batch))
+        else:
+            self.optim.clip(norm)
+            self.optim.torch.step()
         self.steps += 1
         return metrics
 
@@ -148,18 +192,23 @@ class SVI(pyro.infer.SVI):
         self._seen.add(key)
 
     def freeze(self, finite: Tensor) -> bool:
-        """Have the fused kernel skip a bad step and all after it; return False if it cannot and this is one."""
+        """Have the fused kernel skip a bad step; return False if it cannot and this is one.
+
+        Unless bad steps are to be skipped, it skips all after the first as well, until :meth:`settle` raises.
+        """
         if not getattr(self.optim.torch, "_step_supports_amp_scaling", False):
             return bool(finite)
-        self._flags.append(finite)
-        ok = torch.stack(self._flags).all()
-        self._flags = [ok]
-        self.optim.torch.found_inf = (~ok).float()
+        if not self.skip_nonfinite:
+            self._flags.append(finite)
+            finite = torch.stack(self._flags).all()
+            self._flags = [finite]
+        self.optim.torch.found_inf = (~finite).float()
         return True
 
     def settle(self, batch: tuple[Tensor, ...]) -> None:
         """Wait for the device and raise if a step since the last call was bad."""
-        if self._flags and not self._flags[0].item():
+        alive = [*self._flags, *([self.compiled.alive] if self.compiled else [])]
+        if not all(flag.item() for flag in alive):
             raise NonFiniteError(self.diagnose(batch))
 
     def diagnose(self, batch: tuple[Tensor, ...]) -> str:

@@ -1,0 +1,278 @@
+"""A whole training step (bound, gradient, clipping, update) as one graph, compiled.
+
+Pyro's handlers are Python that says which tensor operations a step has. They say the same in every step, so that one
+step is recorded (``make_fx``: the graph holds neither Pyro nor autograd) and handed to a compiler. What changes
+from step to step is an argument of the graph: the batch, the value of a schedule, the learning rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from pyro_vae.estimators import Estimator
+from pyro_vae.parameters import announcements_off
+from pyro_vae.training.flat import Flat
+
+if TYPE_CHECKING:
+    from pyro_vae.training.svi import SVI
+
+__all__ = ["CompiledStep", "Unsupported", "inductor"]
+
+#: From a graph and examples of its arguments to what is called in its place.
+Compiler = Callable[[GraphModule, list[Tensor]], Callable[..., Sequence[Tensor]]]
+
+#: Update rules that treat each number by itself, so that all parameters can be one flat tensor.
+ELEMENTWISE = (
+    torch.optim.Adam,
+    torch.optim.AdamW,
+    torch.optim.Adamax,
+    torch.optim.NAdam,
+    torch.optim.RAdam,
+    torch.optim.RMSprop,
+    torch.optim.SGD,
+)
+
+#: What these rules keep once for a parameter; everything else they keep for each number.
+COUNTS = ("step", "mu_product")
+
+
+class Unsupported(RuntimeError):
+    """Why a step cannot be compiled."""
+
+
+def leave_out(metrics: dict[str, Tensor], finite: Tensor, n: int) -> dict[str, Tensor]:
+    """Return the metrics of a step, zero if it is left out, and how many data it leaves out."""
+    kept = {name: torch.where(finite, value, torch.zeros_like(value)) for name, value in metrics.items()}
+    return {**kept, "skipped": torch.where(finite, 0.0, float(n))}
+
+
+def inductor(graph: GraphModule, example: list[Tensor]) -> Callable[..., Sequence[Tensor]]:
+    """Compile a graph by torch's inductor, with the random numbers that the uncompiled step would draw."""
+    options: dict[str, Any] = {"fallback_random": True}
+    if example[0].device.type == "cuda":
+        options["triton.cudagraphs"] = True
+    with torch.no_grad():
+        return torch._inductor.compile(graph, example, options)
+
+
+class Group:
+    """One parameter group of the optimizer, its parameters and their state laid out in flat tensors.
+
+    Parameters and state stay the tensors that they were, now as views: what reads or writes them from outside sees
+    and moves the same numbers.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, group: dict[str, Any], used: Sequence[nn.Parameter]) -> None:
+        self.rule, self.options = type(optimizer), group
+        self.parameters = [p for p in group["params"] if any(p is other for other in used)]
+        self.layout = Flat(self.parameters)
+        states = [optimizer.state[p] for p in self.parameters]
+        tensors = [key for key, value in states[0].items() if isinstance(value, Tensor)]
+        self.moments = [key for key in tensors if key not in COUNTS]
+        self.counts = [key for key in tensors if key in COUNTS]
+        self.frozen = self.settings()
+        self.lr = torch.as_tensor(group["lr"], dtype=torch.float32).to(self.parameters[0].device)
+        self.rate = group["lr"]
+        with torch.no_grad():
+            self.flat = [self.layout.join([p.detach() for p in self.parameters])]
+            for p, view in zip(self.parameters, self.layout.split(self.flat[0]), strict=True):
+                p.data = view
+            for key in self.moments:
+                self.flat.append(self.layout.join([state[key] for state in states]))
+                for state, view in zip(states, self.layout.split(self.flat[-1]), strict=True):
+                    state[key] = view
+            for key in self.counts:
+                values = torch.stack([state[key] for state in states])
+                if not (values == values[0]).all():
+                    raise Unsupported(f"the parameters were updated unequally often ({key})")
+                self.flat.append(values)
+                for state, view in zip(states, values.unbind(), strict=True):
+                    state[key] = view
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the graph holds as constants."""
+        return {key: value for key, value in self.options.items() if key not in ("params", "lr")}
+
+    def look(self) -> None:
+        """Take over the present learning rate."""
+        if self.options["lr"] is not self.rate:
+            self.rate = self.options["lr"]
+            self.lr.fill_(self.rate)
+
+    def update(self, flat: Sequence[Tensor], lr: Tensor, gradient: Tensor) -> list[Tensor]:
+        """Return the flat tensors after a step by torch's own rule."""
+        new = [t.clone() for t in flat]
+        parameter = new[0]
+        parameter.grad = gradient
+        rule = self.rule([parameter], lr=0.1)
+        rule.param_groups[0].update(self.frozen, lr=lr, capturable=True, foreach=False, fused=False)
+        # in double precision, as torch's uncompiled rules compute their bias corrections
+        counts = {key: new[i][0].double() for i, key in enumerate(self.counts, 1 + len(self.moments))}
+        rule.state[parameter] = {**dict(zip(self.moments, new[1:], strict=False)), **counts}
+        with as_compiled(), torch.no_grad():
+            rule.step()
+        state = rule.state[parameter]
+        return [
+            parameter.detach(),
+            *(state[key] for key in self.moments),
+            *(state[key].expand(len(self.parameters)) for key in self.counts),
+        ]
+
+
+class CompiledStep:
+    """One training step of an SVI as one compiled graph, for batches of one shape.
+
+    Args:
+        svi: which has taken a step, so that the optimizer has its state
+        batch: x and context, as examples
+        compiler: makes a fast function of the graph
+
+    Raises:
+        Unsupported: the step cannot be recorded; it says why.
+    """
+
+    def __init__(self, svi: SVI, batch: tuple[Tensor, ...], compiler: Compiler = inductor) -> None:
+        self.svi, self.estimator = svi, svi.estimator
+        optimizer = svi.optim.torch
+        if not isinstance(self.estimator, Estimator):
+            raise Unsupported(f"{type(self.estimator).__name__} is not of pyro_vae.estimators")
+        if (self.estimator.particles_per_pass or self.estimator.num_particles) < self.estimator.num_particles:
+            raise Unsupported("particles_per_pass computes passes again, which a recorded step does not")
+        if type(optimizer) not in ELEMENTWISE:
+            raise Unsupported(f"optimizer {type(optimizer).__name__}: known are {[c.__name__ for c in ELEMENTWISE]}")
+        used = [p for p in svi.optim.parameters if p.grad is not None]
+        if len({(p.dtype, p.device) for p in used}) > 1:
+            raise Unsupported("the parameters have several dtypes or devices")
+        self.module = Evaluation(svi)
+        self.groups = [Group(optimizer, group, used) for group in optimizer.param_groups]
+        self.groups = [group for group in self.groups if group.parameters]
+        places = {id(p): name for name, p in self.module.named_parameters()}
+        self.names = [places[id(p)] for group in self.groups for p in group.parameters]
+        self.buffers = dict(self.module.named_buffers())
+        device = used[0].device
+        self.alive = torch.ones((), dtype=torch.bool, device=device)
+        self.schedule = torch.zeros((), dtype=used[0].dtype, device=device)
+        self.metrics: list[str] = []
+        self.weight = svi._weights[batch[0].shape[0]]
+        self.shape = [(x.shape, x.dtype) for x in batch]
+        self.arguments = [
+            self.schedule,
+            self.alive,
+            *(group.lr for group in self.groups),
+            *(t for group in self.groups for t in group.flat),
+            *self.buffers.values(),
+        ]
+        self.width = len(batch)
+        example = [*batch, *self.arguments]
+        graph = self.record(example)
+        self.call = compiler(graph, example)
+
+    def fits(self, batch: tuple[Tensor, ...]) -> bool:
+        """Whether the graph is for batches of this shape."""
+        return [(x.shape, x.dtype) for x in batch] == self.shape and all(g.settings() == g.frozen for g in self.groups)
+
+    def __call__(self, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """Take one step and return the sums over the batch."""
+        if callable(self.estimator.beta):
+            self.schedule.fill_(self.estimator.read_schedule())
+        for group in self.groups:
+            group.look()
+        with torch.no_grad():
+            return dict(zip(self.metrics, self.call(*batch, *self.arguments), strict=True))
+
+    def record(self, example: list[Tensor]) -> GraphModule:
+        """Run the step on tensors without data and return the operations that it is made of."""
+        try:
+            with pyro.validation_enabled(False), announcements_off():
+                graph = make_fx(self.step, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
+        except Exception as error:
+            first = str(error).strip().partition("\n")[0]
+            raise Unsupported(f"its operations depend on values: {type(error).__name__}: {first}") from error
+        constants = {node for node in graph.graph.nodes if node.op == "get_attr"}
+        for node in graph.graph.nodes:
+            schema = getattr(node.target, "_schema", None)
+            if schema is not None and schema.is_mutable and constants & set(node.all_input_nodes):
+                raise Unsupported(f"it changes a tensor that is no parameter or buffer of the program ({node.target})")
+        return graph
+
+    def step(self, *arguments: Tensor) -> list[Tensor]:
+        """Take one step, as a function of tensors: what is recorded."""
+        batch, rest = arguments[: self.width], list(arguments[self.width :])
+        schedule, alive = rest.pop(0), rest.pop(0)
+        rates = [rest.pop(0) for _ in self.groups]
+        flats = [[rest.pop(0) for _ in group.flat] for group in self.groups]
+        pieces = [
+            piece for group, flat in zip(self.groups, flats, strict=True) for piece in group.layout.split(flat[0])
+        ]
+        leaves = [piece.detach().requires_grad_() for piece in pieces]
+        state = {**dict(zip(self.names, leaves, strict=True)), **dict(zip(self.buffers, rest, strict=True))}
+        with torch.enable_grad(), self.estimator.reading(schedule):
+            loss, metrics = functional_call(self.module, state, batch)
+            gradients = torch.autograd.grad(loss, leaves, torch.full_like(loss, 1 / self.weight))
+        n = batch[0].shape[0]
+        loss = loss.detach() if self.weight == n else loss.detach() * (n / self.weight)
+        joined = self.join(list(gradients))
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in joined]))
+        finite = torch.isfinite(norm + loss)
+        clip = self.svi.optim.clip_norm
+        if clip is not None:
+            factor = (clip / (norm + 1e-6)).clamp(max=1.0)
+            joined = [g * factor for g in joined]
+        take = finite & alive
+        for group, flat, lr, gradient in zip(self.groups, flats, rates, joined, strict=True):
+            for old, new in zip(flat, group.update(flat, lr, gradient), strict=True):
+                old.copy_(torch.where(take, new, old))
+        if self.svi.skip_nonfinite:
+            metrics = leave_out({"loss": loss, **metrics}, finite, n)
+        else:
+            metrics = {"loss": loss, **metrics}
+            alive.logical_and_(finite)
+        self.metrics = list(metrics)
+        return list(metrics.values())
+
+    def join(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Return the flat gradient of each group."""
+        return [group.layout.join([gradients.pop(0) for _ in group.parameters]) for group in self.groups]
+
+    def release(self) -> None:
+        """Give each parameter and each tensor of the optimizer's state memory of its own again."""
+        for group in self.groups:
+            for p in group.parameters:
+                p.data = p.data.clone()
+                state = self.svi.optim.torch.state[p]
+                for key in (*group.moments, *group.counts):
+                    state[key] = state[key].clone()
+
+
+class Evaluation(nn.Module):
+    """The loss of an estimator as a module that holds every parameter and buffer the step may use."""
+
+    def __init__(self, svi: SVI) -> None:
+        super().__init__()
+        self.program, self.beside = svi.program, svi.beside
+        self.svi = [svi]  # in a list: no module of this one
+
+    def forward(self, *batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return loss and metrics."""
+        svi = self.svi[0]
+        return svi.estimator.evaluate(svi.estimator.terms(svi.model, svi.guide, *batch))
+
+
+@contextmanager
+def as_compiled() -> Iterator[None]:
+    """Have torch's optimizers keep to tensors, as they do while torch compiles them."""
+    before = torch.compiler._is_compiling_flag
+    torch.compiler._is_compiling_flag = True
+    try:
+        yield
+    finally:
+        torch.compiler._is_compiling_flag = before

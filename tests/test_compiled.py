@@ -1,0 +1,248 @@
+"""A recorded step does what the uncompiled one does, from the same noise; compiled it does so too."""
+
+import functools
+import inspect
+import warnings
+
+import pyro
+import pytest
+import torch
+from benchmarks.cross_product import build, estimators_for
+from torch import nn
+
+import pyro_vae as pv
+from pyro_vae import estimators as E
+from pyro_vae.programs import Functions
+from pyro_vae.testing import parts
+from pyro_vae.training import SVI, Capacity, Linear
+from pyro_vae.training.compiled import inductor
+
+ADAM = functools.partial(torch.optim.Adam, lr=1e-3)
+SGD = functools.partial(torch.optim.SGD, lr=1e-3)
+
+
+class Recorded:
+    """A compiler that runs the graph as it was recorded, and counts."""
+
+    def __init__(self):
+        self.graphs = 0
+
+    def __call__(self, graph, example):
+        self.graphs += 1
+        return graph
+
+
+def train(make, batches, estimator, *, compiler=None, optimizer=ADAM, rates=None, **options):
+    """Return the losses of each step, the weights and the SVI."""
+    torch.manual_seed(0)
+    svi = SVI(make(), estimator(), optimizer, compiler=compiler, **options)
+    losses = []
+    torch.manual_seed(1)
+    for i, batch in enumerate(batches):
+        if rates:
+            svi.optim.torch.param_groups[0]["lr"] = rates[i]
+        losses.append(float(svi.update(*batch)["loss"]) / len(batch[0]))
+    return losses, [p.detach().clone() for p in svi.program.parameters()], svi
+
+
+def both(make, batches, estimator, *, compiler=None, **options):
+    """Train uncompiled and compiled and compare; return the compiled SVI."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        losses, weights, _ = train(make, batches, estimator, **options)
+        found, moved, svi = train(make, batches, estimator, compiler=compiler or Recorded(), **options)
+    assert svi.compiled is not None
+    assert found == pytest.approx(losses, rel=2e-5, abs=2e-5)
+    for w, v in zip(weights, moved, strict=True):
+        torch.testing.assert_close(v, w, rtol=1e-3, atol=2e-5)
+    return svi
+
+
+def small():
+    return pv.VAE(
+        prior=pv.priors.StandardNormal(3),
+        likelihood=pv.likelihoods.Bernoulli(3, (8,)),
+        posterior=pv.posteriors.MeanFieldNormal((8,), 3),
+    )
+
+
+def bits(*sizes):
+    torch.manual_seed(2)
+    return [(torch.rand(n, 8).bernoulli(),) for n in sizes]
+
+
+def triples():
+    """Yield programs in which each part of the shelves occurs."""
+    priors, likelihoods, posteriors = (list(parts(s)) for s in (pv.priors, pv.likelihoods, pv.posteriors))
+    for likelihood in likelihoods:
+        yield pv.priors.StandardNormal, likelihood, pv.posteriors.MeanFieldNormal
+    for first, others in ((priors, posteriors), (posteriors, priors)):
+        for part in first:
+            pairs = [(part, other) if first is priors else (other, part) for other in others]
+            for prior, posterior in [pair for pair in pairs if fits(*pair)][:1]:
+                yield prior, pv.likelihoods.Normal, posterior
+
+
+def fits(prior, posterior):
+    program, data = build(prior, pv.likelihoods.Normal, posterior)
+    try:
+        program.check(*data)
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_every_part():
+    """Three steps, the last two recorded, of programs in which each prior, likelihood and posterior occurs.
+
+    Under Adam a gradient that is zero but for rounding would move its weight either way.
+    """
+    seen = set()
+    for triple in dict.fromkeys(triples()):
+        data = build(*triple)[1]
+        kind = type(next(iter(estimators_for(build(*triple)[0].posterior, data[0]).values())))
+        try:
+            both(lambda triple=triple: build(*triple)[0], [data] * 3, kind, optimizer=SGD)
+        except Exception as error:
+            raise AssertionError(f"{[part.__name__ for part in triple]}: {error}") from error
+        seen |= set(triple)
+    missed = {part for shelf in (pv.priors, pv.likelihoods, pv.posteriors) for part in parts(shelf)} - seen
+    assert missed <= {pv.posteriors.RelaxedBernoulli}  # no prior of the shelf lives on the open unit interval
+
+
+def discrete():
+    return pv.VAE(
+        prior=pv.priors.Bernoulli(3),
+        likelihood=pv.likelihoods.Bernoulli(3, (8,)),
+        posterior=pv.posteriors.Bernoulli((8,), 3),
+    )
+
+
+@pytest.mark.parametrize("name", E.__all__)
+def test_every_estimator(name):
+    """Each estimator of the shelf, with a schedule and clipping where bits or numbers are its latents."""
+    kind = getattr(E, name)
+    if not (inspect.isclass(kind) and issubclass(kind, E.Estimator)) or inspect.isabstract(kind):
+        pytest.skip("no estimator, but what one is made of")
+    make = discrete if kind.scores or kind is E.Enumeration else small
+    both(make, bits(16, 16, 16, 16), functools.partial(kind.example, beta=Linear(3, start=0.5)), clip_norm=1.0)
+
+
+@pytest.mark.parametrize("rule", ["Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD"])
+def test_every_optimizer_with_a_changing_rate_and_a_smaller_batch(rule):
+    """One graph for all: neither another rate, nor a smaller batch, nor a warm-up records a second one."""
+    recorder = Recorded()
+    optimizer = functools.partial(getattr(torch.optim, rule), lr=1e-3, weight_decay=1e-2)
+    batches = bits(16, 16, 16, 5, 16, 16, 5, 16)
+    both(
+        small,
+        batches,
+        lambda: E.ELBO(beta=Linear(6)),
+        compiler=recorder,
+        optimizer=optimizer,
+        rates=[1e-2 / (1 + i) for i in range(len(batches))],
+    )
+    assert recorder.graphs == 1
+
+
+def test_momentum_and_a_capacity():
+    both(
+        small,
+        bits(*[16] * 6),
+        lambda: E.ELBO(beta=Capacity(2.0, 5, gamma=3.0), free_bits=0.1),
+        optimizer=functools.partial(torch.optim.SGD, lr=1e-2, momentum=0.9),
+    )
+
+
+def test_groups_of_parameters():
+    """Each group of an optimizer keeps its own rate."""
+
+    def groups(parameters):
+        return torch.optim.Adam([{"params": parameters[:3], "lr": 1e-2}, {"params": parameters[3:]}], lr=1e-4)
+
+    svi = both(small, bits(*[16] * 4), E.ELBO, optimizer=groups)
+    assert len(svi.compiled.groups) == 2
+
+
+@pytest.mark.slow
+def test_inductor_agrees_over_a_hundred_steps():
+    """The graph that inductor compiled, with last batches that are smaller."""
+    batches = bits(*([16] * 24 + [5]) * 4)
+    svi = both(small, batches, lambda: E.IWAE(num_particles=3), compiler=inductor, clip_norm=5.0)
+    before = [p.detach().clone() for p in svi.program.parameters()]
+    svi.release()
+    assert len({p.untyped_storage().data_ptr() for p in svi.program.parameters()}) == len(before)
+    assert all(torch.equal(p, q) for p, q in zip(svi.program.parameters(), before, strict=True))
+    svi.update(*batches[0])
+
+
+def broken(n, bad=()):
+    """Return bits, some batches of which hold a NaN that nobody checks."""
+    batches = bits(*[16] * n)
+    for i in bad:
+        batches[i][0][0, 0] = float("nan")
+    return batches
+
+
+@pytest.mark.parametrize("compiler", [None, Recorded()])
+def test_a_bad_step_stops_everything_or_is_left_out(compiler):
+    """The weights are those before the first bad step; told to skip, those of the good steps alone."""
+    good = broken(6)
+    bad = broken(6, bad=[3])
+    torch.manual_seed(0)
+    svi = SVI(small(), E.ELBO(), ADAM, compiler=compiler)
+    for batch in bad[:3]:
+        svi.update(*batch)
+    kept = [p.detach().clone() for p in svi.program.parameters()]
+
+    def go_on():
+        for batch in bad[3:]:
+            svi.update(*batch)
+        svi.settle(batch)
+
+    with pytest.raises(pv.training.NonFiniteError, match="not finite"):
+        go_on()
+    assert all(torch.equal(p, k) for p, k in zip(svi.program.parameters(), kept, strict=True))
+    torch.manual_seed(0)
+    svi = SVI(small(), E.ELBO(), ADAM, compiler=compiler, skip_nonfinite=True)
+    rows = [svi.update(*batch) for batch in bad]
+    svi.settle(bad[0])
+    assert [float(row["skipped"]) for row in rows] == [0, 0, 0, 16, 0, 0]
+    assert float(rows[3]["loss"]) == 0
+    assert svi.steps == len(good)
+    assert all(torch.isfinite(p).all() for p in svi.program.parameters())
+
+
+def value_dependent():
+    """A program that looks at a number while it runs."""
+    net = nn.Linear(8, 3)
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", pyro.distributions.Normal(x.new_zeros(len(x), 3), 1.0).to_event(1))
+            scale = 1.0 if z.sum() > 0 else 2.0
+            pyro.sample("x", pyro.distributions.Normal(z.sum(-1, True).expand(-1, 8), scale).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", pyro.distributions.Normal(net(x), 1.0).to_event(1))
+
+    return Functions(model, guide, net=net)
+
+
+@pytest.mark.parametrize(
+    ("make", "estimator", "optimizer", "reason"),
+    [
+        (small, pyro.infer.Trace_ELBO, ADAM, "Trace_ELBO is not of pyro_vae.estimators"),
+        (small, lambda: E.ELBO(num_particles=4, particles_per_pass=2), ADAM, "particles_per_pass"),
+        (small, E.ELBO, functools.partial(torch.optim.Adagrad, lr=1e-3), "optimizer Adagrad: known are"),
+        (value_dependent, E.ELBO, ADAM, "its operations depend on values"),
+    ],
+)
+def test_what_cannot_be_compiled_says_so_once_and_goes_on(make, estimator, optimizer, reason):
+    with pytest.warns(UserWarning, match=reason) as caught:
+        losses, _, svi = train(make, bits(*[16] * 4), estimator, optimizer=optimizer, compiler=Recorded())
+    assert len(caught) == 1
+    assert svi.compiled is None
+    assert losses == train(make, bits(*[16] * 4), estimator, optimizer=optimizer)[0]
