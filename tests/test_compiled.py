@@ -15,7 +15,7 @@ from pyro_vae import estimators as E
 from pyro_vae.programs import Functions
 from pyro_vae.testing import parts
 from pyro_vae.training import SVI, Capacity, Linear
-from pyro_vae.training.compiled import inductor
+from pyro_vae.training.compilers import inductor
 
 ADAM = functools.partial(torch.optim.Adam, lr=1e-3)
 SGD = functools.partial(torch.optim.SGD, lr=1e-3)

@@ -2,6 +2,8 @@
 
 from pyro_vae.training.batches import Batches
 from pyro_vae.training.callbacks import Callback, EarlyStopping
+from pyro_vae.training.compilers import inductor
+from pyro_vae.training.denormals import flush_denormals
 from pyro_vae.training.fit import fit
 from pyro_vae.training.history import History
 from pyro_vae.training.schedules import Capacity, Cyclical, Linear, Sigmoid
@@ -19,4 +21,6 @@ __all__ = [
     "NonFiniteError",
     "Sigmoid",
     "fit",
+    "flush_denormals",
+    "inductor",
 ]

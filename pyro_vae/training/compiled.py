@@ -7,7 +7,7 @@ from step to step is an argument of the graph: the batch, the value of a schedul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +20,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyro_vae.estimators import Estimator
 from pyro_vae.parameters import announcements_off
+from pyro_vae.training.compilers import Compiler
 from pyro_vae.training.flat import Flat
 
 if TYPE_CHECKING:
     from pyro_vae.training.svi import SVI
 
-__all__ = ["CompiledStep", "Unsupported", "inductor"]
-
-#: From a graph and examples of its arguments to what is called in its place.
-Compiler = Callable[[GraphModule, list[Tensor]], Callable[..., Sequence[Tensor]]]
+__all__ = ["CompiledStep", "Unsupported", "leave_out"]
 
 #: Update rules that treat each number by itself, so that all parameters can be one flat tensor.
 ELEMENTWISE = (
@@ -53,15 +51,6 @@ def leave_out(metrics: dict[str, Tensor], finite: Tensor, n: int) -> dict[str, T
     """Return the metrics of a step, zero if it is left out, and how many data it leaves out."""
     kept = {name: torch.where(finite, value, torch.zeros_like(value)) for name, value in metrics.items()}
     return {**kept, "skipped": torch.where(finite, 0.0, float(n))}
-
-
-def inductor(graph: GraphModule, example: list[Tensor]) -> Callable[..., Sequence[Tensor]]:
-    """Compile a graph by torch's inductor, with the random numbers that the uncompiled step would draw."""
-    options: dict[str, Any] = {"fallback_random": True}
-    if example[0].device.type == "cuda":
-        options["triton.cudagraphs"] = True
-    with torch.no_grad():
-        return torch._inductor.compile(graph, example, options)
 
 
 class Group:
@@ -140,7 +129,7 @@ class CompiledStep:
         Unsupported: the step cannot be recorded; it says why.
     """
 
-    def __init__(self, svi: SVI, batch: tuple[Tensor, ...], compiler: Compiler = inductor) -> None:
+    def __init__(self, svi: SVI, batch: tuple[Tensor, ...], compiler: Compiler) -> None:
         self.svi, self.estimator = svi, svi.estimator
         optimizer = svi.optim.torch
         if not isinstance(self.estimator, Estimator):
@@ -220,8 +209,9 @@ class CompiledStep:
             gradients = torch.autograd.grad(loss, leaves, torch.full_like(loss, 1 / self.weight))
         n = batch[0].shape[0]
         loss = loss.detach() if self.weight == n else loss.detach() * (n / self.weight)
+        # the norm of each part, while it is still in the cache
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
         joined = self.join(list(gradients))
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in joined]))
         finite = torch.isfinite(norm + loss)
         clip = self.svi.optim.clip_norm
         if clip is not None:

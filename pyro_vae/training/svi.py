@@ -17,7 +17,8 @@ from torch import Tensor
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs.program import Program, announcements_off
 from pyro_vae.rng import fork_rng
-from pyro_vae.training.compiled import CompiledStep, Compiler, Unsupported, leave_out
+from pyro_vae.training.compiled import CompiledStep, Unsupported, leave_out
+from pyro_vae.training.compilers import Compiler
 from pyro_vae.training.optimizer import OneOptimizer
 
 __all__ = ["SVI", "NonFiniteError"]

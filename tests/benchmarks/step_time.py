@@ -1,7 +1,11 @@
-"""What one training step costs: this library, hand-written PyTorch and stock Pyro, in one process and in turn.
+"""What one training step costs: this library, hand-written PyTorch, stock Pyro and NumPyro, in one process, in turn.
 
-Run `python tests/benchmarks/step_time.py`. Each row is the minimum over rounds of the mean of a block of steps, as
-other work on the machine only ever adds time; the ratios are what to quote.
+Run `python tests/benchmarks/step_time.py` (NumPyro comes with `pip install 'pyro-vae[bench]'` and is left out without
+it). Each row is the minimum over rounds of the mean of a block of steps, as other work on the machine only ever adds
+time; the ratios are what to quote. Every contender trains on one batch throughout.
+
+The rows of this library run within `flush_denormals`, as `fit` does. PyTorch by itself does not flush, and gets
+slower while it trains: "hand-written, flushed" is the same code with `torch.set_flush_denormal(True)` set.
 """
 
 from __future__ import annotations
@@ -11,13 +15,16 @@ import functools
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pyro
 import torch
 from pyro import distributions as dist
+from step_numpyro import numpyro_steps
 from torch import Tensor, nn
 
 import pyro_vae as pv
+from pyro_vae.training import flush_denormals, inductor
 
 
 def networks(features: int, hidden: int, latent: int) -> tuple[nn.Module, nn.Module]:
@@ -120,43 +127,94 @@ def weighted_by_pyro(particles: int) -> Callable[[Tensor], object]:
     return stock_svi(encoder, decoder, 50, bound)
 
 
-CONTENDERS = {"this library": library, "hand-written PyTorch": hand_written, "stock Pyro SVI": stock_pyro}
+def compiled(make: Callable[..., Callable[[Tensor], object]]) -> Callable[..., Callable[[Tensor], object]]:
+    """Return the same contender with its step compiled, when it is first called twice."""
+
+    def again(*sizes: int) -> Callable[[Tensor], object]:
+        step = make(*sizes)
+        step.__self__.compiler = inductor
+        return step
+
+    return again
+
+
+#: each contender with what it runs within
+CONTENDERS = {
+    "this library": (library, flush_denormals),
+    "this library, compiled": (compiled(library), flush_denormals),
+    "hand-written PyTorch": (hand_written, nullcontext),
+    "hand-written, flushed": (hand_written, flush_denormals),
+    "stock Pyro SVI": (stock_pyro, nullcontext),
+}
 WEIGHTED = {
-    "this library": weighted_by_library,
-    "hand-written PyTorch": weighted_by_hand,
-    "stock Pyro SVI": weighted_by_pyro,
+    "this library": (weighted_by_library, flush_denormals),
+    "this library, compiled": (compiled(weighted_by_library), flush_denormals),
+    "hand-written PyTorch": (weighted_by_hand, nullcontext),
+    "hand-written, flushed": (weighted_by_hand, flush_denormals),
+    "stock Pyro SVI": (weighted_by_pyro, nullcontext),
 }
-#: what is timed: contenders, their sizes, the shape of a batch
+#: what is timed: contenders, their sizes, the shape of a batch, the networks for NumPyro
 WORK = {
-    "W1: 784-400-20-400-784, batch 128": (CONTENDERS, (784, 400, 20), (128, 784)),
-    "W2: 64-128-8-128-64, batch 64": (CONTENDERS, (64, 128, 8), (64, 64)),
-    "W3: 50 weighted particles, 784-200-200-50, tanh, batch 20": (WEIGHTED, (50,), (20, 784)),
+    "W1": (CONTENDERS, (784, 400, 20), (128, 784), dict(hidden=(400,), latent=20)),
+    "W2": (CONTENDERS, (64, 128, 8), (64, 64), dict(hidden=(128,), latent=8)),
+    "W3": (WEIGHTED, (50,), (20, 784), dict(hidden=(200, 200), latent=50, particles=50)),
 }
+BASELINES = ("hand-written PyTorch", "stock Pyro SVI", "NumPyro (jit, fori_loop)")
+TITLES = {
+    "W1": "784-400-20-400-784, ReLU, batch 128",
+    "W2": "64-128-8-128-64, ReLU, batch 64",
+    "W3": "50 weighted particles, 784-200-200-50, tanh, batch 20",
+}
+
+
+def in_turn(step: Callable[[Tensor], object], x: Tensor) -> Callable[[int], None]:
+    """Return a function that takes so many steps."""
+
+    def run(n: int) -> None:
+        for _ in range(n):
+            step(x)
+
+    return run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", nargs="*", choices=list(WORK), default=list(WORK))
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--steps", type=int, default=60)
     options = parser.parse_args()
     print(f"torch {torch.__version__}, pyro {pyro.__version__}, {torch.get_num_threads()} threads")
-    print("| work | contender | ms a step | to hand-written | to stock Pyro |\n|---|---|---|---|---|")
-    for work, (contenders, sizes, shape) in WORK.items():
+    for work in options.work:
+        contenders, sizes, shape, networks = WORK[work]
         torch.manual_seed(0)
         x = torch.rand(shape).bernoulli()
-        steps = {name: make(*sizes) for name, make in contenders.items()}
-        best = dict.fromkeys(steps, float("inf"))
-        for _ in range(options.rounds):
-            for name, step in steps.items():
-                for _ in range(5):
-                    step(x)
+        runs = {name: (in_turn(make(*sizes), x), within) for name, (make, within) in contenders.items()}
+        jax = numpyro_steps(x, **networks)
+        if jax is not None:
+            runs["NumPyro (jit, fori_loop)"] = (jax, nullcontext)
+        first = {}
+        for name, (run, within) in runs.items():
+            with within():
                 start = time.perf_counter()
-                for _ in range(options.steps):
-                    step(x)
-                best[name] = min(best[name], (time.perf_counter() - start) / options.steps * 1e3)
+                run(2)
+                first[name] = time.perf_counter() - start
+        best = dict.fromkeys(runs, float("inf"))
+        for _ in range(options.rounds):
+            for name, (run, within) in runs.items():
+                with within():
+                    run(5)
+                    start = time.perf_counter()
+                    run(options.steps)
+                    best[name] = min(best[name], (time.perf_counter() - start) / options.steps * 1e3)
+        print(f"\n{work}: {TITLES[work]}")
+        others = [
+            name for name in ("hand-written PyTorch", "stock Pyro SVI", "NumPyro (jit, fori_loop)") if name in best
+        ]
+        print(f"| contender | ms a step | {' | '.join(f'to {name}' for name in others)} | first two steps, s |")
+        print("|" + "---|" * (3 + len(others)))
         for name, ms in best.items():
-            hand, stock = ms / best["hand-written PyTorch"], ms / best["stock Pyro SVI"]
-            print(f"| {work} | {name} | {ms:.2f} | {hand:.2f} | {stock:.2f} |")
+            ratios = " | ".join(f"{ms / best[other]:.2f}" for other in others)
+            print(f"| {name} | {ms:.2f} | {ratios} | {first[name]:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,73 @@
+"""Compilers of a recorded step: from a graph and examples of its arguments to what is called in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+__all__ = ["Compiler", "inductor"]
+
+Compiler = Callable[[GraphModule, list[Tensor]], Callable[..., Sequence[Tensor]]]
+
+#: Enough copies for inductor to loop over them instead of writing them out.
+COPIES = 16
+
+#: Numbers a step reads and writes below which calls cost more than arithmetic.
+SMALL = 100_000
+
+
+def inductor(graph: GraphModule, example: list[Tensor]) -> Callable[..., Sequence[Tensor]]:
+    """Compile a graph by torch's inductor, with the random numbers that the uncompiled step would draw.
+
+    Args:
+        graph: a recorded step; it is changed
+        example: its arguments
+
+    Returns:
+        The compiled function.
+    """
+    options: dict[str, Any] = {"fallback_random": True}
+    if example[0].device.type == "cuda":
+        options["triton.cudagraphs"] = True
+    else:
+        compute_once(graph)
+        options["cpp_wrapper"] = sum(t.numel() for t in example) < SMALL
+    with torch.no_grad():
+        return torch._inductor.compile(graph, example, options)
+
+
+def compute_once(graph: GraphModule) -> None:
+    """Have inductor compute single numbers once, not anew for each number of the tensors that they meet.
+
+    It writes the powers in Adam's bias correction into the loop over the parameters, where they take most of its
+    time. What a reduction gives is computed before the loop: each such number becomes the largest of equal ones.
+    """
+    nodes = graph.graph
+    for node in list(nodes.nodes):
+        if node.op != "call_function" or not is_number(node) or not node.all_input_nodes:
+            continue
+        users = [user for user in node.users if isinstance(user.meta.get("val"), Tensor) and user.meta["val"].dim()]
+        if users:
+            with nodes.inserting_after(node):
+                copies = nodes.call_function(torch.ops.aten.expand.default, (node, [COPIES]))
+            with nodes.inserting_after(copies):
+                once = nodes.call_function(torch.ops.aten.amax.default, (copies,))
+            for user in users:
+                user.replace_input_with(node, once)
+    graph.recompile()
+
+
+def is_number(node: torch.fx.Node) -> bool:
+    """Whether a node gives a single floating-point number that was computed from others."""
+    value = node.meta.get("val")
+    made = ("full", "zeros", "ones", "empty", "detach", "expand")
+    return (
+        isinstance(value, Tensor)
+        and value.dim() == 0
+        and value.is_floating_point()
+        and not any(word in str(node.target) for word in made)
+    )
