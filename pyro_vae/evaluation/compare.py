@@ -13,13 +13,14 @@ from tqdm.auto import tqdm
 from pyro_vae.evaluation.comparison import Comparison
 from pyro_vae.evaluation.cost import PeakMemory, milliseconds
 from pyro_vae.evaluation.gradients import Follower, Gradients, collect, guide_parameters, not_smooth
-from pyro_vae.evaluation.log_likelihood import BUDGET, LogLikelihood, log_weights, summarize
+from pyro_vae.evaluation.inputs import BUDGET, one_batch
+from pyro_vae.evaluation.log_likelihood import LogLikelihood, log_weights, summarize
 from pyro_vae.evaluation.pareto import pareto_k
 from pyro_vae.evaluation.reference import Evidence, find_reference
 from pyro_vae.evaluation.rows import row_of
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.rng import fork_rng
-from pyro_vae.training.batches import Batches, mix
+from pyro_vae.training.batches import mix
 
 __all__ = ["compare_estimators", "named"]
 
@@ -183,18 +184,6 @@ def named(estimators: Mapping[str, PyroELBO] | Iterable[PyroELBO]) -> dict[str, 
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"estimators: two have the name {', '.join(twice)}; pass a mapping from names of your own")
     return found
-
-
-def one_batch(program: Program, x: Any) -> tuple[Tensor, ...]:
-    """Return the data as one batch where the program is, checked."""
-    first = next(program.parameters(), torch.zeros(()))
-    batches = Batches(x, batch_size=1, shuffle=False, device=first.device, dtype=first.dtype)
-    if not batches.columns:
-        raise TypeError("x: expected rows of data or a tuple (x, context), got a stream: take one batch of it")
-    batches.batch_size = len(batches)
-    (batch,) = batches.epoch(0)
-    program.check(*batch)
-    return batch
 
 
 def weights(program: Program, batch: tuple[Tensor, ...], draws: int, seed: int) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pyro_vae.estimators import ELBO
 from pyro_vae.evaluation.gradients import Follower, Moments
-from pyro_vae.evaluation.log_likelihood import BUDGET, LogLikelihood, log_likelihood, log_weights
+from pyro_vae.evaluation.inputs import BUDGET
+from pyro_vae.evaluation.log_likelihood import LogLikelihood, log_likelihood, log_weights
 from pyro_vae.programs.program import Program
 from pyro_vae.rng import fork_rng
 from pyro_vae.training.batches import mix
