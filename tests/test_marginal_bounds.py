@@ -20,7 +20,7 @@ def test_sandwich_is_closer_than_a_tenth_of_a_nat_and_holds_the_truth():
     """Linear-Gaussian VAE, O1 and O12: the gap below 0.1 nat, the truth within 4 standard errors of both bounds."""
     toy = LinearGaussian()
     x = toy.draw(16)
-    found = marginal_bounds(toy.program, x, chains=32, steps=150, simulated=32)
+    found = marginal_bounds(toy.program, x, chains=32, steps=100, simulated=32)
     exact, made = toy.log_evidence(x).detach(), found.simulated
     truth = toy.log_evidence(made.x).detach()
     print(f"given {float((found.per_datum - exact).mean()):.4f}, below {float((truth - made.lower).mean()):.4f}, ")
@@ -84,46 +84,55 @@ def test_sandwich_holds_the_quadrature_of_a_nonlinear_decoder(likelihood):
     """O14: two sizes of the grid agree to 1e-3 nats, and their integral lies between the bounds."""
     vae = decoder(likelihood, seed=3)
     x = vae.sample(4)
-    found = marginal_bounds(vae, x, chains=16, steps=100, simulated=12)
+    found = marginal_bounds(vae, x, chains=48, steps=80, simulated=12)
     made = found.simulated
     truth = quadrature(vae, made.x, 301)
     assert torch.allclose(truth, quadrature(vae, made.x, 201), atol=1e-3)
     print(f"{float((made.lower - truth).mean()):.4f} {float((made.upper - truth).mean()):.4f} +- {made.error:.4f}")
-    assert abs(made.gap) + 2 * made.error < 0.15
+    assert abs(made.gap) + 2 * made.error < 0.1
     assert float((made.lower - truth).mean()) < 4 * made.error
     assert float((truth - made.upper).mean()) < 4 * made.error
     assert float((found.per_datum - quadrature(vae, x, 201)).mean().abs()) < 4 * found.monte_carlo_error + 0.01
 
 
-def test_missing_entries_hierarchies_and_classes():
-    """Annealing finds the exact evidence with holes in x, with two layers, and with a class that is summed over."""
+QUICK = {"chains": 32, "steps": 40, "leapfrogs": 3}
+
+
+def agrees(found, exact, tolerance=0.02):
+    return float((found.per_datum - exact).mean().abs()) < 4 * found.monte_carlo_error + tolerance
+
+
+def test_missing_entries():
+    """Holes in x: both bounds find the exact density of the observed entries, and simulated data keep the holes."""
     toy = LinearGaussian(5, 2)
     x = holes(toy.draw(8))
-    found = marginal_bounds(with_missing(toy), x, chains=16, steps=100, simulated=4)
-    exact = torch.stack([marginal(toy, row) for row in x]).detach()
-    assert float((found.per_datum - exact).mean().abs()) < 4 * found.monte_carlo_error
+    found = marginal_bounds(with_missing(toy), x, simulated=4, **QUICK)
+    assert agrees(found, torch.stack([marginal(toy, row) for row in x]).detach())
     assert torch.equal(torch.isnan(found.simulated.x), torch.isnan(x[:4]))
     truth = torch.stack([marginal(toy, row) for row in found.simulated.x]).detach()
     assert float((found.simulated.upper - truth).mean().abs()) < 4 * found.simulated.error + 0.02
 
+
+def test_two_layers():
+    """A linear hierarchy: both bounds find the exact evidence."""
     program = linear(pv.programs.TopDown)
     with torch.random.fork_rng():
         x = program.sample(8)
-    found = marginal_bounds(program, x, chains=16, steps=100, simulated=8)
-    exact = evidence(program, x).detach()
-    assert float((found.per_datum - exact).mean().abs()) < 4 * found.monte_carlo_error + 0.02
+    found = marginal_bounds(program, x, simulated=8, **QUICK)
+    assert agrees(found, evidence(program, x).detach())
     truth = evidence(program, found.simulated.x).detach()
     assert float((found.simulated.upper - truth).mean().abs()) < 4 * found.simulated.error + 0.02
 
+
+def test_a_class_is_summed_over_where_it_is_not_known():
+    """O16: log p(x) without labels, log p(x, y) with them."""
     toy = Toy()
     x = toy.program.sample(9)
-    found = marginal_bounds(toy.program, x, chains=16, steps=100, simulated=0)
-    exact = toy.log_joint(x).logsumexp(-1)
-    assert float((found.per_datum - exact).mean().abs()) < 4 * found.monte_carlo_error + 0.02
-    y = labels(9, known=9)
-    found = marginal_bounds(toy.program, (x, y), chains=16, steps=100, simulated=0)
-    exact = (toy.log_joint(x) * y).sum(-1)
-    assert float((found.per_datum - exact).mean().abs()) < 4 * found.monte_carlo_error + 0.02
+    y = labels(9, known=4)
+    joint = toy.log_joint(x)
+    exact = torch.cat([(joint * y.nan_to_num()).sum(-1)[:4], joint.logsumexp(-1)[4:]])
+    assert agrees(marginal_bounds(toy.program, (x, y), simulated=0, **QUICK), exact)
+    assert agrees(marginal_bounds(toy.program, x, simulated=0, **QUICK), joint.logsumexp(-1))
 
 
 def test_constrained_latents_move_on_the_whole_line():
@@ -131,7 +140,7 @@ def test_constrained_latents_move_on_the_whole_line():
 
     class Pick(pv.Conditional):
         def forward(self, z, *context):
-            return dist.OneHotCategorical(probs=z)
+            return dist.OneHotCategorical(logits=z.clamp(min=1e-30).log())
 
     class Flat(pv.Conditional):
         def forward(self, *context):
@@ -197,7 +206,9 @@ def test_pareto_k_is_that_of_arviz():
     """Light, heavy and heavier tails, against another implementation, to 1e-6."""
     stats = pytest.importorskip("arviz_stats.base")
     for width in (0.5, 1.5, 3.0):
-        log_w = width * torch.randn(2000, 5, dtype=torch.float64)
+        log_w = width * torch.randn(
+            2500, 5, dtype=torch.float64
+        )  # a tail of 3 sqrt(2500) draws, whichever way it is rounded
         # it takes the negative of log-weights
         theirs = torch.as_tensor(stats.array_stats.psislw(-log_w.numpy(), axis=0)[1])
         assert torch.allclose(pv.evaluation.pareto_k(log_w), theirs, atol=1e-6)
@@ -261,6 +272,8 @@ def test_log_likelihood_of_every_prior(prior):
     p = prior.example()
     for posterior in parts(pv.posteriors):
         vae = pv.VAE(prior=p, likelihood=pv.likelihoods.Normal.example(), posterior=posterior.example())
+        if p.context:  # a class: in the test of the class above
+            return
         try:
             vae.check(x)
         except ValueError:
