@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from pyro_vae.evaluation.comparison import Comparison
 from pyro_vae.evaluation.cost import PeakMemory, milliseconds
 from pyro_vae.evaluation.gradients import Follower, Gradients, collect, guide_parameters, not_smooth
-from pyro_vae.evaluation.inputs import BUDGET, one_batch
+from pyro_vae.evaluation.inputs import BUDGET, buffers_kept, one_batch
 from pyro_vae.evaluation.log_likelihood import LogLikelihood, log_weights, summarize
 from pyro_vae.evaluation.pareto import pareto_k
 from pyro_vae.evaluation.reference import Evidence, find_reference
@@ -112,22 +112,23 @@ def compare_estimators(
             follower.follow(seed)
         except (ValueError, NotImplementedError) as error:
             raise ValueError(f"estimators: {name} does not work with this program: {error}") from error
-    inference = set(guide_parameters(program, batch))
-    trained = [name for name, p in program.named_parameters() if p.requires_grad]
-    groups = {
-        "guide": [name for name in trained if name in inference],
-        "model": [name for name in trained if name not in inference],
-    }
-    found = find_reference(
-        program,
-        batch,
-        groups,
-        given=reference,
-        num_particles=reference_particles,
-        draws=draws,
-        seed=mix(seed, 2**32),
-    )
-    rough = not_smooth(program, batch)
+    with buffers_kept(program):
+        inference = set(guide_parameters(program, batch))
+        trained = [name for name, p in program.named_parameters() if p.requires_grad]
+        groups = {
+            "guide": [name for name in trained if name in inference],
+            "model": [name for name in trained if name not in inference],
+        }
+        found = find_reference(
+            program,
+            batch,
+            groups,
+            given=reference,
+            num_particles=reference_particles,
+            draws=draws,
+            seed=mix(seed, 2**32),
+        )
+        rough = not_smooth(program, batch)
     most = max(estimator.num_particles for estimator in chosen.values())
     log_w = weights(program, batch, max(WEIGHTS, most), seed)
     drawn: dict[str, Gradients] = {}

@@ -12,7 +12,7 @@ from pyro_vae.rng import fork_rng
 __all__ = ["STEPS", "Classifier", "train_classifier"]
 
 #: Features of a datum, and steps of training with so many data each.
-WIDTH, STEPS, BATCH = 64, 1500, 128
+WIDTH, STEPS, BATCH = 64, 800, 128
 
 
 class Classifier(nn.Module):

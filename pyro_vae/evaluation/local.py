@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
+from pyro_vae.estimators.trace import Call, Record
 from pyro_vae.programs.program import Program
 from pyro_vae.rng import fork_rng
 
@@ -58,9 +59,7 @@ class Local(Program):
                 "attribute `net`"
             )
         for owner in self.owners:
-            if len({o.shape for o in (outputs[0][owner], outputs[1][owner])}) > 1 or not torch.equal(
-                outputs[0][owner], outputs[1][owner]
-            ):
+            if not torch.equal(outputs[0][owner], outputs[1][owner]):
                 raise ValueError(
                     f"program: the encoder of {type(owner).__name__} sees draws of other latents, so that no fixed "
                     "numbers of a datum can take its place: local optimisation works where all encoders see x alone"
@@ -78,12 +77,12 @@ class Local(Program):
         owners = [
             m
             for m in program.modules()
-            if isinstance(m, Conditional) and isinstance(vars(m)["_modules"].get("net"), nn.Module)
+            if isinstance(m, Conditional) and isinstance(getattr(m, "net", None), nn.Module)
         ]
         handles = [owner.net.register_forward_hook(partial(keep, owner)) for owner in owners]
         try:
             with fork_rng(batch, seed), torch.no_grad():
-                program.guide(*batch)
+                Call(program.model, program.guide, batch, {}).trace(program.guide, Record())
         finally:
             for handle in handles:
                 handle.remove()
