@@ -108,7 +108,7 @@ def test_without_a_reference_the_refined_posterior_gives_one():
     assert "optimised posterior" in found.evidence
     bounds = pv.evaluation.marginal_bounds(toy.program, x, chains=4, steps=20, simulated=0)
     with_bounds = inference_gaps(toy.program, x, evidence=bounds, num_particles=50, steps=2)
-    assert with_bounds.evidence == "MarginalBounds"
+    assert with_bounds.evidence == "annealing, 4 chains, 20 temperatures"
 
 
 def test_two_encoders_with_a_class_that_is_summed_over():

@@ -15,6 +15,7 @@ from pyro_vae.evaluation.cost import PeakMemory, milliseconds
 from pyro_vae.evaluation.gradients import Follower, Gradients, collect, guide_parameters, not_smooth
 from pyro_vae.evaluation.inputs import BUDGET, buffers_kept, one_batch
 from pyro_vae.evaluation.log_likelihood import LogLikelihood, log_weights, summarize
+from pyro_vae.evaluation.marginal_bounds import MarginalBounds
 from pyro_vae.evaluation.pareto import pareto_k
 from pyro_vae.evaluation.reference import Evidence, find_reference
 from pyro_vae.evaluation.rows import row_of
@@ -33,7 +34,7 @@ def compare_estimators(
     x: Any,
     estimators: Mapping[str, PyroELBO] | Iterable[PyroELBO],
     *,
-    reference: Evidence | LogLikelihood | None = None,
+    reference: Evidence | LogLikelihood | MarginalBounds | None = None,
     reference_particles: int = 5000,
     draws: int = 200,
     seed: int = 0,
@@ -81,7 +82,8 @@ def compare_estimators(
         x: rows of data, or a tuple ``(x, context)``, as in ``fit``: one batch
         estimators: of ``pyro_vae.estimators`` or of ``pyro.infer``; a mapping gives them names
         reference: the evidence of each datum as a callable ``(x, *context) -> (n,)``, differentiable for the gradient
-            of the model; or the ``LogLikelihood`` of another evaluation; importance sampling if None
+            of the model; or what ``log_likelihood`` or ``marginal_bounds`` found; if None, ``program.log_evidence``
+            where the program has one, and importance sampling where it has not
         reference_particles: of that importance sampling
         draws: gradients drawn of each estimator
         seed: of all noise

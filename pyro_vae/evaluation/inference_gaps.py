@@ -235,7 +235,7 @@ def log_evidence(
     if given is None:
         return refined, noise, f"importance sampling from the optimised posterior, {num_particles:,} particles"
     if isinstance(given, (LogLikelihood, MarginalBounds)):
-        value, error, name = given.per_datum, given.noise, type(given).__name__
+        value, error, name = given.per_datum, given.noise, given.source
     else:
         value = given(*batch).detach().double().cpu()
         error, name = torch.zeros_like(value), "exact"

@@ -47,6 +47,11 @@ class LogLikelihood(Result):
     num_particles: int
 
     @property
+    def source(self) -> str:
+        """How the values were found."""
+        return f"importance sampling, {self.num_particles:,} particles"
+
+    @property
     def mean(self) -> float:
         """Mean over the data, in nats per datum."""
         return float(self.per_datum.mean())

@@ -75,6 +75,11 @@ class MarginalBounds(Result):
     acceptance: float
 
     @property
+    def source(self) -> str:
+        """How the values were found."""
+        return f"annealing, {self.chains} chains, {self.steps:,} temperatures"
+
+    @property
     def mean(self) -> float:
         """Mean lower bound, in nats per datum."""
         return float(self.per_datum.mean())

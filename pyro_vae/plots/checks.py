@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pyro_vae.plots.evaluations import histogram, panels
 from pyro_vae.plots.images import is_image, reconstructions
-from pyro_vae.plots.style import COLOURS, styled
+from pyro_vae.plots.style import COLOURS, WIDTH, styled
 
 __all__ = ["factor_map", "nearest_neighbours", "predictive_checks", "rank_curves", "scores"]
 
@@ -29,7 +29,7 @@ def rank_curves(found: Any) -> Figure:
     Returns:
         The figure; of many quantities the worst have a name.
     """
-    figure, (axes,) = panels(1, height=3.2)
+    figure, (axes, bars) = panels(2, height=3.2, width=1.5 * WIDTH)
     worst = sorted(found.ranks, key=lambda name: found.p_values[name])[: MOST_LINES - 1]
     n = 1
     for name, ranks in sorted(found.ranks.items(), key=lambda item: item[0] in worst):
@@ -40,15 +40,21 @@ def rank_curves(found: Any) -> Figure:
         axes.plot(ordered.tolist(), apart.tolist(), linewidth=1.2, **look)
     # the asymptotic quantile of the Kolmogorov-Smirnov distance, at the level shared out among the quantities
     band = math.sqrt(-0.5 * math.log(found.level / len(found.ranks) / 2) / n)
-    axes.axhspan(-band, band, color="#DDDDDD", alpha=0.6, zorder=0, label=f"band at level {found.level}")
+    axes.axhspan(-band, band, color="#DDDDDD", alpha=0.6, zorder=0, label=f"KS band, level {found.level}")
     verdict = "passes" if found.passed else "fails"
     axes.set(
-        title=f"Calibration: the guide {verdict} on {n:,} simulated data",
+        title="Distribution of the ranks",
         xlabel="rank of the true latent among draws",
         ylabel="share below, less the rank",
         xlim=(0, 1),
     )
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    bins = min(20, n // 10)
+    expected, spread = n / bins, 2.6 * math.sqrt(n / bins * (1 - 1 / bins))
+    bars.hist(found.ranks[worst[0]].tolist(), bins=bins, range=(0, 1), color=COLOURS[0], histtype="step")
+    bars.axhspan(expected - spread, expected + spread, color="#DDDDDD", alpha=0.6)
+    bars.set(title=f"Ranks of {worst[0]} (band: 99%)", xlabel="rank", ylabel="simulated data", xlim=(0, 1))
+    figure.suptitle(f"Calibration: the guide {verdict} on {n:,} simulated data", fontsize=10)
+    figure.legend(loc="outside right upper")
     return figure
 
 
@@ -67,6 +73,7 @@ def predictive_checks(found: Any) -> Figure:
         histogram(axes, found.replicated[name], 0)
         axes.axvline(value, color=COLOURS[3])
         axes.set(title=f"p = {found.p_values[name]:.2g}", xlabel=name)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
     every[0].set_ylabel("replicated data sets")
     return figure
 

@@ -23,12 +23,13 @@ __all__ = [
 ]
 
 
-def panels(n: int, *, height: float = 2.8, title: str = "", **options: Any) -> tuple[Figure, list[Axes]]:
+def panels(n: int, *, height: float = 2.8, width: float | None = None, title: str = "") -> tuple[Figure, list[Axes]]:
     """Return a figure with panels side by side."""
-    figure = Figure(figsize=(WIDTH if n < 3 else 1.5 * WIDTH, height), layout="constrained")
+    width = width or (WIDTH if n < 3 else 1.5 * WIDTH)
+    figure = Figure(figsize=(width, height), layout="constrained")
     if title:
         figure.suptitle(title, fontsize=10)
-    every = figure.subplots(1, n, squeeze=False, **options)[0].tolist()
+    every = figure.subplots(1, n, squeeze=False)[0].tolist()
     for axes in every:
         axes.grid(True)
     return figure, every
@@ -127,7 +128,8 @@ def latent_units(found: Any) -> Figure:
     Returns:
         The figure.
     """
-    figure, (kl, variance) = panels(2, title=f"Latent units, {found.data:,} data")
+    active = ", ".join(f"{n} of {len(found.variance[name])}" for name, n in found.active.items())
+    figure, (kl, variance) = panels(2, title=f"Latent units, {found.data:,} data: {active} active")
     for i, (name, values) in enumerate(found.variance.items()):
         look = {
             "color": COLOURS[i % len(COLOURS)],
@@ -140,8 +142,6 @@ def latent_units(found: Any) -> Figure:
         kl.plot(range(1, len(each) + 1), each.sort(descending=True).values.tolist(), **look)
     variance.axhline(found.threshold, color="black", linewidth=0.8, linestyle="--")
     variance.set(title="Variance of the posterior mean", xlabel="unit, in falling order", yscale="log")
-    active = ", ".join(f"{n} of {len(found.variance[name])}" for name, n in found.active.items())
-    variance.set_title(f"Variance of the posterior mean ({active} active)")
     kl.set(title="Divergence from the prior", xlabel="unit, in falling order", ylabel="nats per datum", ylim=(0, None))
     for axes in (kl, variance):
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
