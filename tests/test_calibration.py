@@ -111,6 +111,16 @@ def test_predictive_checks_pass_for_the_true_model_and_fail_for_another():
     x = toy.draw(300)
     assert min(predictive_check(toy.program, x, STATISTICS, prior=True).p_values.values()) > 0.02
     assert min(predictive_check(toy.program, x, STATISTICS).p_values.values()) > 0.02
+    # data from one side of the prior: replicates that have seen them are there, too
+    toy = LinearGaussian(sigma=0.1)
+    with torch.no_grad():
+        far = toy.program.decode(2 + 0.1 * torch.randn(300, 2).double()).sample()
+    apart = {}
+    for prior in (False, True):
+        found = predictive_check(toy.program, far, {"mean": torch.mean}, prior=prior, replicates=20)
+        apart[prior] = abs(found.observed["mean"] - float(found.replicated["mean"].mean()))
+    assert apart[False] < 0.1 * apart[True]
+    toy = LinearGaussian()
     torch.manual_seed(0)
     heavy = x + 0.6 * dist.StudentT(1.5).sample(x.shape).double()
     found = predictive_check(toy.program, heavy, STATISTICS, replicates=100)

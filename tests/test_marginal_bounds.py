@@ -136,7 +136,9 @@ def test_a_class_is_summed_over_where_it_is_not_known():
 
 
 def test_constrained_latents_move_on_the_whole_line():
-    """Proportions: a uniform prior on the simplex and a categorical likelihood, whose evidence is 1 / classes."""
+    """Proportions: a Dirichlet prior and one draw of a category, whose evidence is its share of the concentration."""
+
+    concentration = torch.tensor([0.5, 1.0, 3.5], dtype=torch.float64)
 
     class Pick(pv.Conditional):
         def forward(self, z, *context):
@@ -144,7 +146,7 @@ def test_constrained_latents_move_on_the_whole_line():
 
     class Flat(pv.Conditional):
         def forward(self, *context):
-            return dist.Dirichlet(torch.ones(3, dtype=torch.float64))
+            return dist.Dirichlet(concentration)
 
     class Wide(pv.Conditional):
         def __init__(self):
@@ -155,8 +157,10 @@ def test_constrained_latents_move_on_the_whole_line():
             return dist.Dirichlet(self.scale * torch.ones_like(x))
 
     vae = pv.VAE(prior=Flat(), likelihood=Pick(), posterior=Wide())
-    found = marginal_bounds(vae, torch.eye(3, dtype=torch.float64), chains=64, steps=60, simulated=6)
-    assert float((found.per_datum + math.log(3)).abs().max()) < 4 * float(found.noise.max())
+    found = marginal_bounds(vae, torch.eye(3, dtype=torch.float64), chains=64, steps=60, leapfrogs=3, simulated=6)
+    exact = (concentration / concentration.sum()).log()
+    assert float(found.noise.max()) < 0.2
+    assert ((found.per_datum - exact).abs() < 4 * found.noise).all()
     assert abs(found.simulated.gap) < 4 * found.simulated.error + 0.02
 
 

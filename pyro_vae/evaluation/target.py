@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from pyro_vae.estimators.enumeration import EveryDiscrete, factor
-from pyro_vae.estimators.sites import ENUM_DIM, Site, in_data_plate
+from pyro_vae.estimators.sites import Site, in_data_plate
 from pyro_vae.estimators.trace import Call, Record
 from pyro_vae.programs.program import Program
 
@@ -23,7 +23,9 @@ class Target:
 
     .. math:: f_t(u) = \sum_y p(z(u), y)\, p(x \mid z(u), y)^t \left|\frac{dz}{du}\right|
 
-    The continuous latents z of all sites stand in one row of real numbers u; discrete ones, y, are summed over.
+    The continuous latents z of all sites stand in one row of real numbers u; discrete ones, y, are summed over. Only
+    ratios along the path count, so that a factor that does not depend on t (the number of values of a class that is
+    known, and therefore masked) is of no account.
 
     Args:
         program: in evaluation mode
@@ -94,8 +96,6 @@ class Target:
         latent, observed = jacobian, torch.zeros_like(jacobian)
         for name, message in scored.sites.items():
             log_p = Site(name, message).log_p
-            if name in scored.enumerated:
-                log_p = spread(message, log_p)
             if message["is_observed"]:
                 observed = observed + log_p
             else:
@@ -132,13 +132,3 @@ def biject_to_support(name: str, support: Any) -> Any:
         raise ValueError(
             f"program: the latent {name!r} lives on {support}, onto which no map from the real numbers is known"
         ) from error
-
-
-def spread(message: Any, log_p: Tensor) -> Tensor:
-    """Give the values of an enumerated site that a mask hides equal shares, so that they sum to one."""
-    mask = message["mask"]
-    if mask is None or mask is True:
-        return log_p
-    log_values = math.log(message["value"].shape[ENUM_DIM - message["fn"].event_dim])
-    hidden = torch.full_like(log_p, -log_values)
-    return torch.where(mask, log_p, hidden) if isinstance(mask, Tensor) else hidden
