@@ -15,6 +15,7 @@ import pyro_vae
 from pyro_vae import data, evaluation, plots, run
 from pyro_vae.choices import Choices, UsageError, first_line, look_up, table
 from pyro_vae.cli_compare import compare
+from pyro_vae.cli_evaluate import evaluate
 from pyro_vae.cli_shared import DEFAULTS, LIKELIHOODS, add_common, folder_of, read, save, usable
 from pyro_vae.data.sources import LOADERS
 from pyro_vae.estimators import ELBO, Estimator
@@ -121,7 +122,12 @@ def train(argv: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "compare": compare, "list": list_shelves}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "compare": compare,
+    "list": list_shelves,
+}
 
 
 def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
