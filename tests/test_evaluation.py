@@ -183,9 +183,48 @@ def test_a_user_s_own_two_functions():
     toy = LinearGaussian(off=0.1)
     own = pv.programs.Functions(toy.program.model, toy.program.guide, vae=toy.program)
     x = toy.draw(20)
-    for name in ("log_likelihood", "latents", "calibration"):
-        assert str(getattr(evaluation, name)(own, x)) == str(getattr(evaluation, name)(toy.program, x))
+    quick = {"num_particles": 50}
+    assert str(evaluation.log_likelihood(own, x, **quick)) == str(evaluation.log_likelihood(toy.program, x, **quick))
+    assert str(evaluation.latents(own, x)) == str(evaluation.latents(toy.program, x))
+    quick = {"simulations": 50, "draws": 9}
+    assert str(evaluation.calibration(own, x, **quick)) == str(evaluation.calibration(toy.program, x, **quick))
     quick = {"chains": 2, "steps": 8, "simulated": 2}
     assert str(evaluation.marginal_bounds(own, x, **quick)) == str(evaluation.marginal_bounds(toy.program, x, **quick))
     quick = {"num_particles": 20, "steps": 3}
     assert str(evaluation.inference_gaps(own, x, **quick)) == str(evaluation.inference_gaps(toy.program, x, **quick))
+
+
+def test_programs_without_latents_of_the_data_are_refused():
+    """An autoencoder has none; the weights of a Bayesian decoder are no latent of a datum that could be calibrated."""
+    ae = pv.programs.Autoencoder(encoder=pv.nets.MLP((4,), (2,)), likelihood=pv.likelihoods.Normal(2, (4,)))
+    x = torch.zeros(5, 4)
+    for evaluate in (evaluation.latents, lambda p, x: evaluation.representation(p, x, torch.arange(5))):
+        with pytest.raises(ValueError, match="draws no latents"):
+            evaluate(ae, x)
+    bayes = pv.programs.BayesianDecoder(
+        prior=pv.priors.StandardNormal(2),
+        likelihood=pv.likelihoods.Normal(2, (4,)),
+        posterior=pv.posteriors.MeanFieldNormal((4,), 2),
+        size=5,
+    )
+    with pytest.raises(ValueError, match="'weights' is shared"):
+        evaluation.calibration(bayes, x)
+    assert evaluation.latents(bayes, x).active.keys() == {"z"}
+
+
+def test_a_stream_is_evaluated():
+    """Data without a known size: log-likelihood and latents as for the same rows at once."""
+    toy = LinearGaussian()
+    x = toy.draw(30)
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(x)
+
+    loader = torch.utils.data.DataLoader(Stream(), batch_size=10)
+    found = evaluation.latents(toy.program, loader, aggregate=20)
+    whole = evaluation.latents(toy.program, x)
+    assert found.data == 30
+    assert found.information["z"].data == 20
+    assert torch.allclose(found.variance["z"], whole.variance["z"])
+    assert evaluation.log_likelihood(toy.program, loader, num_particles=3).per_datum.shape == (30,)

@@ -131,7 +131,7 @@ def calibration(
         Ranks and tests: they print, export and plot.
 
     Raises:
-        ValueError: the data do not fit the program, or it observes more than x.
+        ValueError: the data do not fit the program, or it observes more than x or has latents that data share.
 
     Example:
         >>> import pyro_vae as pv
@@ -161,7 +161,10 @@ def ranks(program: Program, batch: list[Tensor], draws: int) -> dict[str, Tensor
     found = {}
     for site in terms.latent:
         if not site.local:
-            continue
+            raise ValueError(
+                f"program: the latent {site.name!r} is shared by the data, and its posterior is that given the "
+                "training data, not the simulated ones: calibration checks latents of each datum"
+            )
         drawn = units(site.guide, site.guide["value"])[:-1]
         shape = site.guide["value"].shape
         true = units(site.guide, made.sites[site.name]["value"].reshape(1, *shape[1:]).expand(shape))[:1]

@@ -41,6 +41,9 @@ def means(sites: Iterable[Any]) -> dict[str, Tensor]:
 
     Returns:
         By name, of shape (particles, batch, units).
+
+    Raises:
+        ValueError: there is none.
     """
     found = {}
     for site in sites:
@@ -50,6 +53,8 @@ def means(sites: Iterable[Any]) -> dict[str, Tensor]:
             except NotImplementedError:
                 value = site["value"]
             found[site["name"]] = units(site, value.expand(site["value"].shape))
+    if not found:
+        raise ValueError("program: its guide draws no latents of the data, so that there is nothing to evaluate")
     return found
 
 

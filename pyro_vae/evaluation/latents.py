@@ -167,7 +167,9 @@ def latents(
             parts.append(measure(terms))
             rows = torch.arange(-done % every, len(batch[0]), every, device=device)
             done += len(batch[0])
-            kept.append(tuple(column[rows] for column in batch))
+            # a stream does not tell its size: its first data are taken
+            if sum(len(part[0]) for part in kept) < aggregate:
+                kept.append(tuple(column[rows] for column in batch))
         whole = tuple(torch.cat(column)[:aggregate] for column in zip(*kept, strict=True))
         terms = run(program.model, program.guide, whole, {}, record=Sampled)
         split = informations(terms, list(parts[0]["means"]))
