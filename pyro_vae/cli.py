@@ -15,11 +15,12 @@ import pyro_vae
 from pyro_vae import data, evaluation, plots, run
 from pyro_vae.choices import Choices, UsageError, first_line, look_up, table
 from pyro_vae.cli_compare import compare
+from pyro_vae.cli_evaluate import evaluate
 from pyro_vae.cli_shared import DEFAULTS, LIKELIHOODS, add_common, folder_of, read, save, usable
 from pyro_vae.data.sources import LOADERS
 from pyro_vae.estimators import ELBO, Estimator
 from pyro_vae.estimators.trace import run as trace
-from pyro_vae.evaluation.latents import mean_of
+from pyro_vae.evaluation.codes import codes
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import evaluating
 from pyro_vae.rng import fork_rng
@@ -121,7 +122,12 @@ def train(argv: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"train": train, "compare": compare, "list": list_shelves}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "compare": compare,
+    "list": list_shelves,
+}
 
 
 def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
@@ -197,12 +203,12 @@ def figures(vae: VAE, split: data.Split, seed: int) -> dict[str, Any]:
     name = type(vae.likelihood).__name__
     with evaluating(vae), fork_rng(device, seed):
         x_hat, samples = vae.reconstruct(x), vae.sample(80, mean=True)
-        means = [mean_of(vae.encode(b.to(device)), 64).flatten(1).cpu() for b in split.x.split(500)]
+        means = codes(vae, split.x)
     draw = plots.vectors
     if plots.is_image(x.shape[1:]):
         draw = partial(plots.image_grid, rows=5)
     return {
         "reconstructions": plots.reconstructions(x, x_hat, title="Test data and reconstructions"),
         "samples": draw(samples, title=f"Samples: means of p(x|z), {name}, at draws z of the prior"),
-        "latent": plots.latent_map(torch.cat(means), split.y),
+        "latent": plots.latent_map(means, split.y),
     }

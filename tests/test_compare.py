@@ -426,3 +426,17 @@ def test_estimators_of_the_command_take_options():
     found = estimators_of("MIWAE(M=2, K=3), IWAE, IWAE(num_particles=5), pyro.RenyiELBO(alpha=0)", 7)
     assert [e.num_particles for e in found.values()] == [6, 7, 5, 7]
     assert found["pyro.RenyiELBO(alpha=0)"].vectorize_particles
+
+
+def test_the_evidence_of_the_program_or_of_annealing_is_the_reference():
+    """Without a reference a program's own `log_evidence` is taken; bounds by annealing are told as what they are."""
+    toy = LinearGaussian(off=0.1)
+    x = toy.draw(6)
+    bounds = pv.evaluation.marginal_bounds(toy.program, x, chains=4, steps=40, simulated=0)
+    found = pv.evaluation.compare_estimators(toy.program, x, [ELBO()], reference=bounds, draws=8)
+    assert found.reference == "annealing, 4 chains, 40 temperatures"
+    assert found.evidence == bounds.mean
+    toy.program.log_evidence = toy.log_evidence
+    found = pv.evaluation.compare_estimators(toy.program, x, [ELBO()], draws=8)
+    assert found.reference == "exact evidence"
+    assert found.evidence == pytest.approx(float(toy.log_evidence(x).mean().detach()))

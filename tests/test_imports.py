@@ -29,7 +29,7 @@ MAY = {
     "estimators": {"rng", "parameters"},
     "training": {"programs", "estimators", "rng", "plots", "data"},
     "plots": set(),
-    "evaluation": {"programs", "estimators", "training", "rng", "plots"},
+    "evaluation": {"conditional", "programs", "estimators", "training", "rng", "plots"},
     "tasks": {"programs", "estimators", "training", "evaluation", "rng", "plots", "data"},
 }
 FILES = sorted(p for p in PACKAGE.rglob("*.py"))

@@ -13,13 +13,15 @@ from tqdm.auto import tqdm
 from pyro_vae.evaluation.comparison import Comparison
 from pyro_vae.evaluation.cost import PeakMemory, milliseconds
 from pyro_vae.evaluation.gradients import Follower, Gradients, collect, guide_parameters, not_smooth
-from pyro_vae.evaluation.log_likelihood import BUDGET, LogLikelihood, log_weights, summarize
+from pyro_vae.evaluation.inputs import BUDGET, buffers_kept, one_batch
+from pyro_vae.evaluation.log_likelihood import LogLikelihood, log_weights, summarize
+from pyro_vae.evaluation.marginal_bounds import MarginalBounds
 from pyro_vae.evaluation.pareto import pareto_k
 from pyro_vae.evaluation.reference import Evidence, find_reference
 from pyro_vae.evaluation.rows import row_of
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.rng import fork_rng
-from pyro_vae.training.batches import Batches, mix
+from pyro_vae.training.batches import mix
 
 __all__ = ["compare_estimators", "named"]
 
@@ -32,7 +34,7 @@ def compare_estimators(
     x: Any,
     estimators: Mapping[str, PyroELBO] | Iterable[PyroELBO],
     *,
-    reference: Evidence | LogLikelihood | None = None,
+    reference: Evidence | LogLikelihood | MarginalBounds | None = None,
     reference_particles: int = 5000,
     draws: int = 200,
     seed: int = 0,
@@ -80,7 +82,8 @@ def compare_estimators(
         x: rows of data, or a tuple ``(x, context)``, as in ``fit``: one batch
         estimators: of ``pyro_vae.estimators`` or of ``pyro.infer``; a mapping gives them names
         reference: the evidence of each datum as a callable ``(x, *context) -> (n,)``, differentiable for the gradient
-            of the model; or the ``LogLikelihood`` of another evaluation; importance sampling if None
+            of the model; or what ``log_likelihood`` or ``marginal_bounds`` found; if None, ``program.log_evidence``
+            where the program has one, and importance sampling where it has not
         reference_particles: of that importance sampling
         draws: gradients drawn of each estimator
         seed: of all noise
@@ -111,22 +114,23 @@ def compare_estimators(
             follower.follow(seed)
         except (ValueError, NotImplementedError) as error:
             raise ValueError(f"estimators: {name} does not work with this program: {error}") from error
-    inference = set(guide_parameters(program, batch))
-    trained = [name for name, p in program.named_parameters() if p.requires_grad]
-    groups = {
-        "guide": [name for name in trained if name in inference],
-        "model": [name for name in trained if name not in inference],
-    }
-    found = find_reference(
-        program,
-        batch,
-        groups,
-        given=reference,
-        num_particles=reference_particles,
-        draws=draws,
-        seed=mix(seed, 2**32),
-    )
-    rough = not_smooth(program, batch)
+    with buffers_kept(program):
+        inference = set(guide_parameters(program, batch))
+        trained = [name for name, p in program.named_parameters() if p.requires_grad]
+        groups = {
+            "guide": [name for name in trained if name in inference],
+            "model": [name for name in trained if name not in inference],
+        }
+        found = find_reference(
+            program,
+            batch,
+            groups,
+            given=reference,
+            num_particles=reference_particles,
+            draws=draws,
+            seed=mix(seed, 2**32),
+        )
+        rough = not_smooth(program, batch)
     most = max(estimator.num_particles for estimator in chosen.values())
     log_w = weights(program, batch, max(WEIGHTS, most), seed)
     drawn: dict[str, Gradients] = {}
@@ -183,18 +187,6 @@ def named(estimators: Mapping[str, PyroELBO] | Iterable[PyroELBO]) -> dict[str, 
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"estimators: two have the name {', '.join(twice)}; pass a mapping from names of your own")
     return found
-
-
-def one_batch(program: Program, x: Any) -> tuple[Tensor, ...]:
-    """Return the data as one batch where the program is, checked."""
-    first = next(program.parameters(), torch.zeros(()))
-    batches = Batches(x, batch_size=1, shuffle=False, device=first.device, dtype=first.dtype)
-    if not batches.columns:
-        raise TypeError("x: expected rows of data or a tuple (x, context), got a stream: take one batch of it")
-    batches.batch_size = len(batches)
-    (batch,) = batches.epoch(0)
-    program.check(*batch)
-    return batch
 
 
 def weights(program: Program, batch: tuple[Tensor, ...], draws: int, seed: int) -> Tensor:

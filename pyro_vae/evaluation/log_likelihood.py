@@ -4,39 +4,52 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyro_vae.estimators.trace import run
+from pyro_vae.evaluation.inputs import at_once, batches_of, count
+from pyro_vae.evaluation.pareto import LEAST, pareto_k
+from pyro_vae.evaluation.result import Result
+from pyro_vae.evaluation.table import number
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.rng import fork_rng
-from pyro_vae.training.batches import Batches
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["LogLikelihood", "log_likelihood", "log_weights"]
 
-#: Particles times entries of a datum held at once: 8 MB of float32, which caches still hold (on a CPU a third
-#: faster than 64 MB) and far below what any device has.
-BUDGET = 2**21
+#: Above this shape of their tail importance weights do not average well at any practical number of particles.
+HEAVY = 0.7
 
 
 @dataclass(frozen=True)
-class LogLikelihood:
+class LogLikelihood(Result):
     r"""Importance-weighted log-likelihoods, in nats.
 
     Attributes:
         per_datum: :math:`\log \frac1K \sum_k w_k` of each datum, a tensor of shape ``(n,)`` on the CPU
         noise: Monte Carlo standard error of each entry (delta method), shape ``(n,)``
         ess: effective sample size :math:`(\sum w)^2 / \sum w^2` of each datum, shape ``(n,)``
+        pareto_k: shape of the tail of the weights of each datum (:func:`pareto_k`), shape ``(n,)``; NaN below 25
+            particles
         num_particles: K
     """
 
     per_datum: Tensor
     noise: Tensor
     ess: Tensor
+    pareto_k: Tensor
     num_particles: int
+
+    @property
+    def source(self) -> str:
+        """How the values were found."""
+        return f"importance sampling, {self.num_particles:,} particles"
 
     @property
     def mean(self) -> float:
@@ -54,13 +67,50 @@ class LogLikelihood:
         """Standard error of the mean from the draws alone: what another seed would change."""
         return float(self.noise.square().sum().sqrt() / len(self.noise))
 
+    @property
+    def heavy(self) -> float:
+        """Share of the data with a Pareto k above 0.7, whose estimate is not to be trusted; NaN where k is unknown."""
+        return math.nan if self.pareto_k.isnan().all() else float((self.pareto_k > HEAVY).double().mean())
+
     def __float__(self) -> float:
         return self.mean
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row a datum."""
+        columns = {
+            "log_likelihood": self.per_datum,
+            "noise": self.noise,
+            "ess": self.ess,
+            "pareto_k": self.pareto_k,
+        }
+        values = torch.stack([c.double() for c in columns.values()], 1).tolist()
+        return [{"datum": i, **dict(zip(columns, row, strict=True))} for i, row in enumerate(values)]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return one row: the mean and how far it can be trusted."""
+        return [
+            {
+                "data": f"{len(self.per_datum):,}",
+                "particles": f"{self.num_particles:,}",
+                "log-likelihood (nats/datum)": number(self.mean, self.standard_error, 5),
+                "from the draws": number(self.monte_carlo_error),
+                "ESS, median": number(float(self.ess.median())),
+                "Pareto k, median": number(float(self.pareto_k.median()), digits=2),
+                "k > 0.7": "-" if math.isnan(self.heavy) else f"{self.heavy:.1%}",
+            }
+        ]
+
+    def plot(self) -> Figure:
+        """Draw the log-likelihoods, effective sample sizes and Pareto k of the data."""
+        from pyro_vae.plots import log_likelihoods
+
+        return log_likelihoods(self)
+
     def __str__(self) -> str:
+        tail = "" if math.isnan(self.heavy) else f"; Pareto k above {HEAVY} for {self.heavy:.1%} of the data"
         return (
             f"{self.mean:.2f} nats per datum (standard error {self.standard_error:.2f} over {len(self.per_datum):,} "
-            f"data, {self.monte_carlo_error:.3f} from {self.num_particles:,} particles)"
+            f"data, {self.monte_carlo_error:.3f} from {self.num_particles:,} particles{tail})"
         )
 
 
@@ -108,18 +158,14 @@ def log_likelihood(
         >>> bool((found.per_datum - toy.log_evidence(x)).abs().max() < 1e-3)
         True
     """
-    if not isinstance(num_particles, int) or num_particles < 1:
-        raise ValueError(f"num_particles: expected an int of at least 1, got {num_particles!r}")
-    first = next(program.parameters(), torch.zeros(()))
-    batches = Batches(x, batch_size=batch_size or 1, shuffle=False, device=first.device, dtype=first.dtype)
-    for chunk in batches.chunks():
-        program.check(*chunk)
-    entries = batches.columns[0].rows[0].numel() if batches.columns else 1
-    at_once = max(1, BUDGET // max(entries, 512))
+    count("num_particles", num_particles)
+    batches = batches_of(program, x, batch_size)
+    device = next(program.parameters(), torch.zeros(())).device
+    most = at_once(batches)
     if batch_size is None:
-        batches.batch_size = max(1, at_once // num_particles)
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
-    with evaluating(program), fork_rng(first.device, seed):
+        batches.batch_size = max(1, most // num_particles)
+    found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    with evaluating(program), fork_rng(device, seed):
         bar = tqdm(
             batches.epoch(0),
             total=batches.steps,
@@ -128,16 +174,16 @@ def log_likelihood(
             disable=not progress,
         )
         for batch in bar:
-            per_pass = max(1, at_once // batch[0].shape[0])
+            per_pass = max(1, most // batch[0].shape[0])
             log_w = torch.cat(
                 [
                     log_weights(program, batch, min(per_pass, num_particles - done))
                     for done in range(0, num_particles, per_pass)
                 ]
-            )
-            found.append(summarize(log_w.double()))
-    per_datum, noise, ess = (torch.cat(column).cpu() for column in zip(*found, strict=True))
-    return LogLikelihood(per_datum, noise, ess, num_particles)
+            ).double()
+            tail = pareto_k(log_w) if num_particles >= LEAST else torch.full_like(log_w[0], math.nan)
+            found.append((*summarize(log_w), tail))
+    return LogLikelihood(*(torch.cat(column).cpu() for column in zip(*found, strict=True)), num_particles)
 
 
 def log_weights(program: Program, batch: tuple[Tensor, ...], num_particles: int) -> Tensor:

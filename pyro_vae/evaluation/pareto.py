@@ -9,6 +9,9 @@ from torch import Tensor
 
 __all__ = ["pareto_k"]
 
+#: Fewer draws have a tail shorter than five.
+LEAST = 25
+
 #: A regularization of k towards 0.5, worth so many observations of the tail.
 PRIOR_SIZE, PRIOR_K = 10, 0.5
 
@@ -47,9 +50,9 @@ def pareto_k(log_w: Tensor) -> Tensor:
         torch.Size([3])
     """
     draws = log_w.shape[0]
-    if draws < 25:
+    if draws < LEAST:
         raise ValueError(
-            f"log_w: expected at least 25 draws along the first dimension, got shape {tuple(log_w.shape)}"
+            f"log_w: expected at least {LEAST} draws along the first dimension, got shape {tuple(log_w.shape)}"
         )
     size = min(draws // 5, math.ceil(3 * math.sqrt(draws)))
     ordered = log_w.double().sort(0).values

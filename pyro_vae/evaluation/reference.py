@@ -10,7 +10,9 @@ from torch import Tensor
 
 from pyro_vae.estimators import ELBO
 from pyro_vae.evaluation.gradients import Follower, Moments
-from pyro_vae.evaluation.log_likelihood import BUDGET, LogLikelihood, log_likelihood, log_weights
+from pyro_vae.evaluation.inputs import BUDGET
+from pyro_vae.evaluation.log_likelihood import LogLikelihood, log_likelihood, log_weights
+from pyro_vae.evaluation.marginal_bounds import MarginalBounds
 from pyro_vae.programs.program import Program
 from pyro_vae.rng import fork_rng
 from pyro_vae.training.batches import mix
@@ -48,7 +50,7 @@ def find_reference(
     batch: Sequence[Tensor],
     groups: dict[str, list[str]],
     *,
-    given: Evidence | LogLikelihood | None,
+    given: Evidence | LogLikelihood | MarginalBounds | None,
     num_particles: int,
     draws: int,
     seed: int,
@@ -59,16 +61,18 @@ def find_reference(
         program: is left as it is
         batch: x and context
         groups: names of the parameters of guide and model
-        given: the evidence, or a value that another evaluation found
+        given: the evidence, or a value that another evaluation found; if None, ``program.log_evidence`` where the
+            program has one, and importance sampling where it has not
         num_particles: of the importance sampling where the evidence is not given
         draws: of the gradient of the ELBO
         seed: of all noise
     """
     model = None
+    given = getattr(program, "log_evidence", None) if given is None else given
     if given is None:
         given = log_likelihood(program, tuple(batch), num_particles=num_particles, seed=seed)
-    if isinstance(given, LogLikelihood):
-        name = f"importance sampling, {given.num_particles:,} particles"
+    if isinstance(given, (LogLikelihood, MarginalBounds)):
+        name = given.source
         reference = Reference(name, given.mean, given.monte_carlo_error)
         model = sampled_gradient(program, batch, groups["model"], num_particles, seed)
     else:

@@ -1,16 +1,34 @@
 """Every figure of the library, each a matplotlib ``Figure`` that knows nothing of pyplot or of a backend."""
 
+from pyro_vae.plots.checks import factor_map, nearest_neighbours, predictive_checks, rank_curves, scores
 from pyro_vae.plots.comparisons import comparison, training_comparison
 from pyro_vae.plots.curves import training_curve
+from pyro_vae.plots.evaluations import (
+    inference_gaps,
+    latent_units,
+    log_likelihoods,
+    marginal_bounds,
+    rate_distortion,
+)
 from pyro_vae.plots.images import image_grid, is_image, reconstructions, vectors
 from pyro_vae.plots.latents import latent_map
 
 __all__ = [
     "comparison",
+    "factor_map",
     "image_grid",
+    "inference_gaps",
     "is_image",
     "latent_map",
+    "latent_units",
+    "log_likelihoods",
+    "marginal_bounds",
+    "nearest_neighbours",
+    "predictive_checks",
+    "rank_curves",
+    "rate_distortion",
     "reconstructions",
+    "scores",
     "training_comparison",
     "training_curve",
     "vectors",

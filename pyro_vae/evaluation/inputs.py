@@ -1,0 +1,62 @@
+"""Data on their way into an evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.programs.program import Program
+from pyro_vae.training.batches import Batches
+
+__all__ = ["BUDGET", "at_once", "batches_of", "buffers_kept", "count", "one_batch"]
+
+#: Particles times entries of a datum held at once: 8 MB of float32, which caches still hold (on a CPU a third
+#: faster than 64 MB) and far below what any device has.
+BUDGET = 2**21
+
+
+def batches_of(program: Program, x: Any, batch_size: int | None = None) -> Batches:
+    """Return the data in order, where the program is and in its dtype, after the program has checked them."""
+    first = next(program.parameters(), torch.zeros(()))
+    batches = Batches(x, batch_size=batch_size or 1, shuffle=False, device=first.device, dtype=first.dtype)
+    for chunk in batches.chunks():
+        program.check(*chunk)
+    return batches
+
+
+def one_batch(program: Program, x: Any) -> tuple[Tensor, ...]:
+    """Return the data as one batch where the program is, checked."""
+    batches = batches_of(program, x)
+    if not batches.columns:
+        raise TypeError("x: expected rows of data or a tuple (x, context), got a stream: take one batch of it")
+    batches.batch_size = len(batches)
+    (batch,) = batches.epoch(0)
+    return batch
+
+
+def at_once(batches: Batches) -> int:
+    """Return how many particles, over all data of a batch together, keep memory small."""
+    entries = batches.columns[0].rows[0].numel() if batches.columns else 1
+    return max(1, BUDGET // max(entries, 512))
+
+
+def count(name: str, value: Any, least: int = 1) -> None:
+    """Refuse what is no whole number of at least so many."""
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}: expected an int of at least {least}, got {value!r}")
+
+
+@contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Put buffers back that a run in training mode moves (the running statistics of a BatchNorm)."""
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
