@@ -24,7 +24,7 @@ class CheckpointError(ValueError):
 def weights_file(program: Program) -> bytes:
     """Return the weights of a program as a safetensors file, whose header holds the digest of the numbers."""
     state = unshared(program.state_dict())
-    return save(state, metadata={"format": "pt", "sha256": digest(state)})
+    return save(state, metadata={"sha256": digest(state)})
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
