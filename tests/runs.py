@@ -26,7 +26,10 @@ def noisy_net(in_shape, out_shape):
     return torch.nn.Sequential(*layers, torch.nn.Linear(5, out_shape[0] if len(out_shape) == 1 else 4))
 
 
-def program(net=functools.partial(pv.nets.MLP, hidden=(5,))):
+SMALL = functools.partial(pv.nets.MLP, hidden=(5,))
+
+
+def program(net=SMALL):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return pv.VAE(
@@ -93,6 +96,8 @@ def fork(work):
         return pid
     code = 1
     try:
+        torch.set_num_threads(1)  # OpenMP's threads are not there after a fork
+        signal.alarm(120)  # whatever hangs ends
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         code = work() or 0

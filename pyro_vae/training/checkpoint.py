@@ -95,7 +95,7 @@ def read(path: Path) -> Checkpoint:
     try:
         if path.is_symlink():
             raise ValueError("a link, not a folder")
-        told = described(parse(contents(path / MANIFEST, LARGEST)))
+        told = described(parse(contents(path / MANIFEST, LARGEST), MANIFEST))
         files = {name: contents(path / name, size) for name, (size, _) in told.items()}
         for name, (size, wanted) in told.items():
             if len(files[name]) != size:
@@ -103,7 +103,7 @@ def read(path: Path) -> Checkpoint:
             if sha256(files[name]) != wanted:
                 raise ValueError(f"{name} has another SHA-256 than the manifest says")
         weights, tensors, plain = (files[name] for name in FILES)
-        return Checkpoint(path, load_tensors(weights), unpack(parse(plain), load_tensors(tensors)))
+        return Checkpoint(path, load_tensors(weights), unpack(parse(plain, FILES[2]), load_tensors(tensors)))
     except (OSError, SafetensorError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 

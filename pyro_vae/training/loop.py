@@ -196,10 +196,11 @@ class Loop:
         self.stopped, self.totals, self.at_start = bool(state["stopped"]), state["totals"], state["at_start"]
         self.started = time.perf_counter() - float(state["seconds"])
         self.svi.restore(state["engine"])
-        for hook, found in zip([h for h in self.hooks if h.state()], state["hooks"], strict=True):
-            hook.restore(found)
         self.set_streams(state["streams"])
         self.history.rows = [dict(row) for row in state["rows"]]
+        # last, as a hook that has its state may act on it at the end
+        for hook, found in zip([h for h in self.hooks if h.state()], state["hooks"], strict=True):
+            hook.restore(found)
 
 
 def whole(value: Any) -> int:

@@ -80,8 +80,12 @@ def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     raise ValueError(f"unknown mark {mark!r}")
 
 
-def parse(data: bytes) -> Any:
+def parse(data: bytes, name: str) -> Any:
     """Read JSON of this package.
+
+    Args:
+        data: the bytes
+        name: of the file they are from
 
     Raises:
         ValueError: it is no JSON, or has NaN, infinity or a depth that this package never writes.
@@ -92,5 +96,5 @@ def parse(data: bytes) -> Any:
 
     try:
         return json.loads(data, parse_constant=refuse)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name}: expected JSON, but {error}") from error
