@@ -77,8 +77,8 @@ def ending(folder):
 
 
 def rubbish(folder):
-    """What is half-written in a folder."""
-    return [path for path in folder.rglob("*") if path.name.endswith(".tmp")]
+    """What is half-written in a folder, or was found to be."""
+    return [path for path in folder.rglob("*") if path.name.endswith(".tmp") or ".unfinished" in path.name]
 
 
 def in_child(work):

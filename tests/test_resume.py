@@ -22,6 +22,7 @@ import pyro_vae as pv
 from pyro_vae import cli
 from pyro_vae.data import Split
 from pyro_vae.data.binarize import DrawBits
+from pyro_vae.training import lock
 from pyro_vae.training.svi import SVI
 
 forks = pytest.mark.skipif(
@@ -412,3 +413,9 @@ def test_two_processes_in_one_folder(tmp_path):
     train(tmp_path / "run")
     assert ending(tmp_path / "run") == ending(tmp_path / "whole")
     assert (tmp_path / "run" / "lock").read_text() == ""
+
+
+def test_a_system_without_locks_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "fcntl", None)
+    with pytest.warns(UserWarning, match="no lock here .*no other process trains in this folder"):
+        train(tmp_path, epochs=1)

@@ -193,7 +193,8 @@ class Loop:
         """Go on from what :meth:`state` returned, with the weights of that time."""
         self.epoch, self.batch, self.count = (whole(state[name]) for name in ("epoch", "batch", "count"))
         whole(state["engine"]["steps"])
-        self.stopped, self.totals, self.at_start = bool(state["stopped"]), state["totals"], state["at_start"]
+        self.stopped, self.at_start = bool(state["stopped"]), state["at_start"]
+        self.totals = {name: value.to(self.batches.device) for name, value in state["totals"].items()}
         self.started = time.perf_counter() - float(state["seconds"])
         self.svi.restore(state["engine"])
         self.set_streams(state["streams"])

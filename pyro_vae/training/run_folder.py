@@ -46,6 +46,7 @@ class RunFolder:
             stack.enter_context(locked(self.path / "lock"))
             for folder in (self.path, self.checkpoints):
                 durable.sweep(folder)
+            durable.sync(self.path)
             self.held = stack.pop_all()
         return self
 
