@@ -109,7 +109,7 @@ def test_from_every_checkpoint_the_same_checkpoints_follow(name, tmp_path):
     wanted = checkpoints(whole)
     steps = history.rows[-1]["step"]
     assert len(wanted) == steps + history.epochs
-    for kept in range(1, len(wanted) + 1):
+    for kept in range(max(1, len(wanted) - 8), len(wanted) + 1):  # the last nine of a long run
         folder = tmp_path / str(kept)
         shutil.copytree(whole, folder)
         for path in sorted((folder / "checkpoints").iterdir())[kept:]:

@@ -64,10 +64,10 @@ def fit(
         device: where to train; where the program is, by default
         clip_norm: largest global norm of the gradient
         run_dir: folder for ``checkpoints/``, ``metrics.jsonl`` and ``weights.safetensors``, written after each epoch;
-            while it is trained, SIGINT and SIGTERM finish the step and save before they end the training
+            in the main thread the first SIGINT or SIGTERM lets the step finish and saves, a second ends at once
         resume: go on from the newest checkpoint in ``run_dir``, anew where there is none: weights, optimizer, metrics
-            and random streams end bit for bit as if nothing had happened. The order of a DataLoader is followed if
-            it comes from torch's generators
+            and random streams end bit for bit as if nothing had happened. Order and noise of a Dataset or DataLoader
+            are followed if they come from torch's generators, not from those of numpy or Python
         keep: checkpoints to keep, beside the one with the best bound on ``valid``
         checkpoint_every: seconds between two checkpoints within an epoch
         callbacks: objects of :class:`Callback`, such as EarlyStopping; or functions ``(metrics, step)``
