@@ -335,6 +335,25 @@ def test_a_signal_lets_the_step_finish_and_saves(number, tmp_path, monkeypatch):
     assert ending(tmp_path / "cut") == ending(tmp_path / "whole")
 
 
+def test_handlers_stay_only_while_a_run_is_trained(tmp_path):
+    def handlers():
+        return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    def fail(metrics, step):
+        seen.append(handlers())
+        raise RuntimeError("stop")
+
+    before, seen = handlers(), []
+    train(tmp_path, epochs=1)
+    assert handlers() == before
+    for folder in (tmp_path, None):
+        with pytest.raises(RuntimeError, match="stop"):
+            train(folder, callbacks=[fail])
+        assert handlers() == before
+    assert not set(seen[0]) & set(before)
+    assert seen[1] == before
+
+
 def test_a_signal_in_validation_does_not_wait_for_its_end(tmp_path, monkeypatch):
     train(tmp_path / "whole", valid=VALID.repeat(9, 1), **options("warm-up"))
     settings, calls = options("warm-up"), []
