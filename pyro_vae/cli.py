@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +17,7 @@ from pyro_vae import data, evaluation, plots, run
 from pyro_vae.choices import Choices, UsageError, first_line, look_up, table
 from pyro_vae.cli_compare import compare
 from pyro_vae.cli_evaluate import evaluate
+from pyro_vae.cli_resume import BESIDE, earlier
 from pyro_vae.cli_shared import DEFAULTS, LIKELIHOODS, add_common, folder_of, read, save, usable
 from pyro_vae.data.sources import LOADERS
 from pyro_vae.estimators import ELBO, Estimator
@@ -24,7 +26,7 @@ from pyro_vae.evaluation.codes import codes
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import evaluating
 from pyro_vae.rng import fork_rng
-from pyro_vae.training import EarlyStopping, NonFiniteError, fit
+from pyro_vae.training import EarlyStopping, Interrupted, NonFiniteError, fit
 
 __all__ = ["main"]
 
@@ -36,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: what follows the name of the command; that of the process by default
 
     Returns:
-        The exit status: 0, 1 for an error in the work, 2 for a mistake on the command line.
+        The exit status: 0, 1 for an error in the work, 2 for a mistake on the command line, 130 and 143 for a
+        training that SIGINT and SIGTERM ended, once it is saved.
 
     Example:
         >>> main(["--version"])
@@ -60,9 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         return command(rest)
     except SystemExit as end:  # of --help
         return int(end.code or 0)
-    except KeyboardInterrupt:
-        print(f"{where}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as end:
+        number = end.number if isinstance(end, Interrupted) else signal.SIGINT
+        print(f"{where}: interrupted{f' by {end}' if str(end) else ''}", file=sys.stderr)
+        return 128 + number
     except (ValueError, OSError, ImportError, NonFiniteError) as error:
         print(f"{where}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
@@ -82,19 +86,23 @@ def train(argv: list[str]) -> int:
     # mistakes are told before the data are loaded, which tell the default likelihood
     settings, _ = parse(argv, LIKELIHOODS["grey"])
     folder = folder_of(settings, settings.data)
-    run.refuse_used(folder)
+    settings, saved = earlier(folder, settings, argv, parse)
     device = usable(settings.device)
     dataset = data.load(settings.data, binarize=settings.binarize)
-    settings, config = parse(argv, LIKELIHOODS[dataset.kind])
-    config = run.plain({**config, "shape": dataset.shape})
+    if saved is None:
+        settings, config = parse(argv, LIKELIHOODS[dataset.kind])
+        config = run.plain({**config, "shape": dataset.shape})
+    else:
+        config = saved
     vae, estimator = run.program(config), run.build("estimator", config["estimator"])
     try_out(vae, estimator, dataset.train)
     print(f"{dataset!r}")
     chosen = {axis: config[axis]["name"] for axis in run.AXES}
-    if "--likelihood" not in {arg.partition("=")[0] for arg in argv}:
+    if saved is None and "--likelihood" not in {arg.partition("=")[0] for arg in argv}:
         chosen["likelihood"] += f", as the data are {dataset.kind} (--likelihood chooses another)"
     print(table(chosen))
-    run.write(folder, config)
+    if saved is None:
+        run.write(folder, config)
     stop = EarlyStopping(settings.patience)
     history = fit(
         vae,
@@ -107,6 +115,7 @@ def train(argv: list[str]) -> int:
         seed=settings.seed,
         device=device,
         run_dir=folder,
+        resume=settings.resume,
         callbacks=[stop],
         progress=not settings.quiet,
     )
@@ -147,10 +156,11 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     add("--patience", type=PositiveInt, default=20, help="epochs without a better validation bound")
     add("--learning-rate", type=PositiveFloat, default=1e-3, help="of Adam")
     add("--particles", type=PositiveInt, default=1000, help="draws for the log-likelihood")
+    add("--resume", action="store_true", help="go on with the run of --run-dir, whose configuration holds")
     for axis in run.AXES:
         choices.add(axis, run.shelves()[axis], {**DEFAULTS, "likelihood": likelihood}[axis])
     settings = read(choices)
-    config = {k: v for k, v in vars(settings).items() if k not in {"run_dir", "quiet", *run.AXES}}
+    config = {k: v for k, v in vars(settings).items() if k not in {*BESIDE, *run.AXES}}
     return settings, {**config, **{axis: choices.describe(axis, settings) for axis in run.AXES}}
 
 

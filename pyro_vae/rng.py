@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["fork_rng"]
+__all__ = ["fork_rng", "set_streams", "streams"]
 
 
 @contextmanager
@@ -26,3 +26,16 @@ def fork_rng(like: Any = (), seed: int | None = None) -> Iterator[None]:
         if seed is not None:
             torch.manual_seed(seed)
         yield
+
+
+def streams(device: torch.device) -> dict[str, Tensor]:
+    """Return where torch's random streams stand: that of the CPU and of ``device``."""
+    found = {"cpu": torch.get_rng_state()}
+    return {**found, "cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else found
+
+
+def set_streams(found: dict[str, Tensor], device: torch.device) -> None:
+    """Put the random streams to where :func:`streams` found them."""
+    torch.set_rng_state(found["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(found["cuda"], device)

@@ -17,8 +17,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_origin
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 import pyro_vae
@@ -27,7 +25,8 @@ from pyro_vae.conditional import Conditional
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs import VAE
 from pyro_vae.rng import fork_rng
-from pyro_vae.training import schedules
+from pyro_vae.training import durable, schedules
+from pyro_vae.training.weights import read_weights
 
 __all__ = ["build", "load", "program", "read", "required", "resolve", "shelves", "write"]
 
@@ -206,7 +205,7 @@ def write(run_dir: Path, config: Mapping[str, Any]) -> None:
     text = json.dumps({**versions, **config}, indent=2, allow_nan=False)
     refuse_used(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "config.json").write_text(text + "\n", encoding="utf-8")
+    durable.replace(run_dir / "config.json", f"{text}\n".encode())
 
 
 def refuse_used(run_dir: Path) -> None:
@@ -271,9 +270,7 @@ def load(run_dir: str | Path) -> VAE:
     if not path.is_file():
         raise ValueError(f"run_dir: there are no weights in {run_dir}: weights.safetensors is missing")
     try:
-        vae.load_state_dict(load_file(path), strict=True)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: damaged, or no safetensors file: {error}") from error
+        vae.load_state_dict(read_weights(path), strict=True)
     except RuntimeError as error:
         raise ValueError(f"{path}: not the weights of this configuration: {error}") from error
     return vae.eval()

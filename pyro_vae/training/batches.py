@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -80,12 +81,20 @@ class Batches:
             return len(self.starts())
         return len(self.loader) if len(self) else None
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of one epoch."""
-        if self.loader is not None:
-            for batch in self.loader:
-                yield self.collate(batch)
-            return
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Return the batches of one epoch, from the one numbered ``start`` on.
+
+        Batches before that are not made. Those of a loader are, at once, as only it knows what comes next.
+        """
+        if self.loader is None:
+            return self.in_order(epoch, start)
+        batches = iter(self.loader)
+        for _ in islice(batches, start):
+            pass
+        return map(self.collate, batches)
+
+    def in_order(self, epoch: int, start: int) -> Iterator[Batch]:
+        """Yield the batches of one epoch from the columns."""
         n = len(self)
         order = torch.arange(n)
         if self.shuffle:
@@ -93,8 +102,8 @@ class Batches:
             generator = torch.Generator().manual_seed(mix(self.seed, epoch))
             order = torch.randperm(n, generator=generator)
         starts = self.starts()
-        for start, end in zip(starts, [*starts[1:], n], strict=True):
-            rows = order[start:end]
+        for first, end in list(zip(starts, [*starts[1:], n], strict=True))[start:]:
+            rows = order[first:end]
             yield tuple(part for column in self.columns for part in column.take(rows))
 
     def starts(self) -> list[int]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from pyro_vae.programs.program import Program
 
-__all__ = ["Callback", "EarlyStopping", "JSONLines"]
+__all__ = ["Callback", "EarlyStopping", "Log"]
 
 
 class Callback:
@@ -25,6 +24,13 @@ class Callback:
 
     def end(self, program: Program) -> None:
         """Tidy up: called however training ends."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint has to hold, plain values and tensors, for a resumed run to go on the same."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` returned."""
 
 
 class EarlyStopping(Callback):
@@ -71,23 +77,21 @@ class EarlyStopping(Callback):
         if self.weights:
             program.load_state_dict(self.weights)
 
+    def state(self) -> dict[str, Any]:
+        """Return the best bound, its epoch and its weights."""
+        return {"best": self.best, "best_epoch": self.best_epoch, "weights": self.weights}
 
-class JSONLines(Callback):
-    """Append the metrics of each epoch to a file, one JSON object a line, flushed as it goes.
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from the best so far."""
+        self.best, self.best_epoch, self.weights = state["best"], state["best_epoch"], state["weights"]
 
-    Args:
-        path: the file; a new run replaces it
-    """
 
-    def __init__(self, path: Path) -> None:
-        self.file = path.open("w", encoding="utf-8")
+class Log(Callback):
+    """A function ``(metrics, step)`` as a callback."""
+
+    def __init__(self, function: Callable[[dict[str, Any], int], Any]) -> None:
+        self.function = function
 
     def epoch(self, program: Program, metrics: dict[str, Any]) -> bool:
-        """Write one line."""
-        self.file.write(json.dumps(metrics) + "\n")
-        self.file.flush()
-        return False
-
-    def end(self, program: Program) -> None:
-        """Close the file."""
-        self.file.close()
+        """Call the function."""
+        return bool(self.function(dict(metrics), metrics["step"]))

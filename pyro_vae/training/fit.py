@@ -1,34 +1,28 @@
-"""The training loop."""
+"""``fit``: everything that training needs, put together."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from pyro.infer import ELBO as PyroELBO
-from safetensors.torch import save_file
-from torch import Tensor
-from tqdm.auto import tqdm
 
-from pyro_vae.estimators import ELBO, Estimator
-from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.estimators import ELBO
+from pyro_vae.programs.program import Program
 from pyro_vae.rng import fork_rng
 from pyro_vae.training.batches import Batches
-from pyro_vae.training.callbacks import Callback, JSONLines
+from pyro_vae.training.callbacks import Callback, Log
 from pyro_vae.training.history import History
-from pyro_vae.training.svi import SVI, NonFiniteError
+from pyro_vae.training.loop import Loop, Watch
+from pyro_vae.training.recorder import Recorder
+from pyro_vae.training.run_folder import RunFolder
+from pyro_vae.training.svi import SVI
 
 __all__ = ["fit"]
-
-#: Seconds between two looks at the losses, the only times at which the device is waited for.
-LOOK = 0.5
 
 
 def fit(
@@ -44,6 +38,9 @@ def fit(
     device: str | torch.device | None = None,
     clip_norm: float | None = None,
     run_dir: str | Path | None = None,
+    resume: bool = False,
+    keep: int = 3,
+    checkpoint_every: float = 300.0,
     callbacks: Iterable[Callback | Callable[[dict[str, Any], int], Any]] = (),
     progress: bool = True,
 ) -> History:
@@ -66,7 +63,13 @@ def fit(
         seed: of the order of the data and of all noise; the global random state is left as it was
         device: where to train; where the program is, by default
         clip_norm: largest global norm of the gradient
-        run_dir: folder for ``metrics.jsonl`` and ``weights.safetensors``, written after each epoch
+        run_dir: folder for ``checkpoints/``, ``metrics.jsonl`` and ``weights.safetensors``, written after each epoch;
+            in the main thread the first SIGINT or SIGTERM lets the step finish and saves, a second ends at once
+        resume: go on from the newest checkpoint in ``run_dir``, anew where there is none: weights, optimizer, metrics
+            and random streams end bit for bit as if nothing had happened. Order and noise of a Dataset or DataLoader
+            are followed if they come from torch's generators, not from those of numpy or Python
+        keep: checkpoints to keep, beside the one with the best bound on ``valid``
+        checkpoint_every: seconds between two checkpoints within an epoch
         callbacks: objects of :class:`Callback`, such as EarlyStopping; or functions ``(metrics, step)``
         progress: show a progress bar
 
@@ -74,9 +77,13 @@ def fit(
         The history, one row an epoch, in mean nats per datum.
 
     Raises:
-        ValueError: the data do not fit the program; raised before the first step.
+        ValueError: the data do not fit the program, or the checkpoint not the settings; raised before the first step.
         NonFiniteError: a loss or gradient turned NaN; the weights are then the last ones kept (every epoch, and
             every half second in between) that are known to give a finite loss.
+        CheckpointError: the newest checkpoint is damaged.
+        SaveError: something could not be written; the checkpoints before it are whole.
+        RunInUseError: another process is training in ``run_dir``.
+        Interrupted: SIGINT or SIGTERM has come and all is saved; it is a KeyboardInterrupt.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -90,134 +97,37 @@ def fit(
             "program: expected a pyro_vae.Program such as VAE (wrap your own two functions by "
             f"pyro_vae.programs.Functions(model, guide, net=net)), got {type(program).__name__}"
         )
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"epochs: expected an int of at least 1, got {epochs!r}")
-    first = next(program.parameters(), torch.zeros(()))
-    device = first.device if device is None else torch.device(device)
-    program.to(device)
-    load = partial(Batches, batch_size=batch_size, seed=seed, device=device, dtype=first.dtype)
-    batches = load(data)
-    held_out = None if valid is None else load(valid, shuffle=False)
-    for source in (batches, held_out):
-        for chunk in source.chunks() if source else ():
-            program.check(*chunk)
-    estimator = ELBO() if estimator is None else estimator
-    optimizer = partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
-    svi = SVI(program, estimator, optimizer, clip_norm=clip_norm)
-    hooks = [hook if isinstance(hook, Callback) else Log(hook) for hook in callbacks]
-    if run_dir is not None:
-        Path(run_dir).mkdir(parents=True, exist_ok=True)
-        hooks.append(JSONLines(Path(run_dir) / "metrics.jsonl"))
-    history, start, good = History(), time.perf_counter(), LastGood(program)
-    total = None if batches.steps is None else batches.steps * epochs
-    try:
-        with (
-            fork_rng(device, seed),
-            training(program),
-            tqdm(total=total, unit="step", disable=not progress) as bar,
-        ):
-            for epoch in range(epochs):
-                bar.set_description(f"epoch {epoch + 1}/{epochs}")
-                row = {"epoch": epoch, **run_epoch(svi, batches, epoch, bar, good)}
-                if held_out is not None:
-                    row["valid_bound"] = mean_bound(program, estimator, held_out, seed)
-                row["seconds"] = time.perf_counter() - start
-                history.append(row)
-                if run_dir is not None:
-                    save_weights(program, Path(run_dir) / "weights.safetensors")
-                # every hook is asked, also when an earlier one wants to stop
-                if any([hook.epoch(program, row) for hook in hooks]):  # noqa: C419
-                    break
-    except NonFiniteError:
-        good.restore()
-        raise
-    finally:
-        for hook in hooks:
-            hook.end(program)
-        if run_dir is not None and history.rows:
-            save_weights(program, Path(run_dir) / "weights.safetensors")
-    return history
-
-
-def run_epoch(svi: SVI, batches: Batches, epoch: int, bar: tqdm, good: LastGood) -> dict[str, Any]:
-    """Train on each batch once; return the means over the epoch."""
-    totals: dict[str, Tensor] = {}
-    count, looked = 0, time.perf_counter()
-    batch: tuple[Tensor, ...] = ()
-
-    def means() -> dict[str, float]:
-        svi.settle(batch)
-        return {name: float(value) / count for name, value in totals.items()}
-
-    for batch in batches.epoch(epoch):
-        if batches.loader is not None:
-            svi.program.check(*batch)
-        for name, value in svi.update(*batch).items():
-            totals[name] = totals[name] + value if name in totals else value
-        count += batch[0].shape[0]
-        bar.update()
-        if time.perf_counter() - looked > LOOK:
-            bar.set_postfix({k: f"{v:.2f}" for k, v in means().items()})
-            good.keep(svi.steps)
-            looked = time.perf_counter()
-    if not count:
-        raise ValueError("data: expected at least one batch, the data loader gave none")
-    row = {"step": svi.steps, **means()}
-    good.keep(svi.steps)
-    if isinstance(svi.estimator, Estimator):
-        row["beta"] = float(svi.estimator.beta_now())
-    return row
-
-
-def mean_bound(program: Program, estimator: PyroELBO, batches: Batches, seed: int) -> float:
-    """Return the bound (beta 1) of held-out data in mean nats per datum, with noise that is the same each time."""
-    total, count = 0.0, 0
-    with evaluating(program), fork_rng(batches.device, seed):
-        for batch in batches.epoch(0):
-            if isinstance(estimator, Estimator):
-                total += float(estimator.per_datum(program.model, program.guide, *batch).double().sum())
-            else:
-                total -= float(estimator.loss(program.model, program.guide, *batch))
-            count += batch[0].shape[0]
-    return total / count
-
-
-def save_weights(program: Program, path: Path) -> None:
-    """Write all weights beside ``path`` and put them in its place by one rename, so that it is always whole."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        new = Path(folder) / path.name
-        save_file(unshared(program.state_dict()), new, metadata={"format": "pt"})
-        with new.open("rb") as file:
-            os.fsync(file.fileno())
-        new.replace(path)
-
-
-def unshared(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copy tensors that share memory (a VampPrior holds the posterior), which the file format refuses."""
-    return {name: value.detach().clone().contiguous() for name, value in state.items()}
-
-
-class LastGood:
-    """Copies of the weights, to go back to those that are known to give a finite loss.
-
-    A step that was finite can lead to weights that are not: a copy is good once a later step was finite.
-
-    Args:
-        program: whose weights
-    """
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self.good = self.candidate = (0, unshared(program.state_dict()))
-
-    def keep(self, step: int) -> None:
-        """Copy the weights after ``step`` finite steps."""
-        if step > self.candidate[0]:
-            self.good, self.candidate = self.candidate, (step, unshared(self.program.state_dict()))
-
-    def restore(self) -> None:
-        """Go back to the last good weights."""
-        self.program.load_state_dict(self.good[1])
+    for name, value in (("epochs", epochs), ("keep", keep)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: expected an int of at least 1, got {value!r}")
+    if resume and run_dir is None:
+        raise ValueError("resume: expected the run_dir of the run to go on with, got None")
+    with nullcontext() if run_dir is None else RunFolder(Path(run_dir), keep=keep) as folder:
+        checkpoint = None if folder is None else folder.start(resume=resume)
+        first = next(program.parameters(), torch.zeros(()))
+        device = first.device if device is None else torch.device(device)
+        program.to(device)
+        load = partial(Batches, batch_size=batch_size, seed=seed, device=device, dtype=first.dtype)
+        batches = load(data)
+        held_out = None if valid is None else load(valid, shuffle=False)
+        with fork_rng(device):
+            for source in (batches, held_out):
+                for chunk in source.chunks() if source else ():
+                    program.check(*chunk)
+        estimator = ELBO() if estimator is None else estimator
+        optimizer = partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
+        svi = SVI(program, estimator, optimizer, clip_norm=clip_norm)
+        hooks = [hook if isinstance(hook, Callback) else Log(hook) for hook in callbacks]
+        watch = Watch() if folder is None else Recorder(folder, every=checkpoint_every)
+        loop = Loop(svi, batches, held_out=held_out, hooks=hooks, watch=watch)
+        try:
+            with fork_rng(device, seed), training(program), watch.recording(loop, checkpoint):
+                loop.train(epochs, progress=progress)
+        finally:
+            for hook in hooks:
+                hook.end(program)
+            watch.end(loop)
+    return loop.history
 
 
 @contextmanager
@@ -228,14 +138,3 @@ def training(program: Program) -> Iterator[None]:
         yield
     finally:
         program.eval()
-
-
-class Log(Callback):
-    """A function ``(metrics, step)`` as a callback."""
-
-    def __init__(self, function: Callable[[dict[str, Any], int], Any]) -> None:
-        self.function = function
-
-    def epoch(self, program: Program, metrics: dict[str, Any]) -> bool:
-        """Call the function."""
-        return bool(self.function(dict(metrics), metrics["step"]))

@@ -105,8 +105,26 @@ class OneOptimizer(PyroOptim):
         return self.torch.state_dict()
 
     def set_state(self, state_dict: dict[str, Any]) -> None:
-        """Load the state of the torch optimizer."""
-        self.torch.load_state_dict(state_dict)
+        """Load the state of the torch optimizer.
+
+        Raises:
+            ValueError: it is that of other parameters: fused kernels would read past the end of its tensors.
+        """
+        held = [p for group in self.torch.param_groups for p in group["params"]]
+        state = {i: {k: like(v, held[i]) for k, v in own.items()} for i, own in state_dict["state"].items()}
+        if any(group.get("fused") for group in state_dict["param_groups"]):
+            for i, own in state.items():
+                for name, value in own.items():
+                    if isinstance(value, Tensor) and value.dim() and value.shape != held[i].shape:
+                        raise ValueError(f"{name} of parameter {i}: expected shape {tuple(held[i].shape)}")
+        self.torch.load_state_dict({**state_dict, "state": state})
+
+
+def like(value: Any, p: Tensor) -> Any:
+    """Lay out a tensor of the optimizer's state in memory as its parameter is."""
+    if not isinstance(value, Tensor) or value.shape != p.shape:
+        return value
+    return torch.empty_like(p, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def build(make: Make | torch.optim.Optimizer | PyroOptim, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pyro
@@ -181,7 +181,7 @@ class SVI(pyro.infer.SVI):
         if key in self._seen:
             return
         n = batch[0].shape[0]
-        with fork_rng(batch), torch.no_grad(), pyro.validation_enabled(True):
+        with fork_rng(batch), unmoved(self.program), torch.no_grad(), pyro.validation_enabled(True):
             with poutine.trace(param_only=True) as used:
                 drawn = poutine.trace(self.guide).get_trace(*batch)
                 scored = poutine.trace(poutine.replay(self.model, trace=drawn)).get_trace(*batch)
@@ -212,6 +212,22 @@ class SVI(pyro.infer.SVI):
         if not all(flag.item() for flag in alive):
             raise NonFiniteError(self.diagnose(batch))
 
+    def state(self) -> dict[str, Any]:
+        """Return what another engine needs to go on from here, beside the weights of the program."""
+        estimator = {} if self.beside is None else dict(self.beside.state_dict())
+        # at the end of an epoch the schedule is read where the last step left it
+        at = self.estimator.step if isinstance(self.estimator, Estimator) else 0
+        return {"steps": self.steps, "at": at, "estimator": estimator, "optimizer": self.optim.get_state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` returned; to be called before the first step."""
+        self.steps = state["steps"]
+        if isinstance(self.estimator, Estimator):
+            self.estimator.step = state["at"]
+        if self.beside is not None:
+            self.beside.load_state_dict(state["estimator"])
+        self.optim.set_state(state["optimizer"])
+
     def diagnose(self, batch: tuple[Tensor, ...]) -> str:
         """Say where a non-finite number came from."""
         name, size = self.optim.largest()
@@ -230,6 +246,17 @@ class SVI(pyro.infer.SVI):
             f"; the largest gradient is that of {name!r} (norm {size:.3g}). "
             "Lower the learning rate, set clip_norm, or look at the data of this batch"
         )
+
+
+@contextmanager
+def unmoved(program: Program) -> Iterator[None]:
+    """Put all buffers back on leaving: a look is no step, also for a BatchNorm in training mode."""
+    before = [(buffer, buffer.clone()) for buffer in program.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
 
 
 def finite_site(site: dict[str, Any]) -> bool:

@@ -1,0 +1,227 @@
+"""The training loop as an object, whose state after any step is all that it takes to go on from there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pyro.infer import ELBO as PyroELBO
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pyro_vae.estimators import Estimator
+from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.rng import fork_rng, set_streams, streams
+from pyro_vae.training.batches import Batch, Batches
+from pyro_vae.training.callbacks import Callback
+from pyro_vae.training.checkpoint import Checkpoint
+from pyro_vae.training.history import History
+from pyro_vae.training.settings import settings_of
+from pyro_vae.training.svi import SVI, NonFiniteError
+from pyro_vae.training.weights import LastGood
+
+__all__ = ["Loop", "Watch"]
+
+#: Seconds between two looks at the losses, the only times at which the device is waited for.
+LOOK = 0.5
+
+
+class Watch:
+    """Called by a loop wherever it can be left; this one does nothing."""
+
+    @contextmanager
+    def recording(self, loop: Loop, checkpoint: Checkpoint | None) -> Iterator[None]:
+        """Surround the training of a loop, which goes on from a checkpoint if there is one."""
+        yield
+
+    def step(self, loop: Loop) -> None:
+        """Look at the loop after a step."""
+
+    def validating(self) -> None:
+        """Be told of a batch of validation, within which nothing can be saved."""
+
+    def epoch(self, loop: Loop) -> None:
+        """Look at the loop after an epoch and its hooks."""
+
+    def end(self, loop: Loop) -> None:
+        """Look at the loop once training and hooks are through."""
+
+
+class Loop:
+    """Epochs of steps, validation and callbacks.
+
+    Args:
+        svi: the engine
+        batches: training data
+        held_out: validation data
+        hooks: asked after each epoch
+        watch: told wherever the loop can be left
+
+    Attributes:
+        epoch: epochs that are over
+        batch: batches of the next epoch that are over
+        stopped: whether a hook wanted to stop
+    """
+
+    def __init__(
+        self,
+        svi: SVI,
+        batches: Batches,
+        *,
+        held_out: Batches | None,
+        hooks: Sequence[Callback],
+        watch: Watch,
+    ) -> None:
+        self.svi, self.program, self.batches, self.held_out = svi, svi.program, batches, held_out
+        self.hooks, self.watch = hooks, watch
+        self.settings = settings_of(svi, batches, held_out)
+        self.settings["callbacks"] = ", ".join(type(hook).__name__ for hook in hooks if hook.state())
+        self.history = History()
+        self.epoch = self.batch = self.count = 0
+        self.totals: dict[str, Tensor] = {}
+        self.stopped = False
+        self.started = time.perf_counter()
+        self.at_start: dict[str, Tensor] = {}
+        self.latest: Batch = ()
+
+    def train(self, epochs: int, *, progress: bool) -> None:
+        """Train until so many epochs are over or a hook wants to stop.
+
+        Raises:
+            NonFiniteError: a loss or gradient turned NaN; the weights are then the last good ones.
+        """
+        good = LastGood(self.program)
+        total = None if self.batches.steps is None else self.batches.steps * epochs
+        try:
+            with tqdm(total=total, initial=self.svi.steps, unit="step", disable=not progress) as bar:
+                while self.epoch < epochs and not self.stopped:
+                    bar.set_description(f"epoch {self.epoch + 1}/{epochs}")
+                    self.finish(self.run_steps(bar, good))
+                    self.watch.epoch(self)
+        except NonFiniteError:
+            good.restore()
+            raise
+
+    def run_steps(self, bar: tqdm, good: LastGood) -> dict[str, Any]:
+        """Train on each batch of the epoch that is left; return the means over the epoch."""
+        looked = time.perf_counter()
+        for batch in self.enter():
+            self.latest = batch
+            if self.batches.loader is not None:
+                self.program.check(*batch)
+            for name, value in self.svi.update(*batch).items():
+                self.totals[name] = self.totals[name] + value if name in self.totals else value
+            self.count += batch[0].shape[0]
+            self.batch += 1
+            bar.update()
+            if time.perf_counter() - looked > LOOK:
+                bar.set_postfix({k: f"{v:.2f}" for k, v in self.means().items()})
+                good.keep(self.svi.steps)
+                looked = time.perf_counter()
+            self.watch.step(self)
+        if not self.count:
+            raise ValueError("data: expected at least one batch, the data loader gave none")
+        row = {"epoch": self.epoch, "step": self.svi.steps, **self.means()}
+        good.keep(self.svi.steps)
+        if isinstance(self.svi.estimator, Estimator):
+            row["beta"] = float(self.svi.estimator.beta_now())
+        return row
+
+    def means(self) -> dict[str, float]:
+        """Return the means over the batches of the epoch so far, once the device is done."""
+        self.svi.settle(self.latest)
+        return {name: float(value) / self.count for name, value in self.totals.items()}
+
+    def finish(self, row: dict[str, Any]) -> None:
+        """Validate, record the epoch and ask the hooks."""
+        if self.held_out is not None:
+            row["valid_bound"] = mean_bound(self.program, self.svi.estimator, self.held_out, self.watch.validating)
+        row["seconds"] = time.perf_counter() - self.started
+        self.history.append(row)
+        # every hook is asked, also when an earlier one wants to stop
+        self.stopped = any([hook.epoch(self.program, row) for hook in self.hooks])  # noqa: C419
+        self.epoch, self.batch, self.count, self.totals = self.epoch + 1, 0, 0, {}
+
+    def enter(self) -> Iterator[Batch]:
+        """Return the batches of the epoch that are left, the random streams being where they were."""
+        if not self.batch:
+            self.at_start = self.streams()
+            return self.batches.epoch(self.epoch)
+        now = self.streams()
+        # a loader draws its order as the epoch starts
+        self.set_streams(self.at_start)
+        left = self.batches.epoch(self.epoch, self.batch)
+        self.set_streams(now)
+        return left
+
+    def streams(self) -> dict[str, Tensor]:
+        """Return where all random streams stand."""
+        own = getattr(self.batches.loader, "generator", None)
+        return streams(self.batches.device) | ({} if own is None else {"loader": own.get_state()})
+
+    def set_streams(self, found: dict[str, Tensor]) -> None:
+        """Put all random streams to where :meth:`streams` found them."""
+        set_streams(found, self.batches.device)
+        if "loader" in found:
+            self.batches.loader.generator.set_state(found["loader"])
+
+    def state(self) -> dict[str, Any]:
+        """Return all that it takes to go on from here, beside the weights of the program.
+
+        Raises:
+            NonFiniteError: a step since the last look was bad.
+        """
+        self.svi.settle(self.latest)
+        return {
+            "settings": self.settings,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "count": self.count,
+            "stopped": self.stopped,
+            "seconds": time.perf_counter() - self.started,
+            "totals": self.totals,
+            "engine": self.svi.state(),
+            "hooks": [found for hook in self.hooks if (found := hook.state())],
+            "streams": self.streams(),
+            "at_start": self.at_start if self.batch else {},
+            "rows": self.history.rows,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` returned, with the weights of that time."""
+        self.epoch, self.batch, self.count = (whole(state[name]) for name in ("epoch", "batch", "count"))
+        whole(state["engine"]["steps"])
+        self.stopped, self.at_start = bool(state["stopped"]), state["at_start"]
+        self.totals = {name: value.to(self.batches.device) for name, value in state["totals"].items()}
+        self.started = time.perf_counter() - float(state["seconds"])
+        self.svi.restore(state["engine"])
+        self.set_streams(state["streams"])
+        self.history.rows = [dict(row) for row in state["rows"]]
+        # last, as a hook that has its state may act on it at the end
+        for hook, found in zip([h for h in self.hooks if h.state()], state["hooks"], strict=True):
+            hook.restore(found)
+
+
+def whole(value: Any) -> int:
+    """Return a number that counts something, or refuse what is none."""
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise ValueError(f"expected a whole number, got {value!r}")
+    return value
+
+
+def mean_bound(
+    program: Program, estimator: PyroELBO, batches: Batches, after_batch: Callable[[], None] = lambda: None
+) -> float:
+    """Return the bound (beta 1) of held-out data in mean nats per datum, with noise that is the same each time."""
+    total, count = 0.0, 0
+    with evaluating(program), fork_rng(batches.device, batches.seed):
+        for batch in batches.epoch(0):
+            if isinstance(estimator, Estimator):
+                total += float(estimator.per_datum(program.model, program.guide, *batch).double().sum())
+            else:
+                total -= float(estimator.loss(program.model, program.guide, *batch))
+            count += batch[0].shape[0]
+            after_batch()
+    return total / count

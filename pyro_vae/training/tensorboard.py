@@ -1,0 +1,66 @@
+"""Metrics for TensorBoard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pyro_vae.programs.program import Program
+from pyro_vae.training.callbacks import Callback
+
+__all__ = ["TensorBoard"]
+
+
+class TensorBoard(Callback):
+    """Write the metrics of each epoch as scalars over the training step, for ``tensorboard --logdir FOLDER``.
+
+    In a resumed run the points after the checkpoint are hidden, as they are drawn again.
+
+    Args:
+        folder: where the event files go
+
+    Raises:
+        ImportError: tensorboard is not installed.
+
+    Example:
+        >>> import tempfile, pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     board = pv.training.TensorBoard(folder)
+        ...     history = pv.fit(toy.program, toy.draw(64), epochs=2, callbacks=[board], progress=False)
+        ...     len(list(Path(folder).iterdir()))
+        1
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError("TensorBoard needs tensorboard: pip install 'pyro-vae[tensorboard]'") from error
+        self.folder, self.make, self.writer = Path(folder), SummaryWriter, None
+        self.step: int | None = None
+
+    def epoch(self, program: Program, metrics: dict[str, Any]) -> bool:
+        """Write one point of each curve."""
+        if self.writer is None:
+            self.writer = self.make(str(self.folder), purge_step=None if self.step is None else self.step + 1)
+        self.step = metrics["step"]
+        for name, value in metrics.items():
+            if name not in ("epoch", "step"):
+                self.writer.add_scalar(name, value, self.step)
+        self.writer.flush()
+        return False
+
+    def end(self, program: Program) -> None:
+        """Close the file."""
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+
+    def state(self) -> dict[str, Any]:
+        """Return the step of the last point."""
+        return {"step": self.step}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on after the last point of the checkpoint."""
+        self.step = state["step"]
