@@ -24,6 +24,7 @@ from pyro_vae.programs import VAE
 from pyro_vae.programs.program import evaluating
 from pyro_vae.rng import fork_rng
 from pyro_vae.training import EarlyStopping, NonFiniteError, fit
+from pyro_vae.training.distributed import LostRankError, Ranks, in_process_group
 
 __all__ = ["main"]
 
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{where}: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ImportError, NonFiniteError) as error:
+    except (ValueError, OSError, ImportError, NonFiniteError, LostRankError) as error:
         print(f"{where}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
 
@@ -76,24 +77,26 @@ def list_shelves(argv: list[str]) -> int:
     return 0
 
 
+@in_process_group
 def train(argv: list[str]) -> int:
     """Train a VAE, evaluate it on the test data and leave a run folder with figures."""
+    ranks = Ranks.current()
     # mistakes are told before the data are loaded, which tell the default likelihood
     settings, _ = parse(argv, LIKELIHOODS["grey"])
     folder = folder_of(settings, settings.data)
-    run.refuse_used(folder)
-    device = usable(settings.device)
-    dataset = data.load(settings.data, binarize=settings.binarize)
+    ranks.lead(partial(run.refuse_used, folder))
+    device = usable(ranks.local(settings.device))
+    dataset = ranks.load(partial(data.load, settings.data, binarize=settings.binarize))
     settings, config = parse(argv, LIKELIHOODS[dataset.kind])
     config = run.plain({**config, "shape": dataset.shape})
     vae, estimator = run.program(config), run.build("estimator", config["estimator"])
     try_out(vae, estimator, dataset.train)
-    print(f"{dataset!r}")
     chosen = {axis: config[axis]["name"] for axis in run.AXES}
     if "--likelihood" not in {arg.partition("=")[0] for arg in argv}:
         chosen["likelihood"] += f", as the data are {dataset.kind} (--likelihood chooses another)"
-    print(table(chosen))
-    run.write(folder, config)
+    if ranks.rank == 0:
+        print(f"{dataset!r}\n{table(chosen)}")
+    ranks.lead(partial(run.write, folder, config))
     stop = EarlyStopping(settings.patience)
     history = fit(
         vae,
@@ -109,6 +112,8 @@ def train(argv: list[str]) -> int:
         callbacks=[stop],
         progress=not settings.quiet,
     )
+    if ranks.rank:
+        return 0
     print(
         f"\n{history.epochs} epochs in {history['seconds'][-1]:.0f} s; kept the weights of epoch {stop.best_epoch}, "
         f"with the best validation bound, {stop.best:.2f} nats per datum\n"

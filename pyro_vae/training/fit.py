@@ -22,6 +22,7 @@ from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.rng import fork_rng
 from pyro_vae.training.batches import Batches
 from pyro_vae.training.callbacks import Callback, JSONLines
+from pyro_vae.training.distributed import Ranks, in_process_group
 from pyro_vae.training.history import History
 from pyro_vae.training.svi import SVI, NonFiniteError
 
@@ -30,7 +31,11 @@ __all__ = ["fit"]
 #: Seconds between two looks at the losses, the only times at which the device is waited for.
 LOOK = 0.5
 
+#: Steps between two looks where several ranks have to look at the same time.
+LOOK_STEPS = 100
 
+
+@in_process_group
 def fit(
     program: Program,
     data: Any,
@@ -53,6 +58,8 @@ def fit(
 
     .. math:: -\frac{1}{B} \sum_{n \in \text{batch}} \mathrm{bound}(x_n).
 
+    Started by torchrun, the processes train together: see :mod:`pyro_vae.training.distributed`.
+
     Args:
         program: a Program, such as ``pyro_vae.VAE``
         data: rows of data: a tensor, numpy array or memmap, a split of ``pyro_vae.data.load``, a tuple
@@ -61,13 +68,14 @@ def fit(
         optimizer: makes the optimizer from the list of parameters; ``functools.partial(torch.optim.Adam, lr=1e-3)``
             by default
         epochs: passes over the data
-        batch_size: data a step
+        batch_size: data a step, of all processes together
         valid: held-out data, whose bound (beta 1) is taken after each epoch
         seed: of the order of the data and of all noise; the global random state is left as it was
         device: where to train; where the program is, by default
         clip_norm: largest global norm of the gradient
         run_dir: folder for ``metrics.jsonl`` and ``weights.safetensors``, written after each epoch
-        callbacks: objects of :class:`Callback`, such as EarlyStopping; or functions ``(metrics, step)``
+        callbacks: objects of :class:`Callback`, such as EarlyStopping; or functions ``(metrics, step)``, which
+            with several processes the first one calls
         progress: show a progress bar
 
     Returns:
@@ -93,17 +101,24 @@ def fit(
     if not isinstance(epochs, int) or epochs < 1:
         raise ValueError(f"epochs: expected an int of at least 1, got {epochs!r}")
     first = next(program.parameters(), torch.zeros(()))
-    device = first.device if device is None else torch.device(device)
+    ranks = Ranks.current()
+    if ranks.rank:  # the others leave files and terminal to rank 0
+        run_dir, progress = None, False
+    device = torch.device(ranks.local(first.device if device is None else device))
     program.to(device)
-    load = partial(Batches, batch_size=batch_size, seed=seed, device=device, dtype=first.dtype)
+    load = partial(Batches, batch_size=batch_size, seed=seed, device=device, dtype=first.dtype, ranks=ranks)
     batches = load(data)
     held_out = None if valid is None else load(valid, shuffle=False)
-    for source in (batches, held_out):
-        for chunk in source.chunks() if source else ():
-            program.check(*chunk)
+    sources = [batches] if held_out is None else [batches, held_out]
+    for source in sources:
+        ranks.agree(partial(source.check, program, progress=progress))
     estimator = ELBO() if estimator is None else estimator
     optimizer = partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
-    svi = SVI(program, estimator, optimizer, clip_norm=clip_norm)
+    svi = SVI(program, estimator, optimizer, clip_norm=clip_norm, ranks=ranks)
+    modules = [module for module in (program, svi.beside) if module is not None]
+    shared = {"number of data": len(batches), "batch_size": batch_size} if batches.columns else {}
+    ranks.begin(modules, {"seed": seed, "epochs": epochs, "valid": valid is None, **shared})
+    callbacks = [hook for hook in callbacks if isinstance(hook, Callback) or ranks.rank == 0]
     hooks = [hook if isinstance(hook, Callback) else Log(hook) for hook in callbacks]
     if run_dir is not None:
         Path(run_dir).mkdir(parents=True, exist_ok=True)
@@ -112,31 +127,39 @@ def fit(
     total = None if batches.steps is None else batches.steps * epochs
     try:
         with (
-            fork_rng(device, seed),
+            fork_rng(device, ranks.seed(seed)),
             training(program),
             tqdm(total=total, unit="step", disable=not progress) as bar,
         ):
             for epoch in range(epochs):
                 bar.set_description(f"epoch {epoch + 1}/{epochs}")
                 row = {"epoch": epoch, **run_epoch(svi, batches, epoch, bar, good)}
+                ranks.compare(modules)
                 if held_out is not None:
                     row["valid_bound"] = mean_bound(program, estimator, held_out, seed)
                 row["seconds"] = time.perf_counter() - start
                 history.append(row)
-                if run_dir is not None:
-                    save_weights(program, Path(run_dir) / "weights.safetensors")
-                # every hook is asked, also when an earlier one wants to stop
-                if any([hook.epoch(program, row) for hook in hooks]):  # noqa: C419
+                if ranks.agree(partial(end_of_epoch, program, row, hooks, run_dir)):
                     break
     except NonFiniteError:
         good.restore()
         raise
     finally:
+        for source in sources:
+            source.close()
         for hook in hooks:
             hook.end(program)
         if run_dir is not None and history.rows:
             save_weights(program, Path(run_dir) / "weights.safetensors")
     return history
+
+
+def end_of_epoch(program: Program, row: dict[str, Any], hooks: list[Callback], run_dir: str | Path | None) -> bool:
+    """Save the weights, and return whether a hook wants to stop."""
+    if run_dir is not None:
+        save_weights(program, Path(run_dir) / "weights.safetensors")
+    # every hook is asked, also when an earlier one wants to stop
+    return any([hook.epoch(program, row) for hook in hooks])  # noqa: C419
 
 
 def run_epoch(svi: SVI, batches: Batches, epoch: int, bar: tqdm, good: LastGood) -> dict[str, Any]:
@@ -147,16 +170,18 @@ def run_epoch(svi: SVI, batches: Batches, epoch: int, bar: tqdm, good: LastGood)
 
     def means() -> dict[str, float]:
         svi.settle(batch)
-        return {name: float(value) / count for name, value in totals.items()}
+        return {name: float(value) / float(count) for name, value in totals.items()}
 
     for batch in batches.epoch(epoch):
         if batches.loader is not None:
             svi.program.check(*batch)
-        for name, value in svi.update(*batch).items():
+        metrics = svi.update(*batch, counts=batch.counts)
+        count = count + metrics.pop("count", batch[0].shape[0])
+        for name, value in metrics.items():
             totals[name] = totals[name] + value if name in totals else value
-        count += batch[0].shape[0]
         bar.update()
-        if time.perf_counter() - looked > LOOK:
+        due = svi.steps % LOOK_STEPS == 0 if svi.ranks.size > 1 else time.perf_counter() - looked > LOOK
+        if due:
             bar.set_postfix({k: f"{v:.2f}" for k, v in means().items()})
             good.keep(svi.steps)
             looked = time.perf_counter()
@@ -172,13 +197,16 @@ def run_epoch(svi: SVI, batches: Batches, epoch: int, bar: tqdm, good: LastGood)
 def mean_bound(program: Program, estimator: PyroELBO, batches: Batches, seed: int) -> float:
     """Return the bound (beta 1) of held-out data in mean nats per datum, with noise that is the same each time."""
     total, count = 0.0, 0
-    with evaluating(program), fork_rng(batches.device, seed):
+    with evaluating(program), fork_rng(batches.device, batches.ranks.seed(seed)):
         for batch in batches.epoch(0):
+            if not batch.counts:
+                continue
             if isinstance(estimator, Estimator):
                 total += float(estimator.per_datum(program.model, program.guide, *batch).double().sum())
             else:
                 total -= float(estimator.loss(program.model, program.guide, *batch))
             count += batch[0].shape[0]
+    total, count = batches.ranks.sum(total, count)
     return total / count
 
 

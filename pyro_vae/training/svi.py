@@ -16,6 +16,7 @@ from torch import Tensor
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs.program import Program, announcements_off
 from pyro_vae.rng import fork_rng
+from pyro_vae.training.distributed import Ranks
 from pyro_vae.training.optimizer import OneOptimizer
 
 __all__ = ["SVI", "NonFiniteError"]
@@ -36,6 +37,7 @@ class SVI(pyro.infer.SVI):
         estimator: of this library or of ``pyro.infer``
         optimizer: what :class:`OneOptimizer` takes
         clip_norm: largest global norm of the gradient
+        ranks: the processes whose gradients are joined; this one alone by default
 
     Example:
         >>> import functools, torch, pyro_vae as pv
@@ -53,6 +55,7 @@ class SVI(pyro.infer.SVI):
         optimizer: Callable[..., Any],
         *,
         clip_norm: float | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         if not isinstance(estimator, PyroELBO):
             raise TypeError(
@@ -69,6 +72,7 @@ class SVI(pyro.infer.SVI):
             OneOptimizer(program, optimizer, clip_norm=clip_norm, estimator=self.beside),
             estimator,
         )
+        self.ranks = Ranks(0, 1) if ranks is None else ranks
         self.steps = 0
         # on the CPU a look at a number is free; elsewhere it would wait for the device
         self.deferred = self.optim.parameters[0].device.type != "cpu"
@@ -77,15 +81,17 @@ class SVI(pyro.infer.SVI):
         self._shares: dict[float, Tensor] = {}
         self._flags: list[Tensor] = []
 
-    def update(self, *batch: Tensor) -> dict[str, Tensor]:
+    def update(self, *batch: Tensor, counts: bool = True) -> dict[str, Tensor]:
         """Take one step.
 
         Args:
             batch: x and context
+            counts: False where a rank has no share of the joined batch and only keeps in step with the others
 
         Returns:
             Sums over the batch, in nats and on the device: ``loss`` (minus the bound), and where the estimator
-            tells them ``reconstruction`` and ``kl``.
+            tells them ``reconstruction`` and ``kl``. With several ranks over their joined batch, and ``count``, the
+            number of its data.
 
         Raises:
             NonFiniteError: loss or gradient is NaN or infinite; no weight was moved.
@@ -96,6 +102,8 @@ class SVI(pyro.infer.SVI):
         quiet = announcements_off() if isinstance(self.estimator, Estimator) else nullcontext()
         with pyro.validation_enabled(False), quiet:
             metrics = self.backward(batch)
+        if self.ranks.size > 1:
+            metrics = self.ranks.join(self.optim.parameters, metrics, n=batch[0].shape[0], counts=counts)
         norm = self.optim.norm()
         # NaN and infinity survive the sum: one look for both
         total = norm + metrics["loss"]
