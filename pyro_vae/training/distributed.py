@@ -220,7 +220,7 @@ class Ranks:
         """
         held = [p for p in parameters if p.grad is not None]
         loss = metrics["loss"]
-        sums = torch.stack([*(m.to(loss) for m in metrics.values()), torch.full_like(loss, n)])
+        sums = torch.stack([torch.as_tensor(m).to(loss) for m in (*metrics.values(), n)])
         parts = [*(p.grad for p in held), sums]
         torch._foreach_mul_(parts[:-1], n) if counts else torch._foreach_zero_(parts)
         for group in buckets(parts):

@@ -173,7 +173,8 @@ class SVI(pyro.infer.SVI):
     def diagnose(self, batch: tuple[Tensor, ...]) -> str:
         """Say where a non-finite number came from."""
         name, size = self.optim.largest()
-        text = f"step {self.steps}: the loss or its gradient is not finite"
+        rank = f"rank {self.ranks.rank}, " if self.ranks.size > 1 else ""
+        text = f"{rank}step {self.steps}: the loss or its gradient is not finite"
         with torch.no_grad(), fork_rng(batch), pyro.validation_enabled(False):
             drawn = poutine.trace(self.guide).get_trace(*batch)
             scored = poutine.trace(poutine.replay(self.model, trace=drawn)).get_trace(*batch)
