@@ -125,6 +125,7 @@ class Batches:
                     yield batch
             return
         steps = range(start, self.steps)
+        self.expect(random=self.shuffle)
         for step, batch in zip(steps, self.take(self.order(epoch, steps)), strict=True):
             batch.counts = self.share(step)[0] < self.share(step)[1]
             yield batch
@@ -153,15 +154,23 @@ class Batches:
         Raises:
             ValueError: of ``program.check``.
         """
+        first = self.ranks.share(0, len(self))[0]
         # a transform may draw random numbers
         with fork_rng(self.device, self.seed):
             for chunk in tqdm(self.chunks(), desc="checking the data", delay=1, leave=False, disable=not progress):
-                program.check(*chunk)
+                try:
+                    program.check(*chunk)
+                except ValueError as error:
+                    if first:
+                        raise ValueError(f"{error} (counted from row {first:,} of the data)") from error
+                    raise
+                first += len(chunk[0])
 
     def chunks(self) -> Iterator[Batch]:
         """Yield all rows (of several ranks, each its part) as they are stored, in chunks; nothing for a stream."""
         if not self.columns:
             return iter(())
+        self.expect(random=False)
         row_bytes = max(1, *(column.row_bytes for column in self.columns))
         size = min(CHUNK, max(self.batch_size, CHUNK_BYTES // row_bytes))
         first, end = self.ranks.share(0, len(self))
@@ -188,10 +197,17 @@ class Batches:
         # labels may be integers: the program says whether it takes them, x is checked there too
         return x.to(self.dtype) if x.is_floating_point() else x
 
+    def expect(self, *, random: bool) -> None:
+        """Tell the system how files will be read."""
+        for column in self.columns:
+            if isinstance(column.rows, Mapped):
+                column.rows.expect(random=random)
+
     def close(self) -> None:
         """End the threads that read ahead."""
         if self.ahead is not None:
             self.ahead.close()
+            self.expect(random=False)
 
 
 def mix(seed: int, epoch: int) -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["CHUNK_BYTES", "Column", "name_of"]
 
 #: Bytes that are checked at once, at most.
-CHUNK_BYTES = 2**25
+CHUNK_BYTES = 2**24
 
 
 class Column:

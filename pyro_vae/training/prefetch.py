@@ -20,8 +20,8 @@ Result = TypeVar("Result")
 #: Bytes of a file that stay mapped before their pages are given back.
 RESIDENT = 2**28
 
-#: Bytes that a fault may map around the one that is read, where the file is in the cache of the system.
-AROUND = 2**16
+#: Bytes that may be mapped around a row that is read: the cache of the system holds files in pieces up to this size.
+AROUND = 2**21
 
 #: Threads that read, each a batch: a disk answers several questions at once.
 READERS = 4
@@ -43,6 +43,11 @@ class Mapped:
 
     def __len__(self) -> int:
         return len(self.array)
+
+    def expect(self, *, random: bool) -> None:
+        """Tell the system how the file will be read: a page at a time, or with those that follow."""
+        if self.map is not None:
+            self.map.madvise(mmap.MADV_RANDOM if random else mmap.MADV_NORMAL)
 
     def read(self, index: np.ndarray) -> Tensor:
         """Return copies of these rows, on the CPU; may be called in any thread."""
