@@ -23,8 +23,8 @@ from pyro_vae.evaluation.latents import mean_of
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import evaluating
 from pyro_vae.rng import fork_rng
-from pyro_vae.training import EarlyStopping, NonFiniteError, fit
-from pyro_vae.training.distributed import LostRankError, Ranks, in_process_group
+from pyro_vae.training import EarlyStopping, LostRankError, NonFiniteError, fit
+from pyro_vae.training.distributed import Ranks, in_process_group
 
 __all__ = ["main"]
 

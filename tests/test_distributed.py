@@ -13,7 +13,8 @@ import two_ranks
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_vae as pv
-from pyro_vae.training import distributed
+from pyro_vae.training import collectives
+from pyro_vae.training.batches import refuse_unshared
 from pyro_vae.training.distributed import Ranks
 
 HERE = Path(__file__).parent
@@ -106,7 +107,7 @@ def test_a_sampler_is_told_the_epoch(found):
     [
         ("plain loader", "give each rank its own part: pass the Dataset itself"),
         ("small batch", "batch_size: expected at least 2"),
-        ("other settings", "number of data differ between the ranks"),
+        ("other settings", "number of data or batch_size differ between the ranks"),
     ],
 )
 def test_refused_before_the_first_step(found, case, text):
@@ -169,7 +170,7 @@ def test_shares_cover_each_batch_once(n, size):
 
 
 def test_buckets_hold_one_dtype_and_have_a_size(monkeypatch):
-    monkeypatch.setattr(distributed, "BUCKET", 10)
+    monkeypatch.setattr(collectives, "BUCKET", 10)
     parts = [
         torch.zeros(n, dtype=d)
         for n, d in (
@@ -180,7 +181,7 @@ def test_buckets_hold_one_dtype_and_have_a_size(monkeypatch):
             (30, torch.float32),
         )
     ]
-    assert distributed.buckets(parts) == [[0, 2], [1], [3], [4]]
+    assert collectives.buckets(parts) == [[0, 2], [1], [3], [4]]
 
 
 def test_cuda_is_a_device_for_each_rank_of_a_machine(monkeypatch):
@@ -192,7 +193,7 @@ def test_cuda_is_a_device_for_each_rank_of_a_machine(monkeypatch):
 
 def test_a_loader_that_shares_out_by_itself_is_taken():
     data = TensorDataset(torch.zeros(8, 2))
-    distributed.refuse_unshared(DataLoader(data, batch_sampler=[[0, 1], [2, 3]]))
-    distributed.refuse_unshared(DataLoader(data, sampler=torch.utils.data.SubsetRandomSampler(range(4))))
+    refuse_unshared(DataLoader(data, batch_sampler=[[0, 1], [2, 3]]))
+    refuse_unshared(DataLoader(data, sampler=torch.utils.data.SubsetRandomSampler(range(4))))
     with pytest.raises(ValueError, match="pass the Dataset itself"):
-        distributed.refuse_unshared(DataLoader(data))
+        refuse_unshared(DataLoader(data))

@@ -2,6 +2,7 @@
 
 from pyro_vae.training.batches import Batches
 from pyro_vae.training.callbacks import Callback, EarlyStopping
+from pyro_vae.training.collectives import LostRankError
 from pyro_vae.training.fit import fit
 from pyro_vae.training.history import History
 from pyro_vae.training.schedules import Capacity, Cyclical, Linear, Sigmoid
@@ -16,6 +17,7 @@ __all__ = [
     "EarlyStopping",
     "History",
     "Linear",
+    "LostRankError",
     "NonFiniteError",
     "Sigmoid",
     "fit",

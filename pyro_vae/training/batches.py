@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 from tqdm.auto import tqdm
 
 from pyro_vae.programs.program import Program
 from pyro_vae.rng import fork_rng
 from pyro_vae.training.column import CHUNK_BYTES, Column, name_of
-from pyro_vae.training.distributed import Ranks, refuse_unshared
+from pyro_vae.training.distributed import Ranks
 from pyro_vae.training.order import BLOCK, Shuffled
 from pyro_vae.training.prefetch import Mapped, ReadAhead
 
@@ -38,7 +38,8 @@ class Batches:
     """Tuples ``(x, *context)`` of tensors on a device, in an order that depends on seed and epoch alone.
 
     With several ranks ``batch_size`` is that of their joined batch, of which each reads its share; a DataLoader or a
-    stream is taken as the rank's own part of the data.
+    stream is taken as the rank's own part of the data. Of a memmap the rows of a few batches are read ahead, in
+    threads, and nothing else stays in memory.
 
     Args:
         data: a tensor, numpy array or memmap whose rows are data; an object with ``x`` and ``transform`` such as
@@ -208,6 +209,16 @@ class Batches:
         if self.ahead is not None:
             self.ahead.close()
             self.expect(random=False)
+
+
+def refuse_unshared(loader: DataLoader) -> None:
+    """Refuse a loader that would give the whole data to each rank."""
+    own_batches = type(loader.batch_sampler) not in (BatchSampler, type(None))
+    if type(loader.sampler) in (RandomSampler, SequentialSampler) and not own_batches:
+        raise ValueError(
+            "data: with several ranks a DataLoader has to give each rank its own part: pass the Dataset itself, which "
+            "fit shares out, or a DataLoader with sampler=torch.utils.data.DistributedSampler(dataset)"
+        )
 
 
 def mix(seed: int, epoch: int) -> int:

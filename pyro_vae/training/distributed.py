@@ -33,7 +33,6 @@ On paper, for 64 ranks on mixed machines, this would have to change:
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -46,7 +45,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+
+from pyro_vae.training.collectives import (
+    LostRankError,
+    buckets,
+    digest,
+    from_rank_0,
+    reduce,
+    tensors,
+    told_on,
+    unequal,
+)
 
 __all__ = ["LostRankError", "Ranks", "in_process_group"]
 
@@ -55,13 +64,6 @@ T = TypeVar("T")
 
 #: How long a rank waits for the others: longer than rank 0 takes to write a checkpoint or to draw a figure.
 TIMEOUT = timedelta(minutes=10)
-
-#: Numbers that are sent at once.
-BUCKET = 2**23
-
-
-class LostRankError(RuntimeError):
-    """Another rank has failed, was killed, or did not answer in time."""
 
 
 def in_process_group(function: Callable[P, T]) -> Callable[P, T]:
@@ -107,12 +109,6 @@ class Ranks:
             return cls(dist.get_rank(), dist.get_world_size())
         return cls(0, 1)
 
-    @property
-    def device(self) -> torch.device:
-        """Where numbers are put that the ranks tell each other."""
-        cpu = "cpu:" in str(dist.get_backend_config())
-        return torch.device("cpu") if cpu else torch.device("cuda", torch.cuda.current_device())
-
     def local(self, device: str | torch.device) -> str | torch.device:
         """Return the device that is meant on this rank: with several, ``cuda`` is a GPU for each on its machine."""
         if str(device) == "cuda" and self.size > 1:
@@ -143,9 +139,9 @@ class Ranks:
             answer = int(bool(decide()))
         except BaseException:
             with suppress(LostRankError):
-                self.reduce(torch.tensor([failed], device=self.device), dist.ReduceOp.MAX)
+                reduce(torch.tensor([failed], device=told_on()), dist.ReduceOp.MAX)
             raise
-        answer = int(self.reduce(torch.tensor([answer], device=self.device), dist.ReduceOp.MAX))
+        answer = int(reduce(torch.tensor([answer], device=told_on()), dist.ReduceOp.MAX))
         if answer == failed:
             raise LostRankError(f"rank {self.rank}: another rank has failed, its own message says of what")
         return bool(answer)
@@ -196,16 +192,16 @@ class Ranks:
             return
         named = tensors(modules)
         forms = {name: (tuple(t.shape), str(t.dtype)) for name, t in named.items()}
-        wrong = self.unequal({"names and shapes of the weights": forms, **settings})
+        wrong = unequal({"names and shapes of the weights": forms, **settings})
         if wrong:
             raise ValueError(
                 f"distributed: {', '.join(wrong)} differ between the ranks; each has to call fit with the same "
                 "program, settings and amount of data"
             )
-        self.from_rank_0(named.values())
+        from_rank_0(named.values())
 
     def join(
-        self, parameters: Sequence[Tensor], metrics: dict[str, Tensor], *, n: int, counts: bool
+        self, parameters: Sequence[Tensor], metrics: dict[str, Any], *, n: int, counts: bool
     ) -> dict[str, Tensor]:
         """Put the gradient of the mean over the joined batch in the place of that over this rank's share.
 
@@ -220,11 +216,12 @@ class Ranks:
         """
         held = [p for p in parameters if p.grad is not None]
         loss = metrics["loss"]
-        sums = torch.stack([torch.as_tensor(m).to(loss) for m in (*metrics.values(), n)])
+        numbers = (*metrics.values(), n)
+        sums = torch.stack([m.to(loss) if isinstance(m, Tensor) else torch.full_like(loss, m) for m in numbers])
         parts = [*(p.grad for p in held), sums]
         torch._foreach_mul_(parts[:-1], n) if counts else torch._foreach_zero_(parts)
         for group in buckets(parts):
-            flat = self.reduce(torch.cat([parts[i].reshape(-1) for i in group]))
+            flat = reduce(torch.cat([parts[i].reshape(-1) for i in group]))
             for i, part in zip(group, flat.split([parts[i].numel() for i in group]), strict=True):
                 parts[i] = part.view_as(parts[i])
         *grads, sums = parts
@@ -238,7 +235,7 @@ class Ranks:
         """Return the sums of numbers over the ranks."""
         if self.size == 1:
             return list(numbers)
-        return self.reduce(torch.tensor(numbers, dtype=torch.float64, device=self.device)).tolist()
+        return reduce(torch.tensor(numbers, dtype=torch.float64, device=told_on())).tolist()
 
     def compare(self, modules: Sequence[nn.Module]) -> None:
         """Bring buffers to those of rank 0, and prove that all weights are equal.
@@ -249,94 +246,10 @@ class Ranks:
         if self.size == 1:
             return
         named = tensors(modules)
-        self.from_rank_0(t for t in named.values() if not t.requires_grad)
-        wrong = self.unequal({name: digest(t) for name, t in named.items()})
+        from_rank_0(t for t in named.values() if not t.requires_grad)
+        wrong = unequal({name: digest(t) for name, t in named.items()})
         if wrong:
             raise RuntimeError(
                 f"distributed: the weights {', '.join(wrong[:5])}{', ...' if len(wrong) > 5 else ''} differ between "
                 "the ranks: they were changed outside of fit (in a callback, say), or by devices of unlike kind"
             )
-
-    def unequal(self, facts: dict[str, Any]) -> list[str]:
-        """Return the names of those facts that are not the same on all ranks."""
-        own = torch.tensor([fingerprint(fact) for fact in facts.values()], device=self.device)
-        high, low = self.reduce(torch.stack([own, -own]), dist.ReduceOp.MAX)
-        return [name for name, differs in zip(facts, (high != -low).tolist(), strict=True) if differs]
-
-    def from_rank_0(self, named: Iterable[Tensor]) -> None:
-        """Overwrite tensors by those of rank 0, sent as bytes in one piece."""
-        held = [t.detach() for t in named]
-        if not held:
-            return
-        parts = [as_bytes(t) for t in held]
-        flat = torch.cat(parts)
-        try:
-            dist.broadcast(flat, 0)
-        except RuntimeError as error:
-            raise self.lost() from error
-        for t, part in zip(held, flat.split([len(part) for part in parts]), strict=True):
-            t.copy_(part.clone().view(t.dtype).view(t.shape))
-
-    def reduce(self, t: Tensor, how: Any = None) -> Tensor:
-        """Reduce a tensor over the ranks in its place, by its sum if not told how, and return it."""
-        try:
-            dist.all_reduce(t, dist.ReduceOp.SUM if how is None else how)
-        except RuntimeError as error:
-            raise self.lost() from error
-        return t
-
-    def lost(self) -> LostRankError:
-        """Return what to raise where the others do not answer."""
-        return LostRankError(
-            f"rank {self.rank}: another of the {self.size} ranks has failed, was killed, or did not answer in time; "
-            "the first message of any rank says why"
-        )
-
-
-def tensors(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
-    """Return all parameters and buffers by name."""
-    return {
-        f"{i}.{name}" if i else name: t
-        for i, module in enumerate(modules)
-        for source in (module.named_parameters(), module.named_buffers())
-        for name, t in source
-    }
-
-
-def buckets(parts: Sequence[Tensor]) -> list[list[int]]:
-    """Return groups of positions of tensors of one dtype, each group of about as many numbers as are sent at once."""
-    groups: list[list[int]] = []
-    open_groups: dict[torch.dtype, list[int]] = {}
-    room: dict[torch.dtype, int] = {}
-    for i, part in enumerate(parts):
-        if room.get(part.dtype, 0) < part.numel():
-            open_groups[part.dtype], room[part.dtype] = [], BUCKET
-            groups.append(open_groups[part.dtype])
-        open_groups[part.dtype].append(i)
-        room[part.dtype] -= part.numel()
-    return groups
-
-
-def as_bytes(t: Tensor) -> Tensor:
-    """Return the bytes of a tensor."""
-    return t.detach().contiguous().view(-1).view(torch.uint8)
-
-
-def digest(t: Tensor) -> str:
-    """Return a checksum of the bytes of a tensor."""
-    return hashlib.sha256(as_bytes(t).cpu().numpy()).hexdigest()
-
-
-def fingerprint(fact: Any) -> int:
-    """Return a positive 63-bit number for what is printed in the same way on each rank."""
-    return int.from_bytes(hashlib.sha256(repr(fact).encode()).digest()[:8], "big") >> 1
-
-
-def refuse_unshared(loader: DataLoader) -> None:
-    """Refuse a loader that would give the whole data to each rank."""
-    own_batches = type(loader.batch_sampler) not in (BatchSampler, type(None))
-    if type(loader.sampler) in (RandomSampler, SequentialSampler) and not own_batches:
-        raise ValueError(
-            "data: with several ranks a DataLoader has to give each rank its own part: pass the Dataset itself, which "
-            "fit shares out, or a DataLoader with sampler=torch.utils.data.DistributedSampler(dataset)"
-        )

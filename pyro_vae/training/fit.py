@@ -85,6 +85,7 @@ def fit(
         ValueError: the data do not fit the program; raised before the first step.
         NonFiniteError: a loss or gradient turned NaN; the weights are then the last ones kept (every epoch, and
             every half second in between) that are known to give a finite loss.
+        LostRankError: of several processes another one has stopped.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -116,8 +117,9 @@ def fit(
     optimizer = partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
     svi = SVI(program, estimator, optimizer, clip_norm=clip_norm, ranks=ranks)
     modules = [module for module in (program, svi.beside) if module is not None]
-    shared = {"number of data": len(batches), "batch_size": batch_size} if batches.columns else {}
-    ranks.begin(modules, {"seed": seed, "epochs": epochs, "valid": valid is None, **shared})
+    # a loader is the rank's own part of the data
+    shared = (len(batches), batch_size) if batches.columns else "loader"
+    ranks.begin(modules, {"seed": seed, "epochs": epochs, "number of data or batch_size": shared})
     callbacks = [hook for hook in callbacks if isinstance(hook, Callback) or ranks.rank == 0]
     hooks = [hook if isinstance(hook, Callback) else Log(hook) for hook in callbacks]
     if run_dir is not None:
