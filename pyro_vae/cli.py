@@ -26,7 +26,8 @@ from pyro_vae.evaluation.codes import codes
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import evaluating
 from pyro_vae.rng import fork_rng
-from pyro_vae.training import EarlyStopping, Interrupted, NonFiniteError, fit
+from pyro_vae.training import EarlyStopping, Interrupted, LostRankError, NonFiniteError, fit
+from pyro_vae.training.distributed import Ranks, in_process_group
 
 __all__ = ["main"]
 
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
         number = end.number if isinstance(end, Interrupted) else signal.SIGINT
         print(f"{where}: interrupted{f' by {end}' if str(end) else ''}", file=sys.stderr)
         return 128 + number
-    except (ValueError, OSError, ImportError, NonFiniteError) as error:
+    except (ValueError, OSError, ImportError, NonFiniteError, LostRankError) as error:
         print(f"{where}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
 
@@ -81,14 +82,16 @@ def list_shelves(argv: list[str]) -> int:
     return 0
 
 
+@in_process_group
 def train(argv: list[str]) -> int:
     """Train a VAE, evaluate it on the test data and leave a run folder with figures."""
+    ranks = Ranks.current()
     # mistakes are told before the data are loaded, which tell the default likelihood
     settings, _ = parse(argv, LIKELIHOODS["grey"])
     folder = folder_of(settings, settings.data)
     settings, saved = earlier(folder, settings, argv, parse)
-    device = usable(settings.device)
-    dataset = data.load(settings.data, binarize=settings.binarize)
+    device = usable(ranks.local(settings.device))
+    dataset = ranks.load(partial(data.load, settings.data, binarize=settings.binarize))
     if saved is None:
         settings, config = parse(argv, LIKELIHOODS[dataset.kind])
         config = run.plain({**config, "shape": dataset.shape})
@@ -96,13 +99,13 @@ def train(argv: list[str]) -> int:
         config = saved
     vae, estimator = run.program(config), run.build("estimator", config["estimator"])
     try_out(vae, estimator, dataset.train)
-    print(f"{dataset!r}")
     chosen = {axis: config[axis]["name"] for axis in run.AXES}
     if saved is None and "--likelihood" not in {arg.partition("=")[0] for arg in argv}:
         chosen["likelihood"] += f", as the data are {dataset.kind} (--likelihood chooses another)"
-    print(table(chosen))
+    if ranks.rank == 0:
+        print(f"{dataset!r}\n{table(chosen)}")
     if saved is None:
-        run.write(folder, config)
+        ranks.lead(partial(run.write, folder, config))
     stop = EarlyStopping(settings.patience)
     history = fit(
         vae,
@@ -119,6 +122,8 @@ def train(argv: list[str]) -> int:
         callbacks=[stop],
         progress=not settings.quiet,
     )
+    if ranks.rank:
+        return 0
     print(
         f"\n{history.epochs} epochs in {history['seconds'][-1]:.0f} s; kept the weights of epoch {stop.best_epoch}, "
         f"with the best validation bound, {stop.best:.2f} nats per datum\n"

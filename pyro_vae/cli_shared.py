@@ -49,7 +49,7 @@ def folder_of(settings: Namespace, name: str) -> Path:
     return Path(settings.run_dir or Path("runs") / f"{name}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}")
 
 
-def usable(name: str) -> torch.device:
+def usable(name: str | torch.device) -> torch.device:
     """Return the device of this name, or say that it cannot be used."""
     try:
         return torch.zeros((), device=name).device

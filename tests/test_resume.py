@@ -92,6 +92,11 @@ RUNS = {
     "unfused": optimizer(torch.optim.Adam, foreach=False),
     "float64": lambda: {"program": program().double(), "data": X.double(), "valid": VALID.double()},
     "without validation": lambda: {"valid": None},
+    "compiled": lambda: {
+        "compile": True,
+        "batch_size": 7,
+        "estimator": pv.estimators.ELBO(beta=pv.training.Linear(3)),
+    },
 }
 
 
@@ -102,8 +107,10 @@ def options(name):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_from_every_checkpoint_the_same_checkpoints_follow(name, tmp_path):
+def test_from_every_checkpoint_the_same_checkpoints_follow(name, tmp_path, monkeypatch):
     """All positions: within epochs, before and after validation, at the end; each is also a resume of a resume."""
+    # a compiled step is run as it was recorded: compiling it each time would take minutes
+    monkeypatch.setattr(sys.modules["pyro_vae.training.fit"], "inductor", lambda graph, example: graph)
     whole = tmp_path / "whole"
     vae, history = train(whole, keep=99, **options(name))
     wanted = checkpoints(whole)
@@ -307,8 +314,8 @@ class Sends:
     def __init__(self, monkeypatch, *numbers, step=2):
         update = SVI.update
 
-        def updated(svi, *batch):
-            found = update(svi, *batch)
+        def updated(svi, *batch, **options):
+            found = update(svi, *batch, **options)
             if svi.steps == step:
                 for number in numbers:
                     os.kill(os.getpid(), number)

@@ -3,6 +3,7 @@
 from pyro_vae.training.batches import Batches
 from pyro_vae.training.callbacks import Callback, EarlyStopping
 from pyro_vae.training.checkpoint import CheckpointError
+from pyro_vae.training.collectives import LostRankError
 from pyro_vae.training.compilers import inductor
 from pyro_vae.training.denormals import flush_denormals
 from pyro_vae.training.durable import SaveError
@@ -25,6 +26,7 @@ __all__ = [
     "History",
     "Interrupted",
     "Linear",
+    "LostRankError",
     "NonFiniteError",
     "RunInUseError",
     "SaveError",

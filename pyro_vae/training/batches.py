@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, default_collate
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from tqdm.auto import tqdm
 
-__all__ = ["Batches"]
+from pyro_vae.programs.program import Program
+from pyro_vae.rng import fork_rng
+from pyro_vae.training.column import CHUNK_BYTES, Column, name_of
+from pyro_vae.training.distributed import Ranks
+from pyro_vae.training.order import BLOCK, Shuffled
+from pyro_vae.training.prefetch import Mapped, ReadAhead
 
-Batch = tuple[Tensor, ...]
+__all__ = ["Batch", "Batches"]
 
-#: Rows checked or converted at once, so that a memory-mapped array larger than memory is never read whole.
+#: Rows that are checked at once, at most.
 CHUNK = 4096
+
+
+class Batch(tuple[Tensor, ...]):
+    """The tensors ``(x, *context)`` of a batch.
+
+    Attributes:
+        counts: False for a datum that is no part of the batch: it keeps a rank without a share in step with the others
+    """
+
+    counts = True
 
 
 class Batches:
     """Tuples ``(x, *context)`` of tensors on a device, in an order that depends on seed and epoch alone.
+
+    With several ranks ``batch_size`` is that of their joined batch, of which each reads its share; a DataLoader or a
+    stream is taken as the rank's own part of the data. Of a memmap the rows of a few batches are read ahead, in
+    threads, and nothing else stays in memory.
 
     Args:
         data: a tensor, numpy array or memmap whose rows are data; an object with ``x`` and ``transform`` such as
@@ -31,6 +51,7 @@ class Batches:
         shuffle: whether to shuffle
         device: where the batches go
         dtype: to which floating-point numbers are converted
+        ranks: the processes that train together; this one alone by default
 
     Raises:
         TypeError: data of no kind named above.
@@ -46,16 +67,25 @@ class Batches:
         shuffle: bool = True,
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
+        ranks: Ranks | None = None,
     ) -> None:
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size: expected an int of at least 1, got {batch_size!r}")
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.device, self.dtype = device or torch.device("cpu"), dtype
+        self.ranks = Ranks(0, 1) if ranks is None else ranks
         self.columns: list[Column] = []
         self.loader: Iterable[Any] | None = None
+        self.ahead: ReadAhead | None = None
         if isinstance(data, (DataLoader, IterableDataset)):
             self.loader = data if isinstance(data, DataLoader) else DataLoader(data, batch_size=batch_size)
+            if self.ranks.size > 1:
+                refuse_unshared(self.loader)
         else:
+            if batch_size < self.ranks.size:
+                raise ValueError(
+                    f"batch_size: expected at least {self.ranks.size}, the ranks that share a batch, got {batch_size}"
+                )
             sources = data if isinstance(data, tuple) else (data,)
             self.columns = [Column(name_of(i), source, self) for i, source in enumerate(sources)]
             sizes = {len(column) for column in self.columns}
@@ -66,6 +96,8 @@ class Batches:
                 )
             if 0 in sizes:
                 raise ValueError("data: expected at least one datum, got an empty array or data set")
+            if any(isinstance(column.rows, Mapped) for column in self.columns):
+                self.ahead = ReadAhead(self.read)
 
     def __len__(self) -> int:
         """Return the number of data in an epoch; 0 where a stream does not tell."""
@@ -75,11 +107,19 @@ class Batches:
         return len(data) if hasattr(data, "__len__") else 0
 
     @property
+    def shared(self) -> tuple[int, int] | str:
+        """What several ranks must have in common: a loader is the rank's own part of the data."""
+        return (len(self), self.batch_size) if self.columns else "loader"
+
+    @property
     def steps(self) -> int | None:
         """Number of batches in an epoch, None where a stream does not tell."""
-        if self.columns:
-            return len(self.starts())
-        return len(self.loader) if len(self) else None
+        if not self.columns:
+            return len(self.loader) if len(self) else None
+        n, size = len(self), self.batch_size
+        # a single datum left over joins the batch before it: it has no batch statistics for a BatchNorm
+        alone = size > 1 and n > size and n % size == 1
+        return n // size if alone else -(-n // size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Return the batches of one epoch, from the one numbered ``start`` on.
@@ -88,98 +128,110 @@ class Batches:
         """
         if self.loader is None:
             return self.in_order(epoch, start)
-        batches = iter(self.loader)
+        for sampler in (self.loader.sampler, self.loader.batch_sampler):
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(epoch)
+        batches = self.ranks.in_step(map(self.collate, iter(self.loader)))
         for _ in islice(batches, start):
             pass
-        return map(self.collate, batches)
+        return batches
 
     def in_order(self, epoch: int, start: int) -> Iterator[Batch]:
         """Yield the batches of one epoch from the columns."""
-        n = len(self)
-        order = torch.arange(n)
-        if self.shuffle:
-            # one stream an epoch, so that any epoch can be entered without the ones before it
-            generator = torch.Generator().manual_seed(mix(self.seed, epoch))
-            order = torch.randperm(n, generator=generator)
-        starts = self.starts()
-        for first, end in list(zip(starts, [*starts[1:], n], strict=True))[start:]:
-            rows = order[first:end]
-            yield tuple(part for column in self.columns for part in column.take(rows))
+        steps = range(start, self.steps)
+        self.expect(random=self.shuffle)
+        for step, batch in zip(steps, self.take(self.order(epoch, steps)), strict=True):
+            batch.counts = self.share(step)[0] < self.share(step)[1]
+            yield batch
 
-    def starts(self) -> list[int]:
-        """Return where each batch of an epoch starts in its order."""
-        n = len(self)
-        starts = list(range(0, n, self.batch_size))
-        if self.batch_size > 1 and len(starts) > 1 and n - starts[-1] == 1:
-            # a single datum left over joins the batch before it: it has no batch statistics for a BatchNorm
-            starts.pop()
-        return starts
+    def order(self, epoch: int, steps: range) -> Iterator[np.ndarray]:
+        """Yield for each step the rows that this rank reads, computed for many steps at once."""
+        order = Shuffled(len(self), seed=self.seed, epoch=epoch)
+        together = max(1, BLOCK // self.batch_size)
+        for i in range(0, len(steps), together):
+            shares = [self.share(step) for step in steps[i : i + together]]
+            # one row where there is no share
+            parts = [np.arange(first, max(end, first + 1)) for first, end in shares]
+            positions = np.concatenate(parts)
+            rows = order.rows(positions) if self.shuffle else positions
+            yield from np.split(rows, np.cumsum([len(part) for part in parts])[:-1])
+
+    def share(self, step: int) -> tuple[int, int]:
+        """Return first position and end of this rank's share of a batch, in the order of the epoch."""
+        start = step * self.batch_size
+        end = len(self) if step == self.steps - 1 else start + self.batch_size
+        return self.ranks.share(start, end)
+
+    def check(self, program: Program, *, progress: bool = False) -> None:
+        """Refuse data that the program cannot train on; of a stream nothing is read.
+
+        Raises:
+            ValueError: of ``program.check``.
+        """
+        first = self.ranks.share(0, len(self))[0]
+        # a transform may draw random numbers
+        with fork_rng(self.device, self.seed):
+            for chunk in tqdm(self.chunks(), desc="checking the data", delay=1, leave=False, disable=not progress):
+                try:
+                    program.check(*chunk)
+                except ValueError as error:
+                    if first:
+                        raise ValueError(f"{error} (counted from row {first:,} of the data)") from error
+                    raise
+                first += len(chunk[0])
 
     def chunks(self) -> Iterator[Batch]:
-        """Yield all rows in order, as they are stored, in chunks; nothing for a stream."""
-        for start in range(0, len(self) if self.columns else 0, CHUNK):
-            rows = torch.arange(start, min(start + CHUNK, len(self)))
-            yield tuple(part for column in self.columns for part in column.take(rows))
+        """Yield all rows (of several ranks, each its part) as they are stored, in chunks; nothing for a stream."""
+        if not self.columns:
+            return iter(())
+        self.expect(random=False)
+        row_bytes = max(1, *(column.row_bytes for column in self.columns))
+        size = min(CHUNK, max(self.batch_size, CHUNK_BYTES // row_bytes))
+        first, end = self.ranks.share(0, len(self))
+        return self.take(np.arange(i, min(i + size, end)) for i in range(first, end, size))
+
+    def take(self, jobs: Iterable[np.ndarray]) -> Iterator[Batch]:
+        """Yield the batch of each array of rows."""
+        for read in self.ahead(jobs) if self.ahead else map(self.read, jobs):
+            yield Batch(part for column, rows in zip(self.columns, read, strict=True) for part in column.take(rows))
+
+    def read(self, index: np.ndarray) -> list[np.ndarray | Tensor]:
+        """Return for each column the rows that come from a file, and of others their index; in any thread."""
+        return [column.rows.read(index) if isinstance(column.rows, Mapped) else index for column in self.columns]
 
     def collate(self, batch: Any) -> Batch:
         """Bring a batch of a loader into the form (x, *context)."""
         parts = batch if isinstance(batch, (tuple, list)) else (batch,)
-        return tuple(self.place(name_of(i), torch.as_tensor(part)) for i, part in enumerate(parts))
+        return Batch(self.place(name_of(i), torch.as_tensor(part)) for i, part in enumerate(parts))
 
     def place(self, name: str, x: Tensor) -> Tensor:
         """Convert to the program's dtype and move to its device."""
-        if x.is_floating_point():
-            return x.to(self.device, self.dtype, non_blocking=True)
+        # moved first: a copy from pinned memory waits for nothing, unless it converts on the way
+        x = x.to(self.device, non_blocking=True)
         # labels may be integers: the program says whether it takes them, x is checked there too
-        return x.to(self.device, non_blocking=True)
+        return x.to(self.dtype) if x.is_floating_point() else x
+
+    def expect(self, *, random: bool) -> None:
+        """Tell the system how files will be read."""
+        for column in self.columns:
+            if isinstance(column.rows, Mapped):
+                column.rows.expect(random=random)
+
+    def close(self) -> None:
+        """End the threads that read ahead."""
+        if self.ahead is not None:
+            self.ahead.close()
+            self.expect(random=False)
 
 
-class Column:
-    """One argument of the program, a row a datum."""
-
-    def __init__(self, name: str, source: Any, batches: Batches) -> None:
-        self.name, self.batches = name, batches
-        self.transform: Callable[[Tensor], Tensor] | None = getattr(source, "transform", None)
-        rows = source.x if hasattr(source, "x") and hasattr(source, "transform") else source
-        if type(rows).__module__.partition(".")[0] == "pandas":
-            rows = rows.to_numpy()
-        if isinstance(rows, np.ndarray) and rows.dtype.kind not in "fiub":
-            raise ValueError(f"{name}: expected an array of floating-point numbers, got numpy dtype {rows.dtype}")
-        if isinstance(rows, np.ndarray) and not isinstance(rows, np.memmap):
-            # torch takes neither negative strides nor read-only memory without complaint
-            rows = torch.from_numpy(np.array(rows))
-        if isinstance(rows, Tensor):
-            rows = batches.place(name, rows.detach())
-        elif isinstance(rows, (str, bytes, Mapping)) or not (
-            hasattr(rows, "__getitem__") and hasattr(rows, "__len__")
-        ):
-            raise TypeError(
-                f"{name}: expected a tensor, numpy array, memmap, torch Dataset or DataLoader, or a tuple of "
-                f"arrays (x, context), got {type(rows).__name__}"
-            )
-        self.rows = rows
-
-    def __len__(self) -> int:
-        if isinstance(self.rows, Tensor) and not self.rows.dim():
-            raise ValueError(f"{self.name}: expected a batch with one datum a row, got a single number")
-        return len(self.rows)
-
-    def take(self, index: Tensor) -> Sequence[Tensor]:
-        """Return these rows as tensors on the device, drawn anew where the column has a transform."""
-        if isinstance(self.rows, Tensor):
-            found = (self.rows[index.to(self.rows.device)],)
-        elif isinstance(self.rows, np.ndarray):
-            found = (self.batches.place(self.name, torch.from_numpy(np.array(self.rows[index.numpy()]))),)
-        else:
-            found = self.batches.collate(default_collate([self.rows[int(i)] for i in index]))
-        if self.transform is None:
-            return found
-        return (self.transform(found[0]), *found[1:])
-
-
-def name_of(position: int) -> str:
-    """Return the name of an argument by which error messages call it."""
-    return "x" if position == 0 else f"context[{position - 1}]"
+def refuse_unshared(loader: DataLoader) -> None:
+    """Refuse a loader that would give the whole data to each rank."""
+    own_batches = type(loader.batch_sampler) not in (BatchSampler, type(None))
+    if type(loader.sampler) in (RandomSampler, SequentialSampler) and not own_batches:
+        raise ValueError(
+            "data: with several ranks a DataLoader has to give each rank its own part: pass the Dataset itself, which "
+            "fit shares out, or a DataLoader with sampler=torch.utils.data.DistributedSampler(dataset)"
+        )
 
 
 def mix(seed: int, epoch: int) -> int:

@@ -19,7 +19,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyro_vae.estimators import Estimator
-from pyro_vae.parameters import announcements_off
+from pyro_vae.programs.program import announcements_off
 from pyro_vae.training.compilers import Compiler
 from pyro_vae.training.flat import Flat
 
@@ -124,12 +124,15 @@ class CompiledStep:
         svi: which has taken a step, so that the optimizer has its state
         batch: x and context, as examples
         compiler: makes a fast function of the graph
+        used: the parameters that get a gradient
 
     Raises:
         Unsupported: the step cannot be recorded; it says why.
     """
 
-    def __init__(self, svi: SVI, batch: tuple[Tensor, ...], compiler: Compiler) -> None:
+    def __init__(
+        self, svi: SVI, batch: tuple[Tensor, ...], compiler: Compiler, *, used: Sequence[nn.Parameter]
+    ) -> None:
         self.svi, self.estimator = svi, svi.estimator
         optimizer = svi.optim.torch
         if not isinstance(self.estimator, Estimator):
@@ -138,7 +141,8 @@ class CompiledStep:
             raise Unsupported("particles_per_pass computes passes again, which a recorded step does not")
         if type(optimizer) not in ELEMENTWISE:
             raise Unsupported(f"optimizer {type(optimizer).__name__}: known are {[c.__name__ for c in ELEMENTWISE]}")
-        used = [p for p in svi.optim.parameters if p.grad is not None]
+        if svi.ranks.size > 1:
+            raise Unsupported("several processes join their gradients in the middle of it")
         if len({(p.dtype, p.device) for p in used}) > 1:
             raise Unsupported("the parameters have several dtypes or devices")
         self.module = Evaluation(svi)

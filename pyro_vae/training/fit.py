@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from pyro_vae.programs.program import Program
 from pyro_vae.rng import fork_rng
 from pyro_vae.training.batches import Batches
 from pyro_vae.training.callbacks import Callback, Log
+from pyro_vae.training.compilers import inductor
+from pyro_vae.training.denormals import flush_denormals
+from pyro_vae.training.distributed import Ranks, in_process_group
 from pyro_vae.training.history import History
 from pyro_vae.training.loop import Loop, Watch
 from pyro_vae.training.recorder import Recorder
@@ -25,6 +28,7 @@ from pyro_vae.training.svi import SVI
 __all__ = ["fit"]
 
 
+@in_process_group
 def fit(
     program: Program,
     data: Any,
@@ -37,6 +41,8 @@ def fit(
     seed: int = 0,
     device: str | torch.device | None = None,
     clip_norm: float | None = None,
+    compile: bool = False,
+    skip_nonfinite: bool = False,
     run_dir: str | Path | None = None,
     resume: bool = False,
     keep: int = 3,
@@ -50,6 +56,8 @@ def fit(
 
     .. math:: -\frac{1}{B} \sum_{n \in \text{batch}} \mathrm{bound}(x_n).
 
+    Started by torchrun, the processes train together: see :mod:`pyro_vae.training.distributed`.
+
     Args:
         program: a Program, such as ``pyro_vae.VAE``
         data: rows of data: a tensor, numpy array or memmap, a split of ``pyro_vae.data.load``, a tuple
@@ -58,19 +66,24 @@ def fit(
         optimizer: makes the optimizer from the list of parameters; ``functools.partial(torch.optim.Adam, lr=1e-3)``
             by default
         epochs: passes over the data
-        batch_size: data a step
+        batch_size: data a step, of all processes together
         valid: held-out data, whose bound (beta 1) is taken after each epoch
         seed: of the order of the data and of all noise; the global random state is left as it was
         device: where to train; where the program is, by default
         clip_norm: largest global norm of the gradient
+        compile: whether to compile the step, once and for batches of one size (others run as they are); the losses
+            are those of the uncompiled step up to rounding. Where it cannot be compiled a warning says why
+        skip_nonfinite: whether a step whose loss or gradient is NaN or infinite is left out instead of ending the
+            training; the history tells the data of such steps as ``skipped``
         run_dir: folder for ``checkpoints/``, ``metrics.jsonl`` and ``weights.safetensors``, written after each epoch;
             in the main thread the first SIGINT or SIGTERM lets the step finish and saves, a second ends at once
         resume: go on from the newest checkpoint in ``run_dir``, anew where there is none: weights, optimizer, metrics
             and random streams end bit for bit as if nothing had happened. Order and noise of a Dataset or DataLoader
-            are followed if they come from torch's generators, not from those of numpy or Python
+            are followed if they come from torch's generators, not from those of numpy or Python. For one process
         keep: checkpoints to keep, beside the one with the best bound on ``valid``
         checkpoint_every: seconds between two checkpoints within an epoch
-        callbacks: objects of :class:`Callback`, such as EarlyStopping; or functions ``(metrics, step)``
+        callbacks: objects of :class:`Callback`, such as EarlyStopping; or functions ``(metrics, step)``, which
+            with several processes the first one calls
         progress: show a progress bar
 
     Returns:
@@ -78,12 +91,13 @@ def fit(
 
     Raises:
         ValueError: the data do not fit the program, or the checkpoint not the settings; raised before the first step.
-        NonFiniteError: a loss or gradient turned NaN; the weights are then the last ones kept (every epoch, and
-            every half second in between) that are known to give a finite loss.
+        NonFiniteError: a loss or gradient turned NaN (and ``skip_nonfinite`` is False); the weights are then the
+            last ones kept (every epoch, and every half second in between) that are known to give a finite loss.
         CheckpointError: the newest checkpoint is damaged.
         SaveError: something could not be written; the checkpoints before it are whole.
         RunInUseError: another process is training in ``run_dir``.
         Interrupted: SIGINT or SIGTERM has come and all is saved; it is a KeyboardInterrupt.
+        LostRankError: of several processes another one has stopped.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -102,32 +116,54 @@ def fit(
             raise ValueError(f"{name}: expected an int of at least 1, got {value!r}")
     if resume and run_dir is None:
         raise ValueError("resume: expected the run_dir of the run to go on with, got None")
-    with nullcontext() if run_dir is None else RunFolder(Path(run_dir), keep=keep) as folder:
+    ranks = Ranks.current()
+    if resume and ranks.size > 1:
+        raise ValueError("resume: several processes do not go on with a run; resume it in one process")
+    if ranks.rank:  # the others leave files and terminal to rank 0
+        run_dir, progress = None, False
+    with ExitStack() as stack:
+        folder = None if run_dir is None else stack.enter_context(RunFolder(Path(run_dir), keep=keep))
         checkpoint = None if folder is None else folder.start(resume=resume)
         first = next(program.parameters(), torch.zeros(()))
-        device = first.device if device is None else torch.device(device)
+        device = torch.device(ranks.local(first.device if device is None else device))
         program.to(device)
-        load = partial(Batches, batch_size=batch_size, seed=seed, device=device, dtype=first.dtype)
-        batches = load(data)
-        held_out = None if valid is None else load(valid, shuffle=False)
-        with fork_rng(device):
-            for source in (batches, held_out):
-                for chunk in source.chunks() if source else ():
-                    program.check(*chunk)
-        estimator = ELBO() if estimator is None else estimator
-        optimizer = partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
-        svi = SVI(program, estimator, optimizer, clip_norm=clip_norm)
-        hooks = [hook if isinstance(hook, Callback) else Log(hook) for hook in callbacks]
+        load = partial(Batches, batch_size=batch_size, seed=seed, device=device, dtype=first.dtype, ranks=ranks)
+        sources = [load(data), *([] if valid is None else [load(valid, shuffle=False)])]
+        for source in sources:
+            stack.callback(source.close)
+            ranks.agree(partial(source.check, program, progress=progress))
+        svi = SVI(
+            program,
+            ELBO() if estimator is None else estimator,
+            partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer,
+            clip_norm=clip_norm,
+            skip_nonfinite=skip_nonfinite,
+            compiler=inductor if compile else None,
+            ranks=ranks,
+        )
+        hooks = [hook if isinstance(hook, Callback) else Log(hook) for hook in callbacks if speaks(hook, ranks)]
         watch = Watch() if folder is None else Recorder(folder, every=checkpoint_every)
-        loop = Loop(svi, batches, held_out=held_out, hooks=hooks, watch=watch)
+        loop = Loop(svi, sources[0], held_out=(*sources, None)[1], hooks=hooks, watch=watch)
+        ranks.begin(loop.modules, {"seed": seed, "epochs": epochs, "number of data or batch_size": sources[0].shared})
         try:
-            with fork_rng(device, seed), training(program), watch.recording(loop, checkpoint):
+            with (
+                flush_denormals(),
+                fork_rng(device, ranks.seed(seed)),
+                training(program),
+                watch.recording(loop, checkpoint),
+            ):
                 loop.train(epochs, progress=progress)
         finally:
+            svi.release()
             for hook in hooks:
                 hook.end(program)
             watch.end(loop)
     return loop.history
+
+
+def speaks(hook: Callback | Callable[..., Any], ranks: Ranks) -> bool:
+    """Whether a hook is asked on this rank: plain functions, which write or print, are on the first one."""
+    return isinstance(hook, Callback) or ranks.rank == 0
 
 
 @contextmanager

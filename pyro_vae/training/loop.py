@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from pyro.infer import ELBO as PyroELBO
@@ -26,6 +28,9 @@ __all__ = ["Loop", "Watch"]
 
 #: Seconds between two looks at the losses, the only times at which the device is waited for.
 LOOK = 0.5
+
+#: Steps between two looks where several ranks have to look at the same time.
+LOOK_STEPS = 100
 
 
 class Watch:
@@ -81,10 +86,12 @@ class Loop:
         self.history = History()
         self.epoch = self.batch = self.count = 0
         self.totals: dict[str, Tensor] = {}
+        self.ranks = svi.ranks
+        self.modules = [module for module in (svi.program, svi.beside) if module is not None]
         self.stopped = False
         self.started = time.perf_counter()
         self.at_start: dict[str, Tensor] = {}
-        self.latest: Batch = ()
+        self.latest = Batch()
 
     def train(self, epochs: int, *, progress: bool) -> None:
         """Train until so many epochs are over or a hook wants to stop.
@@ -99,7 +106,7 @@ class Loop:
                 while self.epoch < epochs and not self.stopped:
                     bar.set_description(f"epoch {self.epoch + 1}/{epochs}")
                     self.finish(self.run_steps(bar, good))
-                    self.watch.epoch(self)
+                    self.ranks.lead(partial(self.watch.epoch, self))
         except NonFiniteError:
             good.restore()
             raise
@@ -111,12 +118,14 @@ class Loop:
             self.latest = batch
             if self.batches.loader is not None:
                 self.program.check(*batch)
-            for name, value in self.svi.update(*batch).items():
+            metrics = self.svi.update(*batch, counts=batch.counts)
+            self.count = self.count + metrics.pop("count", batch[0].shape[0])
+            for name, value in metrics.items():
                 self.totals[name] = self.totals[name] + value if name in self.totals else value
-            self.count += batch[0].shape[0]
             self.batch += 1
             bar.update()
-            if time.perf_counter() - looked > LOOK:
+            late = time.perf_counter() - looked > LOOK
+            if late if self.ranks.size == 1 else self.svi.steps % LOOK_STEPS == 0:
                 bar.set_postfix({k: f"{v:.2f}" for k, v in self.means().items()})
                 good.keep(self.svi.steps)
                 looked = time.perf_counter()
@@ -132,16 +141,20 @@ class Loop:
     def means(self) -> dict[str, float]:
         """Return the means over the batches of the epoch so far, once the device is done."""
         self.svi.settle(self.latest)
-        return {name: float(value) / self.count for name, value in self.totals.items()}
+        sums = {name: float(value) for name, value in self.totals.items()}
+        skipped = {"skipped": int(sums.pop("skipped"))} if "skipped" in sums else {}
+        taken = int(self.count) - skipped.get("skipped", 0)
+        return {name: value / taken if taken else math.nan for name, value in sums.items()} | skipped
 
     def finish(self, row: dict[str, Any]) -> None:
         """Validate, record the epoch and ask the hooks."""
+        self.ranks.compare(self.modules)
         if self.held_out is not None:
             row["valid_bound"] = mean_bound(self.program, self.svi.estimator, self.held_out, self.watch.validating)
         row["seconds"] = time.perf_counter() - self.started
         self.history.append(row)
         # every hook is asked, also when an earlier one wants to stop
-        self.stopped = any([hook.epoch(self.program, row) for hook in self.hooks])  # noqa: C419
+        self.stopped = self.ranks.agree(lambda: any([hook.epoch(self.program, row) for hook in self.hooks]))  # noqa: C419
         self.epoch, self.batch, self.count, self.totals = self.epoch + 1, 0, 0, {}
 
     def enter(self) -> Iterator[Batch]:
@@ -178,7 +191,7 @@ class Loop:
             "settings": self.settings,
             "epoch": self.epoch,
             "batch": self.batch,
-            "count": self.count,
+            "count": int(self.count),
             "stopped": self.stopped,
             "seconds": time.perf_counter() - self.started,
             "totals": self.totals,
@@ -216,12 +229,15 @@ def mean_bound(
 ) -> float:
     """Return the bound (beta 1) of held-out data in mean nats per datum, with noise that is the same each time."""
     total, count = 0.0, 0
-    with evaluating(program), fork_rng(batches.device, batches.seed):
+    with evaluating(program), fork_rng(batches.device, batches.ranks.seed(batches.seed)):
         for batch in batches.epoch(0):
+            if not batch.counts:
+                continue
             if isinstance(estimator, Estimator):
                 total += float(estimator.per_datum(program.model, program.guide, *batch).double().sum())
             else:
                 total -= float(estimator.loss(program.model, program.guide, *batch))
             count += batch[0].shape[0]
             after_batch()
+    total, count = batches.ranks.sum(total, count)
     return total / count

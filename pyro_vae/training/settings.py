@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from pyro_vae.estimators import Estimator
@@ -25,6 +25,8 @@ def settings_of(svi: SVI, batches: Batches, held_out: Batches | None) -> dict[st
         "estimator": type(svi.estimator).__name__,
         "optimizer": type(svi.optim.torch).__name__,
         "clip_norm": svi.optim.clip_norm,
+        "compile": svi.compiler is not None,
+        "skip_nonfinite": svi.skip_nonfinite,
         "batch_size": batches.batch_size,
         "seed": batches.seed,
         "data": described(batches),
@@ -33,7 +35,8 @@ def settings_of(svi: SVI, batches: Batches, held_out: Batches | None) -> dict[st
     options = {f"optimizer {name}": value for name, value in svi.optim.torch.defaults.items()}
     if isinstance(svi.estimator, Estimator):
         # the step moves, and stands elsewhere
-        options |= {f"estimator {name}": value for name, value in vars(svi.estimator).items() if name != "step"}
+        moving = ("step", "read")
+        options |= {f"estimator {name}": value for name, value in vars(svi.estimator).items() if name not in moving}
     return found | {name: value for name, value in options.items() if is_plain(value)}
 
 
@@ -49,7 +52,7 @@ def described(batches: Batches) -> str:
     if batches.loader is not None:
         return f"a loader of {len(batches)} data"
     with fork_rng(batches.device):
-        parts = [part for column in batches.columns for part in column.take(torch.zeros(1, dtype=torch.long))]
+        parts = next(batches.take([np.arange(1)]))
     return f"{len(batches)} rows of " + " and ".join(f"{tuple(x.shape[1:])} {x.dtype}" for x in parts)
 
 

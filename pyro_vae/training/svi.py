@@ -19,6 +19,7 @@ from pyro_vae.programs.program import Program, announcements_off
 from pyro_vae.rng import fork_rng
 from pyro_vae.training.compiled import CompiledStep, Unsupported, leave_out
 from pyro_vae.training.compilers import Compiler
+from pyro_vae.training.distributed import Ranks
 from pyro_vae.training.optimizer import OneOptimizer
 
 __all__ = ["SVI", "NonFiniteError"]
@@ -43,6 +44,7 @@ class SVI(pyro.infer.SVI):
             error; it counts as a step, and ``update`` tells its data as ``skipped``
         compiler: makes a fast function of a recorded step, such as ``pyro_vae.training.inductor``; None to run every
             step in Python
+        ranks: the processes whose gradients are joined; this one alone by default
 
     Example:
         >>> import functools, torch, pyro_vae as pv
@@ -62,6 +64,7 @@ class SVI(pyro.infer.SVI):
         clip_norm: float | None = None,
         skip_nonfinite: bool = False,
         compiler: Compiler | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         if not isinstance(estimator, PyroELBO):
             raise TypeError(
@@ -78,9 +81,12 @@ class SVI(pyro.infer.SVI):
             OneOptimizer(program, optimizer, clip_norm=clip_norm, estimator=self.beside),
             estimator,
         )
+        self.ranks = Ranks(0, 1) if ranks is None else ranks
         self.steps = 0
         self.skip_nonfinite, self.compiler = skip_nonfinite, compiler
         self.compiled: CompiledStep | None = None
+        #: For which batches the step was recorded, and the names of the parameters that it moves.
+        self.recorded: dict[str, list[str]] = {}
         # on the CPU a look at a number is free; elsewhere it would wait for the device
         self.deferred = self.optim.parameters[0].device.type != "cpu"
         self._seen: set[Any] = set()
@@ -88,37 +94,47 @@ class SVI(pyro.infer.SVI):
         self._shares: dict[float, Tensor] = {}
         self._flags: list[Tensor] = []
 
-    def update(self, *batch: Tensor) -> dict[str, Tensor]:
+    def update(self, *batch: Tensor, counts: bool = True) -> dict[str, Tensor]:
         """Take one step.
 
         Args:
             batch: x and context
+            counts: False where a rank has no share of the joined batch and only keeps in step with the others
 
         Returns:
             Sums over the batch, in nats and on the device: ``loss`` (minus the bound), and where the estimator
-            tells them ``reconstruction`` and ``kl``. Under ``skip_nonfinite`` also ``skipped``, the number of data in
-            a step that was left out, which has zeros for the others.
+            tells them ``reconstruction`` and ``kl``. With several ranks over their joined batch, and ``count``, the
+            number of its data. Under ``skip_nonfinite`` also ``skipped``, the number of data in a step that was left
+            out, which has zeros for the others.
 
         Raises:
             NonFiniteError: loss or gradient is NaN or infinite; no weight was moved. Compiled, and on other devices
                 than the CPU, it is :meth:`settle` that raises it.
         """
+        if self.compiler is not None and self.recorded and self.recorded["batch"] == described(batch):
+            # a resumed run, which goes on as the one before it would have
+            self.compile(batch)
         if self.compiled is not None:
             if self.compiled.fits(batch):
                 self.estimator.step = self.steps
                 self.steps += 1
                 return self.compiled(batch)
             self.settle(batch)
-        metrics = self.uncompiled(batch)
-        if self.compiler is not None and self.compiled is None:
+        metrics = self.uncompiled(batch, counts)
+        if self.compiler is not None and not self.recorded:
+            used = [name for name, p in self.optim.named.items() if p.grad is not None]
+            self.recorded = {"batch": described(batch), "used": used}
             self.compile(batch)
         return metrics
 
     def compile(self, batch: tuple[Tensor, ...]) -> None:
-        """Record and compile the step for batches of this shape, after one that was not; others stay as they are."""
+        """Record and compile the step for batches of this shape; others stay as they are."""
         compiler, self.compiler = self.compiler, None
+        self.first_look(batch)
         try:
-            self.compiled = CompiledStep(self, batch, compiler)
+            self.compiled = CompiledStep(
+                self, batch, compiler, used=[self.optim.named[n] for n in self.recorded["used"]]
+            )
         except Unsupported as error:
             warnings.warn(f"compile: the step runs uncompiled, as {error}", stacklevel=3)
 
@@ -128,7 +144,7 @@ class SVI(pyro.infer.SVI):
             self.compiled.release()
             self.compiled = None
 
-    def uncompiled(self, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    def uncompiled(self, batch: tuple[Tensor, ...], counts: bool) -> dict[str, Tensor]:
         """Take one step in Python."""
         self.first_look(batch)
         self.optim.zero()
@@ -136,6 +152,8 @@ class SVI(pyro.infer.SVI):
         quiet = announcements_off() if isinstance(self.estimator, Estimator) else nullcontext()
         with pyro.validation_enabled(False), quiet:
             metrics = self.backward(batch)
+        if self.ranks.size > 1:
+            metrics = self.ranks.join(self.optim.parameters, metrics, n=batch[0].shape[0], counts=counts)
         norm = self.optim.norm()
         # NaN and infinity survive the sum: one look for both
         total = norm + metrics["loss"]
@@ -217,7 +235,13 @@ class SVI(pyro.infer.SVI):
         estimator = {} if self.beside is None else dict(self.beside.state_dict())
         # at the end of an epoch the schedule is read where the last step left it
         at = self.estimator.step if isinstance(self.estimator, Estimator) else 0
-        return {"steps": self.steps, "at": at, "estimator": estimator, "optimizer": self.optim.get_state()}
+        return {
+            "steps": self.steps,
+            "at": at,
+            "estimator": estimator,
+            "optimizer": self.optim.get_state(),
+            "recorded": self.recorded,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state` returned; to be called before the first step."""
@@ -227,11 +251,13 @@ class SVI(pyro.infer.SVI):
         if self.beside is not None:
             self.beside.load_state_dict(state["estimator"])
         self.optim.set_state(state["optimizer"])
+        self.recorded = state["recorded"]
 
     def diagnose(self, batch: tuple[Tensor, ...]) -> str:
         """Say where a non-finite number came from."""
         name, size = self.optim.largest()
-        text = f"step {self.steps}: the loss or its gradient is not finite"
+        rank = f"rank {self.ranks.rank}, " if self.ranks.size > 1 else ""
+        text = f"{rank}step {self.steps}: the loss or its gradient is not finite"
         with torch.no_grad(), fork_rng(batch), pyro.validation_enabled(False):
             drawn = poutine.trace(self.guide).get_trace(*batch)
             scored = poutine.trace(poutine.replay(self.model, trace=drawn)).get_trace(*batch)
@@ -246,6 +272,11 @@ class SVI(pyro.infer.SVI):
             f"; the largest gradient is that of {name!r} (norm {size:.3g}). "
             "Lower the learning rate, set clip_norm, or look at the data of this batch"
         )
+
+
+def described(batch: tuple[Tensor, ...]) -> list[str]:
+    """Return shapes and types of a batch in words."""
+    return [f"{tuple(x.shape)} {x.dtype}" for x in batch]
 
 
 @contextmanager

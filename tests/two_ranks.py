@@ -1,0 +1,224 @@
+"""What each of two processes does for test_distributed.py: one case after another, each with its own process group.
+
+Run as ``python two_ranks.py FOLDER`` with the variables of torchrun; leaves ``FOLDER/RANK.pt`` with what came out.
+"""
+
+import functools
+import os
+import signal
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pyro
+import torch
+from pyro import distributions as dist
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+import pyro_vae as pv
+from pyro_vae.training import Callback, collectives
+from pyro_vae.training.distributed import Ranks
+from pyro_vae.training.order import Shuffled
+
+SGD = functools.partial(torch.optim.SGD, lr=0.05)
+FIT = {"optimizer": SGD, "batch_size": 16, "seed": 3, "progress": False}
+
+
+def make(seed=0):
+    """A program without latents: its bound is its log-likelihood, without noise."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+    net.register_buffer("told", torch.zeros(2))
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("x", dist.Normal(net(x.flip(-1)), 1.0).to_event(1), obs=x)
+
+    return pv.programs.Functions(model, lambda x: None, net=net)
+
+
+def rows(n):
+    return torch.randn(n, 3, generator=torch.Generator().manual_seed(n))
+
+
+def weights(program):
+    return {name: value.clone() for name, value in program.state_dict().items()}
+
+
+def trained(data, *, program=None, **options):
+    program = make() if program is None else program
+    history = pv.fit(program, data, **{**FIT, **options})
+    return {"weights": weights(program), "rows": [{k: v for k, v in row.items() if k != "seconds"} for row in history]}
+
+
+def in_small_buckets():
+    """Gradients of 15 numbers, sent by at most 16."""
+    size, collectives.BUCKET = collectives.BUCKET, 16
+    try:
+        return trained(rows(39), epochs=2)
+    finally:
+        collectives.BUCKET = size
+
+
+EQUAL = {
+    "uneven": lambda: trained(rows(39), valid=rows(21), epochs=3),
+    "clipped": lambda: trained(rows(40), clip_norm=0.1, epochs=2),
+    "fewer data than ranks": lambda: trained(rows(1), epochs=2),
+    "estimator of Pyro": lambda: trained(rows(39), estimator=pyro.infer.Trace_ELBO(), epochs=2),
+    "small buckets": in_small_buckets,
+    "context": lambda: trained((rows(35),), epochs=1),
+}
+
+
+class Note(Callback):
+    """Keep the state of the noise."""
+
+    def __init__(self):
+        self.noise = []
+
+    def epoch(self, program, metrics):
+        self.noise.append(torch.rand(3))
+        return False
+
+
+class Once(Callback):
+    """Do something on one rank after an epoch."""
+
+    def __init__(self, rank, work):
+        self.rank, self.work = rank, work
+
+    def epoch(self, program, metrics):
+        return bool(self.work(program)) if int(os.environ["RANK"]) == self.rank else False
+
+
+class Faulty(Dataset):
+    """Raise on rank 1, once the check of the data is over."""
+
+    reads = 0
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, i):
+        self.reads += 1
+        if os.environ["RANK"] == "1" and self.reads > 40:
+            raise OSError("the disk of rank 1 is gone")
+        return rows(40)[i]
+
+
+class Stream(IterableDataset):
+    """More data on rank 1 than on rank 0."""
+
+    def __iter__(self):
+        return iter(rows(20) if os.environ["RANK"] == "0" else rows(44))
+
+
+def vae(seed):
+    torch.manual_seed(seed)
+    net = functools.partial(pv.nets.MLP, hidden=(4,))
+    return pv.VAE(
+        prior=pv.priors.StandardNormal(2),
+        likelihood=pv.likelihoods.Normal(2, (3,), net=net),
+        posterior=pv.posteriors.MeanFieldNormal((3,), 2, net=net),
+    )
+
+
+def noise(folder):
+    """Other weights and another state of the noise on each rank at first."""
+    note, told = Note(), []
+    program = vae(int(os.environ["RANK"]))
+    pv.fit(
+        program, rows(40), epochs=2, batch_size=16, progress=True, run_dir=folder / os.environ["RANK"],
+        callbacks=[note, lambda metrics, step: told.append(step)],
+    )  # fmt: skip
+    return {"weights": weights(program), "noise": note.noise, "told": told}
+
+
+def nudge(program):
+    with torch.no_grad():
+        program.parts["net"][0].bias[1] += 1e-6
+
+
+def fill(program):
+    """After the first epoch."""
+    if not program.parts["net"].told.any():
+        program.parts["net"].told.fill_(float(os.environ["RANK"]) + 1)
+
+
+def not_joined():
+    """Training as it would be if nobody had thought of joining gradients."""
+    join = Ranks.join
+    Ranks.join = lambda self, parameters, metrics, **options: metrics
+    try:
+        return trained(rows(40), epochs=2)
+    finally:
+        Ranks.join = join
+
+
+def not_finite():
+    """The share of rank 1 in the second batch has a datum that is no number."""
+    data = rows(40)
+    data[Shuffled(40, seed=FIT["seed"], epoch=0).rows(np.arange(40))[30]] = float("nan")
+    return trained(data, epochs=1)
+
+
+def late():
+    """A process group of the user's own, whose timeout is shorter than what rank 1 does after an epoch."""
+    torch.distributed.init_process_group(timeout=timedelta(seconds=1))
+    kept = pv.fit(make(), rows(40), **FIT, epochs=1).epochs == 1 and torch.distributed.is_initialized()
+    assert kept
+    try:
+        return trained(rows(40), epochs=2, callbacks=[Once(1, lambda program: time.sleep(3))])
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def kill(program):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sampled():
+    """A loader that shares the data out by itself."""
+    data = rows(40)
+    sampler = torch.utils.data.DistributedSampler(data, num_replicas=2, rank=int(os.environ["RANK"]))
+    found = trained(DataLoader(data, batch_size=8, sampler=sampler), epochs=2)
+    return {**found, "epoch": sampler.epoch}
+
+
+def cases(folder):
+    rank = os.environ["RANK"]
+    yield from EQUAL.items()
+    yield "noise", lambda: noise(folder)
+    yield "buffers", lambda: trained(rows(40), epochs=2, callbacks=[Once(int(rank), fill)])
+    yield "stream", lambda: trained(Stream(), epochs=1)
+    yield "sampled", sampled
+    yield "plain loader", lambda: trained(DataLoader(rows(40), batch_size=8, shuffle=True), epochs=1)
+    yield "small batch", lambda: trained(rows(40), batch_size=1, epochs=1)
+    yield "other settings", lambda: trained(rows(40 + int(rank)), epochs=1)
+    yield "not joined", not_joined
+    yield "nudged", lambda: trained(rows(40), epochs=4, callbacks=[Once(1, nudge)])
+    yield "not finite", not_finite
+    yield "stopped", lambda: trained(rows(40), epochs=4, callbacks=[Once(1, lambda program: True)])
+    yield "callback fails", lambda: trained(rows(40), epochs=2, callbacks=[Once(0, lambda program: 1 / 0)])
+    yield "rank fails", lambda: trained(Faulty(), epochs=2)
+    yield "late", late
+    yield "killed", lambda: trained(rows(40), epochs=2, callbacks=[Once(1, kill)])
+
+
+def main(folder):
+    found = {}
+    for name, case in cases(folder):
+        start = time.perf_counter()
+        try:
+            found[name] = case()
+        except Exception as error:  # noqa: BLE001
+            found[name] = {"error": type(error).__name__, "text": str(error)}
+        found[name]["seconds"] = time.perf_counter() - start
+        torch.save(found, folder / f"{os.environ['RANK']}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
