@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jsonargparse import Namespace
+from jsonargparse import ActionYesNo, Namespace
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
 import pyro_vae
@@ -119,6 +119,7 @@ def train(argv: list[str]) -> int:
         device=device,
         run_dir=folder,
         resume=settings.resume,
+        compile=settings.compile,
         callbacks=[stop],
         progress=not settings.quiet,
     )
@@ -161,6 +162,13 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     add("--patience", type=PositiveInt, default=20, help="epochs without a better validation bound")
     add("--learning-rate", type=PositiveFloat, default=1e-3, help="of Adam")
     add("--particles", type=PositiveInt, default=1000, help="draws for the log-likelihood")
+    add(
+        "--compile",
+        action=ActionYesNo,
+        nargs="?",
+        default=False,
+        help="compile the training step: seconds once, less a step",
+    )
     add("--resume", action="store_true", help="go on with the run of --run-dir, whose configuration holds")
     for axis in run.AXES:
         choices.add(axis, run.shelves()[axis], {**DEFAULTS, "likelihood": likelihood}[axis])
