@@ -1,0 +1,29 @@
+"""Denormal numbers are zero while a program trains, in every thread, and only then."""
+
+import torch
+
+import pyro_vae as pv
+from pyro_vae.training import flush_denormals
+
+
+def survive(n=2_000_000):
+    """Which of many denormal numbers, spread over the threads of torch, are still there after a product."""
+    return torch.full((n,), 1e-39) * 1.5 > 0
+
+
+def test_flushed_within_in_every_thread_and_not_after():
+    assert survive().all()
+    with flush_denormals():
+        assert not survive().any()
+        with flush_denormals():
+            assert not survive().any()
+        assert not survive().any()
+    assert survive().all()
+
+
+def test_fit_flushes_and_leaves_no_trace():
+    seen = []
+    toy = pv.testing.LinearGaussian()
+    pv.fit(toy.program, toy.draw(8), epochs=1, progress=False, callbacks=[lambda m, step: seen.append(survive().any())])
+    assert seen == [False]
+    assert survive().all()
