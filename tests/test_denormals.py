@@ -24,6 +24,10 @@ def test_flushed_within_in_every_thread_and_not_after():
 def test_fit_flushes_and_leaves_no_trace():
     seen = []
     toy = pv.testing.LinearGaussian()
-    pv.fit(toy.program, toy.draw(8), epochs=1, progress=False, callbacks=[lambda m, step: seen.append(survive().any())])
+
+    def look(metrics, step):
+        seen.append(survive().any())
+
+    pv.fit(toy.program, toy.draw(8), epochs=1, progress=False, callbacks=[look])
     assert seen == [False]
     assert survive().all()
