@@ -7,9 +7,8 @@ from step to step is an argument of the graph: the batch, the value of a schedul
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pyro
 import torch
@@ -21,100 +20,18 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs.program import announcements_off
 from pyro_vae.training.compilers import Compiler
-from pyro_vae.training.flat import Flat
+from pyro_vae.training.groups import ELEMENTWISE, Group, Unsupported
 
 if TYPE_CHECKING:
     from pyro_vae.training.svi import SVI
 
 __all__ = ["CompiledStep", "Unsupported", "leave_out"]
 
-#: Update rules that treat each number by itself, so that all parameters can be one flat tensor.
-ELEMENTWISE = (
-    torch.optim.Adam,
-    torch.optim.AdamW,
-    torch.optim.Adamax,
-    torch.optim.NAdam,
-    torch.optim.RAdam,
-    torch.optim.RMSprop,
-    torch.optim.SGD,
-)
-
-#: What these rules keep once for a parameter; everything else they keep for each number.
-COUNTS = ("step", "mu_product")
-
-
-class Unsupported(RuntimeError):
-    """Why a step cannot be compiled."""
-
 
 def leave_out(metrics: dict[str, Tensor], finite: Tensor, n: int) -> dict[str, Tensor]:
     """Return the metrics of a step, zero if it is left out, and how many data it leaves out."""
     kept = {name: torch.where(finite, value, torch.zeros_like(value)) for name, value in metrics.items()}
     return {**kept, "skipped": torch.where(finite, 0.0, float(n))}
-
-
-class Group:
-    """One parameter group of the optimizer, its parameters and their state laid out in flat tensors.
-
-    Parameters and state stay the tensors that they were, now as views: what reads or writes them from outside sees
-    and moves the same numbers.
-    """
-
-    def __init__(self, optimizer: torch.optim.Optimizer, group: dict[str, Any], used: Sequence[nn.Parameter]) -> None:
-        self.rule, self.options = type(optimizer), group
-        self.parameters = [p for p in group["params"] if any(p is other for other in used)]
-        self.layout = Flat(self.parameters)
-        states = [optimizer.state[p] for p in self.parameters]
-        tensors = [key for key, value in states[0].items() if isinstance(value, Tensor)]
-        self.moments = [key for key in tensors if key not in COUNTS]
-        self.counts = [key for key in tensors if key in COUNTS]
-        self.frozen = self.settings()
-        self.lr = torch.as_tensor(group["lr"], dtype=torch.float32).to(self.parameters[0].device)
-        self.rate = group["lr"]
-        with torch.no_grad():
-            self.flat = [self.layout.join([p.detach() for p in self.parameters])]
-            for p, view in zip(self.parameters, self.layout.split(self.flat[0]), strict=True):
-                p.data = view
-            for key in self.moments:
-                self.flat.append(self.layout.join([state[key] for state in states]))
-                for state, view in zip(states, self.layout.split(self.flat[-1]), strict=True):
-                    state[key] = view
-            for key in self.counts:
-                values = torch.stack([state[key] for state in states])
-                if not (values == values[0]).all():
-                    raise Unsupported(f"the parameters were updated unequally often ({key})")
-                self.flat.append(values)
-                for state, view in zip(states, values.unbind(), strict=True):
-                    state[key] = view
-
-    def settings(self) -> dict[str, Any]:
-        """Return what the graph holds as constants."""
-        return {key: value for key, value in self.options.items() if key not in ("params", "lr")}
-
-    def look(self) -> None:
-        """Take over the present learning rate."""
-        if self.options["lr"] is not self.rate:
-            self.rate = self.options["lr"]
-            self.lr.fill_(self.rate)
-
-    def update(self, flat: Sequence[Tensor], lr: Tensor, gradient: Tensor) -> list[Tensor]:
-        """Return the flat tensors after a step by torch's own rule."""
-        new = [t.clone() for t in flat]
-        parameter = new[0]
-        parameter.grad = gradient
-        rule = self.rule([parameter], lr=0.1)
-        rule.param_groups[0].update(self.frozen, lr=lr, capturable=True, foreach=False, fused=False)
-        # in double precision, as torch's uncompiled rules compute their bias corrections
-        counts = {key: new[i][0].double() for i, key in enumerate(self.counts, 1 + len(self.moments))}
-        rule.state[parameter] = {**dict(zip(self.moments, new[1:], strict=False)), **counts}
-        with as_compiled(), torch.no_grad():
-            rule.step()
-        state = rule.state[parameter]
-        return [
-            parameter.detach(),
-            *(state[key] for key in self.moments),
-            *(state[key].expand(len(self.parameters)) for key in self.counts),
-        ]
 
 
 class CompiledStep:
@@ -259,14 +176,3 @@ class Evaluation(nn.Module):
         """Return loss and metrics."""
         svi = self.svi[0]
         return svi.estimator.evaluate(svi.estimator.terms(svi.model, svi.guide, *batch))
-
-
-@contextmanager
-def as_compiled() -> Iterator[None]:
-    """Have torch's optimizers keep to tensors, as they do while torch compiles them."""
-    before = torch.compiler._is_compiling_flag
-    torch.compiler._is_compiling_flag = True
-    try:
-        yield
-    finally:
-        torch.compiler._is_compiling_flag = before

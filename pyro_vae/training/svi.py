@@ -17,9 +17,11 @@ from torch import Tensor
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs.program import Program, announcements_off
 from pyro_vae.rng import fork_rng
-from pyro_vae.training.compiled import CompiledStep, Unsupported, leave_out
+from pyro_vae.training.compiled import CompiledStep, leave_out
 from pyro_vae.training.compilers import Compiler
+from pyro_vae.training.diagnosis import diagnosis
 from pyro_vae.training.distributed import Ranks
+from pyro_vae.training.groups import Unsupported
 from pyro_vae.training.optimizer import OneOptimizer
 
 __all__ = ["SVI", "NonFiniteError"]
@@ -162,7 +164,7 @@ class SVI(pyro.infer.SVI):
             metrics = leave_out(metrics, finite, batch[0].shape[0])
         if not self.freeze(finite) if self.deferred else not math.isfinite(total):
             if not self.skip_nonfinite:
-                raise NonFiniteError(self.diagnose(batch))
+                raise NonFiniteError(diagnosis(self, batch))
         else:
             self.optim.clip(norm)
             self.optim.torch.step()
@@ -228,7 +230,11 @@ class SVI(pyro.infer.SVI):
         """Wait for the device and raise if a step since the last call was bad."""
         alive = [*self._flags, *([self.compiled.alive] if self.compiled else [])]
         if not all(flag.item() for flag in alive):
-            raise NonFiniteError(self.diagnose(batch))
+            if self.compiled is not None:  # whose gradients are not kept
+                self.optim.zero()
+                with fork_rng(batch), pyro.validation_enabled(False):
+                    self.backward(batch)
+            raise NonFiniteError(diagnosis(self, batch))
 
     def state(self) -> dict[str, Any]:
         """Return what another engine needs to go on from here, beside the weights of the program."""
@@ -253,26 +259,6 @@ class SVI(pyro.infer.SVI):
         self.optim.set_state(state["optimizer"])
         self.recorded = state["recorded"]
 
-    def diagnose(self, batch: tuple[Tensor, ...]) -> str:
-        """Say where a non-finite number came from."""
-        name, size = self.optim.largest()
-        rank = f"rank {self.ranks.rank}, " if self.ranks.size > 1 else ""
-        text = f"{rank}step {self.steps}: the loss or its gradient is not finite"
-        with torch.no_grad(), fork_rng(batch), pyro.validation_enabled(False):
-            drawn = poutine.trace(self.guide).get_trace(*batch)
-            scored = poutine.trace(poutine.replay(self.model, trace=drawn)).get_trace(*batch)
-            bad = [
-                f"{site['name']!r} in the {where}"
-                for where, trace in (("guide", drawn), ("model", scored))
-                for site in trace.nodes.values()
-                if site["type"] == "sample" and not finite_site(site)
-            ]
-        text += f"; site {' and '.join(bad)} is not finite" if bad else "; every site is finite by itself"
-        return text + (
-            f"; the largest gradient is that of {name!r} (norm {size:.3g}). "
-            "Lower the learning rate, set clip_norm, or look at the data of this batch"
-        )
-
 
 def described(batch: tuple[Tensor, ...]) -> list[str]:
     """Return shapes and types of a batch in words."""
@@ -288,9 +274,3 @@ def unmoved(program: Program) -> Iterator[None]:
     finally:
         for buffer, value in before:
             buffer.copy_(value)
-
-
-def finite_site(site: dict[str, Any]) -> bool:
-    """Whether value and log-density of a site are finite."""
-    value, log_prob = site["value"], site["fn"].log_prob(site["value"])
-    return bool(torch.isfinite(log_prob).all() and torch.isfinite(value).all())
