@@ -146,7 +146,7 @@ def test_help(capsys):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("trian", "command: expected one of compare, list, train, got trian (did you mean train?)"),
+        ("trian", "train, got trian (did you mean train?)"),
         ("list --all", "recognized arguments: --all"),
         ("train --prior Foo", "prior: expected one of "),
         ("train --prior standardnormal", "(did you mean StandardNormal?)"),
