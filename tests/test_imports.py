@@ -30,7 +30,7 @@ MAY = {
     "training": {"programs", "estimators", "rng", "plots", "data"},
     "plots": set(),
     "evaluation": {"conditional", "programs", "estimators", "training", "rng", "plots"},
-    "tasks": {"programs", "estimators", "training", "evaluation", "rng", "plots", "data"},
+    "tasks": {"conditional", "columns", "programs", "estimators", "training", "evaluation", "rng", "plots", "data"},
 }
 FILES = sorted(p for p in PACKAGE.rglob("*.py"))
 
