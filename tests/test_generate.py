@@ -80,8 +80,8 @@ def test_aggregate_posterior_is_the_average_of_posteriors():
     fitted = AggregatePosterior(toy.program, x, components=1, draws=5)
     mean, covariance = toy.posterior(x)
     exact = torch.cov(mean.detach().T) + covariance.detach()
-    assert torch.allclose(fitted().component_distribution.mean[0], mean.detach().mean(0), atol=0.05)
-    assert torch.allclose(fitted().component_distribution.covariance_matrix[0], exact, atol=0.05)
+    assert torch.allclose(fitted.loc[0], mean.detach().mean(0), atol=0.05)
+    assert torch.allclose(fitted().components.covariance_matrix[0], exact, atol=0.05)
     made, own = (generate(toy.program, 4000, prior=prior, mean=True).mean(0) for prior in (fitted, None))
     there = (mean.mean(0) @ toy.decoder.weight.T + toy.decoder.bias).detach()
     # 4 standard errors of the mean of the widest latent

@@ -9,6 +9,7 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from pyro_vae.conditional import Conditional
+from pyro_vae.distributions import Mixture
 from pyro_vae.evaluation.inputs import at_once, batches_of, count
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.rng import fork_rng
@@ -65,11 +66,9 @@ class AggregatePosterior(Conditional):
         self.register_buffer("loc", torch.as_tensor(found.means_).to(z))
         self.register_buffer("scale_tril", tril.to(z))
 
-    def forward(self, *context: Tensor) -> dist.MixtureSameFamily:
-        """Return p(z), the same for every row of context."""
-        normals = dist.MultivariateNormal(self.loc, scale_tril=self.scale_tril)
-        fn = dist.MixtureSameFamily(dist.Categorical(logits=self.logits), normals)
-        return fn.expand(context[0].shape[:-1]) if context else fn
+    def forward(self, *context: Tensor) -> Mixture:
+        """Return p(z); any context is left aside."""
+        return Mixture(self.logits, dist.MultivariateNormal(self.loc, scale_tril=self.scale_tril))
 
 
 def encoded(program: Program, x: Any, draws: int, seed: int) -> Tensor:
