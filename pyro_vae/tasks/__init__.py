@@ -1,15 +1,23 @@
 """What a trained VAE is used for: new data, missing entries, anomalies, classes and representations."""
 
 from pyro_vae.tasks.aggregate_posterior import AggregatePosterior
+from pyro_vae.tasks.fill import fill
 from pyro_vae.tasks.generate import generate, tempered
+from pyro_vae.tasks.imputation import Imputation
+from pyro_vae.tasks.impute import impute
 from pyro_vae.tasks.paths import geometric, interpolate, linear, spherical, traverse
+from pyro_vae.tasks.pseudo_gibbs import pseudo_gibbs
 
 __all__ = [
     "AggregatePosterior",
+    "Imputation",
+    "fill",
     "generate",
     "geometric",
+    "impute",
     "interpolate",
     "linear",
+    "pseudo_gibbs",
     "spherical",
     "tempered",
     "traverse",

@@ -9,10 +9,11 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyro_vae.columns import Categorical
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import Program, mean_or_draw
 
-__all__ = ["as_context", "decoded", "device_of", "one_latent"]
+__all__ = ["as_context", "decoded", "device_of", "labels_of", "one_latent"]
 
 #: Data decoded at once.
 ROWS = 1000
@@ -51,3 +52,9 @@ def decoded(program: VAE, z: Tensor, context: Sequence[Tensor], *, mean: bool) -
         fn: TorchDistributionMixin = program.decode(z[start : start + ROWS], *rows)
         parts.append(mean_or_draw(fn) if mean else fn.sample())
     return torch.cat(parts)
+
+
+def labels_of(program: Program) -> list[tuple[int, int]]:
+    """Return index and number of codes of each column that holds labels without an order."""
+    columns = getattr(getattr(program, "likelihood", None), "columns", ())
+    return [(j, len(c.values)) for j, c in enumerate(columns) if isinstance(c, Categorical)]
