@@ -169,6 +169,10 @@ def test_labels_are_filled_by_the_most_probable_one():
     shares = torch.nn.functional.one_hot(found.draws[:, 0, 0].long(), 3).double().mean(0)
     assert torch.allclose(shares, torch.tensor([0.5, 0.05, 0.45]).double(), atol=4 * 0.5 / math.sqrt(4000))
     assert set(pseudo_gibbs(vae, x, draws=200).x[:, 0].tolist()) == {0.0, 2.0}
+    with torch.no_grad():  # red or blue by the latent, red more often: between their codes stands green
+        likelihood.net.body[0].weight[:3, 0] = torch.tensor([3.0, 0.0, -3.0])
+        likelihood.net.body[0].bias[:3] = torch.tensor([1.0, -5.0, 0.0])
+    assert impute(vae, x, num_particles=4000).x[0, 0] == 0.0
 
 
 def mixed(n=40):
@@ -212,7 +216,7 @@ def test_a_table_comes_back_with_its_columns_and_types():
     assert (back.dtypes == frame.dtypes).all()
     assert (back.index == frame.index).all()
     seen = frame.notna()
-    pandas.testing.assert_frame_equal(back.where(seen), frame.where(seen))
+    pandas.testing.assert_frame_equal(back.where(seen), frame.where(seen), check_exact=True)
     assert frame["colour"].isna().sum() == 1
     assert back["nullable"].notna().all()
     with pytest.raises(ValueError, match="x: expected shape"):
