@@ -1,6 +1,7 @@
 """What a trained VAE is used for: new data, missing entries, anomalies, classes and representations."""
 
 from pyro_vae.tasks.aggregate_posterior import AggregatePosterior
+from pyro_vae.tasks.anomaly import Detector, ImportanceWeighted, NegativeBound, Reconstruction, Score
 from pyro_vae.tasks.fill import fill
 from pyro_vae.tasks.generate import generate, tempered
 from pyro_vae.tasks.imputation import Imputation
@@ -10,7 +11,12 @@ from pyro_vae.tasks.pseudo_gibbs import pseudo_gibbs
 
 __all__ = [
     "AggregatePosterior",
+    "Detector",
     "Imputation",
+    "ImportanceWeighted",
+    "NegativeBound",
+    "Reconstruction",
+    "Score",
     "fill",
     "generate",
     "geometric",
