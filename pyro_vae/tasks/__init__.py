@@ -2,6 +2,8 @@
 
 from pyro_vae.tasks.aggregate_posterior import AggregatePosterior
 from pyro_vae.tasks.anomaly import Detector, ImportanceWeighted, NegativeBound, Reconstruction, Score
+from pyro_vae.tasks.anomaly_corrections import InputComplexity, LikelihoodRegret, Typicality
+from pyro_vae.tasks.attribution import attribution
 from pyro_vae.tasks.fill import fill
 from pyro_vae.tasks.generate import generate, tempered
 from pyro_vae.tasks.imputation import Imputation
@@ -12,11 +14,15 @@ from pyro_vae.tasks.pseudo_gibbs import pseudo_gibbs
 __all__ = [
     "AggregatePosterior",
     "Detector",
-    "Imputation",
     "ImportanceWeighted",
+    "Imputation",
+    "InputComplexity",
+    "LikelihoodRegret",
     "NegativeBound",
     "Reconstruction",
     "Score",
+    "Typicality",
+    "attribution",
     "fill",
     "generate",
     "geometric",
