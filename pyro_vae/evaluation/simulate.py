@@ -13,7 +13,7 @@ from pyro_vae.estimators.sites import in_data_plate
 from pyro_vae.estimators.trace import Record
 from pyro_vae.programs.program import Program
 
-__all__ = ["Simulation", "simulate"]
+__all__ = ["Drawn", "Simulation", "simulate"]
 
 
 class Drawn(Record):

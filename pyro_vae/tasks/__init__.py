@@ -1,0 +1,36 @@
+"""What a trained VAE is used for: new data, missing entries, anomalies, classes and representations."""
+
+from pyro_vae.tasks.aggregate_posterior import AggregatePosterior
+from pyro_vae.tasks.anomaly import Detector, ImportanceWeighted, NegativeBound, Reconstruction, Score
+from pyro_vae.tasks.anomaly_corrections import InputComplexity, LikelihoodRegret, Typicality
+from pyro_vae.tasks.attribution import attribution
+from pyro_vae.tasks.fill import fill
+from pyro_vae.tasks.generate import generate, tempered
+from pyro_vae.tasks.imputation import Imputation
+from pyro_vae.tasks.impute import impute
+from pyro_vae.tasks.paths import geometric, interpolate, linear, spherical, traverse
+from pyro_vae.tasks.pseudo_gibbs import pseudo_gibbs
+
+__all__ = [
+    "AggregatePosterior",
+    "Detector",
+    "ImportanceWeighted",
+    "Imputation",
+    "InputComplexity",
+    "LikelihoodRegret",
+    "NegativeBound",
+    "Reconstruction",
+    "Score",
+    "Typicality",
+    "attribution",
+    "fill",
+    "generate",
+    "geometric",
+    "impute",
+    "interpolate",
+    "linear",
+    "pseudo_gibbs",
+    "spherical",
+    "tempered",
+    "traverse",
+]

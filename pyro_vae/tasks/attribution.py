@@ -1,0 +1,62 @@
+"""Which entries make a datum unusual."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.evaluation.inputs import at_once, batches_of, count
+from pyro_vae.programs.missing import factorized, hide_missing
+from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.rng import fork_rng
+from pyro_vae.tasks.latents import device_of, one_latent
+
+__all__ = ["attribution"]
+
+
+def attribution(program: Program, x: Any, *, num_particles: int = 64, seed: int = 0) -> Tensor:
+    r"""Return what each entry adds to the reconstruction score of its datum.
+
+    .. math:: a_i = -E_{q(z \mid x)}[\log p(x_i \mid z)], \qquad \sum_i a_i = -E_q[\log p(x \mid z)]
+
+    Subtract the mean over normal data to leave out entries that are noisy in all of them.
+
+    Args:
+        program: a VAE whose likelihood is a product over entries
+        x: rows of data, or a tuple ``(x, context)``
+        num_particles: draws over which it is averaged
+        seed: of the draws
+
+    Returns:
+        Nats of the shape of ``x``, 0 for a missing entry; on the CPU.
+
+    Raises:
+        ValueError: the data do not fit the program, or its likelihood is no product over entries.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> x = toy.draw(3)
+        >>> x[1, 2] += 20.0
+        >>> attribution(toy.program, x)[1].argmax()
+        tensor(2)
+    """
+    count("num_particles", num_particles)
+    vae = one_latent(program)
+    batches = batches_of(vae, x)
+    batches.batch_size = max(1, at_once(batches) // num_particles)
+    rows = []
+    with evaluating(vae), fork_rng(device_of(vae), seed):
+        for data, *context in batches.epoch(0):
+            fn = vae.decode(vae.encode(data, *context).sample((num_particles,)), *context)
+            if not factorized(fn):
+                raise ValueError(
+                    f"program: the likelihood {type(vae.likelihood).__name__} is no product over the entries of a "
+                    "datum, so that none of them has a share of its own"
+                )
+            _, safe = hide_missing(fn, data)
+            each = -fn.base_dist.log_prob(safe).mean(0)
+            rows.append(torch.where(torch.isnan(data), 0.0, each).cpu())
+    return torch.cat(rows)
