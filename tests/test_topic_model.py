@@ -215,7 +215,7 @@ def test_recovers_topics():
         posterior=pv.posteriors.LogisticNormal((words,), k, net=functools.partial(BagEncoder, dropout=0.0)),
     )
     adam = functools.partial(torch.optim.Adam, lr=2e-2, betas=(0.99, 0.999))
-    pv.fit(program, x, optimizer=adam, epochs=40, batch_size=50, progress=False)
+    pv.fit(program, x, optimizer=adam, epochs=80, batch_size=50, progress=False)
     # the topic nearest to each row: one of its own, with the same words
     cosine = torch.nn.functional.cosine_similarity(topics.unsqueeze(1), program.topics().unsqueeze(0), dim=-1)
     nearest = cosine.argmax(1)
