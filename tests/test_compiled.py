@@ -246,3 +246,14 @@ def test_what_cannot_be_compiled_says_so_once_and_goes_on(make, estimator, optim
     assert len(caught) == 1
     assert svi.compiled is None
     assert losses == train(make, bits(*[16] * 4), estimator, optimizer=optimizer)[0]
+
+
+def test_without_a_compiler_it_goes_on():
+    def missing(graph, example):
+        raise OSError("no C++ compiler found")
+
+    with pytest.warns(UserWarning, match="the compiler failed: OSError: no C\\+\\+ compiler found"):
+        losses, weights, svi = train(small, bits(*[16] * 4), E.ELBO, compiler=missing)
+    assert svi.compiled is None
+    assert losses == pytest.approx(train(small, bits(*[16] * 4), E.ELBO)[0])
+    assert len({p.untyped_storage().data_ptr() for p in svi.program.parameters()}) == len(weights)

@@ -7,7 +7,7 @@ from step to step is an argument of the graph: the batch, the value of a schedul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pyro
@@ -83,8 +83,11 @@ class CompiledStep:
         ]
         self.width = len(batch)
         example = [*batch, *self.arguments]
-        graph = self.record(example)
-        self.call = compiler(graph, example)
+        try:
+            self.call = self.compile(compiler, self.record(example), example)
+        except Unsupported:
+            self.release()
+            raise
 
     def fits(self, batch: tuple[Tensor, ...]) -> bool:
         """Whether the graph is for batches of this shape."""
@@ -113,6 +116,16 @@ class CompiledStep:
             if schema is not None and schema.is_mutable and constants & set(node.all_input_nodes):
                 raise Unsupported(f"it changes a tensor that is no parameter or buffer of the program ({node.target})")
         return graph
+
+    def compile(
+        self, compiler: Compiler, graph: GraphModule, example: list[Tensor]
+    ) -> Callable[..., Sequence[Tensor]]:
+        """Hand a graph to the compiler; there may be none on this machine."""
+        try:
+            return compiler(graph, example)
+        except Exception as error:
+            first = str(error).strip().partition("\n")[0]
+            raise Unsupported(f"the compiler failed: {type(error).__name__}: {first}") from error
 
     def step(self, *arguments: Tensor) -> list[Tensor]:
         """Take one step, as a function of tensors: what is recorded."""
