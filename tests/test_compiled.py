@@ -16,6 +16,7 @@ from pyro_vae.programs import Functions
 from pyro_vae.testing import parts
 from pyro_vae.training import SVI, Capacity, Linear
 from pyro_vae.training.compilers import inductor
+from pyro_vae.training.distributed import Ranks
 
 ADAM = functools.partial(torch.optim.Adam, lr=1e-3)
 SGD = functools.partial(torch.optim.SGD, lr=1e-3)
@@ -257,3 +258,33 @@ def test_without_a_compiler_it_goes_on():
     assert svi.compiled is None
     assert losses == pytest.approx(train(small, bits(*[16] * 4), E.ELBO)[0])
     assert len({p.untyped_storage().data_ptr() for p in svi.program.parameters()}) == len(weights)
+
+
+def test_a_group_without_a_gradient_is_left_alone():
+    """A group whose parameters no step uses keeps them, compiled or not."""
+    spare = nn.Parameter(torch.ones(3))
+
+    def make():
+        program = small()
+        program.prior.spare = spare
+        return program
+
+    def groups(parameters):
+        return torch.optim.Adam([{"params": [p for p in parameters if p is not spare]}, {"params": [spare]}], lr=1e-3)
+
+    svi = both(make, bits(*[16] * 3), E.ELBO, optimizer=groups)
+    assert len(svi.compiled.groups) == 1
+    assert torch.equal(spare.detach(), torch.ones(3))
+
+
+def test_skipped_data_of_several_ranks_are_those_of_the_joined_batch():
+    """The count of the joined batch stays, also of a step that is left out."""
+
+    class Two(Ranks):
+        def join(self, parameters, metrics, *, n, counts):
+            return {**metrics, "count": torch.tensor(32.0, dtype=torch.float64)}
+
+    svi = SVI(small(), E.ELBO(), ADAM, skip_nonfinite=True, ranks=Two(0, 2))
+    rows = [svi.update(*batch) for batch in broken(3, bad=[1])]
+    assert [float(row["count"]) for row in rows] == [32, 32, 32]
+    assert [float(row["skipped"]) for row in rows] == [0, 32, 0]

@@ -17,7 +17,7 @@ from pyro_vae.evaluation.inputs import at_once, batches_of, count, one_batch
 from pyro_vae.evaluation.local import Local
 from pyro_vae.evaluation.log_likelihood import LogLikelihood, log_weights, summarize
 from pyro_vae.evaluation.marginal_bounds import MarginalBounds
-from pyro_vae.evaluation.result import Result
+from pyro_vae.evaluation.result import PerDatum, Result
 from pyro_vae.evaluation.table import aligned, number
 from pyro_vae.programs.program import Program, announcements_off, evaluating
 from pyro_vae.rng import fork_rng
@@ -34,7 +34,7 @@ DRAWS = 16
 
 
 @dataclass(frozen=True)
-class Gap:
+class Gap(PerDatum):
     """One gap in nats.
 
     Attributes:
@@ -44,22 +44,6 @@ class Gap:
 
     per_datum: Tensor
     noise: Tensor
-
-    @property
-    def mean(self) -> float:
-        """Mean over the data."""
-        return float(self.per_datum.mean())
-
-    @property
-    def standard_error(self) -> float:
-        """Standard error of the mean for the population that the data were drawn from."""
-        n = len(self.per_datum)
-        return float(self.per_datum.std() / math.sqrt(n)) if n > 1 else math.nan
-
-    @property
-    def monte_carlo_error(self) -> float:
-        """Standard error of the mean from the draws alone."""
-        return float(self.noise.square().sum().sqrt() / len(self.noise))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from pyro_vae.estimators.trace import run
 from pyro_vae.evaluation.inputs import at_once, batches_of, count
 from pyro_vae.evaluation.pareto import LEAST, pareto_k
-from pyro_vae.evaluation.result import Result
+from pyro_vae.evaluation.result import PerDatum, Result
 from pyro_vae.evaluation.table import number
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.rng import fork_rng
@@ -28,7 +28,7 @@ HEAVY = 0.7
 
 
 @dataclass(frozen=True)
-class LogLikelihood(Result):
+class LogLikelihood(PerDatum, Result):
     r"""Importance-weighted log-likelihoods, in nats.
 
     Attributes:
@@ -50,22 +50,6 @@ class LogLikelihood(Result):
     def source(self) -> str:
         """How the values were found."""
         return f"importance sampling, {self.num_particles:,} particles"
-
-    @property
-    def mean(self) -> float:
-        """Mean over the data, in nats per datum."""
-        return float(self.per_datum.mean())
-
-    @property
-    def standard_error(self) -> float:
-        """Standard error of the mean as an estimate for the population the data were drawn from."""
-        n = len(self.per_datum)
-        return float(self.per_datum.std() / math.sqrt(n)) if n > 1 else math.nan
-
-    @property
-    def monte_carlo_error(self) -> float:
-        """Standard error of the mean from the draws alone: what another seed would change."""
-        return float(self.noise.square().sum().sqrt() / len(self.noise))
 
     @property
     def heavy(self) -> float:

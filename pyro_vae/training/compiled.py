@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["CompiledStep", "Unsupported", "leave_out"]
 
 
-def leave_out(metrics: dict[str, Tensor], finite: Tensor, n: int) -> dict[str, Tensor]:
+def leave_out(metrics: dict[str, Tensor], finite: Tensor, n: float | Tensor) -> dict[str, Tensor]:
     """Return the metrics of a step, zero if it is left out, and how many data it leaves out."""
     kept = {name: torch.where(finite, value, torch.zeros_like(value)) for name, value in metrics.items()}
-    return {**kept, "skipped": torch.where(finite, 0.0, float(n))}
+    return {**kept, "skipped": torch.where(finite, 0.0, n)}
 
 
 class CompiledStep:
@@ -63,8 +63,9 @@ class CompiledStep:
         if len({(p.dtype, p.device) for p in used}) > 1:
             raise Unsupported("the parameters have several dtypes or devices")
         self.module = Evaluation(svi)
-        self.groups = [Group(optimizer, group, used) for group in optimizer.param_groups]
-        self.groups = [group for group in self.groups if group.parameters]
+        moved = {id(p) for p in used}
+        parts = [(group, [p for p in group["params"] if id(p) in moved]) for group in optimizer.param_groups]
+        self.groups = [Group(optimizer, group, parameters) for group, parameters in parts if parameters]
         places = {id(p): name for name, p in self.module.named_parameters()}
         self.names = [places[id(p)] for group in self.groups for p in group.parameters]
         self.buffers = dict(self.module.named_buffers())
@@ -156,7 +157,7 @@ class CompiledStep:
             for old, new in zip(flat, group.update(flat, lr, gradient), strict=True):
                 old.copy_(torch.where(take, new, old))
         if self.svi.skip_nonfinite:
-            metrics = leave_out({"loss": loss, **metrics}, finite, n)
+            metrics = leave_out({"loss": loss, **metrics}, finite, float(n))
         else:
             metrics = {"loss": loss, **metrics}
             alive.logical_and_(finite)

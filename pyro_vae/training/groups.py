@@ -37,18 +37,24 @@ class Group:
 
     Parameters and state stay the tensors that they were, now as views: what reads or writes them from outside sees
     and moves the same numbers.
+
+    Args:
+        optimizer: which holds the state
+        group: one of its groups
+        parameters: those of the group that get a gradient, at least one
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, group: dict[str, Any], used: Sequence[nn.Parameter]) -> None:
-        self.rule, self.options = type(optimizer), group
-        self.parameters = [p for p in group["params"] if any(p is other for other in used)]
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, group: dict[str, Any], parameters: Sequence[nn.Parameter]
+    ) -> None:
+        self.rule, self.options, self.parameters = type(optimizer), group, parameters
         self.layout = Flat(self.parameters)
         states = [optimizer.state[p] for p in self.parameters]
         tensors = [key for key, value in states[0].items() if isinstance(value, Tensor)]
         self.moments = [key for key in tensors if key not in COUNTS]
         self.counts = [key for key in tensors if key in COUNTS]
         self.frozen = self.settings()
-        self.lr = torch.as_tensor(group["lr"], dtype=torch.float32).to(self.parameters[0].device)
+        self.lr = torch.as_tensor(group["lr"]).to(parameters[0])
         self.rate = group["lr"]
         with torch.no_grad():
             self.flat = [self.layout.join([p.detach() for p in self.parameters])]

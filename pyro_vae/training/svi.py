@@ -161,7 +161,8 @@ class SVI(pyro.infer.SVI):
         total = norm + metrics["loss"]
         finite = torch.isfinite(total)
         if self.skip_nonfinite:
-            metrics = leave_out(metrics, finite, batch[0].shape[0])
+            joined = {"count": metrics.pop("count")} if "count" in metrics else {}
+            metrics = leave_out(metrics, finite, joined.get("count", float(batch[0].shape[0]))) | joined
         if not self.freeze(finite) if self.deferred else not math.isfinite(total):
             if not self.skip_nonfinite:
                 raise NonFiniteError(diagnosis(self, batch))
