@@ -31,7 +31,8 @@ class Binomial(Conditional):
         net: makes the decoder network, ``net((latent,), shape)``
         context: how many numbers of context one datum brings beside z
         total: number n of trials, the largest count
-        grid: whether data are shares ``k / total`` (within 1e-4), or else counts ``k = 0, 1, ..., total``
+        grid: whether data are shares ``k / total`` (within 1e-4), or else counts ``k = 0, 1, ..., total``; counts
+            reach the encoder as they are, so that for totals of a hundred or more shares train better
 
     Shape:
         z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
@@ -72,3 +73,8 @@ class Binomial(Conditional):
         logits = self.net(z, *context)
         counts = Family(torch.full_like(logits, self.total), logits=logits)
         return OnGrid(counts, self.total + 1, self.step).to_event(len(self.shape))
+
+    @classmethod
+    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2)) -> Binomial:
+        """Build a small instance, whose counts an encoder takes without scaling."""
+        return cls(latent, shape, total=8)
