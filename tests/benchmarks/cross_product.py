@@ -124,6 +124,8 @@ def main() -> None:
             needed = attempt(*triple)
             counts["trained under both estimators"] += 1
             counts["of these, in more than ten steps"] += needed > STEPS
+            if needed > STEPS:
+                print(f"{needed} steps: {names}", flush=True)
         except Refused:
             counts["refused by name before the first step"] += 1
         except Exception as error:  # all of them are to be seen
