@@ -1,0 +1,67 @@
+"""How much a tutorial computes, and where its figures go.
+
+``python tutorials/01_....py`` takes at most three minutes on two CPU cores, ``--full`` takes MNIST and the published
+budgets, ``--smoke`` shortens steps and data. Notebooks have no command line: ``PYRO_VAE_TUTORIAL=smoke`` (or
+``full``) in the environment does the same. Figures go into ``figures/``, unless ``PYRO_VAE_FIGURES`` names a folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["MODE", "figure", "pick"]
+
+MODES = ("smoke", "default", "full")
+IN_NOTEBOOK = "ipykernel" in sys.modules
+
+
+def chosen() -> str:
+    """Return the mode that the command line asks for, or else the environment."""
+    mode = os.environ.get("PYRO_VAE_TUTORIAL", "default")
+    if mode not in MODES:
+        raise ValueError(f"PYRO_VAE_TUTORIAL: expected one of {', '.join(MODES)}, got {mode!r}")
+    if IN_NOTEBOOK:
+        return mode
+    parser = argparse.ArgumentParser(description="Run a tutorial, in less than three minutes on two CPU cores.")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--smoke", dest="mode", action="store_const", const="smoke", help="a few seconds, for tests")
+    group.add_argument("--full", dest="mode", action="store_const", const="full", help="MNIST and published budgets")
+    return parser.parse_args().mode or mode
+
+
+def folder() -> Path:
+    """Return the folder for figures: only the default mode writes over those of the repository."""
+    if "PYRO_VAE_FIGURES" in os.environ:
+        return Path(os.environ["PYRO_VAE_FIGURES"])
+    figures = Path(__file__).parents[1] / "figures"
+    if MODE == "smoke":
+        return Path(tempfile.mkdtemp(prefix="figures-"))
+    return figures if MODE == "default" else figures / MODE
+
+
+MODE = chosen()
+FIGURES = folder()
+
+
+def pick(*, smoke: Any, default: Any, full: Any) -> Any:
+    """Return the number (or name) that belongs to the mode."""
+    return {"smoke": smoke, "default": default, "full": full}[MODE]
+
+
+def figure(drawn: Figure, name: str) -> None:
+    """Write ``name``.png and, in a notebook, show it."""
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    path = FIGURES / f"{name}.png"
+    drawn.savefig(path)
+    if IN_NOTEBOOK:
+        from IPython.display import Image, display
+
+        display(Image(filename=path, width=900))
