@@ -4,6 +4,7 @@ from pyro_vae.tasks.aggregate_posterior import AggregatePosterior
 from pyro_vae.tasks.anomaly import Detector, ImportanceWeighted, NegativeBound, Reconstruction, Score
 from pyro_vae.tasks.anomaly_corrections import InputComplexity, LikelihoodRegret, Typicality
 from pyro_vae.tasks.attribution import attribution
+from pyro_vae.tasks.classify import Classification, classify, hide_labels, labelled_batches
 from pyro_vae.tasks.fill import fill
 from pyro_vae.tasks.generate import generate, tempered
 from pyro_vae.tasks.imputation import Imputation
@@ -13,6 +14,7 @@ from pyro_vae.tasks.pseudo_gibbs import pseudo_gibbs
 
 __all__ = [
     "AggregatePosterior",
+    "Classification",
     "Detector",
     "ImportanceWeighted",
     "Imputation",
@@ -23,11 +25,14 @@ __all__ = [
     "Score",
     "Typicality",
     "attribution",
+    "classify",
     "fill",
     "generate",
     "geometric",
+    "hide_labels",
     "impute",
     "interpolate",
+    "labelled_batches",
     "linear",
     "pseudo_gibbs",
     "spherical",
