@@ -11,11 +11,14 @@ from pyro_vae.tasks.imputation import Imputation
 from pyro_vae.tasks.impute import impute
 from pyro_vae.tasks.paths import geometric, interpolate, linear, spherical, traverse
 from pyro_vae.tasks.pseudo_gibbs import pseudo_gibbs
+from pyro_vae.tasks.represent import Clusters, Embedding, cluster, embed, place_clusters
 
 __all__ = [
     "AggregatePosterior",
     "Classification",
+    "Clusters",
     "Detector",
+    "Embedding",
     "ImportanceWeighted",
     "Imputation",
     "InputComplexity",
@@ -26,6 +29,8 @@ __all__ = [
     "Typicality",
     "attribution",
     "classify",
+    "cluster",
+    "embed",
     "fill",
     "generate",
     "geometric",
@@ -34,6 +39,7 @@ __all__ = [
     "interpolate",
     "labelled_batches",
     "linear",
+    "place_clusters",
     "pseudo_gibbs",
     "spherical",
     "tempered",
