@@ -18,6 +18,7 @@ from pyro_vae.choices import Choices, UsageError, first_line, look_up, table
 from pyro_vae.cli_compare import compare
 from pyro_vae.cli_evaluate import evaluate
 from pyro_vae.cli_explore import explore
+from pyro_vae.cli_report import report
 from pyro_vae.cli_resume import BESIDE, earlier
 from pyro_vae.cli_shared import DEFAULTS, LIKELIHOODS, add_common, folder_of, read, save, usable
 from pyro_vae.data.sources import LOADERS
@@ -143,6 +144,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": evaluate,
     "compare": compare,
     "explore": explore,
+    "report": report,
     "list": list_shelves,
 }
 

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from pyro_vae import data, pages, run
 from pyro_vae.choices import Choices
-from pyro_vae.cli_shared import usable
+from pyro_vae.cli_shared import usable, write_page
 from pyro_vae.data import Split
-from pyro_vae.training import durable
 
 __all__ = ["explore"]
 
@@ -44,10 +43,7 @@ def explore(argv: list[str]) -> int:
         seed=settings.seed,
         num_particles=settings.particles,
     )
-    path = Path(settings.output or Path(settings.run) / "explore.html")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    durable.replace(path, text.encode())
-    print(f"{path}: {len(text.encode()) / 1e6:.1f} MB; open it in a browser")
+    write_page(text, Path(settings.output or Path(settings.run) / "explore.html"))
     return 0
 
 

@@ -3,5 +3,6 @@
 from pyro_vae.pages.array_program import UnsupportedOperation, array_program
 from pyro_vae.pages.explorer import explorer
 from pyro_vae.pages.page import page
+from pyro_vae.pages.report import report
 
-__all__ = ["UnsupportedOperation", "array_program", "explorer", "page"]
+__all__ = ["UnsupportedOperation", "array_program", "explorer", "page", "report"]

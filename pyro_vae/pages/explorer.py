@@ -152,7 +152,7 @@ def directions_of(means: Tensor) -> list[dict[str, Any]]:
     # an eigenvector is as good as its negative: fixed, as in the figures
     top = top * top.gather(1, top.abs().argmax(1, keepdim=True)).sign()
     first = [
-        {"name": f"principal direction {i + 1} ({float(share[-1 - i]):.0%} of the variance)", "vector": v.tolist()}
+        {"name": f"PCA {i + 1} ({float(share[-1 - i]):.0%} of the variance)", "vector": v.tolist()}
         for i, v in enumerate(top)
     ]
     return [*first, *found]
