@@ -125,6 +125,8 @@ class Steps:
 
     def call(self, target: Any, args: Any, options: dict[str, Any]) -> Any:
         """Carry out one operation, on arrays or on constants."""
+        if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
+            raise UnsupportedOperation(f"a draw, {target}")
         inputs = [a for a in torch.utils._pytree.tree_leaves(args) if isinstance(a, Array)]
         if not inputs:
             return target(*args, **options)

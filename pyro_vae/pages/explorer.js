@@ -110,8 +110,11 @@ function drawMap() {
   map.setAttribute("viewBox", `0 0 ${width} ${height}`);
   map.replaceChildren();
   const points = Array.from({ length: size }, (_, i) => place(row(means, i, latent), i));
-  const [x0, x1] = range(points.map((p) => p[0])), [y0, y1] = state.up < 0 ? [-1, 1] : range(points.map((p) => p[1]));
-  const box = { left: 46, right: width - 8, top: 8, bottom: height - 40 };
+  // every ellipse has room
+  const spreads = points.map((_, i) => spread(i));
+  const reach = (at, far) => range(points.flatMap((p, i) => [p[at] - 2 * far(spreads[i]), p[at] + 2 * far(spreads[i])]));
+  const [x0, x1] = reach(0, (s) => s[0]), [y0, y1] = state.up < 0 ? [-0.6, 0.6] : reach(1, (s) => Math.hypot(s[1], s[2]));
+  const box = { left: 58, right: width - 8, top: 8, bottom: height - 40 };
   const x = (a) => box.left + ((a - x0) / (x1 - x0)) * (box.right - box.left);
   const y = (b) => box.bottom - ((b - y0) / (y1 - y0)) * (box.bottom - box.top);
   view = { x, y, x0, x1, y0, y1, box };
@@ -359,7 +362,7 @@ function start() {
     find("legend").append(item);
   }
   if (run) makeSliders();
-  else find("latents").textContent = "This decoder was drawn in advance, at points of the map alone.";
+  else find("sliders").textContent = "This decoder was run in advance, on a grid in the plane of the map.";
   find("draw").hidden = !run;
   drawMap();
   drawChosen();

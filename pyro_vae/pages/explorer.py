@@ -76,7 +76,7 @@ def explorer(
         means, covariances = posterior_moments(vae, x.to(device))
         prior = vae.prior().expand((DRAWS,)).sample().flatten(1)
         directions = directions_of(means)
-        drawn = decoder(vae, means, directions)
+        drawn = decoder(vae, means, covariances, directions)
     shape = tuple(x.shape[1:])
     image = [*shape[-2:], shape[0] if len(shape) == 3 else 1] if is_image(shape) else None
     classes = [] if labels is None else labels.unique().tolist()
@@ -158,7 +158,7 @@ def directions_of(means: Tensor) -> list[dict[str, Any]]:
     return [*first, *found]
 
 
-def decoder(vae: VAE, means: Tensor, directions: list[dict[str, Any]]) -> dict[str, Any]:
+def decoder(vae: VAE, means: Tensor, covariances: Tensor, directions: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the mean of p(x given z) as steps, or on a grid."""
     shape = vae.prior().event_shape
     try:
@@ -167,7 +167,8 @@ def decoder(vae: VAE, means: Tensor, directions: list[dict[str, Any]]) -> dict[s
         pass
     plane = torch.tensor([d["vector"] for d in directions[:2]], dtype=means.dtype, device=means.device)
     places = means @ plane.T
-    low, high = places.amin(0), places.amax(0)
+    reach = 2 * torch.einsum("di,nij,dj->nd", plane, covariances, plane).sqrt()
+    low, high = (places - reach).amin(0), (places + reach).amax(0)
     steps = torch.linspace(0, 1, GRID, device=means.device)
     lines = [steps * (high - low)[i] + low[i] for i in range(len(plane))]
     # by rows from below, and in each from the left
