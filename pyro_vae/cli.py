@@ -17,6 +17,8 @@ from pyro_vae import data, evaluation, plots, run
 from pyro_vae.choices import Choices, UsageError, first_line, look_up, table
 from pyro_vae.cli_compare import compare
 from pyro_vae.cli_evaluate import evaluate
+from pyro_vae.cli_explore import explore
+from pyro_vae.cli_report import report
 from pyro_vae.cli_resume import BESIDE, earlier
 from pyro_vae.cli_shared import DEFAULTS, LIKELIHOODS, add_common, folder_of, read, save, usable
 from pyro_vae.data.sources import LOADERS
@@ -141,6 +143,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
     "compare": compare,
+    "explore": explore,
+    "report": report,
     "list": list_shelves,
 }
 

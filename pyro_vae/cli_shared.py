@@ -14,8 +14,9 @@ from pyro_vae import data
 from pyro_vae.choices import Choices, look_up
 from pyro_vae.data.binarize import CHOICES as BINARIZATIONS
 from pyro_vae.data.sources import LOADERS
+from pyro_vae.training import durable
 
-__all__ = ["DEFAULTS", "LIKELIHOODS", "add_common", "folder_of", "read", "save", "usable"]
+__all__ = ["DEFAULTS", "LIKELIHOODS", "add_common", "folder_of", "read", "save", "usable", "write_page"]
 
 #: Chosen where nothing is said; the likelihood goes by the kind of the data.
 DEFAULTS = {"posterior": "MeanFieldNormal", "prior": "StandardNormal", "estimator": "ELBO"}
@@ -61,3 +62,10 @@ def save(figure: Any, path: Path) -> None:
     """Write a figure, its folder too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+
+
+def write_page(text: str, path: Path) -> None:
+    """Write a page whole, its folder too, and say where it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.replace(path, text.encode())
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
