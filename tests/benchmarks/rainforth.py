@@ -48,7 +48,11 @@ class Toy(Program):
     """
 
     def __init__(
-        self, dimensions: int = 20, variance: float = 2 / 3, off: float = 0.08, normal: Callable[..., Any] = dist.Normal
+        self,
+        dimensions: int = 20,
+        variance: float = 2 / 3,
+        off: float = 0.08,
+        normal: Callable[..., Any] = dist.Normal,
     ) -> None:
         super().__init__()
         self.variance, self.normal = variance, normal
