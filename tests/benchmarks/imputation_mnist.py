@@ -5,8 +5,8 @@ right by chance, is hidden, in training as in the 500 test images that are fille
 the mean squared error of the hidden pixels divided by that of the mean of each pixel over the training images that
 show it, so that the mean scores 1. Other methods fill the same test images, from the first 5,000 training images as
 they are hidden: 10 nearest neighbours (squared distance over the pixels that both show), and scikit-learn's
-IterativeImputer (50 nearest features, 2 rounds, 1,500 images, values cut to [0, 1]). Mean and standard error over the seeds of masks and
-networks.
+IterativeImputer (50 nearest features, 2 rounds, 1,500 images, values cut to [0, 1]). Mean and standard error over the
+seeds of masks and networks.
 
 The VAE: latent 30, networks with two hidden layers of 300, SiLU, zero-imputed encoder that sees the mask, normal
 likelihood with a scale for each pixel (at least 0.05), MIWAE bound with 10 particles (IWAE), 20,000 images, 8 epochs,
