@@ -111,7 +111,7 @@ def part(cls, net):
 
 @pytest.mark.skipif(NODE is None, reason="needs Node.js (node) on the PATH")
 def test_every_likelihood_on_this_shelf_decodes_in_the_page():
-    """The mean of each likelihood, by both kinds of network, is that of torch to 1e-4; two kinds have no such steps."""
+    """The mean of each likelihood, by both kinds of network, is that of torch to 1e-4; two have no such steps."""
     jobs, wanted, refused = [], [], set()
     for name, cls in run.shelves()["likelihood"].items():
         for net in (SMALL, CONVOLUTIONS) if name in ("Bernoulli", "StudentT") else (SMALL,):
