@@ -64,6 +64,14 @@ def test_every_pair_of_latents_comes_back_or_is_refused(prior, posterior):
             Compressor(vae)
 
 
+def test_semi_amortized_posterior_comes_back():
+    """A posterior that refines itself against the model does so again when it decodes."""
+    prior, likelihood = pv.priors.StandardNormal(3), pv.likelihoods.Bernoulli(3, (2, 2))
+    encoder = pv.posteriors.MeanFieldNormal((2, 2), 3)
+    posterior = pv.posteriors.SemiAmortized(encoder, prior=prior, likelihood=likelihood)
+    assert comes_back(pv.VAE(prior=prior, likelihood=likelihood, posterior=posterior), torch.rand(5, 2, 2).round())
+
+
 class Bits(pv.Conditional):
     """Bits with given probabilities, of which there is a row for each value of the first entry of z."""
 
@@ -82,19 +90,15 @@ class Bayes(pv.Conditional):
         super().__init__()
         self.given, self.off = (prior, likelihood), off
 
-    def logits(self, x):
+    def forward(self, x):
         prior, likelihood = self.given
         one, zero = (likelihood(torch.full((len(x), 1), v).to(x)).log_prob(x) for v in (1.0, 0.0))
-        return (one - zero + torch.logit(prior.probs.detach().to(x))).unsqueeze(-1)
-
-    def forward(self, x):
-        return IndependentBernoulli(dist.Bernoulli(logits=self.logits(x) + self.off), 1)
+        logits = (one - zero).unsqueeze(-1) + prior.logits + self.off
+        return IndependentBernoulli(dist.Bernoulli(logits=logits), 1)
 
 
 def toy(off=0.0):
-    prior = pv.priors.Bernoulli(1)
-    torch.nn.init.constant_(next(prior.parameters()), -0.7) if list(prior.parameters()) else None
-    prior.probs = prior().base_dist.probs.detach()
+    prior = pv.priors.Bernoulli(1, probs=0.3)
     likelihood = Bits([[0.9, 0.2, 0.6], [0.3, 0.7, 0.5]])
     return pv.VAE(prior=prior, likelihood=likelihood, posterior=Bayes(prior, likelihood, off)).double()
 
