@@ -114,7 +114,7 @@ def exact(vae, x):
 
 
 def test_length_is_minus_the_log_evidence_under_the_exact_posterior():
-    """An enumerable model and Bayes' rule: whatever z is drawn, a datum costs -log2 p(x), within 1e-4 bits."""
+    """Enumerable, with Bayes' rule: x costs -log2 p(x) whatever z is drawn, within 2 words and 1e-4 bits a datum."""
     vae = toy()
     torch.manual_seed(1)
     x = vae.sample(800)
