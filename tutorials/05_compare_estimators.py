@@ -130,7 +130,8 @@ figure(signal_figure(), "05_signal")
 # * **SNR, variance**: how noisy one step is.
 # * **bias**: how far the mean gradient points away from the gradient of the evidence (model) or the ELBO (guide).
 # * **own bias**: the relative error against the estimator's *own* objective. Zero is right. Sticking the landing with
-#   several weighted particles is not zero: it leaves out a part of the gradient.
+#   several weighted particles is not zero: it leaves out a part of the gradient. A dash stands where the mean gradient
+#   is not told from zero.
 # * **milliseconds**: what a step costs.
 
 # %%
