@@ -4,16 +4,19 @@ from pyro_vae.tasks.aggregate_posterior import AggregatePosterior
 from pyro_vae.tasks.anomaly import Detector, ImportanceWeighted, NegativeBound, Reconstruction, Score
 from pyro_vae.tasks.anomaly_corrections import InputComplexity, LikelihoodRegret, Typicality
 from pyro_vae.tasks.attribution import attribution
+from pyro_vae.tasks.embed import Embedding, embed
 from pyro_vae.tasks.fill import fill
 from pyro_vae.tasks.generate import generate, tempered
 from pyro_vae.tasks.imputation import Imputation
 from pyro_vae.tasks.impute import impute
 from pyro_vae.tasks.paths import geometric, interpolate, linear, spherical, traverse
 from pyro_vae.tasks.pseudo_gibbs import pseudo_gibbs
+from pyro_vae.tasks.reconstruct import reconstruct
 
 __all__ = [
     "AggregatePosterior",
     "Detector",
+    "Embedding",
     "ImportanceWeighted",
     "Imputation",
     "InputComplexity",
@@ -23,6 +26,7 @@ __all__ = [
     "Score",
     "Typicality",
     "attribution",
+    "embed",
     "fill",
     "generate",
     "geometric",
@@ -30,6 +34,7 @@ __all__ = [
     "interpolate",
     "linear",
     "pseudo_gibbs",
+    "reconstruct",
     "spherical",
     "tempered",
     "traverse",
