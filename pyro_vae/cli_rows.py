@@ -33,7 +33,8 @@ class Rows:
     Attributes:
         x: as the program takes them
         columns: of a run on a table
-        cells: the table as it was read, by column; of other runs the columns of a .csv
+        cells: the table as it was read, by column, with that of the classes where it has one; of other runs the
+            columns of a .csv
     """
 
     x: Tensor
@@ -44,7 +45,7 @@ class Rows:
         """Return data of the shape of ``x`` in the form in which the rows came."""
         if self.columns:
             found = decoded(self.columns, x)
-            return {name: found[name] for name in self.cells}
+            return {name: found.get(name, cells) for name, cells in self.cells.items()}
         if self.cells is not None:
             return dict(zip(self.cells, x.flatten(1).T.numpy(), strict=True))
         return x.numpy()
@@ -53,7 +54,8 @@ class Rows:
         """Return the rows with the values of ``x`` in their holes, and all else as it was."""
         if not self.columns:
             return self.like(x)
-        return tasks.fill(dict(self.cells), Table(dict(self.cells), self.columns), shortest(x))
+        own = {c.name: self.cells[c.name] for c in self.columns}
+        return {**self.cells, **tasks.fill(own, Table(own, self.columns), shortest(x))}
 
 
 def decoded(columns: tuple[Column, ...], x: Tensor) -> dict[str, np.ndarray]:
@@ -110,9 +112,9 @@ def from_table(path: str, config: Mapping[str, Any]) -> Rows:
         content = dict(zip((c.name for c in columns), content.T, strict=True))
     known = {c.name: c for c in columns}
     cells = {name: files.typed(values, known.get(name)) for name, values in table_of(path, content).items()}
-    cells.pop(config.get("label"), None)
+    own = {name: values for name, values in cells.items() if name != config.get("label")}
     try:
-        return Rows(Table(cells, columns).x, columns, cells)
+        return Rows(Table(own, columns).x, columns, cells)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

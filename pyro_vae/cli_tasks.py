@@ -17,7 +17,6 @@ from pyro_vae.choices import Choices, UsageError, look_up
 from pyro_vae.cli_rows import Rows, Target, decoded, read_rows
 from pyro_vae.cli_shared import usable
 from pyro_vae.data import files
-from pyro_vae.parts import shelf
 from pyro_vae.programs import Program
 
 __all__ = ["TASKS"]
@@ -153,9 +152,10 @@ def stacked(tables: list[Any]) -> dict[str, np.ndarray]:
 def score(argv: list[str]) -> int:
     """Tell how unusual each datum is, in nats: higher is more unusual."""
     choices = arguments("score", argv)
-    choices.add("score", shelf(tasks, tasks.Score), "ImportanceWeighted")
+    shelf = {name: cls for name, cls in run.shelf(tasks, tasks.Score).items() if not run.required(cls)}
+    choices.add("score", shelf, "ImportanceWeighted")
     job = begin(choices)
-    how = getattr(tasks, choices.chosen["score"].__name__)(**vars(job.settings.score or Namespace()))
+    how = choices.chosen["score"](**vars(job.settings.score))
     x = job.rows().x
     parts = [how(job.program, x[start : start + n], seed=job.settings.seed + start) for start, n in job.chunks(len(x))]
     values = torch.cat(parts).numpy()

@@ -23,7 +23,7 @@ from pyro_vae.estimators import Estimator
 from pyro_vae.programs import VAE, MissingNotAtRandom, SemiSupervised
 from pyro_vae.training import schedules
 
-__all__ = ["NESTED", "arguments", "build", "required", "resolve", "shelves", "split"]
+__all__ = ["NESTED", "arguments", "build", "required", "resolve", "shelf", "shelves", "split"]
 
 #: What an option may name, beside plain values. Parts call the first two themselves, so they get a maker.
 MADE_BY_PARTS = ("network", "activation")

@@ -17,7 +17,7 @@ from typing import Any
 import pyro_vae
 from pyro_vae.columns import Column, Features
 from pyro_vae.missing_nets import ZeroImputed
-from pyro_vae.parts import NESTED, arguments, build, required, resolve, shelves, split
+from pyro_vae.parts import NESTED, arguments, build, required, resolve, shelf, shelves, split
 from pyro_vae.priors import OneHotCategorical
 from pyro_vae.programs import Program, SelfMasking
 from pyro_vae.rng import fork_rng
@@ -38,6 +38,7 @@ __all__ = [
     "refuse_used",
     "required",
     "resolve",
+    "shelf",
     "shelves",
     "split",
     "write",

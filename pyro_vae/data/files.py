@@ -170,13 +170,12 @@ def encode(kind: str, values: np.ndarray | dict[str, np.ndarray]) -> bytes:
         return text.getvalue().encode()
     if isinstance(values, dict):
         values = {name: np.array(c.tolist()) if c.dtype == object else c for name, c in values.items()}
-    if kind == ".npz":
-        with zipfile.ZipFile(file, "w") as archive:  # np.savez takes no column called "file"
-            for name, array in (values if isinstance(values, dict) else {"x": values}).items():
-                with archive.open(f"{name}.npy", "w") as part:
-                    np.lib.format.write_array(part, np.asanyarray(array), allow_pickle=False)
-    else:
+    if kind == ".npy":
         np.save(file, structured(values) if isinstance(values, dict) else values, allow_pickle=False)
+        return file.getvalue()
+    with zipfile.ZipFile(file, "w") as archive:  # np.savez takes no column called "file"
+        for name, array in (values if isinstance(values, dict) else {"x": values}).items():
+            archive.writestr(f"{name}.npy", encode(".npy", array))
     return file.getvalue()
 
 
