@@ -46,6 +46,11 @@ class Source:
     kind: str
     facts: dict[str, Any]
 
+    @property
+    def shaped(self) -> dict[str, Any]:
+        """The facts that every program needs."""
+        return {key: value for key, value in self.facts.items() if key != "classes"}
+
     def __str__(self) -> str:
         return repr(self.dataset).replace(f"; {self.dataset.kind}", f"; {self.kind}")
 
@@ -188,18 +193,16 @@ def completed(config: Mapping[str, Any], source: Source, argv: Sequence[str]) ->
     Raises:
         ValueError: the program needs labels that the data do not have.
     """
-    facts = {key: value for key, value in source.facts.items() if key != "classes"}
     if not with_classes(config):
         if config.get("labels"):
             raise UsageError("labels: only a program with classes learns from labels: --program SemiSupervised")
-        return {**config, **facts}
+        return {**config, **source.shaped}
     if "classes" not in source.facts:
         raise ValueError(
             f"program: {config['program']['name']} needs labels: name the column of a table by --label, or put them "
             "into an .npz as the array y"
         )
-    facts["classes"] = source.facts["classes"]
-    program = config["program"]
+    facts, program = source.facts, config["program"]
     if not any(arg.startswith("--program.alpha") for arg in argv):
         train = labelled(source.dataset, {**config, **facts})[0].train
         weight = 0.1 * len(train) / int((train.y >= 0).sum())

@@ -17,7 +17,7 @@ from pyro_vae.choices import Choices, UsageError, look_up
 from pyro_vae.cli_rows import Rows, Target, decoded, read_rows
 from pyro_vae.cli_shared import usable
 from pyro_vae.data import files
-from pyro_vae.programs import Program
+from pyro_vae.programs import VAE, Program
 
 __all__ = ["TASKS"]
 
@@ -91,6 +91,8 @@ def sample(argv: list[str]) -> int:
     settings, columns, one_hot = job.settings, run.columns(job.config), class_of(job)
     if columns and settings.mean:
         raise UsageError("mean: the labels of a table have no mean; leave it out to draw rows")
+    if settings.temperature != 1 and not isinstance(job.program, VAE):
+        raise UsageError(f"temperature: expected 1 for a {type(job.program).__name__}, got {settings.temperature}")
     parts = [
         tasks.generate(
             job.program,
@@ -112,6 +114,8 @@ def class_of(job: Job) -> list[Tensor]:
     name, classes = job.settings["class"], [str(c) for c in job.config.get("classes", ())]
     if name is None:
         return []
+    if not classes:
+        raise UsageError(f"class: the run in {job.settings.run} has no classes, got {name}")
     look_up("class", name, dict.fromkeys(classes))
     return [torch.eye(len(classes))[[classes.index(name)]]]
 

@@ -129,7 +129,7 @@ def typed(cells: np.ndarray, column: Column | None = None) -> np.ndarray:
     """Return the cells of a .csv as numbers where all are, and as they are otherwise.
 
     Args:
-        cells: strings and None, of shape ``(n,)``; other values are left alone
+        cells: strings and None, of shape ``(n,)``; of arrays of text only empty ones are changed, to None
         column: what is known of the column; one with text for labels keeps text
 
     Returns:
@@ -139,6 +139,8 @@ def typed(cells: np.ndarray, column: Column | None = None) -> np.ndarray:
         >>> typed(np.array(["1", None], object)), typed(np.array(["1", "2.5"], object))
         (array([1, None], dtype=object), array([1. , 2.5]))
     """
+    if cells.dtype.kind == "U":
+        return np.where(cells == "", None, cells.astype(object))
     labels = getattr(column, "values", ())
     if cells.dtype != object or any(isinstance(label, str) for label in labels):
         return cells
@@ -169,7 +171,7 @@ def encode(kind: str, values: np.ndarray | dict[str, np.ndarray]) -> bytes:
         writer.writerows(zip(*(c if c.dtype == object else c.astype(str) for c in columns.values()), strict=True))
         return text.getvalue().encode()
     if isinstance(values, dict):
-        values = {name: np.array(c.tolist()) if c.dtype == object else c for name, c in values.items()}
+        values = {name: plain(c) for name, c in values.items()}
     if kind == ".npy":
         np.save(file, structured(values) if isinstance(values, dict) else values, allow_pickle=False)
         return file.getvalue()
@@ -177,6 +179,14 @@ def encode(kind: str, values: np.ndarray | dict[str, np.ndarray]) -> bytes:
         for name, array in (values if isinstance(values, dict) else {"x": values}).items():
             archive.writestr(f"{name}.npy", encode(".npy", array))
     return file.getvalue()
+
+
+def plain(cells: np.ndarray) -> np.ndarray:
+    """Return cells as numbers or text, with NaN or empty text where there is no value."""
+    if cells.dtype != object:
+        return cells
+    hole = "" if any(isinstance(c, str) for c in cells) else np.nan
+    return np.array([hole if c is None else c for c in cells.tolist()])
 
 
 def flat(values: np.ndarray) -> dict[str, Any]:
