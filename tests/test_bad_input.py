@@ -259,7 +259,7 @@ TABLES = {
     "a fraction of a count": ("table", NAMES, changed((5, 2), "2.5"), r"x\[5, 2\] is 2.5, outside the support"),
     "a column missing": ("table", *without("visits"), "columns: expected .*; missing: visits"),
     "a column too many": ("table", [*NAMES, "id"], [[*r, "7"] for r in table_rows(3)], "not asked for: id"),
-    "no names": ("table", table_rows(1)[0], table_rows(12), "first line has to hold the names of the columns"),
+    "no names": ("table", table_rows(12)[0], table_rows(12), "first line has to hold the names of the columns"),
     "a name twice": ("table", [*NAMES[:4], "age"], table_rows(12), "same name: age"),
     "a line too short": ("table", NAMES, [*table_rows(3), ["1.5"]], "line 5 has 1 cells, expected 5"),
     "no rows": ("table", NAMES, [], "no rows below"),
@@ -392,7 +392,7 @@ def test_particles_that_do_not_fit_into_memory(monkeypatch):
     toy = pv.testing.LinearGaussian()
     toy.program.missing = True
     x = toy.draw(1)
-    monkeypatch.setattr(pv.evaluation.inputs, "BUDGET", 2**14)
+    monkeypatch.setattr(pv.evaluation.inputs, "BUDGET", 2**19)
     monkeypatch.setattr(pv.evaluation.memory, "available", lambda device: 2.0**22)
     works = {
         "log_likelihood": lambda k: pv.evaluation.log_likelihood(toy.program, x, num_particles=k),
@@ -414,8 +414,8 @@ def test_scores_take_no_more_memory_with_more_particles(score, monkeypatch):
     """They are averaged in passes, whose size does not depend on the number."""
     toy = pv.testing.LinearGaussian()
     x, peaks = toy.draw(4), []
-    monkeypatch.setattr(pv.evaluation.inputs, "BUDGET", 2**14)
-    for particles in (100, 1000):
+    monkeypatch.setattr(pv.evaluation.inputs, "BUDGET", 2**19)
+    for particles in (1000, 4000):
         with PeakMemory() as memory:
             score(particles)(toy.program, x)
         peaks.append(memory.bytes)
