@@ -169,6 +169,7 @@ def test_embed_without_a_closed_form_is_that_of_the_mixture():
         classifier=pv.posteriors.OneHotCategorical((4,), 3, **net),
         posterior=pv.posteriors.MeanFieldNormal((4,), 2, context=3, **net),
     )
+    program.posterior.net.body[0].weight.data.mul_(6)  # so that classes differ
     x, draws = 3 * torch.randn(5, 4), 4000
     found = pv.tasks.embed(program, x, draws=draws)
     with torch.no_grad():

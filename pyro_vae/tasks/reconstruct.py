@@ -13,7 +13,7 @@ from pyro_vae.evaluation.inputs import at_once, batches_of
 from pyro_vae.programs import SemiSupervised
 from pyro_vae.programs.program import Program, evaluating, mean_or_draw
 from pyro_vae.rng import fork_rng
-from pyro_vae.tasks.latents import device_of, labels_of, one_latent
+from pyro_vae.tasks.latents import device_of, one_latent
 
 __all__ = ["reconstruct"]
 
@@ -49,11 +49,7 @@ def reconstruct(program: Program, x: Any, *, seed: int = 0, progress: bool = Fal
         for batch in tqdm(
             batches.epoch(0), total=batches.steps, desc="reconstruct", unit="batch", disable=not progress
         ):
-            fn = seen_again(program, *batch)
-            found = mean_or_draw(fn)
-            for column, codes in labels_of(program):
-                found[:, column] = most_probable(fn, found, column, codes)
-            parts.append(found.cpu())
+            parts.append(mean_or_draw(seen_again(program, *batch)).cpu())
     return torch.cat(parts)
 
 
@@ -64,13 +60,3 @@ def seen_again(program: Program, x: Tensor, *context: Tensor) -> TorchDistributi
         return program.likelihood(program.posterior(x, y).sample(), y)
     vae = one_latent(program)
     return vae.decode(vae.encode(x, *context).sample(), *context)
-
-
-def most_probable(fn: TorchDistributionMixin, x: Tensor, column: int, codes: int) -> Tensor:
-    """Return the most probable code of a column of each datum."""
-    log_p = []
-    for code in range(codes):
-        row = fn.base_dist.filler.expand(x.shape).clone()
-        row[:, column] = code
-        log_p.append(fn.base_dist.log_prob(row)[:, column])
-    return torch.stack(log_p).argmax(0).to(x)
