@@ -12,6 +12,7 @@ from jsonargparse.typing import PositiveInt
 
 from pyro_vae import data
 from pyro_vae.choices import Choices, look_up
+from pyro_vae.cli_data import is_file
 from pyro_vae.data.binarize import CHOICES as BINARIZATIONS
 from pyro_vae.data.sources import LOADERS
 from pyro_vae.training import durable
@@ -20,13 +21,18 @@ __all__ = ["DEFAULTS", "LIKELIHOODS", "add_common", "folder_of", "read", "save",
 
 #: Chosen where nothing is said; the likelihood goes by the kind of the data.
 DEFAULTS = {"posterior": "MeanFieldNormal", "prior": "StandardNormal", "estimator": "ELBO"}
-LIKELIHOODS = {"binary": "Bernoulli", "grey": "ContinuousBernoulli"}
+LIKELIHOODS = {
+    "binary": "Bernoulli",
+    "grey": "ContinuousBernoulli",
+    "real": "Normal",
+    "mixed": "Heterogeneous",
+}
 
 
 def add_common(choices: Choices, *, batch_size: int) -> None:
     """Add the options of every subcommand that builds a program."""
     add = choices.parser.add_argument
-    add("--data", default="digits", help=f"data set: {', '.join(data.names())}")
+    add("--data", default="digits", help=f"data set: {', '.join(data.names())}; or a file .npy, .npz or .csv")
     kinds = ("none", *BINARIZATIONS)
     add("--binarize", choices=kinds, default="none", help="how grey levels become bits")
     add("--latent", type=PositiveInt, default=8, help="number of latents")
@@ -40,7 +46,8 @@ def add_common(choices: Choices, *, batch_size: int) -> None:
 def read(choices: Choices) -> Namespace:
     """Return the settings, names of data and binarization looked up."""
     settings = choices.parse()
-    look_up("data", settings.data, LOADERS)
+    if not is_file(settings.data):
+        look_up("data", settings.data, LOADERS)
     settings.binarize = None if settings.binarize == "none" else settings.binarize
     return settings
 

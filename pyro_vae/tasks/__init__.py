@@ -13,6 +13,7 @@ from pyro_vae.tasks.imputation import Imputation
 from pyro_vae.tasks.impute import impute
 from pyro_vae.tasks.paths import geometric, interpolate, linear, spherical, traverse
 from pyro_vae.tasks.pseudo_gibbs import pseudo_gibbs
+from pyro_vae.tasks.reconstruct import reconstruct
 from pyro_vae.tasks.represent import Clusters, Embedding, cluster, embed, place_clusters
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "linear",
     "place_clusters",
     "pseudo_gibbs",
+    "reconstruct",
     "spherical",
     "tempered",
     "traverse",

@@ -44,7 +44,7 @@ class Embedding:
         return latent_map(self.mean, labels, deviation=self.deviation)
 
 
-def embed(program: Program, x: Any, *, draws: int = 16, seed: int = 0) -> Embedding:
+def embed(program: Program, x: Any, *, draws: int = 16, seed: int = 0, progress: bool = False) -> Embedding:
     r"""Return mean and standard deviation of all latents of each datum.
 
     Both are exact for a posterior in one piece, such as ``posteriors.MeanFieldNormal``. Of latents that depend on
@@ -59,6 +59,7 @@ def embed(program: Program, x: Any, *, draws: int = 16, seed: int = 0) -> Embedd
         x: rows of data, or a tuple ``(x, context)``
         draws: of the latents of each datum, at least 2
         seed: of the draws
+        progress: show a progress bar
 
     Returns:
         The embedding, on the CPU.
@@ -75,7 +76,7 @@ def embed(program: Program, x: Any, *, draws: int = 16, seed: int = 0) -> Embedd
     """
     count("draws", draws, 2)
     rows = []
-    for sites in drawn(program, x, draws=draws, seed=seed):
+    for sites in drawn(program, x, draws=draws, seed=seed, progress=progress):
         mean, variance = means(sites), variances(sites)
         names = tuple(f"{name}[{i}]" for name, m in mean.items() for i in range(m.shape[-1]))
         both = torch.cat([m.mean(0) for m in mean.values()], -1), torch.cat(list(variance.values()), -1).sqrt()
