@@ -80,7 +80,7 @@ def embed(program: Program, x: Any, *, draws: int = 16, seed: int = 0, progress:
         mean, variance = means(sites), variances(sites)
         names = tuple(f"{name}[{i}]" for name, m in mean.items() for i in range(m.shape[-1]))
         both = torch.cat([m.mean(0) for m in mean.values()], -1), torch.cat(list(variance.values()), -1).sqrt()
-        rows.append(torch.stack(both).double().cpu())
+        rows.append(torch.stack(both).cpu())
     mean, deviation = torch.cat(rows, 1)
     return Embedding(names, mean, deviation)
 
