@@ -11,10 +11,11 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
-from pyro_vae import data, pages, run
+from pyro_vae import cli_data, pages, run
 from pyro_vae.choices import Choices
 from pyro_vae.cli_shared import usable, write_page
 from pyro_vae.data import Split
+from pyro_vae.programs import VAE
 
 __all__ = ["explore"]
 
@@ -27,7 +28,11 @@ def explore(argv: list[str]) -> int:
     settings = parse(argv)
     config, device = run.read(settings.run), usable(settings.device)
     vae = run.load(settings.run).to(device)
-    split = read_data(settings.data) if settings.data else data.load(config["data"], binarize=config["binarize"]).test
+    if not isinstance(vae, VAE):
+        raise ValueError(
+            f"run: {settings.run} is a {type(vae).__name__}; a page is drawn of a VAE without classes or context"
+        )
+    split = read_data(settings.data) if settings.data else cli_data.load(config).dataset.test
     vae.check(split.x)
     rows = some_of(split, config["latent"], settings)
     chosen = split[rows]

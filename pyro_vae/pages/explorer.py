@@ -79,6 +79,7 @@ def explorer(
         drawn = decoder(vae, means, covariances, directions)
     shape = tuple(x.shape[1:])
     image = [*shape[-2:], shape[0] if len(shape) == 3 else 1] if is_image(shape) else None
+    seen = x[~x.isnan()]
     classes = [] if labels is None else labels.unique().tolist()
     encode = in_bytes if image else base64_of
     grid = drawn.get("grid")
@@ -94,7 +95,7 @@ def explorer(
         "latent": means.shape[1],
         "entries": math.prod(shape),
         "image": image,
-        "range": [float(min(0.0, x.min())), float(x.max())],
+        "range": [min(0.0, float(seen.min())), float(seen.max())],
         "names": [f"z{subscript(j + 1)}" for j in range(means.shape[1])],
         "directions": directions,
         "means": base64_of(means),
