@@ -1,6 +1,7 @@
 """Two processes that train one program, held to one process on the joined batch."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -79,6 +80,25 @@ def test_equal_weights_and_other_noise_on_each_rank(found):
     assert all(torch.equal(v, second["noise"]["weights"][k]) for k, v in first["noise"]["weights"].items())
     for a, b in zip(first["noise"]["noise"], second["noise"]["noise"], strict=True):
         assert not torch.isclose(a, b).any()
+
+
+def test_resumed_runs_end_as_the_one_that_was_left_alone(found):
+    """Weights, noise of each rank and losses, bit for bit, from within epochs and from between them."""
+    for rank in found[2]:
+        wanted, noise, losses = rank["resumed"]["whole"]
+        for kept in (3, 5, 7):
+            weights, again, same = rank["resumed"][kept]
+            assert all(torch.equal(value, weights[name]) for name, value in wanted.items())
+            assert losses == same
+            assert all(torch.equal(a, b) for a, b in zip(noise[-len(again) :], again, strict=True))
+            assert len(again) == (1 if kept >= 5 else 2)
+
+
+def test_a_signal_to_one_rank_saves_and_ends_all(found):
+    for rank in found[2]:
+        assert rank["interrupted"]["number"] == signal.SIGTERM
+        assert rank["interrupted"]["checkpoint"] == "step-00000003-epoch-0001"
+    assert [rank["damaged"]["error"] for rank in found[2]] == ["CheckpointError", "LostRankError"]
 
 
 def test_rank_0_alone_writes_shows_and_logs(found):

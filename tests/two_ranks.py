@@ -5,6 +5,7 @@ Run as ``python two_ranks.py FOLDER`` with the variables of torchrun; leaves ``F
 
 import functools
 import os
+import shutil
 import signal
 import sys
 import time
@@ -137,6 +138,44 @@ def noise(folder):
     return {"weights": weights(program), "noise": note.noise, "told": told}
 
 
+def resumed(folder):
+    """A run whose last checkpoints are lost, at an end of an epoch and within one."""
+    rank, found = os.environ["RANK"], {}
+    options = {"epochs": 2, "batch_size": 8, "checkpoint_every": 0, "keep": 99, "resume": True, "progress": False}
+
+    def run(name):
+        note, program = Note(), vae(0)
+        history = pv.fit(program, rows(32), run_dir=folder / name, callbacks=[note], **options)
+        return weights(program), note.noise, history["loss"]
+
+    sys.modules["pyro_vae.training.loop"].LOOK_STEPS = 1
+    found["whole"] = run("whole")
+    for kept in (3, 5, 7):  # of 10: four steps and an end, twice
+        if rank == "0":
+            shutil.copytree(folder / "whole", folder / f"from {kept}")
+            for path in sorted((folder / f"from {kept}" / "checkpoints").iterdir())[kept:]:
+                shutil.rmtree(path)
+        found[kept] = run(f"from {kept}")
+    return found
+
+
+def interrupted(folder):
+    """Rank 1 alone gets a signal after the first of two epochs."""
+    send = Once(1, lambda program: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        pv.fit(vae(0), rows(40), epochs=2, batch_size=16, progress=False, run_dir=folder / "cut", callbacks=[send])
+    except pv.training.Interrupted as end:
+        return {"number": end.number, "checkpoint": end.checkpoint.name}
+
+
+def damaged(folder):
+    """What rank 0 finds damaged is told by it, and ends both."""
+    if os.environ["RANK"] == "0":
+        for path in (folder / "cut" / "checkpoints").glob("*/state.json"):
+            path.write_text("{}")
+    return trained(rows(40), program=vae(0), run_dir=folder / "cut", resume=True)
+
+
 def nudge(program):
     with torch.no_grad():
         program.parts["net"][0].bias[1] += 1e-6
@@ -192,6 +231,9 @@ def cases(folder):
     rank = os.environ["RANK"]
     yield from EQUAL.items()
     yield "noise", lambda: noise(folder)
+    yield "resumed", lambda: resumed(folder)
+    yield "interrupted", lambda: interrupted(folder)
+    yield "damaged", lambda: damaged(folder)
     yield "buffers", lambda: trained(rows(40), epochs=2, callbacks=[Once(int(rank), fill)])
     yield "stream", lambda: trained(Stream(), epochs=1)
     yield "sampled", sampled

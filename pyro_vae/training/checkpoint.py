@@ -28,7 +28,18 @@ from pyro_vae.training import durable
 from pyro_vae.training.packing import pack, parse, unpack
 from pyro_vae.training.weights import CheckpointError, unshared
 
-__all__ = ["Checkpoint", "CheckpointError", "complete", "name_of", "newest", "read", "refusal", "save"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "complete",
+    "name_of",
+    "newest",
+    "pack_in_bytes",
+    "read",
+    "refusal",
+    "save",
+    "unpack_bytes",
+]
 
 #: Of the layout of a checkpoint; a reader refuses a higher one.
 SCHEMA = 1
@@ -71,9 +82,8 @@ def save(path: Path, weights: bytes, state: Mapping[str, Any]) -> None:
         OSError: it could not be written; nothing of it is left.
         TypeError: something in the state is neither plain nor a tensor.
     """
-    tensors: dict[str, Tensor] = {}
-    plain = json.dumps(pack(state, tensors), indent=1, allow_nan=False).encode()
-    files = dict(zip(FILES, (weights, save_tensors(unshared(tensors)), plain), strict=True))
+    plain, tensors = pack_in_bytes(state)
+    files = dict(zip(FILES, (weights, tensors, plain), strict=True))
     manifest = {
         "schema": SCHEMA,
         "files": {name: {"bytes": len(data), "sha256": sha256(data)} for name, data in files.items()},
@@ -84,6 +94,18 @@ def save(path: Path, weights: bytes, state: Mapping[str, Any]) -> None:
         },
     }
     durable.commit(path, {**files, MANIFEST: json.dumps(manifest, indent=1).encode()})
+
+
+def pack_in_bytes(value: Any) -> tuple[bytes, bytes]:
+    """Return plain values and tensors as JSON and as a safetensors file."""
+    tensors: dict[str, Tensor] = {}
+    plain = json.dumps(pack(value, tensors), indent=1, allow_nan=False).encode()
+    return plain, save_tensors(unshared(tensors))
+
+
+def unpack_bytes(plain: bytes, tensors: bytes) -> Any:
+    """Return what :func:`pack_in_bytes` was given."""
+    return unpack(parse(plain, FILES[2]), load_tensors(tensors))
 
 
 def read(path: Path) -> Checkpoint:
@@ -103,7 +125,7 @@ def read(path: Path) -> Checkpoint:
             if sha256(files[name]) != wanted:
                 raise ValueError(f"{name} has another SHA-256 than the manifest says")
         weights, tensors, plain = (files[name] for name in FILES)
-        return Checkpoint(path, load_tensors(weights), unpack(parse(plain, FILES[2]), load_tensors(tensors)))
+        return Checkpoint(path, load_tensors(weights), unpack_bytes(plain, tensors))
     except (OSError, SafetensorError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 

@@ -10,7 +10,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["LostRankError", "buckets", "digest", "from_rank_0", "reduce", "tensors", "told_on", "unequal"]
+__all__ = [
+    "LostRankError",
+    "buckets",
+    "bytes_of_rank_0",
+    "digest",
+    "from_all",
+    "from_rank_0",
+    "reduce",
+    "tensors",
+    "told_on",
+    "unequal",
+]
 
 #: Numbers that are sent at once.
 BUCKET = 2**23
@@ -52,6 +63,30 @@ def from_rank_0(tensors: Iterable[Tensor]) -> None:
         raise lost() from error
     for t, part in zip(held, flat.split([len(part) for part in parts]), strict=True):
         t.copy_(part.clone().view(t.dtype).view(t.shape))
+
+
+def bytes_of_rank_0(data: bytes) -> bytes:
+    """Return the bytes that rank 0 gives."""
+    length = torch.tensor([len(data)], dtype=torch.int64, device=told_on())
+    from_rank_0([length])
+    held = torch.zeros(int(length), dtype=torch.uint8, device=told_on())
+    if dist.get_rank() == 0 and data:
+        held.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+    from_rank_0([held] if len(held) else [])
+    return held.cpu().numpy().tobytes()
+
+
+def from_all(data: bytes) -> list[bytes]:
+    """Return the bytes that each rank gives."""
+    size, rank = dist.get_world_size(), dist.get_rank()
+    lengths = torch.zeros(size, dtype=torch.int64, device=told_on())
+    lengths[rank] = len(data)
+    reduce(lengths)
+    # a sum of what one rank has and the others leave at 0: the one collective that every backend has
+    together = torch.zeros(size, int(lengths.max()), dtype=torch.uint8, device=told_on())
+    together[rank, : len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else 0
+    reduce(together)
+    return [row[:n].cpu().numpy().tobytes() for row, n in zip(together, lengths.tolist(), strict=True)]
 
 
 def lost() -> LostRankError:

@@ -38,6 +38,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -46,10 +47,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
+from pyro_vae.training.checkpoint import Checkpoint, pack_in_bytes, unpack_bytes
 from pyro_vae.training.collectives import (
     LostRankError,
     buckets,
+    bytes_of_rank_0,
     digest,
+    from_all,
     from_rank_0,
     reduce,
     tensors,
@@ -149,6 +153,30 @@ class Ranks:
     def lead(self, work: Callable[[], object]) -> None:
         """Do on rank 0 alone what all have to wait for, such as writing a file."""
         self.agree(lambda: (self.rank == 0 and work()) and False)
+
+    def most(self, number: int) -> int:
+        """Return the largest number of any rank."""
+        if self.size == 1:
+            return number
+        return int(reduce(torch.tensor([number], device=told_on()), dist.ReduceOp.MAX))
+
+    def gather(self, data: bytes) -> list[bytes]:
+        """Return the bytes of each rank."""
+        return [data] if self.size == 1 else from_all(data)
+
+    def told(self, read: Callable[[], Checkpoint | None]) -> Checkpoint | None:
+        """Return on all ranks the checkpoint that the first one reads, or None where it finds none."""
+        if self.size == 1:
+            return read()
+        found: list[Checkpoint | None] = []
+        self.lead(lambda: found.append(read()))
+        held = found[0] if found else None
+        own = (b"", b"") if held is None else pack_in_bytes([str(held.path), held.weights, held.state])
+        plain, tensors = map(bytes_of_rank_0, own)
+        if not plain:
+            return None
+        path, weights, state = unpack_bytes(plain, tensors)
+        return Checkpoint(Path(path), weights, state)
 
     def load(self, make: Callable[[], T]) -> T:
         """Return what ``make`` does, first on one rank of each machine, that it may download for the others."""

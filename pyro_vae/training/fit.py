@@ -21,7 +21,7 @@ from pyro_vae.training.denormals import flush_denormals
 from pyro_vae.training.distributed import Ranks, in_process_group
 from pyro_vae.training.history import History
 from pyro_vae.training.loop import Loop, Watch
-from pyro_vae.training.recorder import Recorder
+from pyro_vae.training.recorder import Follower, Recorder
 from pyro_vae.training.run_folder import RunFolder
 from pyro_vae.training.svi import SVI
 
@@ -79,7 +79,8 @@ def fit(
             in the main thread the first SIGINT or SIGTERM lets the step finish and saves, a second ends at once
         resume: go on from the newest checkpoint in ``run_dir``, anew where there is none: weights, optimizer, metrics
             and random streams end bit for bit as if nothing had happened. Order and noise of a Dataset or DataLoader
-            are followed if they come from torch's generators, not from those of numpy or Python. For one process
+            are followed if they come from torch's generators, not from those of numpy or Python. Several processes
+            go on exactly as well, if there are as many as before
         keep: checkpoints to keep, beside the one with the best bound on ``valid``
         checkpoint_every: seconds between two checkpoints within an epoch
         callbacks: objects of :class:`Callback`, such as EarlyStopping; or functions ``(metrics, step)``, which
@@ -117,13 +118,13 @@ def fit(
     if resume and run_dir is None:
         raise ValueError("resume: expected the run_dir of the run to go on with, got None")
     ranks = Ranks.current()
-    if resume and ranks.size > 1:
-        raise ValueError("resume: several processes do not go on with a run; resume it in one process")
-    if ranks.rank:  # the others leave files and terminal to rank 0
-        run_dir, progress = None, False
+    progress = progress and ranks.rank == 0  # the others leave files and terminal to rank 0
     with ExitStack() as stack:
-        folder = None if run_dir is None else stack.enter_context(RunFolder(Path(run_dir), keep=keep))
-        checkpoint = None if folder is None else folder.start(resume=resume)
+        watch, checkpoint = Watch(), None
+        if run_dir is not None:
+            folder = RunFolder(Path(run_dir), keep=keep)
+            checkpoint = ranks.told(lambda: stack.enter_context(folder).start(resume=resume))
+            watch = Follower(folder.checkpoints) if ranks.rank else Recorder(folder, every=checkpoint_every)
         first = next(program.parameters(), torch.zeros(()))
         device = torch.device(ranks.local(first.device if device is None else device))
         program.to(device)
@@ -142,7 +143,6 @@ def fit(
             ranks=ranks,
         )
         hooks = [hook if isinstance(hook, Callback) else Log(hook) for hook in callbacks if speaks(hook, ranks)]
-        watch = Watch() if folder is None else Recorder(folder, every=checkpoint_every)
         loop = Loop(svi, sources[0], held_out=(*sources, None)[1], hooks=hooks, watch=watch)
         ranks.begin(loop.modules, {"seed": seed, "epochs": epochs, "number of data or batch_size": sources[0].shared})
         try:

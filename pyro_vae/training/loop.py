@@ -18,9 +18,10 @@ from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.rng import fork_rng, set_streams, streams
 from pyro_vae.training.batches import Batch, Batches
 from pyro_vae.training.callbacks import Callback
-from pyro_vae.training.checkpoint import Checkpoint
+from pyro_vae.training.checkpoint import Checkpoint, pack_in_bytes, unpack_bytes
 from pyro_vae.training.history import History
 from pyro_vae.training.settings import settings_of
+from pyro_vae.training.signals import Interrupted
 from pyro_vae.training.svi import SVI, NonFiniteError
 from pyro_vae.training.weights import LastGood
 
@@ -41,8 +42,12 @@ class Watch:
         """Surround the training of a loop, which goes on from a checkpoint if there is one."""
         yield
 
-    def step(self, loop: Loop) -> None:
-        """Look at the loop after a step."""
+    def asks(self, loop: Loop) -> int:
+        """Return the number of the signal that has come, 1 for a checkpoint that is due, or 0."""
+        return 0
+
+    def save(self, loop: Loop) -> Any:
+        """Write the loop down as it stands."""
 
     def validating(self) -> None:
         """Be told of a batch of validation, within which nothing can be saved."""
@@ -91,6 +96,7 @@ class Loop:
         self.stopped = False
         self.started = time.perf_counter()
         self.at_start: dict[str, Tensor] = {}
+        self.others: list[dict[str, Any]] = []
         self.latest = Batch()
 
     def train(self, epochs: int, *, progress: bool) -> None:
@@ -106,7 +112,9 @@ class Loop:
                 while self.epoch < epochs and not self.stopped:
                     bar.set_description(f"epoch {self.epoch + 1}/{epochs}")
                     self.finish(self.run_steps(bar, good))
+                    self.gather()
                     self.ranks.lead(partial(self.watch.epoch, self))
+                    self.leave(self.ranks.most(self.watch.asks(self)))
         except NonFiniteError:
             good.restore()
             raise
@@ -129,7 +137,8 @@ class Loop:
                 bar.set_postfix({k: f"{v:.2f}" for k, v in self.means().items()})
                 good.keep(self.svi.steps)
                 looked = time.perf_counter()
-            self.watch.step(self)
+            if self.ranks.size == 1 or self.svi.steps % LOOK_STEPS == 0:
+                self.save_if_asked()
         if not self.count:
             raise ValueError("data: expected at least one batch, the data loader gave none")
         row = {"epoch": self.epoch, "step": self.svi.steps, **self.means()}
@@ -137,6 +146,26 @@ class Loop:
         if isinstance(self.svi.estimator, Estimator):
             row["beta"] = float(self.svi.estimator.beta_now())
         return row
+
+    def save_if_asked(self) -> None:
+        """Save what stands, after the same step on all ranks; leave if a signal has come to any."""
+        asked = self.ranks.most(self.watch.asks(self))
+        if asked:
+            self.gather()
+            self.ranks.lead(partial(self.watch.save, self))
+            self.leave(asked)
+
+    def leave(self, asked: int) -> None:
+        """Raise Interrupted if what was asked is a signal."""
+        if asked > 1:
+            raise Interrupted(asked)
+
+    def gather(self) -> None:
+        """Bring the random streams of all ranks to rank 0, which alone writes them down."""
+        if self.ranks.size > 1:
+            plain, tensors = pack_in_bytes(self.own_streams())
+            pairs = zip(self.ranks.gather(plain), self.ranks.gather(tensors), strict=True)
+            self.others = [unpack_bytes(*pair) for pair in pairs][1:]
 
     def means(self) -> dict[str, float]:
         """Return the means over the batches of the epoch so far, once the device is done."""
@@ -150,7 +179,9 @@ class Loop:
         """Validate, record the epoch and ask the hooks."""
         self.ranks.compare(self.modules)
         if self.held_out is not None:
-            row["valid_bound"] = mean_bound(self.program, self.svi.estimator, self.held_out, self.watch.validating)
+            # several ranks leave together, after the epoch
+            look = self.watch.validating if self.ranks.size == 1 else lambda: None
+            row["valid_bound"] = mean_bound(self.program, self.svi.estimator, self.held_out, look)
         row["seconds"] = time.perf_counter() - self.started
         self.history.append(row)
         # every hook is asked, also when an earlier one wants to stop
@@ -180,6 +211,10 @@ class Loop:
         if "loader" in found:
             self.batches.loader.generator.set_state(found["loader"])
 
+    def own_streams(self) -> dict[str, Any]:
+        """Return where the streams of this rank stand, and stood as the epoch began that is not over."""
+        return {"streams": self.streams(), "at_start": self.at_start if self.batch else {}}
+
     def state(self) -> dict[str, Any]:
         """Return all that it takes to go on from here, beside the weights of the program.
 
@@ -197,8 +232,8 @@ class Loop:
             "totals": self.totals,
             "engine": self.svi.state(),
             "hooks": [found for hook in self.hooks if (found := hook.state())],
-            "streams": self.streams(),
-            "at_start": self.at_start if self.batch else {},
+            **self.own_streams(),
+            "others": self.others,
             "rows": self.history.rows,
         }
 
@@ -206,11 +241,14 @@ class Loop:
         """Go on from what :meth:`state` returned, with the weights of that time."""
         self.epoch, self.batch, self.count = (whole(state[name]) for name in ("epoch", "batch", "count"))
         whole(state["engine"]["steps"])
-        self.stopped, self.at_start = bool(state["stopped"]), state["at_start"]
+        # of more ranks than before, the new ones go on with noise of their own
+        told = [state, *state.get("others", [])]
+        own = told[self.ranks.rank] if self.ranks.rank < len(told) else self.own_streams()
+        self.stopped, self.at_start = bool(state["stopped"]), own["at_start"] or self.streams()
         self.totals = {name: value.to(self.batches.device) for name, value in state["totals"].items()}
         self.started = time.perf_counter() - float(state["seconds"])
         self.svi.restore(state["engine"])
-        self.set_streams(state["streams"])
+        self.set_streams(own["streams"])
         self.history.rows = [dict(row) for row in state["rows"]]
         # last, as a hook that has its state may act on it at the end
         for hook, found in zip([h for h in self.hooks if h.state()], state["hooks"], strict=True):

@@ -14,40 +14,49 @@ from pyro_vae.training.settings import check_settings, check_weights
 from pyro_vae.training.signals import Interrupted, Signals
 from pyro_vae.training.weights import weights_file
 
-__all__ = ["Recorder"]
+__all__ = ["Follower", "Recorder"]
 
 #: What the state of something else than a loop meets.
 MALFORMED = (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError)
 
 
-class Recorder(Watch):
-    """Writes checkpoints, metrics and weights of a loop into the folder of its run.
+class Follower(Watch):
+    """Goes on from a checkpoint and leaves when a signal comes, and writes nothing: a rank beside the first.
 
     Args:
-        folder: the folder, entered
-        every: seconds between two checkpoints within an epoch
+        checkpoints: the folder that the first rank writes to
     """
 
-    def __init__(self, folder: RunFolder, *, every: float) -> None:
-        self.folder, self.every, self.signals = folder, every, Signals()
-        self.saved = time.perf_counter()
+    def __init__(self, checkpoints: Path) -> None:
+        self.checkpoints, self.signals = checkpoints, Signals()
 
     @contextmanager
     def recording(self, loop: Loop, checkpoint: Checkpoint | None) -> Iterator[None]:
-        """Go on from a checkpoint, and save what stands when a signal comes.
+        """Go on from a checkpoint, and tell where it was saved when a signal comes.
 
         Raises:
             Interrupted: a signal has come; all is saved.
         """
         if checkpoint is not None:
             self.restore(loop, checkpoint)
-        self.folder.write_rows(loop.history.rows)
+        self.begin(loop)
         with self.signals.watching():
             try:
                 yield
             except Interrupted as end:
                 end.checkpoint = self.save(loop)
                 raise
+
+    def begin(self, loop: Loop) -> None:
+        """Be told that training begins."""
+
+    def save(self, loop: Loop) -> Path:
+        """Return the folder of the checkpoint that stands for the loop as it is."""
+        return self.checkpoints / name_of(loop.svi.steps, loop.epoch)
+
+    def asks(self, loop: Loop) -> int:
+        """Return the number of the signal that has come."""
+        return self.signals.caught or 0
 
     def restore(self, loop: Loop, checkpoint: Checkpoint) -> None:
         """Put a loop to where a checkpoint was written.
@@ -71,23 +80,38 @@ class Recorder(Watch):
             raise refusal(path, f"{type(error).__name__}: {error}") from error
         loop.program.load_state_dict(checkpoint.weights)
 
-    def step(self, loop: Loop) -> None:
-        """Save if it is time to; leave if a signal has come."""
-        self.signals.check()
-        if time.perf_counter() - self.saved > self.every:
-            self.save(loop)
+
+class Recorder(Follower):
+    """Writes checkpoints, metrics and weights of a loop into the folder of its run.
+
+    Args:
+        folder: the folder, entered
+        every: seconds between two checkpoints within an epoch
+    """
+
+    def __init__(self, folder: RunFolder, *, every: float) -> None:
+        super().__init__(folder.checkpoints)
+        self.folder, self.every = folder, every
+        self.saved = time.perf_counter()
+
+    def begin(self, loop: Loop) -> None:
+        """Make the metrics those of the rows so far."""
+        self.folder.write_rows(loop.history.rows)
+
+    def asks(self, loop: Loop) -> int:
+        """Return the number of the signal that has come, or whether it is time to save."""
+        return super().asks(loop) or int(loop.batch > 0 and time.perf_counter() - self.saved > self.every)
 
     def validating(self) -> None:
         """Leave if a signal has come."""
         self.signals.check()
 
     def epoch(self, loop: Loop) -> None:
-        """Save checkpoint, metrics and weights; leave if a signal has come."""
+        """Save checkpoint, metrics and weights."""
         weights = weights_file(loop.program)
         self.write(loop, weights)
         self.folder.append_row(loop.history.rows[-1])
         self.folder.write_weights(weights)
-        self.signals.check()
 
     def save(self, loop: Loop) -> Path:
         """Write a checkpoint and return its folder."""
