@@ -11,7 +11,7 @@ from pyro_vae.evaluation.marginal_bounds import marginal_bounds
 from pyro_vae.evaluation.pareto import pareto_k
 from pyro_vae.evaluation.predictive import predictive_check
 from pyro_vae.evaluation.rate_distortion import rate_distortion
-from pyro_vae.evaluation.representation import clustering_accuracy, representation
+from pyro_vae.evaluation.representation import clustering_accuracy, clustering_scores, representation
 from pyro_vae.evaluation.samples import samples
 from pyro_vae.evaluation.set_metrics import frechet_distance, kernel_distance, precision_recall
 from pyro_vae.evaluation.train_under import train_under
@@ -22,6 +22,7 @@ __all__ = [
     "Steps",
     "calibration",
     "clustering_accuracy",
+    "clustering_scores",
     "compare_estimators",
     "disentanglement",
     "disentanglement_of_codes",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from pyro_vae.evaluation.inputs import at_once, batches_of
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.rng import fork_rng
 
-__all__ = ["Sampled", "codes", "means", "units"]
+__all__ = ["Sampled", "codes", "drawn", "means", "units", "variances"]
 
 
 class Sampled(Record):
@@ -58,14 +58,44 @@ def means(sites: Iterable[Any]) -> dict[str, Tensor]:
     return found
 
 
-def codes(program: Program, x: Any, *, draws: int = 16, seed: int = 0) -> Tensor:
-    """Return the posterior means of all latents of the data, (n, units), on the CPU."""
+def variances(sites: Iterable[Any]) -> dict[str, Tensor]:
+    """Return the posterior variance of each local latent, from at least two particles.
+
+    By the law of total variance: the mean over particles of the variance given what was drawn before, and the variance
+    over particles of the mean given that; of draws where there is no such variance in closed form.
+
+    Args:
+        sites: messages of the guide, drawn with particles
+
+    Returns:
+        By name, of shape (batch, units).
+    """
+    kept, found = {site["name"]: site for site in sites}, {}
+    for name, mean in means(kept.values()).items():
+        fn, value = kept[name]["fn"], kept[name]["value"]
+        try:
+            found[name] = units(kept[name], fn.variance.expand(value.shape)).mean(0) + mean.var(0)
+        except NotImplementedError:
+            found[name] = units(kept[name], value).var(0)
+    return found
+
+
+def drawn(program: Program, x: Any, *, draws: int = 16, seed: int = 0) -> Iterator[list[Any]]:
+    """Yield the messages of the guide's sites for batch after batch, with so many draws of each datum."""
     batches = batches_of(program, x)
     batches.batch_size = max(1, at_once(batches) // draws)
     device = next(program.parameters(), torch.zeros(())).device
-    rows = []
     with evaluating(program), fork_rng(device, seed):
         for batch in batches.epoch(0):
-            drawn = Call(program.model, program.guide, batch, {}, draws).trace(program.guide, Sampled())
-            rows.append(torch.cat([m.mean(0) for m in means(drawn.sites.values()).values()], -1).double().cpu())
-    return torch.cat(rows)
+            record = Call(program.model, program.guide, batch, {}, draws).trace(program.guide, Sampled())
+            yield list(record.sites.values())
+
+
+def codes(program: Program, x: Any, *, draws: int = 16, seed: int = 0) -> Tensor:
+    """Return the posterior means of all latents of the data, (n, units), on the CPU."""
+    return torch.cat(
+        [
+            torch.cat([m.mean(0) for m in means(sites).values()], -1).double().cpu()
+            for sites in drawn(program, x, draws=draws, seed=seed)
+        ]
+    )

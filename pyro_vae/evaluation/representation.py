@@ -18,7 +18,7 @@ from pyro_vae.programs.program import Program
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Representation", "clustering_accuracy", "representation"]
+__all__ = ["Representation", "clustering_accuracy", "clustering_scores", "representation"]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,6 @@ def representation(
     sklearn()
     from sklearn.cluster import KMeans
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
     from sklearn.mixture import GaussianMixture
     from sklearn.model_selection import train_test_split
     from sklearn.neighbors import KNeighborsClassifier
@@ -140,12 +139,8 @@ def representation(
             for name, method in methods.items()
         }
         for name, make in clusterings.items():
-            clusters[name] = {"accuracy": [], "nmi": [], "ari": []}
-            for start in range(seeds):
-                found = make(seed + start).fit_predict(scale.transform(z))
-                clusters[name]["accuracy"].append(clustering_accuracy(y, found))
-                clusters[name]["nmi"].append(float(normalized_mutual_info_score(y, found)))
-                clusters[name]["ari"].append(float(adjusted_rand_score(y, found)))
+            each = [clustering_scores(y, make(seed + start).fit_predict(scale.transform(z))) for start in range(seeds)]
+            clusters[name] = {score: [found[score] for found in each] for score in each[0]}
     return Representation(accuracy, clusters, float(np.bincount(y).max() / len(y)))
 
 
@@ -163,6 +158,34 @@ def clustering_accuracy(y: Any, clusters: Any) -> float:
     np.add.at(table, (np.asarray(y), np.asarray(clusters)), 1)
     rows, columns = linear_sum_assignment(-table)
     return float(table[rows, columns].sum() / table.sum())
+
+
+def clustering_scores(y: Any, clusters: Any) -> dict[str, float]:
+    """Return how well clusters agree with known classes, whatever the numbers of either.
+
+    References:
+        Comparing partitions (Hubert and Arabie, 1985), https://doi.org/10.1007/BF01908075
+
+    Args:
+        y: class numbers, of shape ``(n,)``
+        clusters: cluster numbers, of shape ``(n,)``
+
+    Returns:
+        ``accuracy`` under the best one-to-one match, ``nmi`` (normalised mutual information) and ``ari`` (adjusted
+        Rand index, 0 for clusters by chance); 1 is the best of each.
+
+    Example:
+        >>> clustering_scores([0, 0, 1, 1], [1, 1, 0, 0])["ari"]
+        1.0
+    """
+    sklearn()
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    return {
+        "accuracy": clustering_accuracy(y, clusters),
+        "nmi": float(normalized_mutual_info_score(y, clusters)),
+        "ari": float(adjusted_rand_score(y, clusters)),
+    }
 
 
 def sklearn() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
@@ -17,9 +18,14 @@ __all__ = ["latent_map"]
 #: More classes than this are drawn as numbers, by a colour scale.
 MOST_CLASSES = 24
 
+#: More ellipses than this hide the points.
+MOST_ELLIPSES = 40
+
 
 @styled
-def latent_map(z: Any, labels: Any = None, *, title: str = "Latent space: means of q(z|x)") -> Figure:
+def latent_map(
+    z: Any, labels: Any = None, *, deviation: Any = None, title: str = "Latent space: means of q(z|x)"
+) -> Figure:
     """Draw latents as points, coloured by label.
 
     More than two dimensions are projected onto their two principal components, whose shares of the
@@ -28,13 +34,15 @@ def latent_map(z: Any, labels: Any = None, *, title: str = "Latent space: means 
     Args:
         z: latents, of shape ``(n, latent)``
         labels: ``(n,)`` class labels, or numbers for a colour scale; None for one colour
+        deviation: standard deviations of the latents of each datum, of the shape of ``z``: drawn as ellipses of one
+            deviation around up to 40 of the points, as of latents that are independent given their datum
         title: above the figure
 
     Returns:
         The figure.
 
     Raises:
-        ValueError: ``z`` is no matrix, or there is not one label a row.
+        ValueError: ``z`` is no matrix, or there is not one label a row, or not one deviation an entry.
 
     Example:
         >>> figure = latent_map(torch.randn(50, 2), torch.arange(50) % 3)
@@ -44,13 +52,19 @@ def latent_map(z: Any, labels: Any = None, *, title: str = "Latent space: means 
     z = as_numbers(z)
     if z.dim() != 2 or not z.numel():
         raise ValueError(f"z: expected latents of shape (n, latent), got {tuple(z.shape)}")
-    points, names = in_two_dimensions(z)
+    points, names, directions = in_two_dimensions(z)
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     axes = figure.subplots()
     axes.set(title=title, xlabel=names[0], ylabel=names[1])
     axes.grid(True)
     # small enough that a cloud of ten thousand points keeps its shape
     size = min(18.0, max(2.0, 9000 / len(z)))
+    if deviation is not None:
+        deviation = as_numbers(deviation)
+        if deviation.shape != z.shape:
+            raise ValueError(f"deviation: expected the shape of z, {tuple(z.shape)}, got {tuple(deviation.shape)}")
+        number = draw_ellipses(axes, points, deviation, directions)
+        axes.set_title(f"{title}\nellipses: one standard deviation, for {number} of {len(z)} data")
     if labels is None:
         axes.scatter(*points.T, s=size, color=COLOURS[0], alpha=0.6, linewidths=0)
         return figure
@@ -66,12 +80,12 @@ def latent_map(z: Any, labels: Any = None, *, title: str = "Latent space: means 
     return figure
 
 
-def in_two_dimensions(z: Tensor) -> tuple[Tensor, tuple[str, str]]:
-    """Return points in the plane and the names of its axes."""
+def in_two_dimensions(z: Tensor) -> tuple[Tensor, tuple[str, str], Tensor]:
+    """Return points in the plane, the names of its axes, and their directions, of shape ``(latent, 2)``."""
     if z.shape[1] == 2:
-        return z, ("$z_1$", "$z_2$")
+        return z, ("$z_1$", "$z_2$"), torch.eye(2)
     if z.shape[1] == 1:
-        return torch.cat([z, torch.arange(len(z))[:, None]], 1), ("$z_1$", "datum")
+        return torch.cat([z, torch.arange(len(z))[:, None]], 1), ("$z_1$", "datum"), torch.eye(2)[:1]
     centred = (z - z.mean(0)).double()
     variance, direction = torch.linalg.eigh(centred.T @ centred)
     share = (variance / variance.sum()).flip(0).tolist()
@@ -79,7 +93,31 @@ def in_two_dimensions(z: Tensor) -> tuple[Tensor, tuple[str, str]]:
     # an eigenvector is as good as its negative: fixed, so that the same data give the same figure
     largest = top.gather(0, top.abs().argmax(0, keepdim=True))
     names = (f"principal component {i + 1} ({share[i]:.0%} of the variance)" for i in range(2))
-    return (centred @ (top * largest.sign())).float(), tuple(names)
+    top = top * largest.sign()
+    return (centred @ top).float(), tuple(names), top.float()
+
+
+def draw_ellipses(axes: Axes, points: Tensor, deviation: Tensor, directions: Tensor) -> int:
+    """Draw ellipses of one standard deviation around points, evenly spaced among all, and return how many."""
+    rows = torch.arange(0, len(points), -(-len(points) // MOST_ELLIPSES))
+    covariance = torch.einsum("ia,ni,ib->nab", directions, deviation[rows].square(), directions)
+    variance, axis = torch.linalg.eigh(covariance)
+    length = 2 * variance.clamp(min=0).sqrt()
+    angle = torch.atan2(axis[:, 1, 1], axis[:, 0, 1]).rad2deg()
+    ellipses = EllipseCollection(
+        length[:, 1].numpy(),
+        length[:, 0].numpy(),
+        angle.numpy(),
+        units="xy",
+        offsets=points[rows].numpy(),
+        offset_transform=axes.transData,
+        facecolors="none",
+        edgecolors="#888888",
+        linewidths=0.7,
+        zorder=0.9,  # below the points
+    )
+    axes.add_collection(ellipses)
+    return len(rows)
 
 
 def draw_classes(axes: Axes, points: Tensor, labels: Tensor, classes: list[Any], size: float) -> None:

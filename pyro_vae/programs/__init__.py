@@ -7,6 +7,7 @@ from pyro_vae.programs.count_vae import CountVAE
 from pyro_vae.programs.hierarchical import BottomUp, Hierarchical, TopDown
 from pyro_vae.programs.missing_not_at_random import MissingNotAtRandom, SelfMasking
 from pyro_vae.programs.program import Functions, Program
+from pyro_vae.programs.responsibilities import Responsibilities
 from pyro_vae.programs.semi_supervised import MixtureVAE, SemiSupervised
 from pyro_vae.programs.sequence_vae import BackwardGRU, SequenceVAE
 from pyro_vae.programs.stacked_semi_supervised import StackedSemiSupervised
@@ -26,6 +27,7 @@ __all__ = [
     "MixtureVAE",
     "Perplexity",
     "Program",
+    "Responsibilities",
     "SelfMasking",
     "SemiSupervised",
     "SequenceVAE",

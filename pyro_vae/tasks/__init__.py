@@ -4,16 +4,21 @@ from pyro_vae.tasks.aggregate_posterior import AggregatePosterior
 from pyro_vae.tasks.anomaly import Detector, ImportanceWeighted, NegativeBound, Reconstruction, Score
 from pyro_vae.tasks.anomaly_corrections import InputComplexity, LikelihoodRegret, Typicality
 from pyro_vae.tasks.attribution import attribution
+from pyro_vae.tasks.classify import Classification, classify, hide_labels, labelled_batches
 from pyro_vae.tasks.fill import fill
 from pyro_vae.tasks.generate import generate, tempered
 from pyro_vae.tasks.imputation import Imputation
 from pyro_vae.tasks.impute import impute
 from pyro_vae.tasks.paths import geometric, interpolate, linear, spherical, traverse
 from pyro_vae.tasks.pseudo_gibbs import pseudo_gibbs
+from pyro_vae.tasks.represent import Clusters, Embedding, cluster, embed, place_clusters
 
 __all__ = [
     "AggregatePosterior",
+    "Classification",
+    "Clusters",
     "Detector",
+    "Embedding",
     "ImportanceWeighted",
     "Imputation",
     "InputComplexity",
@@ -23,12 +28,18 @@ __all__ = [
     "Score",
     "Typicality",
     "attribution",
+    "classify",
+    "cluster",
+    "embed",
     "fill",
     "generate",
     "geometric",
+    "hide_labels",
     "impute",
     "interpolate",
+    "labelled_batches",
     "linear",
+    "place_clusters",
     "pseudo_gibbs",
     "spherical",
     "tempered",
