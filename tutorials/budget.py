@@ -11,14 +11,19 @@ import argparse
 import os
 import sys
 import tempfile
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from PIL import Image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["MODE", "figure", "pick"]
 
+#: Of one figure, so that the repository stays small.
+MOST_BYTES = 150_000
 MODES = ("smoke", "default", "full")
 IN_NOTEBOOK = "ipykernel" in sys.modules
 
@@ -60,8 +65,15 @@ def figure(drawn: Figure, name: str) -> None:
     """Write ``name``.png and, in a notebook, show it."""
     FIGURES.mkdir(parents=True, exist_ok=True)
     path = FIGURES / f"{name}.png"
-    drawn.savefig(path)
+    with BytesIO() as png:
+        drawn.savefig(png)
+        image = Image.open(png).convert("RGB")
+    # a palette, which nobody sees, takes a quarter of the bytes; smooth pictures need a smaller one
+    for colours in (256, 64, 32, 16):
+        image.quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
+        if path.stat().st_size <= MOST_BYTES:
+            break
     if IN_NOTEBOOK:
-        from IPython.display import Image, display
+        from IPython import display
 
-        display(Image(filename=path, width=900))
+        display.display(display.Image(filename=path, width=900))
