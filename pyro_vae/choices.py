@@ -24,8 +24,9 @@ from pyro_vae.nets import Net
 
 __all__ = ["Choices", "UsageError", "first_line", "look_up", "table"]
 
-#: Required arguments that the command gives itself, and options that are no choice of its user.
-GIVEN = {"latent", "shape", "in_shape", "out_shape", "posterior"}
+#: Required arguments that the command gives itself, to parts and to programs; options that are no choice of a user.
+GIVEN = {"latent", "shape", "in_shape", "out_shape", "posterior", "columns"}
+PARTS = {"prior", "likelihood", "posterior", "classes", "classifier", "mask"}
 HIDDEN = {"context", "inplace", "device", "dtype"}
 
 
@@ -64,7 +65,7 @@ class Choices:
         among = ", ".join(sorted(shelf)) if len(shelf) < 20 else "those of `pyro-vae list`"
         about = f"{first_line(cls)} (--{key} chooses among {among}.)"
         group = self.parser.add_argument_group(f"{key} {cls.__name__}", about)
-        skip = HIDDEN | GIVEN.intersection(run.required(cls))
+        skip = HIDDEN | (PARTS if key == "program" else GIVEN).intersection(run.required(cls))
         for option, (parameter, hint) in run.arguments(cls).items():
             names, plain = names_and_values(hint)
             if option in skip or names is None or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):

@@ -13,12 +13,15 @@ from jsonargparse import ActionYesNo, Namespace
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
 import pyro_vae
-from pyro_vae import data, evaluation, plots, run
+from pyro_vae import cli_data, data, evaluation, plots, run
 from pyro_vae.choices import Choices, UsageError, first_line, look_up, table
 from pyro_vae.cli_compare import compare
 from pyro_vae.cli_evaluate import evaluate
+from pyro_vae.cli_explore import explore
+from pyro_vae.cli_report import report
 from pyro_vae.cli_resume import BESIDE, earlier
 from pyro_vae.cli_shared import DEFAULTS, LIKELIHOODS, add_common, folder_of, read, save, usable
+from pyro_vae.cli_tasks import TASKS
 from pyro_vae.data.sources import LOADERS
 from pyro_vae.estimators import ELBO, Estimator
 from pyro_vae.estimators.trace import run as trace
@@ -86,30 +89,32 @@ def list_shelves(argv: list[str]) -> int:
 def train(argv: list[str]) -> int:
     """Train a VAE, evaluate it on the test data and leave a run folder with figures."""
     ranks = Ranks.current()
+    argv = ["--program.missing=true" if arg == "--missing" else arg for arg in argv]
     # mistakes are told before the data are loaded, which tell the default likelihood
     settings, _ = parse(argv, LIKELIHOODS["grey"])
     folder = folder_of(settings, settings.data)
     settings, saved = earlier(folder, settings, argv, parse)
     device = usable(ranks.local(settings.device))
-    dataset = ranks.load(partial(data.load, settings.data, binarize=settings.binarize))
+    source = ranks.load(partial(cli_data.load, saved or vars(settings)))
     if saved is None:
-        settings, config = parse(argv, LIKELIHOODS[dataset.kind])
-        config = run.plain({**config, "shape": dataset.shape})
+        settings, config = parse(argv, LIKELIHOODS[source.kind])
+        config = run.plain(cli_data.completed(config, source, argv))
     else:
         config = saved
+    dataset, rows = cli_data.labelled(source.dataset, config)
     vae, estimator = run.program(config), run.build("estimator", config["estimator"])
     try_out(vae, estimator, dataset.train)
-    chosen = {axis: config[axis]["name"] for axis in run.AXES}
+    chosen = {axis: config[axis]["name"] for axis in (*run.AXES, "program")}
     if saved is None and "--likelihood" not in {arg.partition("=")[0] for arg in argv}:
-        chosen["likelihood"] += f", as the data are {dataset.kind} (--likelihood chooses another)"
+        chosen["likelihood"] += f", as the data are {source.kind} (--likelihood chooses another)"
     if ranks.rank == 0:
-        print(f"{dataset!r}\n{table(chosen)}")
+        print(f"{source}\n{table(chosen)}")
     if saved is None:
         ranks.lead(partial(run.write, folder, config))
     stop = EarlyStopping(settings.patience)
     history = fit(
         vae,
-        dataset.train,
+        rows,
         valid=dataset.valid,
         estimator=estimator,
         optimizer=partial(torch.optim.Adam, lr=settings.learning_rate),
@@ -141,6 +146,9 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
     "compare": compare,
+    **TASKS,
+    "explore": explore,
+    "report": report,
     "list": list_shelves,
 }
 
@@ -169,12 +177,16 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
         default=False,
         help="compile the training step: seconds once, less a step",
     )
+    add("--label", type=str | None, help="column of a table that holds the classes, for --program SemiSupervised")
+    add("--labels", type=PositiveInt | None, help="how many training data keep their label; all by default")
     add("--resume", action="store_true", help="go on with the run of --run-dir, whose configuration holds")
     for axis in run.AXES:
         choices.add(axis, run.shelves()[axis], {**DEFAULTS, "likelihood": likelihood}[axis])
+    choices.add("program", run.shelves()["program"], "VAE")
     settings = read(choices)
-    config = {k: v for k, v in vars(settings).items() if k not in {*BESIDE, *run.AXES}}
-    return settings, {**config, **{axis: choices.describe(axis, settings) for axis in run.AXES}}
+    parts = (*run.AXES, "program")
+    config = {k: v for k, v in vars(settings).items() if k not in {*BESIDE, *parts}}
+    return settings, {**config, **{part: choices.describe(part, settings) for part in parts}}
 
 
 def try_out(vae: VAE, estimator: Estimator, split: data.Split) -> None:
@@ -227,11 +239,14 @@ def figures(vae: VAE, split: data.Split, seed: int) -> dict[str, Any]:
     with evaluating(vae), fork_rng(device, seed):
         x_hat, samples = vae.reconstruct(x), vae.sample(80, mean=True)
         means = codes(vae, split.x)
+    latent = {"latent": plots.latent_map(means, split.y)}
+    if hasattr(vae.likelihood, "columns"):  # in units of their own
+        return latent
     draw = plots.vectors
     if plots.is_image(x.shape[1:]):
         draw = partial(plots.image_grid, rows=5)
     return {
         "reconstructions": plots.reconstructions(x, x_hat, title="Test data and reconstructions"),
         "samples": draw(samples, title=f"Samples: means of p(x|z), {name}, at draws z of the prior"),
-        "latent": plots.latent_map(means, split.y),
+        **latent,
     }

@@ -13,7 +13,7 @@ import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from pyro_vae import data, evaluation, run
+from pyro_vae import cli_data, data, evaluation, run
 from pyro_vae.choices import Choices, first_line, usage
 from pyro_vae.cli_shared import DEFAULTS, LIKELIHOODS, add_common, folder_of, read, save, usable
 from pyro_vae.evaluation.budgets import Budget, Particles, Seconds, Steps
@@ -39,9 +39,9 @@ def compare(argv: list[str]) -> int:
     folder = folder_of(settings, f"compare-{settings.data}")
     run.refuse_used(folder)
     device = usable(settings.device)
-    dataset = data.load(settings.data, binarize=settings.binarize)
-    settings, config, estimators = parse(argv, LIKELIHOODS[dataset.kind])
-    config = run.plain({**config, "shape": dataset.shape})
+    source = cli_data.load(vars(settings))
+    settings, config, estimators = parse(argv, LIKELIHOODS[source.kind])
+    config, dataset = run.plain({**config, "program": run.PROGRAM, **source.shaped}), source.dataset
     first, vae = run.program(config).to(device), run.program(config).to(device)
     optimizer = partial(torch.optim.Adam, lr=settings.learning_rate)
     x = lab_batch(dataset.test, settings.batch_size, settings.seed)
@@ -51,7 +51,7 @@ def compare(argv: list[str]) -> int:
     if settings.epochs:
         fit(vae, dataset.train, epochs=settings.epochs, **size, **shared)
     table = evaluation.compare_estimators(vae, x, estimators, draws=settings.draws, **shared)
-    print(f"{dataset!r}; gradients after {settings.epochs} epochs under the ELBO\n\n{table}\n")
+    print(f"{source}; gradients after {settings.epochs} epochs under the ELBO\n\n{table}\n")
     run.write(folder, config)
     export(table, "comparison", folder)
     curves = evaluation.train_under(

@@ -8,7 +8,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from pyro_vae import data, evaluation, run
+from pyro_vae import cli_data, evaluation, run
 from pyro_vae.choices import Choices
 from pyro_vae.cli_shared import save, usable
 from pyro_vae.evaluation.result import Result
@@ -21,7 +21,7 @@ def evaluate(argv: list[str]) -> int:
     settings = parse(argv)
     config, device = run.read(settings.run), usable(settings.device)
     vae = run.load(settings.run).to(device)
-    test = data.load(config["data"], binarize=config.get("binarize")).test
+    test = cli_data.load(config).dataset.test
     x, shared = test.x, {"seed": settings.seed, "progress": not settings.quiet}
     # evenly spaced, as data may be sorted by class
     some = {n: x[:: max(1, len(x) // n)][:n] for n in (settings.gaps, settings.bounds) if n}

@@ -12,20 +12,27 @@ from jsonargparse.typing import PositiveInt
 
 from pyro_vae import data
 from pyro_vae.choices import Choices, look_up
+from pyro_vae.cli_data import is_file
 from pyro_vae.data.binarize import CHOICES as BINARIZATIONS
 from pyro_vae.data.sources import LOADERS
+from pyro_vae.training import durable
 
-__all__ = ["DEFAULTS", "LIKELIHOODS", "add_common", "folder_of", "read", "save", "usable"]
+__all__ = ["DEFAULTS", "LIKELIHOODS", "add_common", "folder_of", "read", "save", "usable", "write_page"]
 
 #: Chosen where nothing is said; the likelihood goes by the kind of the data.
 DEFAULTS = {"posterior": "MeanFieldNormal", "prior": "StandardNormal", "estimator": "ELBO"}
-LIKELIHOODS = {"binary": "Bernoulli", "grey": "ContinuousBernoulli"}
+LIKELIHOODS = {
+    "binary": "Bernoulli",
+    "grey": "ContinuousBernoulli",
+    "real": "Normal",
+    "mixed": "Heterogeneous",
+}
 
 
 def add_common(choices: Choices, *, batch_size: int) -> None:
     """Add the options of every subcommand that builds a program."""
     add = choices.parser.add_argument
-    add("--data", default="digits", help=f"data set: {', '.join(data.names())}")
+    add("--data", default="digits", help=f"data set: {', '.join(data.names())}; or a file .npy, .npz or .csv")
     kinds = ("none", *BINARIZATIONS)
     add("--binarize", choices=kinds, default="none", help="how grey levels become bits")
     add("--latent", type=PositiveInt, default=8, help="number of latents")
@@ -39,7 +46,8 @@ def add_common(choices: Choices, *, batch_size: int) -> None:
 def read(choices: Choices) -> Namespace:
     """Return the settings, names of data and binarization looked up."""
     settings = choices.parse()
-    look_up("data", settings.data, LOADERS)
+    if not is_file(settings.data):
+        look_up("data", settings.data, LOADERS)
     settings.binarize = None if settings.binarize == "none" else settings.binarize
     return settings
 
@@ -61,3 +69,10 @@ def save(figure: Any, path: Path) -> None:
     """Write a figure, its folder too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+
+
+def write_page(text: str, path: Path) -> None:
+    """Write a page whole, its folder too, and say where it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.replace(path, text.encode())
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser")

@@ -7,171 +7,62 @@ functions, so that :func:`load` gives exactly what was trained.
 
 from __future__ import annotations
 
-import inspect
 import json
-import typing
-from collections.abc import Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any, get_origin
-
-from torch import nn
+from typing import Any
 
 import pyro_vae
-from pyro_vae import estimators, likelihoods, nets, posteriors, priors, scales
-from pyro_vae.conditional import Conditional
-from pyro_vae.estimators import Estimator
-from pyro_vae.programs import VAE
+from pyro_vae.columns import Column, Features
+from pyro_vae.missing_nets import ZeroImputed
+from pyro_vae.parts import NESTED, arguments, build, required, resolve, shelf, shelves, split
+from pyro_vae.priors import OneHotCategorical
+from pyro_vae.programs import Program, SelfMasking
 from pyro_vae.rng import fork_rng
-from pyro_vae.training import durable, schedules
+from pyro_vae.training import durable
 from pyro_vae.training.weights import read_weights
 
-__all__ = ["build", "load", "program", "read", "required", "resolve", "shelves", "write"]
+__all__ = [
+    "AXES",
+    "NESTED",
+    "arguments",
+    "build",
+    "columns",
+    "describe",
+    "load",
+    "plain",
+    "program",
+    "read",
+    "refuse_used",
+    "required",
+    "resolve",
+    "shelf",
+    "shelves",
+    "split",
+    "write",
+]
 
-#: Of the layout of config.json; a reader refuses a higher one.
-SCHEMA = 1
+#: Of the layout of config.json; a reader refuses a higher one. The second knows programs, columns and classes.
+SCHEMA = 2
 
 #: The four axes; a prior may need the posterior, so that is built first.
 AXES = ("posterior", "likelihood", "prior", "estimator")
 
-#: What an option may name, beside plain values. Parts call the first two themselves, so they get a maker.
-MADE_BY_PARTS = ("network", "activation")
-NESTED = (*MADE_BY_PARTS, "scale", "schedule")
+#: Of configurations that name none.
+PROGRAM = {"name": "VAE", "options": {"missing": False}}
 
 
-def shelves() -> dict[str, dict[str, type]]:
-    """Return every name that a configuration or the command line may use, by kind, read off the package.
-
-    Example:
-        >>> shelves()["posterior"]["MeanFieldNormal"].__name__
-        'MeanFieldNormal'
-    """
-    return {
-        "prior": shelf(priors, Conditional),
-        "likelihood": shelf(likelihoods, Conditional),
-        "posterior": shelf(posteriors, Conditional),
-        "estimator": shelf(estimators, Estimator),
-        "network": shelf(nets, nets.Net),
-        "activation": {
-            name: found for name, found in shelf(nn.modules.activation, nn.Module).items() if not required(found)
-        },
-        "scale": shelf(scales, nn.Module),
-        "schedule": shelf(schedules, object),
-    }
-
-
-def shelf(module: ModuleType, base: type) -> dict[str, type]:
-    """Return the classes that ``module`` exports and that are kinds of ``base``, without bases."""
-    exported = {name: getattr(module, name) for name in module.__all__}
-    return {
-        name: found
-        for name, found in exported.items()
-        if is_class(found) and issubclass(found, base) and found is not base and not inspect.isabstract(found)
-    }
-
-
-def is_class(found: Any) -> bool:
-    """Whether an exported name is a class: Python 3.10 takes tuple[int, ...] for one."""
-    return inspect.isclass(found) and not get_origin(found)
-
-
-def arguments(cls: type) -> dict[str, tuple[inspect.Parameter, Any]]:
-    """Return parameter and type hint of each argument, those that ``**options`` hands on to a base class too."""
-    found: dict[str, tuple[inspect.Parameter, Any]] = {}
-    for base in cls.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        own = dict(inspect.signature(base.__init__).parameters)
-        own.pop("self", None)
-        hints = typing.get_type_hints(base.__init__)
-        found = {name: (p, hints.get(name)) for name, p in own.items()} | found
-        if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
-            break
-    return found
-
-
-def required(cls: type) -> list[str]:
-    """Return the names of the arguments without a default."""
-    return [
-        name
-        for name, (p, _) in arguments(cls).items()
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-
-
-def resolve(what: str, name: Any, table: Mapping[str, Any]) -> Any:
-    """Return the entry of ``table`` under ``name``.
-
-    Raises:
-        ValueError: it says what was expected, what came, and the nearest name.
-    """
-    if isinstance(name, str) and name in table:
-        return table[name]
-    lower = {known.lower(): known for known in table}
-    near = get_close_matches(str(name).lower(), lower, n=1)
-    hint = f" (did you mean {lower[near[0]]}?)" if near else ""
-    raise ValueError(f"{what}: expected one of {', '.join(sorted(table))}, got {name}{hint}")
-
-
-def build(axis: str, spec: Any, **given: Any) -> Any:
-    """Build a part or an estimator from its description.
-
-    Args:
-        axis: ``"prior"``, ``"likelihood"``, ``"posterior"`` or ``"estimator"``
-        spec: ``{"name": ..., "options": {...}}``, as in config.json
-        given: values for required arguments, of which the part takes those it asks for
-
-    Returns:
-        The object.
-
-    Raises:
-        ValueError: the name is not on the shelf, or the options do not fit its constructor.
-
-    Example:
-        >>> net = {"name": "MLP", "options": {"hidden": [16]}}
-        >>> spec = {"name": "MeanFieldNormal", "options": {"net": net}}
-        >>> build("posterior", spec, shape=(8, 8), latent=3).net.body[0]
-        Linear(in_features=64, out_features=16, bias=True)
-    """
-    tables = shelves()
-    name, options = split(axis, spec)
-    cls = resolve(axis, name, tables[axis])
-    known = {name: value for name, value in given.items() if name in required(cls)}
-    nested = {name: revive(f"{axis}.{name}", value, tables) for name, value in options.items()}
-    try:
-        return cls(**known, **nested)
-    except TypeError as error:
-        raise ValueError(f"{axis}: cannot build {name} with {options}: {error}") from error
-
-
-def revive(what: str, value: Any, tables: dict[str, dict[str, type]]) -> Any:
-    """Return a plain value as it is, and make what ``{"name": ..., "options": {...}}`` stands for."""
-    if not isinstance(value, dict):
-        return value
-    name, options = split(what, value)
-    # only beta takes a schedule, one of which has the name of an activation
-    kinds = ["schedule"] if what.endswith(".beta") else [kind for kind in NESTED if kind != "schedule"]
-    cls = resolve(what, name, {n: c for kind in kinds for n, c in tables[kind].items()})
-    make = partial(cls, **{n: revive(f"{what}.{n}", v, tables) for n, v in options.items()})
-    return make if any(name in tables[kind] for kind in kinds if kind in MADE_BY_PARTS) else make()
-
-
-def split(what: str, spec: Any) -> tuple[Any, dict[str, Any]]:
-    """Return name and options of a description, or say that it is none."""
-    if not isinstance(spec, dict) or set(spec) != {"name", "options"}:
-        raise ValueError(f'{what}: expected {{"name": ..., "options": {{...}}}}, got {spec!r}')
-    if not isinstance(spec["options"], dict):
-        raise ValueError(f"{what}.options: expected an object, got {spec['options']!r}")
-    return spec["name"], spec["options"]
-
-
-def program(config: Mapping[str, Any]) -> VAE:
+def program(config: Mapping[str, Any]) -> Program:
     """Build the program of a configuration, its weights drawn from ``config["seed"]``.
 
+    The encoder of a table sees its columns as ``columns.Features``, that of other data with missing entries sees
+    them as ``missing_nets.ZeroImputed``; the classifier of a semi-supervised program has the network of the posterior.
+
     Args:
-        config: ``latent``, ``shape``, ``seed``, ``posterior``, ``likelihood`` and ``prior``
+        config: ``latent``, ``shape``, ``seed``, ``posterior``, ``likelihood`` and ``prior``; where they apply
+            ``program``, ``columns`` of a table and ``classes``, the labels in the order of their codes
 
     Returns:
         The program, untrained, on the CPU.
@@ -179,11 +70,53 @@ def program(config: Mapping[str, Any]) -> VAE:
     Raises:
         ValueError: a name is not on its shelf, or options do not fit.
     """
+    spec = config.get("program", PROGRAM)
+    name, options = split("program", spec)
+    needs = required(resolve("program", name, shelves()["program"]))
     given: dict[str, Any] = {"latent": config["latent"], "shape": tuple(config["shape"])}
+    if "columns" in config:
+        given["columns"] = columns(config)
+        given["encoder"] = lambda net: partial(Features, given["columns"], net=net)
+    elif options.get("missing") or "mask" in needs:
+        given["encoder"] = lambda net: partial(ZeroImputed, net=net)
+    if "classifier" in needs and "classes" in config:
+        given["context"] = len(config["classes"])
     with fork_rng(seed=config["seed"]):
         for axis in ("posterior", "likelihood", "prior"):
             given[axis] = build(axis, config[axis], **given)
-    return VAE(prior=given["prior"], likelihood=given["likelihood"], posterior=given["posterior"])
+        if "context" in given:
+            net = {k: v for k, v in config["posterior"]["options"].items() if k == "net"}
+            classes = given.pop("context")
+            classifier = {"name": "OneHotCategorical", "options": net}
+            given["classifier"] = build("posterior", classifier, **{**given, "latent": classes})
+            given["classes"] = OneHotCategorical(classes)
+        if "mask" in needs:
+            given["mask"] = SelfMasking(given["shape"])
+        if "columns" in config:  # Features takes NaN for the mean of a column
+            given["posterior"].takes_missing = True
+        return build("program", spec, **given)
+
+
+def describe(table: Sequence[Column]) -> list[dict[str, Any]]:
+    """Return the columns of a table as names and plain values, as :func:`columns` reads them.
+
+    Example:
+        >>> from pyro_vae.columns import Count
+        >>> describe([Count("visits", 4.0)])
+        [{'name': 'Count', 'options': {'name': 'visits', 'scale': 4.0}}]
+    """
+    return [{"name": type(column).__name__, "options": asdict(column)} for column in table]
+
+
+def columns(config: Mapping[str, Any]) -> tuple[Column, ...]:
+    """Build the columns of the table that a run was trained on; none where it was no table."""
+    return tuple(build("column", tupled(spec)) for spec in config.get("columns", ()))
+
+
+def tupled(spec: Any) -> dict[str, Any]:
+    """Return a description of a column with tuples for lists."""
+    name, options = split("columns", spec)
+    return {"name": name, "options": {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}}
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,12 +180,13 @@ def read(run_dir: str | Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{path}: not whole, {', '.join(missing)} missing")
     tables = shelves()
-    for axis in AXES:
+    config.setdefault("program", PROGRAM)
+    for axis in (*AXES, "program"):
         resolve(axis, split(axis, config[axis])[0], tables[axis])
     return config
 
 
-def load(run_dir: str | Path) -> VAE:
+def load(run_dir: str | Path) -> Program:
     """Build the program of a run and load its weights.
 
     Args:

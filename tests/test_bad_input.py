@@ -1,14 +1,20 @@
 """Bad input ends before the first step, in an error that says where and what to do."""
 
 import functools
+import json
+import re
 
 import numpy as np
 import pytest
 import torch
 from conftest import make_vae
 from safetensors.torch import load_file
+from small_tables import NAMES, images, table_rows, train, write_csv
 
 import pyro_vae as pv
+from pyro_vae import cli
+from pyro_vae.data import files
+from pyro_vae.evaluation.cost import PeakMemory
 
 X = torch.rand(30, 8, 8).round()
 
@@ -209,3 +215,208 @@ def test_nan_in_a_stream_stops_before_its_step(vae):
     with pytest.raises(ValueError, match="is NaN"):
         pv.fit(vae, DataLoader(spoiled(float("nan")), batch_size=30), epochs=1, progress=False)
     assert all(torch.equal(p, b) for p, b in zip(vae.parameters(), before, strict=True))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run on a table without holes, one on a table with some, and one on arrays with some."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_csv(folder / "table.csv", NAMES, table_rows())
+    np.save(folder / "x.npy", images())
+    train(folder / "whole", f"--data={folder / 'table.csv'}", "--label=group")
+    train(folder / "table", "--missing", f"--data={folder / 'table.csv'}", "--label=group")
+    train(folder / "array", "--missing", f"--data={folder / 'x.npy'}")
+    return folder
+
+
+def changed(at, value):
+    rows = table_rows(12)
+    rows[at[0]][at[1]] = value
+    return rows
+
+
+def without(name):
+    i = NAMES.index(name)
+    return [n for n in NAMES if n != name], [row[:i] + row[i + 1 :] for row in table_rows(12)]
+
+
+EMPTY = [["", "", "", "", "A"], *table_rows(11)]
+TABLES = {
+    "a hole in a run without": ("whole", NAMES, changed((3, 2), ""), "row 3 .* has no value of visits .* --missing"),
+    "an empty row": ("table", NAMES, EMPTY, "row 0 .* holds no value, 1 of 12 rows"),
+    "an unseen category": (
+        "table",
+        NAMES,
+        changed((2, 1), "violet"),
+        "column 'colour': .*'violet'.* none of its value",
+    ),
+    "words for numbers": (
+        "table",
+        NAMES,
+        changed((5, 0), "old"),
+        "'age': expected numbers, .*Positive, .*row 5 .*'old'",
+    ),
+    "a fraction of a count": ("table", NAMES, changed((5, 2), "2.5"), r"x\[5, 2\] is 2.5, outside the support"),
+    "a column missing": ("table", *without("visits"), "columns: expected .*; missing: visits"),
+    "a column too many": ("table", [*NAMES, "id"], [[*r, "7"] for r in table_rows(3)], "not asked for: id"),
+    "no names": ("table", table_rows(12)[0], table_rows(12), "first line has to hold the names of the columns"),
+    "a name twice": ("table", [*NAMES[:4], "age"], table_rows(12), "same name: age"),
+    "a line too short": ("table", NAMES, [*table_rows(3), ["1.5"]], "line 5 has 1 cells, expected 5"),
+    "no rows": ("table", NAMES, [], "no rows below"),
+    "words for an array": ("array", ["a", "b"], [["x", "1"]], "expected numbers in all columns, got words in a"),
+    "too few columns": ("array", ["a", "b"], [["2", "1"]], r"expected data of shape \(n, 2, 3\), got \(1, 2\)"),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_bad_tables(name, runs, tmp_path, capsys):
+    """A table that does not fit the run is refused in one line, and no file is left."""
+    folder, names, rows, said = TABLES[name]
+    path = write_csv(tmp_path / "new.csv", names, rows)
+    told(["impute", runs / folder, path, "--output", tmp_path / "out.csv"], said, path, capsys)
+
+
+def told(words, said, path, capsys, status=1):
+    """Run a command that fails in one line, and leaves nothing."""
+    before = sorted(path.parent.iterdir())
+    capsys.readouterr()
+    assert cli.main([*map(str, words), "--quiet"]) == status
+    out, err = capsys.readouterr()
+    assert re.search(said, err)
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert sorted(path.parent.iterdir()) == before
+
+
+FILES = {
+    "empty .csv": ("x.csv", b"", "the file is empty"),
+    "empty .npy": ("x.npy", b"", "the file is empty"),
+    "an image as .csv": ("x.csv", b"\x89PNG\r\n\x1a\n\x00\x00", "not a .csv file, although its name ends so"),
+    "text as .npy": ("x.npy", b"a,b\n1,2\n", "not an .npy file, although its name ends so"),
+    "an .npz as .npy": ("x.npy", files.encode(".npz", X.numpy()), "not an .npy file"),
+    "an .npy as .npz": ("x.npz", files.encode(".npy", X.numpy()), "not an .npz file"),
+    "cut short": ("x.npy", files.encode(".npy", X.numpy())[:-9], "cannot be read: damaged"),
+    "cut short .npz": ("x.npz", files.encode(".npz", X.numpy())[:-30], "cannot be read: damaged"),
+    "an .npz of no table": ("x.npz", files.encode(".npz", {"a": X.numpy(), "b": X.numpy()[0]}), "expected an array x"),
+    "words": ("x.npy", files.encode(".npy", np.array([["a", "b"]])), "expected an array of numbers, got numpy dtype"),
+    "another shape": (
+        "x.npy",
+        files.encode(".npy", X.numpy()),
+        r"expected data of shape \(n, 2, 3\), got \(30, 8, 8\)",
+    ),
+    "a number": ("x.npy", files.encode(".npy", np.array(1.0)), r"one datum a row, got shape \(\)"),
+    "no data": ("x.npy", files.encode(".npy", np.zeros((0, 2, 3))), r"one datum a row, got shape \(0, 2, 3\)"),
+    "bytes": ("x.npy", files.encode(".npy", np.full((9, 2, 3), 255, np.uint8)), "bytes up to 255: divide grey levels"),
+    "another ending": ("x.txt", b"1 2 3", "INPUT: expected one of digits"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_bad_files(name, runs, tmp_path, capsys):
+    """What is not what its ending says, or of another shape, is refused in one line."""
+    file, content, said = FILES[name]
+    path = tmp_path / file
+    path.write_bytes(content)
+    status = 2 if "another ending" in name else 1
+    told(["score", runs / "array", path, "--output", tmp_path / "out.npy"], said, path, capsys, status)
+
+
+def test_python_objects_are_not_read(tmp_path):
+    """A file that only pickle could read is refused."""
+    np.save(tmp_path / "x.npy", np.array([{"a": 1}]), allow_pickle=True)
+    with pytest.raises(ValueError, match="holds Python objects"):
+        files.read(tmp_path / "x.npy")
+
+
+def test_training_data_that_teach_nothing(tmp_path, capsys):
+    """A column, an entry or a row without a value, too few rows, labels that are none: no run folder is made."""
+    run = f"--run-dir={tmp_path / 'run'}"
+    path = write_csv(tmp_path / "x.csv", NAMES, [[row[0], row[1], "", row[3], row[4]] for row in table_rows(12)])
+    told(["train", "--missing", "--data", path, run], "column 'visits': all of its values are missing", path, capsys)
+    write_csv(path, NAMES, EMPTY)
+    told(["train", "--missing", "--data", path, run, "--label=group"], "row 0 .* holds no value", path, capsys)
+    write_csv(path, NAMES, table_rows(9))
+    told(["train", "--data", path, run, "--label=group"], "10 rows or more", path, capsys)
+    told(["train", "--data", path, run, "--label=gruop"], "label: expected a column of .*; got gruop", path, capsys)
+    semi = ["--program", "SemiSupervised", run]
+    told(["train", "--data", path, *semi, "--label=group"], "10 rows or more", path, capsys)
+    x = images()
+    x[:, 1, 2] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    path = tmp_path / "x.npy"
+    told(["train", "--missing", "--data", path, run], r"x\[:, 1, 2\] is missing in all rows", path, capsys)
+    np.save(path, images())
+    told(["train", "--data", path, *semi], "SemiSupervised needs labels", path, capsys)
+    told(["train", "--data", path, run, "--labels=5"], "only a program with classes", path, capsys, 2)
+
+
+def test_columns_may_be_missing_in_what_is_imputed(runs, tmp_path):
+    """A column that the run knows may be without any value in new data."""
+    path = write_csv(tmp_path / "x.csv", NAMES, [[row[0], row[1], "", row[3], row[4]] for row in table_rows(5)])
+    assert cli.main(["impute", str(runs / "table"), str(path), "--output", str(tmp_path / "y.csv"), "--quiet"]) == 0
+
+
+def test_outputs_and_runs(runs, tmp_path, capsys):
+    """No file is written over, no unknown ending taken, no run of a newer version or without classes used."""
+    path = tmp_path / "x.npy"
+    np.save(path, images(4))
+    words = ["embed", runs / "array", path, "--output"]
+    told([*words, path], "is there already", path, capsys)
+    told([*words, tmp_path / "out.xlsx"], "ends in .npy, .npz, .csv", path, capsys)
+    told(["embed", runs / "array", tmp_path / "none.npy"], "No such file", path, capsys)
+    told(["classify", runs / "array", path], "is a VAE, which has no classes", path, capsys)
+    (tmp_path / "new").mkdir()
+    config = json.loads((runs / "array" / "config.json").read_text())
+    (tmp_path / "new" / "config.json").write_text(json.dumps({**config, "schema": 99}))
+    told(["embed", tmp_path / "new", path], "schema 99 is newer than", path, capsys)
+    (tmp_path / "new" / "config.json").write_text(
+        json.dumps({**config, "program": {"name": "os.system", "options": {}}})
+    )
+    told(["embed", tmp_path / "new", path], "program: expected one of MissingNotAtRandom", path, capsys)
+
+
+def test_a_table_keeps_its_order(runs):
+    """Columns are found by name; those that are missing and those too many are both named."""
+    table = pv.data.Table({"a": [1.5, 2.0], "b": ["x", "y"]})
+    other = pv.data.Table({"b": ["y", "x"], "a": [3.0, None]}, table.columns)
+    assert other.x.nan_to_num().tolist() == [[3.0, 1.0], [0.0, 0.0]]
+    assert pv.tasks.fill({"b": ["y", "x"], "a": [3.0, None]}, other, other.x.nan_to_num(7.5))["a"].tolist() == [
+        3.0,
+        7.5,
+    ]
+    with pytest.raises(ValueError, match="missing: b; not asked for: c"):
+        pv.data.Table({"a": [1.0], "c": [2.0]}, table.columns)
+
+
+def test_particles_that_do_not_fit_into_memory(monkeypatch):
+    """The error says how many fit, and so many do: the tensors of that number are below what there is."""
+    toy = pv.testing.LinearGaussian()
+    toy.program.missing = True
+    x = toy.draw(1)
+    monkeypatch.setattr(pv.evaluation.inputs, "BUDGET", 2**19)
+    monkeypatch.setattr(pv.evaluation.memory, "available", lambda device: 2.0**22)
+    works = {
+        "log_likelihood": lambda k: pv.evaluation.log_likelihood(toy.program, x, num_particles=k),
+        "impute": lambda k: pv.tasks.impute(toy.program, x, num_particles=k, draws=0),
+    }
+    for name, work in works.items():
+        with pytest.raises(
+            ValueError, match=r"num_particles.*: 10,000,000 at once need .* GiB are free: ask for at most"
+        ) as error:
+            work(10_000_000)
+        fits = int(str(error.value).rpartition(" ")[2].replace(",", ""))
+        with PeakMemory() as memory:
+            work(fits)
+        assert 2**20 < memory.bytes < 1.1 * 2**22, name
+
+
+@pytest.mark.parametrize("score", [pv.tasks.NegativeBound, pv.tasks.Reconstruction])
+def test_scores_take_no_more_memory_with_more_particles(score, monkeypatch):
+    """They are averaged in passes, whose size does not depend on the number."""
+    toy = pv.testing.LinearGaussian()
+    x, peaks = toy.draw(4), []
+    monkeypatch.setattr(pv.evaluation.inputs, "BUDGET", 2**19)
+    for particles in (1000, 4000):
+        with PeakMemory() as memory:
+            score(particles)(toy.program, x)
+        peaks.append(memory.bytes)
+    assert peaks[1] < 1.5 * peaks[0]

@@ -57,7 +57,7 @@ def test_train_without_a_choice(tmp_path, capsys, monkeypatch):
 def test_the_configuration_says_what_was_chosen(trained):
     config = json.loads((trained[0] / "config.json").read_text())
     assert {k: config[k] for k in ("schema", "data", "binarize", "latent", "shape", "epochs")} == {
-        "schema": 1,
+        "schema": 2,
         "data": "digits",
         "binarize": None,
         "latent": 2,
@@ -228,7 +228,7 @@ def test_load_follows_no_import_path(trained, tmp_path, name, place):
     ("change", "said"),
     [
         (lambda c: c.pop("schema"), "schema number, got None"),
-        (lambda c: c.update(schema=2), "schema 2 is newer than 1"),
+        (lambda c: c.update(schema=3), "schema 3 is newer than 2"),
         (lambda c: c.pop("prior"), "prior missing"),
         (lambda c: c.update(prior="StandardNormal"), "prior: expected"),
         (lambda c: c["prior"]["options"].update(widht=3), "prior: cannot build StandardNormal"),
@@ -271,6 +271,8 @@ def test_every_part_on_a_shelf_is_built_from_the_command_line(axis, name):
     choices.add(axis, shelf, None)
     spec = run.plain(choices.describe(axis, choices.parse()))
     given = {"latent": 4, "shape": (8, 8), "posterior": pv.posteriors.MeanFieldNormal((8, 8), 4)}
+    if "columns" in run.required(cls):
+        given |= {"shape": (2,), "columns": [pv.columns.Real("a"), pv.columns.Binary("b")]}
     assert type(run.build(axis, spec, **given)) is cls
 
 

@@ -75,8 +75,9 @@ def test_nothing_runs_code_from_a_file(path):
         r"(?<![.\w])exec\(",
     ):
         assert not re.search(pattern, text), f"{path.name} contains {pattern}"
-    if "np.load(" in text:
-        assert text.count("np.load(") == text.count("allow_pickle=False")
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load":
+            assert ("allow_pickle", "False") in [(k.arg, ast.unparse(k.value)) for k in node.keywords]
 
 
 IMPORT = """

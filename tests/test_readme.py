@@ -13,6 +13,7 @@ import pyro_vae as pv
 README = Path(__file__).parents[1] / "README.md"
 SHELVES = ("priors", "likelihoods", "posteriors", "programs", "estimators", "nets")
 CATALOGUE = re.compile(r"(<!-- catalogue: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+TUTORIALS = re.compile(r"(<!-- tutorials -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def rows(shelf):
@@ -30,8 +31,18 @@ def table(shelf):
     return "\n".join(lines) + "\n"
 
 
+def tutorials():
+    """A line for each tutorial: the question it answers."""
+    lines = []
+    for script in sorted((README.parent / "tutorials").glob("[0-9][0-9]_*.py")):
+        number, question = script.read_text().splitlines()[1].removeprefix("# # ").split(". ", 1)
+        lines.append(f"* [{int(number):02}](tutorials/{script.name}) {question}\n")
+    return "".join(lines)
+
+
 def renewed(text):
-    return CATALOGUE.sub(lambda m: m[1] + table(m[2]) + m[3], text)
+    text = CATALOGUE.sub(lambda m: m[1] + table(m[2]) + m[3], text)
+    return TUTORIALS.sub(lambda m: m[1] + tutorials() + m[2], text)
 
 
 def test_example_runs_and_is_short(monkeypatch, capsys):
@@ -46,7 +57,9 @@ def test_example_runs_and_is_short(monkeypatch, capsys):
 
 
 def test_catalogue_is_that_of_the_shelves():
+    """The tutorials are those of their folder, too."""
     text = README.read_text()
+    assert TUTORIALS.search(text)
     assert [m[2] for m in CATALOGUE.finditer(text)] == list(SHELVES)
     assert renewed(text) == text, "run `python tests/test_readme.py`"
 

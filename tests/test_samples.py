@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -93,6 +95,44 @@ def test_features_of_a_classifier(digits):
         pv.evaluation.samples(vae, (digits.train.x, digits.train.y[:5]), digits.test)
     with pytest.raises(ValueError, match="it samples data of shape"):
         pv.evaluation.samples(LinearGaussian().program, digits.train, digits.test, features=lambda x: x)
+
+
+def test_inception_sees_large_standardised_images_of_three_channels(monkeypatch):
+    """Mean colour and size of what the network is given; grey and coloured images, batch by batch."""
+    seen = []
+
+    class Colours(torch.nn.Module):
+        def forward(self, images):
+            seen.append(tuple(images.shape))
+            return images.mean((2, 3))
+
+    inception = pv.evaluation.Inception(Colours(), batch_size=2)
+    grey = torch.tensor([0.0, 0.485, 1.0]).view(3, 1, 1).expand(3, 8, 8)
+    found = inception(grey)
+    exact = (grey[:, 0, :1] - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(found, exact)
+    torch.testing.assert_close(inception(grey.unsqueeze(1).expand(3, 3, 8, 8)), exact)
+    assert seen == [(2, 3, 299, 299), (1, 3, 299, 299)] * 2
+    with pytest.raises(ValueError, match=r"x: expected images .* got shape \(3, 2, 8, 8\)"):
+        inception(torch.zeros(3, 2, 8, 8))
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    with pytest.raises(ImportError, match="pip install 'pyro-vae\\[inception\\]', or give a network"):
+        pv.evaluation.Inception()
+
+
+def test_inception_of_torchvision_without_its_last_layer(monkeypatch):
+    """The weights are the named ones; torchvision itself is a stand-in, as its weights have to be downloaded."""
+    body = torch.nn.Module()
+    body.fc = torch.nn.Linear(2, 3)
+    body.forward = lambda images: body.fc(images.mean((1, 2, 3)).unsqueeze(1).expand(-1, 2))
+    models = SimpleNamespace(
+        Inception_V3_Weights=SimpleNamespace(IMAGENET1K_V1="named"),
+        inception_v3=lambda weights: {"named": body}[weights],
+    )
+    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(models=models))
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    assert pv.evaluation.Inception()(torch.rand(4, 8, 8)).shape == (4, 2)
+    assert not body.training
 
 
 def test_representation_of_clusters_and_of_noise():

@@ -88,3 +88,4 @@ def test_notebook_holds_outputs(tmp_path):
     assert len(pictures) == len(named(SCRIPTS[0]))
     assert any(output.get("name") == "stdout" for output in outputs)
     assert not any(output.get("name") == "stderr" for output in outputs)
+    assert not any("widget" in kind for output in outputs for kind in output.get("data", ())), "a progress bar"

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 HERE = Path(__file__).parent
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def execute(script: Path, out: Path) -> Path:
@@ -22,6 +23,10 @@ def execute(script: Path, out: Path) -> Path:
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.metadata = nbformat.from_dict({"kernelspec": kernel})
     NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(HERE)}}).execute()
+    for cell in notebook.cells:
+        # a progress bar is of no use in a page that stands still
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", ())]
     path = out / f"{script.stem}.ipynb"
     nbformat.write(notebook, path)
     return path
@@ -40,8 +45,6 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     # the figures stand in the notebooks: those of the repository come from the scripts
     os.environ.setdefault("PYRO_VAE_FIGURES", str(asked.out.resolve() / "figures"))
-    # a bar that moves is of no use in a page that stands still
-    os.environ.setdefault("TQDM_DISABLE", "1")
     for number in asked.numbers or scripts:
         print(execute(scripts[number], asked.out))
 

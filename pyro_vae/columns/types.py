@@ -11,7 +11,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
-from pyro_vae.columns.values import as_numbers, missing
+from pyro_vae.columns.values import as_numbers, is_number, missing
 from pyro_vae.distributions import LogCategorical, NegativeBinomial, OnGrid, OrderedLogistic
 from pyro_vae.scales import positive
 
@@ -45,8 +45,19 @@ class Column(ABC):
         """Return what an encoder sees, from ``(*batch,)`` to ``(*batch, width)``, of the order of one."""
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Return values of a table as numbers, NaN where one is missing."""
-        return as_numbers(values)
+        """Return values of a table as numbers, NaN where one is missing.
+
+        Raises:
+            ValueError: a value is none that the column can have.
+        """
+        try:
+            return as_numbers(values)
+        except (TypeError, ValueError) as error:
+            row = next(i for i, v in enumerate(values.tolist()) if not is_number(v))
+            raise ValueError(
+                f"column {self.name!r}: expected numbers, as it is of the type {type(self).__name__}, but row {row} "
+                f"holds {values[row]!r}"
+            ) from error
 
     def decode(self, x: np.ndarray) -> np.ndarray:
         """Return numbers as values of a table."""
@@ -126,8 +137,8 @@ class Count(Column):
         return torch.log1p(x / self.scale).unsqueeze(-1)
 
     def decode(self, x: np.ndarray) -> np.ndarray:
-        """Return whole numbers."""
-        return np.round(x)
+        """Return whole numbers, as floats where one is missing."""
+        return np.round(x) if np.isnan(x).any() else np.round(x).astype(np.int64)
 
 
 @dataclass(frozen=True)

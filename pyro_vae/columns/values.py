@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-__all__ = ["as_numbers", "missing", "numeric"]
+__all__ = ["as_numbers", "is_number", "missing", "numeric"]
 
 
 def missing(values: np.ndarray) -> np.ndarray:
@@ -28,3 +30,12 @@ def as_numbers(values: np.ndarray) -> np.ndarray:
     """Return numbers with NaN for what is missing."""
     gone = missing(values)
     return np.where(gone, np.nan, np.where(gone, 0, values).astype(float))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value stands for a number, or for one that is missing."""
+    try:
+        as_numbers(np.array([value], object))
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -19,8 +19,8 @@ class Table:
 
     Args:
         data: a pandas data frame, a dict of columns, a structured array, or an array (rows, columns)
-        columns: objects of ``pyro_vae.columns``, one a column; inferred from the data if None. Those of a training
-            set are given for a test set, so that both have the same codes
+        columns: objects of ``pyro_vae.columns``, one a column, in whose order ``x`` has them; inferred from the data
+            if None. Those of a training set are given for a test set, so that both have the same codes
 
     Attributes:
         x: float32 of shape (rows, columns): numbers as they are, labels as codes 0, 1, 2, ..., NaN for what is missing
@@ -42,13 +42,23 @@ class Table:
         if columns is None:
             columns = [infer(name, values, order) for name, values, order in parts]
         own, given = [name for name, _, _ in parts], [c.name for c in columns]
-        if own != given:
-            raise ValueError(f"columns: expected those of the data, {own}, got {given}")
+        if sorted(own) != sorted(given):
+            differ = [
+                f"{what}: {', '.join(names)}"
+                for what, names in (
+                    ("missing", [name for name in given if name not in own]),
+                    ("not asked for", [name for name in own if name not in given]),
+                )
+                if names
+            ]
+            raise ValueError(f"columns: expected {', '.join(given)}; {'; '.join(differ)}")
+        order = [own.index(name) for name in given]
         self.columns = tuple(columns)
-        rows = [c.encode(values) for c, (_, values, _) in zip(self.columns, parts, strict=True)]
+        rows = [c.encode(parts[i][1]) for c, i in zip(self.columns, order, strict=True)]
         self.x = torch.from_numpy(np.stack(rows, -1).astype(np.float32))
         self._frame = type(data) if hasattr(data, "iloc") else None
-        self._kinds = list(data.dtypes) if self._frame else [values.dtype for _, values, _ in parts]
+        kinds = list(data.dtypes) if self._frame else [values.dtype for _, values, _ in parts]
+        self._kinds = [kinds[i] for i in order]
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from pyro_vae.evaluation.budgets import Particles, Seconds, Steps
 from pyro_vae.evaluation.calibration import calibration
 from pyro_vae.evaluation.compare import compare_estimators
 from pyro_vae.evaluation.disentanglement import disentanglement, disentanglement_of_codes
+from pyro_vae.evaluation.inception import Inception
 from pyro_vae.evaluation.inference_gaps import inference_gaps
 from pyro_vae.evaluation.latents import latents
 from pyro_vae.evaluation.log_likelihood import log_likelihood
@@ -17,6 +18,7 @@ from pyro_vae.evaluation.set_metrics import frechet_distance, kernel_distance, p
 from pyro_vae.evaluation.train_under import train_under
 
 __all__ = [
+    "Inception",
     "Particles",
     "Seconds",
     "Steps",

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from pyro_vae.estimators.sites import in_data_plate
 from pyro_vae.estimators.trace import Call, Record
@@ -47,7 +48,9 @@ def means(sites: Iterable[Any]) -> dict[str, Tensor]:
     """
     found = {}
     for site in sites:
-        if in_data_plate(site) and not site["is_observed"] and not site["infer"].get("is_auxiliary"):
+        # entries of the data that are missing are drawn by the guide, and are no latents
+        hidden = site["infer"].get("is_auxiliary") or site["name"] == "missing"
+        if in_data_plate(site) and not site["is_observed"] and not hidden:
             try:
                 value = site["fn"].mean
             except NotImplementedError:
@@ -80,13 +83,13 @@ def variances(sites: Iterable[Any]) -> dict[str, Tensor]:
     return found
 
 
-def drawn(program: Program, x: Any, *, draws: int = 16, seed: int = 0) -> Iterator[list[Any]]:
+def drawn(program: Program, x: Any, *, draws: int = 16, seed: int = 0, progress: bool = False) -> Iterator[list[Any]]:
     """Yield the messages of the guide's sites for batch after batch, with so many draws of each datum."""
     batches = batches_of(program, x)
     batches.batch_size = max(1, at_once(batches) // draws)
     device = next(program.parameters(), torch.zeros(())).device
     with evaluating(program), fork_rng(device, seed):
-        for batch in batches.epoch(0):
+        for batch in tqdm(batches.epoch(0), total=batches.steps, desc="latents", unit="batch", disable=not progress):
             record = Call(program.model, program.guide, batch, {}, draws).trace(program.guide, Sampled())
             yield list(record.sites.values())
 

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from pyro_vae.estimators.trace import run
 from pyro_vae.evaluation.inputs import at_once, batches_of, count
+from pyro_vae.evaluation.memory import refuse_too_many
 from pyro_vae.evaluation.pareto import LEAST, pareto_k
 from pyro_vae.evaluation.result import PerDatum, Result
 from pyro_vae.evaluation.table import number
@@ -132,7 +133,7 @@ def log_likelihood(
         The estimate of each datum with its error; prints as one line.
 
     Raises:
-        ValueError: the data do not fit the program, or fewer than one particle.
+        ValueError: the data do not fit the program, or there are no particles, or more than memory holds.
 
     Example:
         >>> import pyro_vae as pv
@@ -149,6 +150,10 @@ def log_likelihood(
     if batch_size is None:
         batches.batch_size = max(1, most // num_particles)
     found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    if num_particles > most:  # passes are of bounded size, but the weights of a datum are summed up together
+        refuse_too_many(
+            "num_particles", num_particles, lambda k: weigh_up(torch.zeros(k, 1, device=device)), device, few=10_000
+        )
     with evaluating(program), fork_rng(device, seed):
         bar = tqdm(
             batches.epoch(0),
@@ -164,9 +169,8 @@ def log_likelihood(
                     log_weights(program, batch, min(per_pass, num_particles - done))
                     for done in range(0, num_particles, per_pass)
                 ]
-            ).double()
-            tail = pareto_k(log_w) if num_particles >= LEAST else torch.full_like(log_w[0], math.nan)
-            found.append((*summarize(log_w), tail))
+            )
+            found.append(weigh_up(log_w))
     return LogLikelihood(*(torch.cat(column).cpu() for column in zip(*found, strict=True)), num_particles)
 
 
@@ -174,6 +178,13 @@ def log_weights(program: Program, batch: tuple[Tensor, ...], num_particles: int)
     """Return log p(x, z) - log q(z given x) at draws of the guide, of shape (num_particles, batch)."""
     terms = run(program.model, program.guide, batch, {}, num_particles=num_particles).split()[0]
     return terms.log_w().expand(num_particles, -1)
+
+
+def weigh_up(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return log-mean, its standard error, effective sample size and Pareto k, from (particles, batch)."""
+    log_w = log_w.double()
+    tail = pareto_k(log_w) if len(log_w) >= LEAST else torch.full_like(log_w[0], math.nan)
+    return *summarize(log_w), tail
 
 
 def summarize(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:

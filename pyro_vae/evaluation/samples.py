@@ -107,7 +107,7 @@ def samples(
             such as a split of ``pyro_vae.data.load``; without labels where ``features`` are given
         test: test data, in the same form
         size: number of samples, test and training data that are compared, as far as there are so many
-        features: ``(n, *shape) -> (n, d)``, in place of the classifier, such as an Inception network
+        features: ``(n, *shape) -> (n, d)``, in place of the classifier, such as :class:`Inception`
         seed: of samples, training data and classifier
         progress: show a progress bar
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogLocator
 
 from pyro_vae.plots.style import COLOURS, MARKERS, WIDTH, styled
 
@@ -36,8 +36,9 @@ def comparison(found: Any) -> Figure:
         draw(snr, [p.snr for p in parts], None, i, group)
         draw(bias, [p.own_bias for p in parts], [4 * p.own_bias_error for p in parts], i, group)
     snr.set(title="Signal-to-noise ratio", xlabel="of the gradient,\nmean over parameters", xscale="log")
-    for formatter in (snr.xaxis.set_major_formatter, snr.xaxis.set_minor_formatter):
-        formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+    snr.xaxis.set_major_formatter("{x:g}")
+    snr.xaxis.set_minor_locator(LogLocator(subs=(3,)))
+    snr.xaxis.set_minor_formatter("{x:g}")
     bias.axvline(0.0, color="black", linewidth=0.8)
     bias.set(title="Bias to own objective", xlabel="relative\n(bars: 4 s.e.)")
     draw(cost, [r.milliseconds for r in rows], None, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,12 +64,11 @@ class NegativeBound(Score):
 
     def __call__(self, program: Program, x: Any, *, seed: int = 0) -> Tensor:
         """Return minus the bound of each datum."""
-        batches = batches_of(program, x)
-        batches.batch_size = max(1, at_once(batches) // self.num_particles)
-        bound = ELBO(num_particles=self.num_particles)
-        with evaluating(program), fork_rng(device_of(program), seed):
-            rows = [-bound.per_datum(program.model, program.guide, *batch) for batch in batches.epoch(0)]
-        return torch.cat(rows).double().cpu()
+
+        def bound(batch: tuple[Tensor, ...], k: int) -> Tensor:
+            return ELBO(num_particles=k).per_datum(program.model, program.guide, *batch)
+
+        return -averaged(bound, program, x, self.num_particles, seed)
 
 
 @dataclass(frozen=True)
@@ -83,16 +83,26 @@ class Reconstruction(Score):
 
     def __call__(self, program: Program, x: Any, *, seed: int = 0) -> Tensor:
         """Return minus the mean log-likelihood of each datum."""
-        batches = batches_of(program, x)
-        batches.batch_size = max(1, at_once(batches) // self.num_particles)
-        rows = []
-        with evaluating(program), fork_rng(device_of(program), seed):
-            for batch in batches.epoch(0):
-                terms = run(
-                    program.model, program.guide, batch, {}, num_particles=self.num_particles, record=Sampled
-                ).split()[0]
-                rows.append(-sum(site.log_p for site in terms.observed).mean(0))
-        return torch.cat(rows).double().cpu()
+
+        def log_p(batch: tuple[Tensor, ...], k: int) -> Tensor:
+            terms = run(program.model, program.guide, batch, {}, num_particles=k, record=Sampled).split()[0]
+            return sum(site.log_p for site in terms.observed).mean(0)
+
+        return -averaged(log_p, program, x, self.num_particles, seed)
+
+
+def averaged(
+    each: Callable[[tuple[Tensor, ...], int], Tensor], program: Program, x: Any, num_particles: int, seed: int
+) -> Tensor:
+    """Return a mean over particles for each datum, in passes whose memory is bounded whatever their number."""
+    count("num_particles", num_particles)
+    batches = batches_of(program, x)
+    most = at_once(batches)
+    batches.batch_size = max(1, most // num_particles)
+    sizes = [min(most, num_particles - done) for done in range(0, num_particles, most)]
+    with evaluating(program), fork_rng(device_of(program), seed):
+        rows = [sum(each(batch, k) * (k / num_particles) for k in sizes) for batch in batches.epoch(0)]
+    return torch.cat(rows).double().cpu()
 
 
 class Detector:

@@ -40,9 +40,9 @@ def fill(data: Any, table: Table, x: Tensor) -> Any:
     if x.shape != table.x.shape:
         raise ValueError(f"x: expected shape {tuple(table.x.shape)}, that of the table, got {tuple(x.shape)}")
     numbers = x.detach().cpu().double().numpy()
-    columns = {}
-    for c, values, (name, own, _) in zip(table.columns, numbers.T, named(data), strict=True):
-        holes = missing(own)
+    known, columns = {c.name: (c, values) for c, values in zip(table.columns, numbers.T, strict=True)}, {}
+    for name, own, _ in named(data):
+        (c, values), holes = known[name], missing(own)
         new = own.copy()
         if holes.any():
             new[holes] = c.decode(values[holes])

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from pyro_vae.estimators.trace import Call, Terms, run
 from pyro_vae.evaluation.codes import Sampled
 from pyro_vae.evaluation.inputs import at_once, batches_of, count
+from pyro_vae.evaluation.memory import refuse_too_many
 from pyro_vae.evaluation.simulate import Drawn
 from pyro_vae.programs import MissingNotAtRandom
 from pyro_vae.programs.program import Program, evaluating, mean_or_draw
@@ -56,7 +57,8 @@ def impute(
         The filled data; see :func:`fill` for a table with its own columns and types.
 
     Raises:
-        ValueError: the program takes no missing entries, the data do not fit it, or nothing of a datum was observed.
+        ValueError: the program takes no missing entries, the data do not fit it, nothing of a datum was observed, or
+            the particles do not fit into memory.
 
     Example:
         >>> import pyro_vae as pv
@@ -71,12 +73,22 @@ def impute(
     count("num_particles", num_particles)
     count("draws", draws, 0)
     batches = batches_of(program, x)
-    batches.batch_size = max(1, at_once(batches) // max(num_particles, draws))
+    most, several = at_once(batches), max(num_particles, draws)
+    batches.batch_size = max(1, most // several)
     # before any work: a datum without observed entries may stand at the end
     for start, batch in enumerate(batches.epoch(0)):
         refuse_empty(batch[0], start * batches.batch_size)
     parts = []
     with evaluating(program), fork_rng(device_of(program), seed):
+        if several > most:  # even those of a single datum are many
+            first = tuple(column[:1] for column in next(iter(batches.epoch(0))))
+            share = draws / several
+            refuse_too_many(
+                "num_particles, draws",
+                several,
+                lambda k: filled(program, first, k, int(k * share)),
+                device_of(program),
+            )
         bar = tqdm(batches.epoch(0), total=batches.steps, desc="impute", unit="batch", disable=not progress)
         for batch in bar:
             parts.append([value.cpu() for value in filled(program, batch, num_particles, draws)])

@@ -44,7 +44,7 @@ class Embedding:
         return latent_map(self.mean, labels, deviation=self.deviation)
 
 
-def embed(program: Program, x: Any, *, draws: int = 16, seed: int = 0) -> Embedding:
+def embed(program: Program, x: Any, *, draws: int = 16, seed: int = 0, progress: bool = False) -> Embedding:
     r"""Return mean and standard deviation of all latents of each datum.
 
     Both are exact for a posterior in one piece, such as ``posteriors.MeanFieldNormal``. Of latents that depend on
@@ -59,6 +59,7 @@ def embed(program: Program, x: Any, *, draws: int = 16, seed: int = 0) -> Embedd
         x: rows of data, or a tuple ``(x, context)``
         draws: of the latents of each datum, at least 2
         seed: of the draws
+        progress: show a progress bar
 
     Returns:
         The embedding, on the CPU.
@@ -75,11 +76,11 @@ def embed(program: Program, x: Any, *, draws: int = 16, seed: int = 0) -> Embedd
     """
     count("draws", draws, 2)
     rows = []
-    for sites in drawn(program, x, draws=draws, seed=seed):
+    for sites in drawn(program, x, draws=draws, seed=seed, progress=progress):
         mean, variance = means(sites), variances(sites)
         names = tuple(f"{name}[{i}]" for name, m in mean.items() for i in range(m.shape[-1]))
         both = torch.cat([m.mean(0) for m in mean.values()], -1), torch.cat(list(variance.values()), -1).sqrt()
-        rows.append(torch.stack(both).double().cpu())
+        rows.append(torch.stack(both).cpu())
     mean, deviation = torch.cat(rows, 1)
     return Embedding(names, mean, deviation)
 
@@ -147,8 +148,9 @@ def cluster(program: MixtureVAE, x: Any) -> Clusters:
 def place_clusters(program: MixtureVAE, x: Any, *, seed: int = 0) -> None:
     """Move p(k) and p(z given k) of a program to where a mixture of normals finds clusters among its latents.
 
-    A mixture that learns all its parts at once often leaves clusters empty. Train likelihood and posterior as a VAE
-    first, call this, and then train all parts together.
+    Each cluster gets the mean and the variance of the draws from q(z given x) of its data. A mixture that learns all
+    its parts at once often leaves clusters empty. Train likelihood and posterior as a VAE first, call this, and then
+    train all parts together.
 
     References:
         Variational deep embedding (Jiang et al., 2017), https://arxiv.org/abs/1611.05148
@@ -179,11 +181,17 @@ def place_clusters(program: MixtureVAE, x: Any, *, seed: int = 0) -> None:
     from sklearn.mixture import GaussianMixture
 
     with evaluating(program):
-        codes = program.posterior(*one_batch(program, x)).mean
+        q = program.posterior(*one_batch(program, x))
         each = program.classes().enumerate_support()
+    codes = q.mean.double().cpu().numpy()
     found = GaussianMixture(len(each), covariance_type="diag", reg_covar=1e-4, n_init=3, random_state=seed)
-    found.fit(codes.double().cpu().numpy())
-    loc, variance, weight = (torch.as_tensor(v).to(codes) for v in (found.means_, found.covariances_, found.weights_))
+    found.fit(codes)
+    share = found.predict_proba(codes)
+    loc, variance, weight, share = (
+        torch.as_tensor(v).to(q.mean) for v in (found.means_, found.covariances_, found.weights_, share)
+    )
+    # latents of a cluster vary with their data, and about the mean of each
+    variance = variance + share.T @ q.variance / share.sum(0).unsqueeze(-1)
     target = dist.Normal(loc, variance.sqrt()).to_event(1)
     numbers = [*program.prior.parameters(), *program.classes.parameters()]
     climb = torch.optim.LBFGS(numbers, max_iter=500, line_search_fn="strong_wolfe")

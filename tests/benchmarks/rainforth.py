@@ -48,7 +48,11 @@ class Toy(Program):
     """
 
     def __init__(
-        self, dimensions: int = 20, variance: float = 2 / 3, off: float = 0.08, normal: Callable[..., Any] = dist.Normal
+        self,
+        dimensions: int = 20,
+        variance: float = 2 / 3,
+        off: float = 0.08,
+        normal: Callable[..., Any] = dist.Normal,
     ) -> None:
         super().__init__()
         self.variance, self.normal = variance, normal
@@ -148,8 +152,8 @@ def figure(particles: Sequence[int], ratios: dict[str, dict[str, list[float]]]) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--draws", type=int, default=400)
-    parser.add_argument("--data", type=int, default=512)
+    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--data", type=int, default=256)
     parser.add_argument("--particles", type=int, nargs="+", default=[16, 32, 64, 128, 256])
     parser.add_argument("--figure", type=Path, default=Path("figures/rainforth_snr.png"))
     options = parser.parse_args()

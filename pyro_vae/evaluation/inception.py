@@ -1,0 +1,83 @@
+"""Features of images from a network that was trained on photographs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+__all__ = ["Inception"]
+
+#: Mean and standard deviation of the colours that the network was trained on, and the size of its images.
+MEAN, DEVIATION, SIDE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 299
+
+
+class Inception:
+    r"""The last hidden layer of Inception v3, as ``features`` of :func:`samples`.
+
+    Images are made 299 pixels wide and high, grey ones get three equal channels, and colours are standardised as
+    ImageNet's. The weights are those that torchvision downloads; published FID values are for the weights of
+    TensorFlow's port, which can be given as ``network`` and take other numbers.
+
+    References:
+        Rethinking the Inception architecture for computer vision (Szegedy et al., 2016),
+        https://arxiv.org/abs/1512.00567;
+        GANs trained by a two time-scale update rule converge to a local Nash equilibrium (Heusel et al., 2017),
+        https://arxiv.org/abs/1706.08500
+
+    Args:
+        network: from images ``(n, 3, 299, 299)`` to features ``(n, d)``, on the device of the images; torchvision's
+            Inception v3 with ImageNet weights (2,048 features; extra ``inception``) if None
+        batch_size: images that go through the network at once
+
+    Raises:
+        ImportError: no network is given, and torchvision is not installed.
+
+    Example:
+        >>> of_colours = Inception(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+        >>> of_colours(torch.rand(2, 28, 28)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self, network: nn.Module | None = None, *, batch_size: int = 50) -> None:
+        self.network = (pretrained() if network is None else network).eval().requires_grad_(False)
+        self.batch_size = batch_size
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return features of images.
+
+        Args:
+            x: ``(n, height, width)``, or ``(n, channels, height, width)`` with one channel or three, in [0, 1]
+
+        Returns:
+            Features of shape ``(n, d)``.
+
+        Raises:
+            ValueError: x has another shape.
+        """
+        images = x.unsqueeze(1) if x.dim() == 3 else x
+        if images.dim() != 4 or images.shape[1] not in (1, 3):
+            raise ValueError(
+                f"x: expected images (n, height, width) or (n, 1 or 3, height, width), got shape {tuple(x.shape)}"
+            )
+        self.network.to(x.device)
+        mean, deviation = (images.new_tensor(values).view(3, 1, 1) for values in (MEAN, DEVIATION))
+        found = []
+        with torch.no_grad():
+            for part in images.split(self.batch_size):
+                large = interpolate(part, (SIDE, SIDE), mode="bilinear", antialias=True).expand(-1, 3, -1, -1)
+                found.append(self.network((large - mean) / deviation))
+        return torch.cat(found)
+
+
+def pretrained() -> nn.Module:
+    """Return torchvision's network without its last layer."""
+    try:
+        from torchvision.models import Inception_V3_Weights, inception_v3
+    except ImportError as error:
+        raise ImportError(
+            "evaluation.Inception needs torchvision: pip install 'pyro-vae[inception]', or give a network"
+        ) from error
+    network = inception_v3(weights=Inception_V3_Weights.IMAGENET1K_V1)
+    network.fc = nn.Identity()
+    return network

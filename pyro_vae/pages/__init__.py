@@ -1,0 +1,8 @@
+"""Pages of HTML that hold all they need: they open from a disk and ask nothing of a network."""
+
+from pyro_vae.pages.array_program import UnsupportedOperation, array_program
+from pyro_vae.pages.explorer import explorer
+from pyro_vae.pages.page import page
+from pyro_vae.pages.report import report
+
+__all__ = ["UnsupportedOperation", "array_program", "explorer", "page", "report"]

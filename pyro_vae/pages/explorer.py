@@ -1,0 +1,204 @@
+"""A page to walk through a latent space."""
+
+from __future__ import annotations
+
+import base64
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.evaluation import log_likelihood
+from pyro_vae.pages.array_program import UnsupportedOperation, array_program
+from pyro_vae.pages.page import asset, page
+from pyro_vae.plots import is_image
+from pyro_vae.plots.latents import MOST_CLASSES
+from pyro_vae.plots.style import COLOURS, MARKERS
+from pyro_vae.programs import VAE
+from pyro_vae.programs.program import evaluating, mean_or_draw
+from pyro_vae.rng import fork_rng
+
+__all__ = ["explorer"]
+
+#: Draws from the prior that the page offers, draws that tell a covariance which is not known, and points a side of
+#: a grid of decoded latents.
+DRAWS, FOR_COVARIANCE, GRID = 64, 1000, 15
+
+
+def explorer(
+    vae: VAE,
+    x: Tensor,
+    labels: Tensor | None = None,
+    *,
+    rows: Tensor | None = None,
+    title: str = "Latent space",
+    about: str = "",
+    seed: int = 0,
+    num_particles: int = 1000,
+) -> str:
+    """Return a page on which the mouse moves through the latent space and the decoder draws.
+
+    The decoder runs in the page where its mean can be written as a list of array operations, as it can for every
+    network of :mod:`pyro_vae.nets`. Others (an autoregressive decoder, say) are drawn in advance, on a grid in the
+    plane of the first two directions.
+
+    Args:
+        vae: a program without context
+        x: data of shape ``(n, *shape)``; images have values in [0, 1]
+        labels: ``(n,)`` class labels, or None
+        rows: ``(n,)`` numbers by which the page calls the data; 0 to n - 1 by default
+        title: above the page
+        about: below the title
+        seed: of all draws
+        num_particles: draws for the log-likelihood of each datum and the tail of its importance weights
+
+    Returns:
+        The page as HTML.
+
+    Raises:
+        ValueError: the data do not fit the program.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.VAE(
+        ...     prior=pv.priors.StandardNormal(2),
+        ...     likelihood=pv.likelihoods.Bernoulli(2, (8, 8)),
+        ...     posterior=pv.posteriors.MeanFieldNormal((8, 8), 2),
+        ... )
+        >>> explorer(toy, torch.zeros(5, 8, 8), num_particles=50)[:15]
+        '<!doctype html>'
+    """
+    vae.check(x)
+    device = next(vae.parameters()).device
+    found = log_likelihood(vae, x, num_particles=num_particles, seed=seed)
+    with evaluating(vae), fork_rng(device, seed):
+        means, covariances = posterior_moments(vae, x.to(device))
+        prior = vae.prior().expand((DRAWS,)).sample().flatten(1)
+        directions = directions_of(means)
+        drawn = decoder(vae, means, covariances, directions)
+    shape = tuple(x.shape[1:])
+    image = [*shape[-2:], shape[0] if len(shape) == 3 else 1] if is_image(shape) else None
+    seen = x[~x.isnan()]
+    classes = [] if labels is None else labels.unique().tolist()
+    encode = in_bytes if image else base64_of
+    grid = drawn.get("grid")
+    if grid:
+        grid |= {name: encode(grid[name]) for name in ("values", "reconstructions")}
+    content = {
+        "title": title,
+        "about": about,
+        "foot": f"k\u0302 is the shape of the tail of the importance weights p(x, z) / q(z|x), from {num_particles:,} "
+        "draws: above 0.7 they do not average well, and q(z|x) misses a part of the posterior. It is above 0.7 for "
+        f"{int((found.pareto_k > 0.7).sum())} of these {len(x)} data.",
+        "size": len(x),
+        "latent": means.shape[1],
+        "entries": math.prod(shape),
+        "image": image,
+        "range": [min(0.0, float(seen.min())), float(seen.max())],
+        "names": [f"z{subscript(j + 1)}" for j in range(means.shape[1])],
+        "directions": directions,
+        "means": base64_of(means),
+        "covariances": base64_of(covariances),
+        "prior": base64_of(prior),
+        "draws": DRAWS,
+        "data": encode(x),
+        "rows": list(range(len(x))) if rows is None else rows.tolist(),
+        "labels": None if labels is None else labels.tolist(),
+        "classes": classes if len(classes) <= MOST_CLASSES else [],
+        "colours": COLOURS,
+        "markers": MARKERS,
+        "evidence": numbers(found.per_datum),
+        "tails": numbers(found.pareto_k),
+        "steps": drawn.get("steps"),
+        "grid": grid,
+    }
+    return page(
+        title,
+        asset("explorer.html"),
+        data=content,
+        styles=["explorer.css"],
+        scripts=["array_program.js", "explorer.js"],
+    )
+
+
+def posterior_moments(vae: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return means (n, latent) and covariances (n, latent, latent) of q(z given x), from draws where unknown."""
+    q = vae.encode(x)
+    draws = q.sample((FOR_COVARIANCE,)).flatten(2)
+    try:
+        means = q.mean.flatten(1)
+    except NotImplementedError:
+        means = draws.mean(0)
+    if hasattr(q, "covariance_matrix"):
+        return means, q.covariance_matrix
+    away = draws - draws.mean(0)
+    covariances = torch.einsum("kni,knj->nij", away, away) / (FOR_COVARIANCE - 1)
+    base = getattr(q, "base_dist", None)
+    if isinstance(q, torch.distributions.Independent) and not base.event_shape:
+        covariances = torch.diag_embed(base.variance.flatten(1))
+    return means, covariances
+
+
+def directions_of(means: Tensor) -> list[dict[str, Any]]:
+    """Return the two principal directions of more than two latents, then each latent, as names and unit vectors."""
+    latent = means.shape[1]
+    found = [{"name": f"z{subscript(j + 1)}", "vector": row} for j, row in enumerate(torch.eye(latent).tolist())]
+    if latent < 3:
+        return found
+    centred = (means - means.mean(0)).double().cpu()
+    variance, vectors = torch.linalg.eigh(centred.T @ centred)
+    share = variance / variance.sum().clamp(min=1e-30)
+    top = vectors.flip(1).T[:2]
+    # an eigenvector is as good as its negative: fixed, as in the figures
+    top = top * top.gather(1, top.abs().argmax(1, keepdim=True)).sign()
+    first = [
+        {"name": f"PCA {i + 1} ({float(share[-1 - i]):.0%} of the variance)", "vector": v.tolist()}
+        for i, v in enumerate(top)
+    ]
+    return [*first, *found]
+
+
+def decoder(vae: VAE, means: Tensor, covariances: Tensor, directions: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the mean of p(x given z) as steps, or on a grid."""
+    shape = vae.prior().event_shape
+    try:
+        return {"steps": array_program(lambda z: vae.decode(z.reshape(1, *shape)).mean, means[:1])}
+    except (UnsupportedOperation, NotImplementedError):
+        pass
+    plane = torch.tensor([d["vector"] for d in directions[:2]], dtype=means.dtype, device=means.device)
+    places = means @ plane.T
+    reach = 2 * torch.einsum("di,nij,dj->nd", plane, covariances, plane).sqrt()
+    low, high = (places - reach).amin(0), (places + reach).amax(0)
+    steps = torch.linspace(0, 1, GRID, device=means.device)
+    lines = [steps * (high - low)[i] + low[i] for i in range(len(plane))]
+    # by rows from below, and in each from the left
+    at = torch.cartesian_prod(*reversed(lines)).reshape(-1, len(plane)).flip(1)
+    if len(plane) == 1:
+        at = at.repeat(GRID, 1)
+    z = means.mean(0) + (at - places.mean(0)) @ plane
+    values = mean_or_draw(vae.decode(z.reshape(-1, *shape)))
+    ends = [[float(a), float(b)] for a, b in zip(low, high, strict=True)]
+    grid = {"count": GRID, "across": ends[0], "up": ends[-1], "values": values}
+    return {"grid": {**grid, "reconstructions": mean_or_draw(vae.decode(means.reshape(-1, *shape)))}}
+
+
+def base64_of(x: Tensor) -> str:
+    """Return numbers as base64 of float32."""
+    return base64.b64encode(x.detach().float().cpu().contiguous().numpy().tobytes()).decode()
+
+
+def in_bytes(x: Tensor) -> str:
+    """Return values in [0, 1] as base64 of bytes."""
+    levels = (x.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    return base64.b64encode(levels.contiguous().numpy().tobytes()).decode()
+
+
+def numbers(x: Tensor) -> list[float | None]:
+    """Return numbers to five digits, None for those that are none."""
+    return [float(f"{value:.5g}") if math.isfinite(value) else None for value in x.tolist()]
+
+
+def subscript(n: int) -> str:
+    """Return a number in small low digits."""
+    return str(n).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))

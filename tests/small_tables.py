@@ -1,0 +1,54 @@
+"""Small files and runs for the tests of the command."""
+
+import csv
+
+import numpy as np
+import torch
+
+from pyro_vae import cli
+
+TINY = [
+    *("--epochs=1", "--particles=3", "--quiet", "--latent=2", "--batch-size=20"),
+    *("--posterior.net.hidden=[8]", "--likelihood.net.hidden=[8]"),
+]
+NAMES = ["age", "colour", "visits", "grade", "group"]
+
+
+def table_rows(n=60, seed=0):
+    """Rows of text: numbers, words, counts, grades, and a class of which some are not known."""
+    rng = np.random.default_rng(seed)
+    colours = ["red", "green", "blue", *rng.choice(["red", "green", "blue"], n - 3)]
+    return [
+        [f"{age:.1f}", str(colour), str(visits), str(grade), "" if i % 3 == 0 else "AB"[i % 2]]
+        for i, (age, colour, visits, grade) in enumerate(
+            zip(rng.uniform(20, 60, n), colours, rng.poisson(30, n), 1 + np.arange(n) % 4, strict=True)
+        )
+    ]
+
+
+def write_csv(path, names, rows, delimiter=","):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerow(names)
+        writer.writerows(rows)
+    return path
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        names, *rows = csv.reader(file)
+    return names, rows
+
+
+def holed(rows, every=7):
+    """Rows without every seventh cell, that of the class aside."""
+    return [["" if (5 * i + j) % every == 0 and j < 4 else c for j, c in enumerate(row)] for i, row in enumerate(rows)]
+
+
+def images(n=40):
+    return torch.rand(n, 2, 3, generator=torch.Generator().manual_seed(0)).numpy()
+
+
+def train(folder, *options):
+    assert cli.main(["train", *TINY, f"--run-dir={folder}", *options]) == 0
+    return folder

@@ -1,0 +1,158 @@
+"""The adaptor passes all of scikit-learn's own checks, and its numbers are those of closed forms."""
+
+import functools
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import pyro_vae as pv
+from pyro_vae.sklearn import VAEDensity, VAETransformer
+
+LINEAR = functools.partial(pv.nets.MLP, hidden=())
+
+
+def linear(cls, **options):
+    return cls(
+        likelihood=functools.partial(pv.likelihoods.Normal, net=LINEAR, scale=pv.scales.Shared()),
+        posterior=functools.partial(pv.posteriors.MeanFieldNormal, net=LINEAR),
+        random_state=0,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def X():
+    return StandardScaler().fit_transform(load_iris().data)
+
+
+@parametrize_with_checks(
+    [
+        VAETransformer(epochs=2),
+        VAETransformer(epochs=2, missing=True),
+        VAEDensity(epochs=2, num_particles=5),
+        VAEDensity(epochs=2, num_particles=5, missing=True),
+    ]
+)
+def test_scikit_learn_finds_no_fault(estimator, check):
+    """Every check of scikit-learn, none expected to fail."""
+    check(estimator)
+
+
+def test_density_has_the_exact_evidence():
+    """With the exact posterior every weight is the evidence: to 1e-9, whatever the number of particles."""
+    toy = pv.testing.LinearGaussian()
+    x = toy.draw(50)
+    density = VAEDensity(epochs=1, num_particles=3, random_state=0).fit(x.numpy())
+    density.program_ = toy.program
+    exact = toy.log_evidence(x).detach().numpy()
+    assert np.allclose(density.score_samples(x.numpy()), exact, atol=1e-9)
+    assert density.score(x.numpy()) == pytest.approx(exact.mean(), abs=1e-9)
+
+
+def test_linear_vae_is_probabilistic_pca(X):
+    """Trained, its evidence is that of PCA within 0.002 nats, and the score is it within 4 standard errors."""
+    density = linear(VAEDensity, epochs=400, batch_size=50, learning_rate=5e-3, num_particles=2000).fit(X)
+    program = density.program_
+    w, b = program.likelihood.net.body[0].weight, program.likelihood.net.body[0].bias
+    covariance = w @ w.T + program.likelihood.scale() ** 2 * torch.eye(4, dtype=w.dtype)
+    exact = torch.distributions.MultivariateNormal(b, covariance).log_prob(torch.as_tensor(X)).mean().item()
+    assert abs(exact - PCA(2).fit(X).score(X)) < 0.002
+    # the same noise for all rows: their errors do not average out
+    noise = pv.evaluation.log_likelihood(program, X, num_particles=2000).noise
+    assert abs(density.score(X) - exact) < 4 * float(noise.mean())
+
+
+def test_rows_do_not_depend_on_each_other(X):
+    """The score of a row is the same alone and among others."""
+    density = VAEDensity(epochs=2, num_particles=7, random_state=0).fit(X)
+    whole = density.score_samples(X[:10])
+    assert np.allclose(density.score_samples(X[9:4:-1]), whole[9:4:-1], atol=1e-12)
+
+
+def test_pipeline_and_inverse(X):
+    """A linear VAE of as many latents as columns gives rows back, and its names are those of scikit-learn."""
+    pipe = make_pipeline(StandardScaler(), linear(VAETransformer, latent=4, epochs=400, learning_rate=1e-2))
+    raw = load_iris().data
+    z = pipe.fit_transform(raw)
+    assert z.shape == (150, 4)
+    assert z.dtype == np.float64
+    back = pipe.inverse_transform(z)
+    assert ((back - raw).std(0) < 0.5 * raw.std(0)).all()
+    assert list(pipe.get_feature_names_out()) == [f"vaetransformer{i}" for i in range(4)]
+    assert pipe[:-1].n_features_in_ == 4
+    with pytest.raises(ValueError, match="expected 4 latents a row, got 3"):
+        pipe[-1].inverse_transform(z[:, :3])
+
+
+def test_grid_search_over_a_classifier_and_a_density(X):
+    """Settings of the VAE are searched, by the accuracy of what follows and by its own score."""
+    y = load_iris().target
+    pipe = make_pipeline(linear(VAETransformer, epochs=20, learning_rate=1e-2), LogisticRegression())
+    grid = GridSearchCV(pipe, {"vaetransformer__latent": [1, 3]}, cv=3).fit(X, y)
+    assert grid.best_score_ > 0.8
+    search = GridSearchCV(
+        linear(VAEDensity, num_particles=10, learning_rate=1e-2),
+        {"epochs": [1, 60]},
+        cv=KFold(2, shuffle=True, random_state=0),
+    ).fit(X)
+    assert search.best_params_ == {"epochs": 60}
+
+
+def test_random_state_decides_all_and_nothing_global_moves(X):
+    """Equal seeds give equal bits, others not, and the streams of torch, numpy and Python stand where they were."""
+
+    def streams():
+        return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
+
+    before = streams()
+    a, b, c, d, e = (VAEDensity(epochs=2, num_particles=3, random_state=s).fit(X) for s in (1, 1, 2, None, None))
+    scores = [v.score_samples(X) for v in (a, b, c, d, e)]
+    assert streams() == before
+    assert np.array_equal(scores[0], scores[1])
+    assert not np.array_equal(scores[0], scores[2])
+    assert not np.array_equal(scores[3], scores[4])
+    assert np.array_equal(clone(a).fit(X).score_samples(X), scores[0])
+
+
+def test_types_and_parts_are_passed_on(X):
+    """float32 rows stay float32, and each part and the estimator are those that were given, unchanged."""
+    estimator = pv.estimators.IWAE(num_particles=3)
+    vae = VAETransformer(
+        prior=pv.priors.Laplace, posterior=pv.posteriors.Laplace, estimator=estimator, epochs=2, random_state=0
+    ).fit(X.astype(np.float32))
+    assert vae.transform(X.astype(np.float32)).dtype == np.float32
+    assert vae.program_.dtype == torch.float32
+    assert type(vae.program_.prior) is pv.priors.Laplace
+    assert estimator.step == pv.estimators.IWAE(num_particles=3).step
+    flow = VAETransformer(posterior=pv.posteriors.PlanarFlow, epochs=1, random_state=0).fit(X)
+    with pytest.raises(TypeError, match="PlanarFlow has no mean in closed form"):
+        flow.transform(X)
+
+
+def test_missing_entries_are_refused_unless_said(X):
+    """NaN is refused by name, and with missing=True fitted, embedded and scored."""
+    holes = np.where(np.random.RandomState(0).rand(*X.shape) < 0.2, np.nan, X)
+    with pytest.raises(ValueError, match="contains NaN"):
+        VAEDensity(epochs=1).fit(holes)
+    density = VAEDensity(epochs=2, num_particles=3, missing=True, random_state=0).fit(holes)
+    assert np.isfinite(density.score_samples(holes)).all()
+    assert np.isfinite(VAETransformer(epochs=2, missing=True).fit_transform(holes)).all()
+
+
+def test_missing_library_is_named():
+    """Without scikit-learn the import says what to install."""
+    code = "import sys; sys.modules['sklearn'] = None\nimport pyro_vae.sklearn"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ImportError: pyro_vae.sklearn needs scikit-learn: pip install pyro-vae[sklearn]" in found.stderr
