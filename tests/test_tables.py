@@ -143,13 +143,33 @@ def test_table_of_a_data_frame_and_of_an_array():
     np.testing.assert_allclose(np.stack(list(table.decode(table.x).values()), -1), array, rtol=1e-6)
 
 
+def test_a_missing_label_comes_back_as_none():
+    """In columns of numpy strings too, where astype would make it the word None (or Non)."""
+    table = pv.data.Table({"colour": np.array(["red", "blue", "red"]), "age": np.array([3.5, 4.5, 5.0])})
+    x = table.x.clone()
+    x[1] = torch.nan
+    torn = table.decode(x)
+    assert torn["colour"].tolist() == ["red", None, "red"]
+    assert pv.tasks.fill(torn, table, table.x)["colour"].tolist() == ["red", "blue", "red"]
+
+
+def test_features_tell_a_hole_from_every_value():
+    """Without ``missing`` a hole is seen as 0; with it, the last features say which entries were observed."""
+    columns = (C.Count("visits", 3.0), C.Binary("smokes", ("no", "yes")), C.Ordinal("grade", (1, 2, 3)))
+    x = torch.tensor([[0.0, 0.0, 1.0], [torch.nan, torch.nan, torch.nan]])
+    blind = C.Features(columns, (3,), (2,))
+    assert torch.equal(*blind.features(x))
+    seen = C.Features(columns, (3,), (2,), missing=True)
+    assert torch.equal(seen.features(x)[:, -3:], torch.tensor([[1.0] * 3, [0.0] * 3]))
+    assert (seen.takes_missing, blind.takes_missing) == (True, False)
+
+
 def test_heterogeneous_learns_a_table_with_holes():
     torch.manual_seed(0)
     table = pv.data.Table(make_table())
     x = table.x.clone()
     x[torch.rand(x.shape) < 0.1] = torch.nan
-    posterior = pv.posteriors.MeanFieldNormal((9,), 2, net=partial(C.Features, table.columns))
-    posterior.takes_missing = True
+    posterior = pv.posteriors.MeanFieldNormal((9,), 2, net=partial(C.Features, table.columns, missing=True))
     assert torch.isfinite(posterior(x).base_dist.loc).all()
     vae = pv.VAE(
         prior=pv.priors.StandardNormal(2),

@@ -69,7 +69,7 @@ def figure(drawn: Figure, name: str) -> None:
         drawn.savefig(png)
         image = Image.open(png).convert("RGB")
     # a palette, which nobody sees, takes a quarter of the bytes; smooth pictures need a smaller one
-    for colours in (64, 32, 16):
+    for colours in (256, 64, 32, 16):
         image.quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
         if path.stat().st_size <= MOST_BYTES:
             break

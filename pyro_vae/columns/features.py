@@ -16,9 +16,8 @@ __all__ = ["Features"]
 class Features(nn.Module):
     """An encoder network that sees a table as numbers of the order of one, labels as bits.
 
-    Give it to a posterior as ``net=functools.partial(Features, columns)``. NaN is seen as 0, which is the mean of a
-    standardised column; in a program with ``missing=True`` say ``posterior.takes_missing = True``, or what it passes
-    on is the number 0 of the table instead.
+    Give it to a posterior as ``net=functools.partial(Features, columns)``, in a program with ``missing=True`` as
+    ``functools.partial(Features, columns, missing=True)``.
 
     Args:
         columns: of the table
@@ -26,6 +25,8 @@ class Features(nn.Module):
         out_shape: shape of one output
         context: how many further numbers are joined to the input
         net: makes the network behind, ``net((width,), out_shape)``
+        missing: whether NaN arrives where an entry was not observed: its features are then 0, and beside those of all
+            columns the network sees which entries were observed
 
     Example:
         >>> from functools import partial
@@ -45,18 +46,20 @@ class Features(nn.Module):
         *,
         context: int = 0,
         net: Callable[..., Net | nn.Module] = MLP,
+        missing: bool = False,
     ) -> None:
         super().__init__()
         if tuple(in_shape) != (len(columns),):
             raise ValueError(f"in_shape: expected ({len(columns)},), one number a column, got {tuple(in_shape)}")
-        self.columns = tuple(columns)
+        self.columns, self.takes_missing = tuple(columns), missing
         width = self.features(torch.zeros(1, len(columns))).shape[-1]
         self.net = build(net, (width,), out_shape, context)
 
     def features(self, x: Tensor) -> Tensor:
         """Return what the network sees, 0 for what is missing."""
         parts = [c.features(v) for c, v in zip(self.columns, x.unbind(-1), strict=True)]
-        return torch.nan_to_num(torch.cat(parts, -1))
+        seen = [(~torch.isnan(x)).to(x.dtype)] if self.takes_missing else []
+        return torch.cat([torch.nan_to_num(torch.cat(parts, -1)), *seen], -1)
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
         """Map rows of a table."""

@@ -75,8 +75,8 @@ class Table:
             values = self._frame(values)
         for name, kind in zip(self.names, self._kinds, strict=True):
             whole = not np.isnan(numbers[:, self.names.index(name)]).any()
-            # numpy's integers and truth values have no way to be missing
-            if whole or not isinstance(kind, np.dtype) or kind.kind not in "iub":
+            # numpy's integers, truth values and strings have no way to be missing
+            if whole or not isinstance(kind, np.dtype) or kind.kind not in "iubSU":
                 values[name] = values[name].astype(kind)
         return values
 

@@ -142,7 +142,8 @@ def latent_units(found: Any) -> Figure:
         kl.plot(range(1, len(each) + 1), each.sort(descending=True).values.tolist(), **look)
     variance.axhline(found.threshold, color="black", linewidth=0.8, linestyle="--")
     variance.set(title="Variance of the posterior mean", xlabel="unit, in falling order", yscale="log")
-    kl.set(title="Divergence from the prior", xlabel="unit, in falling order", ylabel="nats per datum", ylim=(0, None))
+    kl.set(title="Divergence from the prior", xlabel="unit, in falling order", ylabel="nats per datum")
+    kl.set_ylim(0, 1.05 * kl.get_ylim()[1])
     for axes in (kl, variance):
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     if len(found.variance) > 1:

@@ -48,15 +48,6 @@ def types_of(columns: Sequence[Column]) -> dict[str, Tensor]:
     return {name: torch.tensor([n == name for n in names]) for name in sorted(set(names))}
 
 
-class Encoder(Features):
-    """A network that sees the features of a row, and which of its entries were observed."""
-
-    takes_missing = True
-
-    def features(self, x: Tensor) -> Tensor:
-        return torch.cat([super().features(x), (~torch.isnan(x)).to(x.dtype)], -1)
-
-
 class Constant(nn.Module):
     """A decoder that does not look at its latents."""
 
@@ -87,7 +78,9 @@ def train(columns: Sequence[Column], x: Tensor, seed: int) -> pv.VAE:
     vae = pv.VAE(
         prior=pv.priors.StandardNormal(LATENT),
         likelihood=pv.likelihoods.Heterogeneous(LATENT, shape, columns=columns, net=NET),
-        posterior=pv.posteriors.MeanFieldNormal(shape, LATENT, net=functools.partial(Encoder, columns, net=NET)),
+        posterior=pv.posteriors.MeanFieldNormal(
+            shape, LATENT, net=functools.partial(Features, columns, net=NET, missing=True)
+        ),
         missing=True,
     )
     cut = len(x) // 10
