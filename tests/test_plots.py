@@ -26,6 +26,7 @@ FIGURES = {
     "training_curve": lambda: plots.training_curve(rows(20)),
     "image_grid": lambda: plots.image_grid(torch.rand(10, 8, 8)),
     "reconstructions": lambda: plots.reconstructions(torch.rand(10, 8, 8), torch.rand(10, 8, 8)),
+    "image_rows": lambda: plots.image_rows({"a": torch.rand(10, 8, 8), "longer": torch.rand(10, 8, 8)}),
     "latent_map": lambda: plots.latent_map(torch.randn(40, 4), torch.arange(40) % 10),
     "vectors": lambda: plots.vectors(torch.randn(9, 5)),
 }
@@ -149,3 +150,27 @@ def test_latent_map_has_a_scale_for_many_labels():
     assert plots.latent_map(torch.randn(50, 2), torch.rand(50)).axes[1].get_ylabel() == "label"
     with pytest.raises(ValueError, match=r"labels: expected shape \(50,\)"):
         plots.latent_map(torch.randn(50, 2), torch.zeros(3))
+
+
+def test_image_rows_stand_under_one_another_with_their_names():
+    dark, light = torch.zeros(6, 8, 8), torch.ones(6, 8, 8)
+    (axes,) = plots.image_rows({"dark": dark, "light": light}, title="two").axes
+    sheet = axes.images[0].get_array()
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["dark", "light"]
+    assert sheet[: sheet.shape[0] // 2 - 2, :50].max() < 0.001
+    assert sheet[sheet.shape[0] // 2 + 2 :].min() > 0.999
+    for bad in ({}, {"dark": dark, "fewer": light[:5]}):
+        with pytest.raises(ValueError, match="rows: expected one or more sets of images of one shape"):
+            plots.image_rows(bad)
+
+
+def test_latent_maps_side_by_side_have_the_same_limits_and_one_legend():
+    labels = torch.arange(40) % 3
+    figure = plots.latent_map({"near": torch.rand(40, 2), "far": 30 * torch.rand(40, 2)}, labels, title="two")
+    left, right = figure.axes
+    assert (left.get_title(), right.get_title()) == ("near", "far")
+    assert (left.get_xlim(), left.get_ylim()) == (right.get_xlim(), right.get_ylim())
+    assert left.get_legend() is None
+    assert texts(right.get_legend()) == ["0", "1", "2"]
+    with pytest.raises(ValueError, match="got none"):
+        plots.latent_map({})

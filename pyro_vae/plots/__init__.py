@@ -10,13 +10,14 @@ from pyro_vae.plots.evaluations import (
     marginal_bounds,
     rate_distortion,
 )
-from pyro_vae.plots.images import image_grid, is_image, reconstructions, vectors
+from pyro_vae.plots.images import image_grid, image_rows, is_image, reconstructions, vectors
 from pyro_vae.plots.latents import latent_map
 
 __all__ = [
     "comparison",
     "factor_map",
     "image_grid",
+    "image_rows",
     "inference_gaps",
     "is_image",
     "latent_map",

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 
 from pyro_vae.plots.style import STYLE, WIDTH, as_numbers, styled
 
-__all__ = ["image_grid", "is_image", "reconstructions", "vectors"]
+__all__ = ["image_grid", "image_rows", "is_image", "reconstructions", "vectors"]
 
 #: Pixels on the longer side of a tile, at least, and between two tiles.
 TILE, GAP = 56, 2
@@ -86,10 +86,36 @@ def reconstructions(x: Any, x_hat: Any, *, title: str = "Inputs and reconstructi
         )
     ]
     figure, axes = draw_tiles(torch.cat(pairs), columns, title, margin=0.55)
-    step = axes.images[0].get_array().shape[0] / len(pairs)
-    labels = ["input", "recon."] * (len(pairs) // 2)
-    axes.set_yticks([(row + 0.5) * step for row in range(len(pairs))], labels)
-    axes.tick_params(left=False)
+    label_rows(axes, ["input", "recon."] * (len(pairs) // 2))
+    return figure
+
+
+@styled
+def image_rows(rows: Mapping[str, Any], *, title: str = "") -> Figure:
+    """Draw several sets of images under one another, each in a row with its name, all on one grey scale.
+
+    Args:
+        rows: images as in :func:`image_grid` by name, all of one shape
+        title: above the figure
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: there is no row, the shapes differ or are no images.
+
+    Example:
+        >>> figure = image_rows({"data": torch.rand(8, 8, 8), "samples": torch.rand(8, 8, 8)})
+        >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        ['data', 'samples']
+    """
+    shapes = {name: tuple(as_numbers(images).shape) for name, images in rows.items()}
+    if len(set(shapes.values())) != 1:
+        raise ValueError(f"rows: expected one or more sets of images of one shape, got {shapes}")
+    tiles = torch.cat([as_pixels(name, images) for name, images in rows.items()])
+    margin = 0.2 + 0.085 * max(map(len, rows))
+    figure, axes = draw_tiles(tiles, len(tiles) // len(rows), title, margin)
+    label_rows(axes, list(rows))
     return figure
 
 
@@ -172,3 +198,10 @@ def draw_tiles(tiles: Tensor, columns: int, title: str, margin: float = 0.05) ->
     axes.set(title=title, xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     return figure, axes
+
+
+def label_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Write names on the left of the rows of tiles."""
+    step = axes.images[0].get_array().shape[0] / len(names)
+    axes.set_yticks([(row + 0.5) * step for row in range(len(names))], names)
+    axes.tick_params(left=False)

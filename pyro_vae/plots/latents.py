@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def latent_map(z: Any, labels: Any = None, *, title: str = "Latent space: means 
     variance stand at the axes.
 
     Args:
-        z: latents, of shape ``(n, latent)``
+        z: latents, of shape ``(n, latent)``, or several by name, drawn side by side within the same limits
         labels: ``(n,)`` class labels, or numbers for a colour scale; None for one colour
         title: above the figure
 
@@ -34,36 +35,51 @@ def latent_map(z: Any, labels: Any = None, *, title: str = "Latent space: means 
         The figure.
 
     Raises:
-        ValueError: ``z`` is no matrix, or there is not one label a row.
+        ValueError: ``z`` is no matrix, there is no latent, or there is not one label a row.
 
     Example:
         >>> figure = latent_map(torch.randn(50, 2), torch.arange(50) % 3)
         >>> figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()
         ('$z_1$', '$z_2$')
     """
-    z = as_numbers(z)
-    if z.dim() != 2 or not z.numel():
-        raise ValueError(f"z: expected latents of shape (n, latent), got {tuple(z.shape)}")
-    points, names = in_two_dimensions(z)
-    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
-    axes = figure.subplots()
-    axes.set(title=title, xlabel=names[0], ylabel=names[1])
-    axes.grid(True)
+    maps = {name: as_numbers(points) for name, points in (z if isinstance(z, Mapping) else {title: z}).items()}
+    for points in maps.values():
+        if points.dim() != 2 or not points.numel():
+            raise ValueError(f"z: expected latents of shape (n, latent), got {tuple(points.shape)}")
+    if not maps:
+        raise ValueError("z: expected latents by name, got none")
+    figure = Figure(figsize=(WIDTH if len(maps) == 1 else 1.5 * WIDTH, 4.6), layout="constrained")
+    if title not in maps:
+        figure.suptitle(title, fontsize=10)
+    every = figure.subplots(1, len(maps), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (name, latents) in zip(every, maps.items(), strict=True):
+        points, names = in_two_dimensions(latents)
+        axes.set(title=name, xlabel=names[0], ylabel=names[1])
+        axes.grid(True)
+        draw_points(figure, axes, points, labels)
+    # one legend, on the right of the last panel, is that of all
+    for axes in every[:-1]:
+        if axes.get_legend():
+            axes.get_legend().remove()
+    return figure
+
+
+def draw_points(figure: Figure, axes: Axes, points: Tensor, labels: Any) -> None:
+    """Draw points of one panel by their labels."""
     # small enough that a cloud of ten thousand points keeps its shape
-    size = min(18.0, max(2.0, 9000 / len(z)))
+    size = min(18.0, max(2.0, 9000 / len(points)))
     if labels is None:
         axes.scatter(*points.T, s=size, color=COLOURS[0], alpha=0.6, linewidths=0)
-        return figure
+        return
     labels = torch.as_tensor(labels).detach().cpu()
-    if labels.shape != z.shape[:1]:
-        raise ValueError(f"labels: expected shape ({len(z)},), got {tuple(labels.shape)}")
+    if labels.shape != points.shape[:1]:
+        raise ValueError(f"labels: expected shape ({len(points)},), got {tuple(labels.shape)}")
     classes = labels.unique().tolist()
     if len(classes) > MOST_CLASSES:
         drawn = axes.scatter(*points.T, s=size, c=labels, cmap="cividis", linewidths=0)
-        figure.colorbar(drawn, label="label")
-        return figure
+        figure.colorbar(drawn, ax=axes, label="label")
+        return
     draw_classes(axes, points, labels, classes, size)
-    return figure
 
 
 def in_two_dimensions(z: Tensor) -> tuple[Tensor, tuple[str, str]]:
