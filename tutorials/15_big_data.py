@@ -47,13 +47,14 @@ def weights(program):
 # ## Data larger than memory
 #
 # A *memory map* is an array whose rows lie in a file. `np.load(path, mmap_mode="r")` opens one in no time, and `fit`
-# takes it like a tensor. The loss of a step asks for a batch $b$ of rows only,
+# takes it like an array. The loss of a step asks for a batch $b$ of rows only,
 #
 # $$\nabla \frac{1}{\lvert b \rvert} \sum_{n \in b} \mathcal L(x_n), \qquad b \subset \{1, \dots, N\} ,$$
 #
 # so that a batch has to be in memory, and the next few, which threads read while the step is at work (*prefetch*). We
 # write files of growing size and look at the memory that training adds to the process, apart from pages of files
-# (which the system takes back whenever it needs them).
+# (which the system takes back whenever it needs them). An array in memory is copied into a tensor once, and for a
+# while counts twice.
 
 
 # %%
@@ -93,12 +94,12 @@ def write(path, rows):
 
 
 fit = partial(pv.fit, epochs=1, batch_size=1024, seed=1)
-sizes, peaks, trained = [], {"tensor": [], "memory map": []}, {}
+sizes, peaks, trained = [], {"array": [], "memory map": []}, {}
 fit(vae((features,), 32), torch.zeros(4096, features))  # what the first training loads is no part of the comparison
 for rows in pick(smoke=(2048, 4096), default=(8192, 32_768, 98_304), full=(65_536, 524_288, 4_194_304)):
     write(folder / "rows.npy", rows)
     sizes.append(rows * features * 4 / 1e6)
-    for name, mode in {"memory map": "r", "tensor": None}.items():
+    for name, mode in {"memory map": "r", "array": None}.items():
         with Peak() as peak:
             data = np.load(folder / "rows.npy", mmap_mode=mode)
             trained[name] = vae((features,), 32)
@@ -117,7 +118,7 @@ for rows in pick(smoke=(2048, 4096), default=(8192, 32_768, 98_304), full=(65_53
 # random stream makes on the way would change with every other use of the stream.)
 
 # %%
-same = torch.equal(weights(trained["tensor"]), weights(trained["memory map"]))
+same = torch.equal(weights(trained["array"]), weights(trained["memory map"]))
 print("weights after training from memory and from the file:", "equal, bit by bit" if same else "different")
 batches = pv.training.Batches(torch.arange(12.0)[:, None], batch_size=4, seed=1)
 for epoch in (0, 1, 0):
