@@ -16,7 +16,7 @@ _SILENT: ContextVar[bool] = ContextVar("pyro_vae_announcements_off", default=Fal
 
 
 def announce(**modules: nn.Module) -> None:
-    """Tell Pyro's handlers which parameters a program is about to use.
+    """Tell Pyro's handlers which parameters a program is about to use, those that are frozen aside.
 
     Pyro learns parameters from messages of type ``"param"``. ``pyro.module`` sends them by way of the global
     parameter store, where a second model of the same names is silently not trained. This sends the same
@@ -26,6 +26,9 @@ def announce(**modules: nn.Module) -> None:
         return
     for root, module in modules.items():
         for name, parameter in module.named_parameters():
+            # a frozen one may hold the gradient of an earlier training, which `SVI.step` would follow
+            if not parameter.requires_grad:
+                continue
             # `SVI.step` asks the value of the message for `.unconstrained()`: put on a detached alias, as an
             # attribute of the Parameter itself would go along into copies and pickles
             value = parameter.detach()

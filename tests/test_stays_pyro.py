@@ -150,3 +150,14 @@ def test_scale_on_one_side_only_is_refused():
     vae, x = make_vae(), batch()
     with pytest.raises(ValueError, match="'z' is scaled by 1.0 in the guide and by 0.5 in the model"):
         pv.estimators.ELBO().differentiable_loss(poutine.scale(vae.model, 0.5), vae.guide, x)
+
+
+def test_frozen_parts_stay_as_they_are():
+    """Also where an earlier training has left gradients on them, which an optimizer of Pyro would follow."""
+    vae, x = make_vae(), batch()
+    pv.estimators.ELBO().loss_and_grads(vae.model, vae.guide, x)
+    vae.likelihood.requires_grad_(False)
+    decoder, encoder = weights(vae.likelihood), weights(vae.posterior)
+    step(stock(vae), x)
+    assert not any(moved(vae.likelihood, decoder))
+    assert all(moved(vae.posterior, encoder))
