@@ -140,8 +140,8 @@ for name, vaes in runs.items():
 
 # %% [markdown]
 # The second part under the standard normal is about all that a better prior can win while the posteriors stay as they
-# are. The learned priors do win most of it, but a bound on new digits moves as much when only the seed changes. A
-# learned prior shows less in the bound than in the places that it draws from.
+# are. The learned priors do win a good part of it, but a bound on new digits moves as much when only the seed changes.
+# A learned prior shows less in the bound than in the places that it draws from.
 #
 # ## Aggregated posterior and prior, side by side
 #
