@@ -113,7 +113,7 @@ def image_rows(rows: Mapping[str, Any], *, title: str = "") -> Figure:
     if len(set(shapes.values())) != 1:
         raise ValueError(f"rows: expected one or more sets of images of one shape, got {shapes}")
     tiles = torch.cat([as_pixels(name, images) for name, images in rows.items()])
-    margin = 0.2 + 0.085 * max(map(len, rows))
+    margin = 0.2 + 0.09 * max(map(len, rows))
     figure, axes = draw_tiles(tiles, len(tiles) // len(rows), title, margin)
     label_rows(axes, list(rows))
     return figure
