@@ -178,3 +178,51 @@ def test_weights_train_by_fit_and_evaluate():
     assert not torch.equal(program.weights.loc, two_layers().weights.loc)
     found = pv.evaluation.log_likelihood(program, x, num_particles=100)
     assert torch.isfinite(found.per_datum).all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+def test_an_autoguide_of_what_data_share_has_its_density(scale):
+    """Draw by draw the loss is that of Pyro's own ELBO: Jacobian and unconstrained value are part of the guide."""
+    x = 3 + torch.randn(6, generator=torch.Generator().manual_seed(0)).double()
+
+    def model(x):
+        s = pyro.sample("s", dist.Gamma(torch.tensor(2.0).double(), 1.0))
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.tensor(0.0).double(), 1.0))
+            pyro.sample("x", dist.Normal(z, s), obs=x)
+
+    auto = pyro.infer.autoguide.AutoNormal(pyro.poutine.block(model, expose=["s"]), init_scale=0.5)
+
+    def guide(x):
+        auto(x)
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(0.5 * x, 0.7))
+
+    model, guide = (pyro.poutine.scale(f, scale) for f in (model, guide))
+    ours = [pv.estimators.ELBO(analytic_kl=False), pv.estimators.IWAE(num_particles=1)]
+    guide(x)
+    for estimator in ours:
+        estimator.differentiable_loss(model, guide, x)  # the first call looks at the program
+        for seed in range(3):
+            torch.manual_seed(seed)
+            exact = pyro.infer.Trace_ELBO().differentiable_loss(model, guide, x)
+            torch.manual_seed(seed)
+            torch.testing.assert_close(estimator.differentiable_loss(model, guide, x), exact)
+    pyro.clear_param_store()
+
+
+def test_auxiliary_sites_of_single_data_are_refused():
+    x = torch.zeros(3)
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            u = pyro.sample("u", dist.Normal(x, 1.0), infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Delta(2 * u, log_density=-torch.tensor(2.0).log()))
+
+    with pytest.raises(ValueError, match="auxiliary site 'u' stands in the plate of the data"):
+        pv.estimators.ELBO().differentiable_loss(model, guide, x)

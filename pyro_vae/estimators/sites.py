@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
+from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -23,7 +24,10 @@ ENUM_DIM = -6
 
 @dataclass
 class Site:
-    """One sample statement: its density under the model and, where it is latent, under the guide."""
+    """One sample statement: its density under the model and, where it is latent, under the guide.
+
+    An ``auxiliary`` site stands in the guide alone.
+    """
 
     name: str
     model: Any
@@ -32,10 +36,13 @@ class Site:
     enumerated: bool = False
     held: Any = None
     reparameterized: bool = True
+    auxiliary: bool = False
 
     @cached_property
     def log_p(self) -> Tensor:
-        """Log-density under the model, unscaled, of shape (particles, batch)."""
+        """Log-density under the model, unscaled, of shape (particles, batch); 0 for a site of the guide alone."""
+        if self.auxiliary:
+            return torch.zeros_like(self.log_q)
         return per_datum(self.model, masked(self.model, self.model["fn"].log_prob(self.model["value"])))
 
     @cached_property
@@ -83,7 +90,8 @@ class Site:
     @cached_property
     def closed_kl(self) -> Tensor | None:
         """Divergence from guide to model in closed form, (particles, batch); None where there is none."""
-        if not self.separable:
+        # the divergence that Pyro has for a Delta leaves out its log-density
+        if not self.separable or isinstance(self.guide["fn"], Delta):
             return None
         try:
             kl = closed_form(self.guide["fn"], self.model["fn"])

@@ -171,9 +171,9 @@ def run(
     kept = hold(call, drawn) if held else {}
     scored = call.trace(model, Record({**drawn.sites, **drawn.subsamples}))
     latent = {name for name, site in scored.sites.items() if not site["is_observed"]}
-    q = {
-        name for name, site in drawn.sites.items() if not site["is_observed"] and not site["infer"].get("is_auxiliary")
-    }
+    auxiliary = {name: site for name, site in drawn.sites.items() if site["infer"].get("is_auxiliary")}
+    refuse_local(auxiliary)
+    q = {name for name, site in drawn.sites.items() if not site["is_observed"]} - set(auxiliary)
     if latent != q:
         raise ValueError(
             "model and guide must draw the same latent sites, but "
@@ -196,6 +196,9 @@ def run(
         sites[name].held = kept.get(name)
         sites[name].reparameterized = drawn.sites[name]["fn"].has_rsample
         before.add(name)
+    # such as the unconstrained value of an autoguide, whose image is the latent: a density of the guide alone
+    for name, site in auxiliary.items():
+        sites[name] = Site(name, site, site, auxiliary=True, reparameterized=site["fn"].has_rsample)
     values = {name: (site["value"], site["fn"].event_dim) for name, site in drawn.sites.items() if name in latent}
     return Terms(
         [site for site in sites.values() if site.guide is not None],
@@ -204,6 +207,16 @@ def run(
         (Draw(0, num_particles, values),),
         call,
     )
+
+
+def refuse_local(auxiliary: dict[str, Any]) -> None:
+    """Refuse auxiliary sites of single data: estimators that weigh draws would weigh them and what is made of them."""
+    for name, site in auxiliary.items():
+        if in_data_plate(site):
+            raise ValueError(
+                f"guide: the auxiliary site {name!r} stands in the plate of the data, where the latent itself has to be "
+                "drawn: give it a distribution of its own, such as a TransformedDistribution"
+            )
 
 
 def draw_shared(call: Call, record: Callable[[], Record]) -> dict[str, Any]:
