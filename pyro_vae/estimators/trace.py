@@ -214,8 +214,8 @@ def refuse_local(auxiliary: dict[str, Any]) -> None:
     for name, site in auxiliary.items():
         if in_data_plate(site):
             raise ValueError(
-                f"guide: the auxiliary site {name!r} stands in the plate of the data, where the latent itself has to be "
-                "drawn: give it a distribution of its own, such as a TransformedDistribution"
+                f"guide: the auxiliary site {name!r} stands in the plate of the data, where the latent itself has to "
+                "be drawn: give it a distribution of its own, such as a TransformedDistribution"
             )
 
 
