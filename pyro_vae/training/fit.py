@@ -20,10 +20,11 @@ from pyro_vae.training.compilers import inductor
 from pyro_vae.training.denormals import flush_denormals
 from pyro_vae.training.distributed import Ranks, in_process_group
 from pyro_vae.training.history import History
-from pyro_vae.training.loop import Loop, Watch
+from pyro_vae.training.loop import Loop
 from pyro_vae.training.recorder import Follower, Recorder
 from pyro_vae.training.run_folder import RunFolder
 from pyro_vae.training.svi import SVI
+from pyro_vae.training.watch import Watch
 
 __all__ = ["fit"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,45 +17,21 @@ from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.rng import fork_rng, set_streams, streams
 from pyro_vae.training.batches import Batch, Batches
 from pyro_vae.training.callbacks import Callback
-from pyro_vae.training.checkpoint import Checkpoint, pack_in_bytes, unpack_bytes
+from pyro_vae.training.checkpoint import pack_in_bytes, unpack_bytes
 from pyro_vae.training.history import History
 from pyro_vae.training.settings import settings_of
 from pyro_vae.training.signals import Interrupted
 from pyro_vae.training.svi import SVI, NonFiniteError
+from pyro_vae.training.watch import Watch
 from pyro_vae.training.weights import LastGood
 
-__all__ = ["Loop", "Watch"]
+__all__ = ["Loop"]
 
 #: Seconds between two looks at the losses, the only times at which the device is waited for.
 LOOK = 0.5
 
 #: Steps between two looks where several ranks have to look at the same time.
 LOOK_STEPS = 100
-
-
-class Watch:
-    """Called by a loop wherever it can be left; this one does nothing."""
-
-    @contextmanager
-    def recording(self, loop: Loop, checkpoint: Checkpoint | None) -> Iterator[None]:
-        """Surround the training of a loop, which goes on from a checkpoint if there is one."""
-        yield
-
-    def asks(self, loop: Loop) -> int:
-        """Return the number of the signal that has come, 1 for a checkpoint that is due, or 0."""
-        return 0
-
-    def save(self, loop: Loop) -> Any:
-        """Write the loop down as it stands."""
-
-    def validating(self) -> None:
-        """Be told of a batch of validation, within which nothing can be saved."""
-
-    def epoch(self, loop: Loop) -> None:
-        """Look at the loop after an epoch and its hooks."""
-
-    def end(self, loop: Loop) -> None:
-        """Look at the loop once training and hooks are through."""
 
 
 class Loop:

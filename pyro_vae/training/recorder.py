@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pyro_vae.training.checkpoint import Checkpoint, name_of, refusal
-from pyro_vae.training.loop import Loop, Watch
+from pyro_vae.training.loop import Loop
 from pyro_vae.training.run_folder import RunFolder
 from pyro_vae.training.settings import check_settings, check_weights
 from pyro_vae.training.signals import Interrupted, Signals
+from pyro_vae.training.watch import Watch
 from pyro_vae.training.weights import weights_file
 
 __all__ = ["Follower", "Recorder"]
