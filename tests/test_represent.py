@@ -95,7 +95,9 @@ def test_separated_clusters_are_recovered_up_to_their_numbers():
 
 def test_placed_clusters_have_the_moments_and_shares_of_the_latents():
     (x, y), program = blobs(), mixture()
+    state = torch.get_rng_state()
     place_clusters(program, x)
+    assert torch.equal(torch.get_rng_state(), state)
     with torch.no_grad():
         q, fn = program.posterior(x), program.prior(torch.eye(3)).base_dist
     codes = q.mean
@@ -165,3 +167,22 @@ def test_bad_input():
         cluster(LinearGaussian().program, torch.zeros(2, 5))
     with pytest.raises(ValueError, match="draws: expected an int of at least 2"):
         embed(LinearGaussian().program, torch.zeros(2, 5), draws=1)
+    with pytest.raises(ValueError, match="x: expected at least a datum for each of 3 clusters, got 2"):
+        place_clusters(mixture(), torch.randn(2, 4))
+
+
+def test_parts_for_which_clusters_cannot_be_placed_are_named():
+    x, program = torch.randn(9, 4), mixture()
+    program.posterior = program.classifier.posterior = pv.posteriors.PlanarFlow((4,), 2)
+    with pytest.raises(TypeError, match="posterior: PlanarFlow has no moments in closed form"):
+        place_clusters(program, x)
+    with pytest.raises(TypeError, match="posterior PlanarFlow, prior ConditionalNormal: their divergence"):
+        cluster(program, x)
+    program.posterior = seeing = pv.posteriors.MeanFieldNormal((4,), 2, context=3)
+    with pytest.raises(TypeError, match="posterior: expected one that does not see the cluster"):
+        place_clusters(program, x)
+    with pytest.raises(ValueError, match="posterior: expected one that does not see the cluster"):
+        pv.programs.Responsibilities(classes=program.classes, prior=program.prior, posterior=seeing)
+    program.prior = pv.priors.StandardNormal(2)
+    with pytest.raises(TypeError, match="prior: expected one to learn, such as ConditionalNormal, got StandardNormal"):
+        place_clusters(program, x)
