@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
-from pyro_vae import cli_data, pages, run
+from pyro_vae import cli_data, pages, plots, run
 from pyro_vae.choices import Choices
 from pyro_vae.cli_shared import usable, write_page
 from pyro_vae.data import Split
@@ -33,7 +33,6 @@ def explore(argv: list[str]) -> int:
             f"run: {settings.run} is a {type(vae).__name__}; a page is drawn of a VAE without classes or context"
         )
     split = read_data(settings.data) if settings.data else cli_data.load(config).dataset.test
-    vae.check(split.x)
     rows = some_of(split, config["latent"], settings)
     chosen = split[rows]
     source = settings.data or f"the test data of {config['data']}"
@@ -77,7 +76,8 @@ def read_data(name: str) -> Split:
 
 def some_of(split: Split, latent: int, settings: Namespace) -> Tensor:
     """Choose data, in their order, as many as are asked for and have room."""
-    each = math.prod(split.x.shape[1:]) + 4 * latent**2
+    shape = split.x.shape[1:]
+    each = math.prod(shape) * (1 if plots.is_image(shape) else 4) + 4 * latent**2
     n = min(settings.points, len(split), max(1, ROOM // each))
     drawn = torch.randperm(len(split), generator=torch.Generator().manual_seed(settings.seed))
     return drawn[:n].sort().values

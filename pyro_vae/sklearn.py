@@ -36,6 +36,9 @@ __all__ = ["VAEDensity", "VAETransformer"]
 #: Types in which data are taken as they are, and the program is trained.
 FLOATS = (np.float64, np.float32)
 
+#: Rows that are transformed at once.
+ROWS = 1000
+
 
 class _Fitted(BaseEstimator):
     """What both estimators share: building, training and reading rows."""
@@ -144,7 +147,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Fitted)
         check_is_fitted(self)
         x = self._tensor(self._rows(X))
         with evaluating(self.program_), fork_rng(seed=self.seed_):
-            return self._mean(self.program_.encode(x), "posterior")
+            return self._means(self.program_.encode, x, "posterior")
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Return the mean of p(x given z) for each row z of shape (latent,), of shape (n_samples, n_features)."""
@@ -153,11 +156,11 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Fitted)
         if z.shape[1] != self._n_features_out:
             raise ValueError(f"X: expected {self._n_features_out} latents a row, got {z.shape[1]}")
         with evaluating(self.program_):
-            return self._mean(self.program_.decode(z), "likelihood")
+            return self._means(self.program_.decode, z, "likelihood")
 
-    def _mean(self, fn: Any, part: str) -> np.ndarray:
+    def _means(self, part_of: Callable[[Tensor], Any], rows: Tensor, part: str) -> np.ndarray:
         try:
-            return fn.mean.numpy()
+            return torch.cat([part_of(some).mean for some in rows.split(ROWS)]).numpy()
         except NotImplementedError as error:
             name = type(getattr(self.program_, part)).__name__
             raise TypeError(f"{part}: {name} has no mean in closed form; use one that has, such as Normal") from error

@@ -103,6 +103,13 @@ def test_each_batch_holds_labels_and_an_epoch_every_other_row_once():
     assert sum(1 for _ in labelled_batches(x, y, batch_size=500)) == 3  # 4 labelled rows, their share rounded up
 
 
+def test_a_share_in_whole_rows_is_not_rounded_up():
+    """100 labels of 1,000 rows are 20 of 200, though 0.1 is a little more in binary."""
+    y = hide_labels(torch.arange(1000) % 2, 100)
+    found = {int((~b.isnan()).any(1).sum()) for _, b in labelled_batches(torch.zeros(1000, 1), y)}
+    assert found == {20}
+
+
 def test_classifying_leaves_the_random_streams_alone_and_draws_by_seed():
     torch.manual_seed(0)
     top = program(0.0)
@@ -133,6 +140,12 @@ def test_bad_input():
         labelled_batches(x, hidden, batch_size=10, labelled=10)
     with pytest.raises(ValueError, match="y: expected rows with and without a label, got 20 labels in 20 rows"):
         labelled_batches(x, hidden.nan_to_num())
+    with pytest.raises(ValueError, match="y: expected rows with and without a label, got 0 labels in 0 rows"):
+        labelled_batches(x[:0], hidden[:0])
+    with pytest.raises(ValueError, match="batch_size: expected an int of at least 2, got 1"):
+        labelled_batches(x, hidden, batch_size=1)
+    with pytest.raises(ValueError, match="x: expected rows of data, without labels beside them, got 2 columns"):
+        classify(program(0.0), (x, hidden))
     with pytest.raises(TypeError, match="program: expected one that classifies"):
         classify(pv.testing.LinearGaussian().program, x)
     with pytest.raises(ValueError, match=r"y: expected class numbers of shape \(20,\)"):

@@ -229,6 +229,10 @@ def test_conditional_program_takes_context():
         compressor.decompress(data, 3 - 2 * c)
     with pytest.raises(ValueError, match="expected 20 rows"):
         compressor.decompress(data, c[:3])
+    with pytest.raises(ValueError, match="context: this program needs 2 numbers"):
+        compressor.decompress(data)
+    with pytest.raises(ValueError, match="context"):
+        compressor.decompress(data, c, c)
 
 
 def test_bad_input_is_refused(compressor):
@@ -250,6 +254,8 @@ def test_bad_input_is_refused(compressor):
             Compressor(compressor.program, buckets=buckets)
     with pytest.raises(TypeError, match="expected a VAE"):
         Compressor(torch.nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="context: no part of this program takes a context"):
+        compressor.decompress(compressor.compress(torch.ones(4, 2, 2)), torch.ones(4, 1))
 
 
 def test_nothing_else_moves_and_threads_do_not_matter(compressor, data):

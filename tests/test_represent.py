@@ -95,7 +95,9 @@ def test_separated_clusters_are_recovered_up_to_their_numbers():
 
 def test_placed_clusters_have_the_moments_and_shares_of_the_latents():
     (x, y), program = blobs(), mixture()
+    state = torch.get_rng_state()
     place_clusters(program, x)
+    assert torch.equal(torch.get_rng_state(), state)
     with torch.no_grad():
         q, fn = program.posterior(x), program.prior(torch.eye(3)).base_dist
     codes = q.mean
@@ -112,12 +114,15 @@ def test_placed_clusters_have_the_moments_and_shares_of_the_latents():
 def test_responsibilities_are_the_best_cluster_probabilities():
     """Against the sum by hand; and a step of gradient in their logits cannot raise the bound."""
     program = mixture().double()
+    with torch.no_grad():
+        next(program.classes.parameters()).copy_(torch.tensor([0.0, 1.0, -2.0]))
     x = torch.randn(5, 4).double()
     found = program.classify(x)
     with torch.no_grad():
         q = program.posterior(x)
         kl = [torch.distributions.kl_divergence(q, program.prior(k)) for k in torch.eye(3).double()]
-    assert torch.allclose(found, (-torch.stack(kl, -1)).softmax(-1))
+        expected = (program.classes().probs.log() - torch.stack(kl, -1)).softmax(-1)
+    assert torch.allclose(found, expected)
 
     class Free(pv.Conditional):
         def __init__(self):
@@ -152,10 +157,17 @@ def test_map_draws_means_and_ellipses_of_one_deviation():
     # 45 degrees: data along the diagonal of the first two of three dimensions
     g = torch.Generator().manual_seed(0)
     line = torch.randn(300, 1, generator=g) * torch.tensor([[1.0, 1.0, 0.0]]) + 0.2 * torch.randn(300, 3, generator=g)
-    figure = pv.plots.latent_map(line, deviation=torch.tensor([[0.3, 0.3, 0.3]]).expand(300, -1))
+    deviation = torch.tensor([0.5, 0.1, 0.2])
+    figure = pv.plots.latent_map(line, deviation=deviation.expand(300, -1))
     (ellipses,) = [c for c in figure.axes[0].collections if isinstance(c, EllipseCollection)]
-    for size in (ellipses.get_widths(), ellipses.get_heights()):
-        assert torch.allclose(torch.as_tensor(size).float(), torch.tensor(0.6))
+    sizes = torch.stack([torch.as_tensor(v) for v in (ellipses.get_widths(), ellipses.get_heights())], -1)[0].float()
+    angle = torch.as_tensor(ellipses.get_angles())[0].float().deg2rad()
+    axes = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2)
+    right = torch.linalg.svd(line - line.mean(0)).Vh[:2]
+    right = right * right.gather(1, right.abs().argmax(1, keepdim=True)).sign()
+    exact = right @ deviation.square().diag() @ right.T
+    assert exact[0, 1].abs() > 0.02
+    assert torch.allclose(axes @ (sizes / 2).square().diag() @ axes.T, exact, atol=1e-5)
     with pytest.raises(ValueError, match="deviation: expected the shape of z"):
         pv.plots.latent_map(line, deviation=torch.ones(3))
 
@@ -165,3 +177,22 @@ def test_bad_input():
         cluster(LinearGaussian().program, torch.zeros(2, 5))
     with pytest.raises(ValueError, match="draws: expected an int of at least 2"):
         embed(LinearGaussian().program, torch.zeros(2, 5), draws=1)
+    with pytest.raises(ValueError, match="x: expected at least a datum for each of 3 clusters, got 2"):
+        place_clusters(mixture(), torch.randn(2, 4))
+
+
+def test_parts_for_which_clusters_cannot_be_placed_are_named():
+    x, program = torch.randn(9, 4), mixture()
+    program.posterior = program.classifier.posterior = pv.posteriors.PlanarFlow((4,), 2)
+    with pytest.raises(TypeError, match="posterior: PlanarFlow has no moments in closed form"):
+        place_clusters(program, x)
+    with pytest.raises(TypeError, match="posterior PlanarFlow, prior ConditionalNormal: their divergence"):
+        cluster(program, x)
+    program.posterior = seeing = pv.posteriors.MeanFieldNormal((4,), 2, context=3)
+    with pytest.raises(TypeError, match="posterior: expected one that does not see the cluster"):
+        place_clusters(program, x)
+    with pytest.raises(ValueError, match="posterior: expected one that does not see the cluster"):
+        pv.programs.Responsibilities(classes=program.classes, prior=program.prior, posterior=seeing)
+    program.prior = pv.priors.StandardNormal(2)
+    with pytest.raises(TypeError, match="prior: expected one to learn, such as ConditionalNormal, got StandardNormal"):
+        place_clusters(program, x)

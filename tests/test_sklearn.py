@@ -81,6 +81,15 @@ def test_rows_do_not_depend_on_each_other(X):
     assert np.allclose(density.score_samples(X[9:4:-1]), whole[9:4:-1], atol=1e-12)
 
 
+def test_many_rows_are_transformed_in_parts(X):
+    """2,100 rows, in three parts: each as it is alone, and back again."""
+    vae = VAETransformer(epochs=1, random_state=0).fit(X)
+    many = np.tile(X, (14, 1))
+    z = vae.transform(many)
+    assert np.allclose(z, np.tile(vae.transform(X), (14, 1)), atol=1e-12)
+    assert np.allclose(vae.inverse_transform(z)[-150:], vae.inverse_transform(z[-150:]), atol=1e-12)
+
+
 def test_pipeline_and_inverse(X):
     """A linear VAE of as many latents as columns gives rows back, and its names are those of scikit-learn."""
     pipe = make_pipeline(StandardScaler(), linear(VAETransformer, latent=4, epochs=400, learning_rate=1e-2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -83,22 +83,31 @@ def variances(sites: Iterable[Any]) -> dict[str, Tensor]:
     return found
 
 
-def drawn(program: Program, x: Any, *, draws: int = 16, seed: int = 0, progress: bool = False) -> Iterator[list[Any]]:
-    """Yield the messages of the guide's sites for batch after batch, with so many draws of each datum."""
+def drawn(
+    program: Program,
+    x: Any,
+    summary: Callable[[list[Any]], Any],
+    *,
+    draws: int = 16,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[Any]:
+    """Return a summary of the messages of the guide's sites for each batch, with so many draws of each datum."""
     batches = batches_of(program, x)
     batches.batch_size = max(1, at_once(batches) // draws)
     device = next(program.parameters(), torch.zeros(())).device
+    found = []
     with evaluating(program), fork_rng(device, seed):
         for batch in tqdm(batches.epoch(0), total=batches.steps, desc="latents", unit="batch", disable=not progress):
             record = Call(program.model, program.guide, batch, {}, draws).trace(program.guide, Sampled())
-            yield list(record.sites.values())
+            found.append(summary(list(record.sites.values())))
+    return found
 
 
 def codes(program: Program, x: Any, *, draws: int = 16, seed: int = 0) -> Tensor:
     """Return the posterior means of all latents of the data, (n, units), on the CPU."""
-    return torch.cat(
-        [
-            torch.cat([m.mean(0) for m in means(sites).values()], -1).double().cpu()
-            for sites in drawn(program, x, draws=draws, seed=seed)
-        ]
-    )
+
+    def summary(sites: list[Any]) -> Tensor:
+        return torch.cat([m.mean(0) for m in means(sites).values()], -1).double().cpu()
+
+    return torch.cat(drawn(program, x, summary, draws=draws, seed=seed))

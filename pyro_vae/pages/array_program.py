@@ -45,7 +45,7 @@ def array_program(function: Callable[[Tensor], Tensor], x: Tensor) -> list[list[
 
     Args:
         function: from a tensor of the shape of ``x`` to a tensor, without draws and without branches on values
-        x: an example, of shape ``(1, *shape)``
+        x: an example on the CPU, of shape ``(1, *shape)``
 
     Returns:
         The steps, of JSON values.
@@ -173,7 +173,7 @@ class Steps:
 
     def take(self, sources: list[int], index: Tensor, total: int) -> Array:
         """Take entries by their numbers, unless these are all in their order."""
-        flat, like = index.flatten().tolist(), torch.zeros(index.shape)
+        flat, like = index.flatten().tolist(), self.like.new_zeros(index.shape)
         if len(sources) == 1 and flat == list(range(total)):
             return Array(sources[0], like)
         return self.add(like, "take", sources, flat)

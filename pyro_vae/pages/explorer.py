@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import copy
+import functools
 import math
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.evaluation import log_likelihood
+from pyro_vae.evaluation.inputs import one_batch
 from pyro_vae.pages.array_program import UnsupportedOperation, array_program
 from pyro_vae.pages.page import asset, page
 from pyro_vae.plots import is_image
@@ -18,6 +21,7 @@ from pyro_vae.plots.style import COLOURS, MARKERS
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import evaluating, mean_or_draw
 from pyro_vae.rng import fork_rng
+from pyro_vae.tasks.latents import device_of, one_latent
 
 __all__ = ["explorer"]
 
@@ -28,10 +32,10 @@ DRAWS, FOR_COVARIANCE, GRID = 64, 1000, 15
 
 def explorer(
     vae: VAE,
-    x: Tensor,
-    labels: Tensor | None = None,
+    x: Any,
+    labels: Any = None,
     *,
-    rows: Tensor | None = None,
+    rows: Any = None,
     title: str = "Latent space",
     about: str = "",
     seed: int = 0,
@@ -45,7 +49,7 @@ def explorer(
 
     Args:
         vae: a program without context
-        x: data of shape ``(n, *shape)``; images have values in [0, 1]
+        x: a few hundred data of shape ``(n, *shape)``; of images, values below 0 or above 1 widen the scale of grey
         labels: ``(n,)`` class labels, or None
         rows: ``(n,)`` numbers by which the page calls the data; 0 to n - 1 by default
         title: above the page
@@ -57,7 +61,8 @@ def explorer(
         The page as HTML.
 
     Raises:
-        ValueError: the data do not fit the program.
+        TypeError: the program is no VAE, or takes a context, which the page has no place for.
+        ValueError: the data do not fit the program, have missing entries, or labels or rows are not one a datum.
 
     Example:
         >>> import pyro_vae as pv
@@ -69,19 +74,28 @@ def explorer(
         >>> explorer(toy, torch.zeros(5, 8, 8), num_particles=50)[:15]
         '<!doctype html>'
     """
-    vae.check(x)
-    device = next(vae.parameters()).device
+    if any(getattr(part, "context", 0) for part in one_latent(vae).children()):
+        raise TypeError("vae: expected a program without context, which the page has no place to choose")
+    (x,) = one_batch(vae, x)
+    if torch.isnan(x).any():
+        raise ValueError("x: has missing entries (NaN), which cannot be drawn; fill them first, by `impute`")
+    labels, rows = (None if v is None else torch.as_tensor(v) for v in (labels, rows))
+    for name, values in (("labels", labels), ("rows", rows)):
+        if values is not None and values.shape != (len(x),):
+            raise ValueError(f"{name}: expected shape ({len(x)},), one a datum, got {tuple(values.shape)}")
     found = log_likelihood(vae, x, num_particles=num_particles, seed=seed)
-    with evaluating(vae), fork_rng(device, seed):
-        means, covariances = posterior_moments(vae, x.to(device))
+    with evaluating(vae), fork_rng(device_of(vae), seed):
+        means, covariances = posterior_moments(vae, x)
         prior = vae.prior().expand((DRAWS,)).sample().flatten(1)
         directions = directions_of(means)
         drawn = decoder(vae, means, covariances, directions)
     shape = tuple(x.shape[1:])
     image = [*shape[-2:], shape[0] if len(shape) == 3 else 1] if is_image(shape) else None
-    seen = x[~x.isnan()]
     classes = [] if labels is None else labels.unique().tolist()
-    encode = in_bytes if image else base64_of
+    low, high = min(0.0, float(x.min())), float(x.max())
+    if image:
+        high = max(1.0, high)
+    encode = functools.partial(in_bytes, low=low, high=high) if image else base64_of
     grid = drawn.get("grid")
     if grid:
         grid |= {name: encode(grid[name]) for name in ("values", "reconstructions")}
@@ -95,7 +109,7 @@ def explorer(
         "latent": means.shape[1],
         "entries": math.prod(shape),
         "image": image,
-        "range": [min(0.0, float(seen.min())), float(seen.max())],
+        "range": [low, high],
         "names": [f"z{subscript(j + 1)}" for j in range(means.shape[1])],
         "directions": directions,
         "means": base64_of(means),
@@ -118,7 +132,7 @@ def explorer(
         asset("explorer.html"),
         data=content,
         styles=["explorer.css"],
-        scripts=["array_program.js", "explorer.js"],
+        scripts=["array_program.js", "explorer_map.js", "explorer.js"],
     )
 
 
@@ -163,7 +177,8 @@ def decoder(vae: VAE, means: Tensor, covariances: Tensor, directions: list[dict[
     """Return the mean of p(x given z) as steps, or on a grid."""
     shape = vae.prior().event_shape
     try:
-        return {"steps": array_program(lambda z: vae.decode(z.reshape(1, *shape)).mean, means[:1])}
+        likelihood = copy.deepcopy(vae.likelihood).cpu()
+        return {"steps": array_program(lambda z: likelihood(z.reshape(1, *shape)).mean, means[:1].cpu())}
     except (UnsupportedOperation, NotImplementedError):
         pass
     plane = torch.tensor([d["vector"] for d in directions[:2]], dtype=means.dtype, device=means.device)
@@ -188,9 +203,10 @@ def base64_of(x: Tensor) -> str:
     return base64.b64encode(x.detach().float().cpu().contiguous().numpy().tobytes()).decode()
 
 
-def in_bytes(x: Tensor) -> str:
-    """Return values in [0, 1] as base64 of bytes."""
-    levels = (x.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+def in_bytes(x: Tensor, *, low: float, high: float) -> str:
+    """Return values from low to high as base64 of bytes."""
+    share = (x.detach().float().cpu() - low) / (high - low)
+    levels = (share.clamp(0, 1) * 255).round().to(torch.uint8)
     return base64.b64encode(levels.contiguous().numpy().tobytes()).decode()
 
 

@@ -168,7 +168,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a file of JSON lines, none where it is not there."""
     if not path.is_file():
         return []
-    return [read_json(path, line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [read_json(path, line) for line in path.read_text(encoding="utf-8").splitlines()]
+    if not all(isinstance(row, dict) and "epoch" in row for row in rows):
+        raise ValueError(f"{path}: expected a row of named values for each epoch in a line; the file is damaged")
+    return rows
 
 
 def read_json(path: Path, text: str) -> Any:

@@ -30,6 +30,10 @@ class Responsibilities(Conditional):
         prior: p(z given k), the same object
         posterior: q(z given x), the same object, built without ``context``
 
+    Raises:
+        ValueError: the posterior sees the cluster.
+        TypeError: the divergence of posterior and prior is not known in closed form.
+
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(clusters,)``.
 
@@ -49,6 +53,11 @@ class Responsibilities(Conditional):
 
     def __init__(self, *, classes: Conditional, prior: Conditional, posterior: Conditional) -> None:
         super().__init__()
+        if getattr(posterior, "context", 0):
+            raise ValueError(
+                f"posterior: expected one that does not see the cluster, but {type(posterior).__name__} was built "
+                "with context; give MixtureVAE a network for its classifier, such as posteriors.OneHotCategorical"
+            )
         self.classes, self.prior, self.posterior = classes, prior, posterior
 
     def forward(self, x: Tensor, *context: Tensor) -> dist.OneHotCategorical:
@@ -57,5 +66,11 @@ class Responsibilities(Conditional):
             q, p = self.posterior(x), self.classes()
             each = p.enumerate_support()
             k = each.reshape(len(each), *[1] * len(q.batch_shape), *p.event_shape)
-            logits = p.log_prob(k) - kl_divergence(q, self.prior(k))
+            try:
+                logits = p.log_prob(k) - kl_divergence(q, self.prior(k))
+            except NotImplementedError as error:
+                raise TypeError(
+                    f"posterior {type(self.posterior).__name__}, prior {type(self.prior).__name__}: their divergence "
+                    "is not known in closed form; use MeanFieldNormal with ConditionalNormal, say"
+                ) from error
         return dist.OneHotCategorical(logits=logits.movedim(0, -1))

@@ -79,7 +79,7 @@ def labelled_batches(x: Tensor, y: Tensor, *, batch_size: int = 200, labelled: i
     Args:
         x: data of shape ``(n, *shape)``
         y: labels as of :func:`hide_labels`, of shape ``(n, classes)``
-        batch_size: rows of a batch
+        batch_size: rows of a batch, at least 2
         labelled: labelled rows of a batch; by default their share among the data, rounded up
 
     Returns:
@@ -97,10 +97,12 @@ def labelled_batches(x: Tensor, y: Tensor, *, batch_size: int = 200, labelled: i
     """
     if y.dim() != 2 or len(x) != len(y):
         raise ValueError(f"y: expected shape ({len(x)}, classes), one row a datum, got {tuple(y.shape)}")
+    count("batch_size", batch_size, 2)
     known = ~torch.isnan(y).any(1)
-    share = math.ceil(batch_size * float(known.float().mean())) if labelled is None else labelled
-    if not 0 < int(known.sum()) < len(y):
-        raise ValueError(f"y: expected rows with and without a label, got {int(known.sum())} labels in {len(y)} rows")
+    number = int(known.sum())
+    if not 0 < number < len(y):
+        raise ValueError(f"y: expected rows with and without a label, got {number} labels in {len(y)} rows")
+    share = -(-batch_size * number // len(y)) if labelled is None else labelled
     if not isinstance(share, int) or not 0 < share < batch_size:
         raise ValueError(f"labelled: expected an int from 1 to batch_size - 1 = {batch_size - 1}, got {share!r}")
     rows = LabelledRows(known, batch_size, share)
@@ -198,9 +200,20 @@ def classify(program: Program, x: Any, y: Any = None, *, seed: int = 0) -> Class
     if not hasattr(program, "classify"):
         raise TypeError(f"program: expected one that classifies, such as SemiSupervised, got {type(program).__name__}")
     batches = batches_of(program, x, ROWS)
+    truth = None if y is None else torch.as_tensor(y).cpu()
+    if batches.columns:  # a stream tells its length when it ends
+        if len(batches.columns) > 1:
+            raise ValueError(
+                f"x: expected rows of data, without labels beside them, got {len(batches.columns)} columns"
+            )
+        check_numbers(truth, len(batches))
     with fork_rng(device_of(program), seed):
         probabilities = torch.cat([program.classify(*batch).cpu() for batch in batches.epoch(0)])
-    truth = None if y is None else torch.as_tensor(y).cpu()
-    if truth is not None and truth.shape != (len(probabilities),):
-        raise ValueError(f"y: expected class numbers of shape ({len(probabilities)},), got {tuple(truth.shape)}")
+    check_numbers(truth, len(probabilities))
     return Classification(probabilities, truth)
+
+
+def check_numbers(y: Tensor | None, n: int) -> None:
+    """Refuse class numbers that are not one a datum."""
+    if y is not None and y.shape != (n,):
+        raise ValueError(f"y: expected class numbers of shape ({n},), got {tuple(y.shape)}")

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from pyro_vae.evaluation.inputs import count, one_batch
 from pyro_vae.programs import VAE
+from pyro_vae.programs.checks import check_context
 from pyro_vae.tasks.alphabets import LARGEST
 from pyro_vae.tasks.bits_back import BitsBack, computing, stack
 from pyro_vae.tasks.container import Compressed, CompressionError, checksum
@@ -121,6 +122,7 @@ class Compressor:
             The data, on the CPU, bit for bit as they were.
 
         Raises:
+            ValueError: there is no context where the program needs one, or one of another shape.
             CompressionError: the bytes are damaged, of another kind or version, or of another program; or this machine
                 computes other probabilities.
         """
@@ -129,7 +131,8 @@ class Compressor:
             raise CompressionError(
                 "data: compressed with another program; decompress with the same parts and the same weights"
             )
-        rows = [c.split(1) for c in as_context(self.exact, context, found.count)]
+        rows = as_context(self.exact, context, found.count)
+        check_context(rows, max(part.context for part in self.exact.children()), found.count, torch.float64)
         coding = BitsBack(self.exact, buckets=found.buckets, largest=found.largest)
         coder = stack().stack.AnsCoder(found.words)
         letters = []
@@ -137,7 +140,7 @@ class Compressor:
             for i in tqdm(range(found.count), desc="decompress", unit="datum", disable=not progress):
                 # a stack: the last datum comes first
                 place = found.count - 1 - i
-                letters.append(coding.pop(coder, place, [c[place] for c in rows]))
+                letters.append(coding.pop(coder, place, [c[place : place + 1] for c in rows]))
         codes = np.stack(letters[::-1])
         if digest_of(codes) != found.data:
             raise CompressionError(

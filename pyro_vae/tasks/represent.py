@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_vae.evaluation.codes import drawn, means, variances
-from pyro_vae.evaluation.inputs import count, one_batch
+from pyro_vae.evaluation.inputs import batches_of, count
 from pyro_vae.evaluation.representation import clustering_scores, sklearn
 from pyro_vae.programs import MixtureVAE
 from pyro_vae.programs.program import Program, evaluating
-from pyro_vae.tasks.classify import classify
+from pyro_vae.tasks.classify import ROWS, classify
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,14 +75,16 @@ def embed(program: Program, x: Any, *, draws: int = 16, seed: int = 0, progress:
         (('z[0]', 'z[1]'), torch.Size([5, 2]))
     """
     count("draws", draws, 2)
-    rows = []
-    for sites in drawn(program, x, draws=draws, seed=seed, progress=progress):
+
+    def moments(sites: list[Any]) -> tuple[tuple[str, ...], Tensor]:
         mean, variance = means(sites), variances(sites)
         names = tuple(f"{name}[{i}]" for name, m in mean.items() for i in range(m.shape[-1]))
         both = torch.cat([m.mean(0) for m in mean.values()], -1), torch.cat(list(variance.values()), -1).sqrt()
-        rows.append(torch.stack(both).cpu())
+        return names, torch.stack(both).cpu()
+
+    names, rows = zip(*drawn(program, x, moments, draws=draws, seed=seed, progress=progress), strict=True)
     mean, deviation = torch.cat(rows, 1)
-    return Embedding(names, mean, deviation)
+    return Embedding(names[0], mean, deviation)
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,8 @@ def place_clusters(program: MixtureVAE, x: Any, *, seed: int = 0) -> None:
         seed: of the start of the mixture, which is fitted to the means of q(z given x)
 
     Raises:
-        TypeError: the program has no clusters.
+        TypeError: the program has no clusters, or parts for which they cannot be placed; the part is named.
+        ValueError: the data do not fit the program, or there are fewer than clusters.
         ImportError: scikit-learn is not installed.
 
     Example:
@@ -180,18 +183,21 @@ def place_clusters(program: MixtureVAE, x: Any, *, seed: int = 0) -> None:
     sklearn()
     from sklearn.mixture import GaussianMixture
 
-    with evaluating(program):
-        q = program.posterior(*one_batch(program, x))
-        each = program.classes().enumerate_support()
-    codes = q.mean.double().cpu().numpy()
+    if not any(p.requires_grad for p in program.prior.parameters()):
+        raise TypeError(f"prior: expected one to learn, such as ConditionalNormal, got {type(program.prior).__name__}")
+    codes, own = posterior_moments(program, x)
+    each = program.classes().enumerate_support()
+    if len(codes) < len(each):
+        raise ValueError(f"x: expected at least a datum for each of {len(each)} clusters, got {len(codes)}")
     found = GaussianMixture(len(each), covariance_type="diag", reg_covar=1e-4, n_init=3, random_state=seed)
-    found.fit(codes)
-    share = found.predict_proba(codes)
+    points = codes.double().cpu().numpy()
+    found.fit(points)
     loc, variance, weight, share = (
-        torch.as_tensor(v).to(q.mean) for v in (found.means_, found.covariances_, found.weights_, share)
+        torch.as_tensor(v).to(codes)
+        for v in (found.means_, found.covariances_, found.weights_, found.predict_proba(points))
     )
     # latents of a cluster vary with their data, and about the mean of each
-    variance = variance + share.T @ q.variance / share.sum(0).unsqueeze(-1)
+    variance = variance + share.T @ own / share.sum(0).clamp(min=1e-6).unsqueeze(-1)
     target = dist.Normal(loc, variance.sqrt()).to_event(1)
     numbers = [*program.prior.parameters(), *program.classes.parameters()]
     climb = torch.optim.LBFGS(numbers, max_iter=500, line_search_fn="strong_wolfe")
@@ -205,6 +211,19 @@ def place_clusters(program: MixtureVAE, x: Any, *, seed: int = 0) -> None:
 
     climb.step(loss)
     climb.zero_grad()
+
+
+def posterior_moments(program: MixtureVAE, x: Any) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of q(z given x) of each datum, of shape (n, latent)."""
+    name = type(program.posterior).__name__
+    if getattr(program.posterior, "context", 0):
+        raise TypeError(f"posterior: expected one that does not see the cluster, but {name} was built with context")
+    try:
+        with evaluating(program):
+            found = [program.posterior(rows) for (rows,) in batches_of(program, x, ROWS).epoch(0)]
+            return torch.cat([q.mean for q in found]), torch.cat([q.variance for q in found])
+    except NotImplementedError as error:
+        raise TypeError(f"posterior: {name} has no moments in closed form; use MeanFieldNormal, say") from error
 
 
 def check_clusters(program: Any) -> None:

@@ -1,0 +1,57 @@
+"""What the tests of pages read them with."""
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import torch
+
+VOID = {"meta", "img", "br", "input"}
+
+
+class Reader(HTMLParser):
+    """Every element is closed in turn; what is in them is kept by name and by id."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.ids, self.elements, self.texts = [], set(), [], {}
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.elements.append((tag, attrs))
+        if "id" in attrs:
+            assert attrs["id"] not in self.ids
+            self.ids.add(attrs["id"])
+        if tag not in VOID:
+            self.open.append((tag, attrs.get("id")))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        if self.open:
+            self.texts[self.open[-1]] = self.texts.get(self.open[-1], "") + data
+
+
+def content(text):
+    """The data of a page."""
+    return json.loads(Reader(text).texts["script", "data"])
+
+
+def array(text, kind=np.float32):
+    return torch.tensor(np.frombuffer(base64.b64decode(text), kind))
+
+
+def needs_nothing(text):
+    """No element of a page names a place outside of it."""
+    for _, attrs in Reader(text).elements:
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            assert attrs.get(name, "data:").startswith("data:")
+    assert not re.search(r"@import|url\((?!#)|fetch\(|XMLHttpRequest|importScripts|WebSocket", text)
+    # the name of a vocabulary, which nothing is asked for
+    assert set(re.findall(r"https?://[^\s\"']+", text)) <= {"http://www.w3.org/2000/svg"}
