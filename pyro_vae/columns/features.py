@@ -27,6 +27,9 @@ class Features(nn.Module):
         context: how many further numbers are joined to the input
         net: makes the network behind, ``net((width,), out_shape)``
 
+    Raises:
+        ValueError: ``in_shape`` is not one number a column.
+
     Example:
         >>> from functools import partial
         >>> import pyro_vae as pv
