@@ -92,6 +92,9 @@ class MLP(Net):
     Shape:
         ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
 
+    Raises:
+        ValueError: a shape is not a tuple of positive ints.
+
     Example:
         >>> MLP((28, 28), (2, 20), hidden=(400,))(torch.zeros(6, 5, 28, 28)).shape
         torch.Size([6, 5, 2, 20])
@@ -234,6 +237,14 @@ def build(
 
     Returns:
         The module, wrapped in :class:`Net` unless it is one.
+
+    Raises:
+        TypeError: what ``net`` returns is no module.
+        ValueError: a shape is not a tuple of positive ints.
+
+    Example:
+        >>> build(MLP, (8, 8), (3,))(torch.zeros(5, 4, 8, 8)).shape
+        torch.Size([5, 4, 3])
     """
     in_shape, out_shape = as_shape(in_shape), as_shape(out_shape)
     options = {"context": context} if context else {}

@@ -198,6 +198,11 @@ def load(run_dir: str | Path) -> Program:
     Raises:
         ValueError: configuration or weights are missing, damaged, of a newer version or of another program, or
             the configuration names something that is on no shelf.
+
+    Example:
+        >>> vae = load("runs/a")  # doctest: +SKIP
+        >>> vae.sample(16, mean=True).shape  # doctest: +SKIP
+        torch.Size([16, 8, 8])
     """
     vae = program(read(run_dir))
     path = Path(run_dir) / "weights.safetensors"

@@ -17,7 +17,18 @@ FLOOR = 1e-4
 
 
 def positive(raw: Tensor) -> Tensor:
-    r"""Map real numbers to scales: :math:`\log(1 + e^r) + 10^{-4}`, which neither vanishes nor overflows."""
+    r"""Map real numbers to scales: :math:`\log(1 + e^r) + 10^{-4}`, which neither vanishes nor overflows.
+
+    Args:
+        raw: real numbers of any shape
+
+    Returns:
+        Scales of the same shape.
+
+    Example:
+        >>> positive(torch.tensor([-100.0, 100.0]))
+        tensor([1.0000e-04, 1.0000e+02])
+    """
     return softplus(raw) + FLOOR
 
 
@@ -32,6 +43,14 @@ class Scale(nn.Module, ABC):
 
     A subclass says by ``outputs`` how many numbers (0 or 1) it wants of the network for each entry of a
     datum, and returns from ``forward`` a tensor that broadcasts with the location.
+
+    Example:
+        >>> class Capped(Scale):
+        ...     outputs = 1
+        ...     def forward(self, *raw):
+        ...         return positive(raw[0]).clamp(max=1.0)
+        >>> Capped()(torch.tensor([-1.0, 3.0]))
+        tensor([0.3134, 1.0000])
     """
 
     outputs: ClassVar[int] = 0
@@ -46,6 +65,9 @@ class Fixed(Scale):
 
     Args:
         value: the scale, in the units of the data
+
+    Raises:
+        ValueError: the scale is not a finite number above the floor 1e-4.
 
     Example:
         >>> Fixed(0.1)()
@@ -70,7 +92,11 @@ class Shared(Scale):
         shape: ``()`` for one number, the shape of one datum for one number an entry
 
     References:
-        Simple and effective VAE training with calibrated decoders (Rybkin et al., 2021)
+        Simple and effective VAE training with calibrated decoders (Rybkin et al., 2021),
+        https://arxiv.org/abs/2006.13202
+
+    Raises:
+        ValueError: the scale is not a finite number above the floor 1e-4.
 
     Example:
         >>> Shared(shape=(4,))().shape
@@ -116,6 +142,9 @@ class Optimal(nn.Module):
     References:
         Simple and effective VAE training with calibrated decoders (Rybkin et al., 2021),
         https://arxiv.org/abs/2006.13202
+
+    Raises:
+        ValueError: the scale is not a finite number above the floor 1e-4, or the momentum not above 0 and up to 1.
 
     Example:
         >>> scale = Optimal()

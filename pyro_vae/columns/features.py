@@ -28,6 +28,9 @@ class Features(nn.Module):
         missing: whether NaN arrives where an entry was not observed: its features are then 0, and beside those of all
             columns the network sees which entries were observed
 
+    Raises:
+        ValueError: ``in_shape`` is not one number a column.
+
     Example:
         >>> from functools import partial
         >>> import pyro_vae as pv

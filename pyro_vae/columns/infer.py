@@ -17,7 +17,21 @@ GRADES = 10
 
 
 def schema(table: Any) -> tuple[Column, ...]:
-    """Infer the type of each column of a table; see :func:`infer`."""
+    """Infer the type of each column of a table; see :func:`infer`.
+
+    Args:
+        table: a data frame, a dict of columns, or an array ``(rows, columns)``
+
+    Returns:
+        One column for each of the table.
+
+    Raises:
+        ValueError: the table is none of these, or a column holds no value or a single label.
+
+    Example:
+        >>> [type(column).__name__ for column in schema({"height": [1.7, 1.9], "grade": [1, 2]})]
+        ['Positive', 'Binary']
+    """
     return tuple(infer(name, values, order) for name, values, order in named(table))
 
 
@@ -33,8 +47,15 @@ def infer(name: str, values: np.ndarray, order: Sequence[Any] | None = None) -> 
         values: of shape ``(n,)``
         order: all labels from the lowest to the highest, if they have an order
 
+    Returns:
+        The column, with units taken from the values.
+
     Raises:
         ValueError: no value, or a single label.
+
+    Example:
+        >>> infer("visits", np.array([0, 3, 40]))
+        Count(name='visits', scale=14.333333333333334)
     """
     present = values[~missing(values)]
     if not len(present):
@@ -68,7 +89,21 @@ def moments(numbers: np.ndarray) -> tuple[float, float]:
 
 
 def named(table: Any) -> Iterator[tuple[str, np.ndarray, Sequence[Any] | None]]:
-    """Yield name, values and order (None for none) of each column of a data frame, a dict or an array."""
+    """Yield name, values and order (None for none) of each column of a data frame, a dict or an array.
+
+    Args:
+        table: a data frame, a dict of columns, or an array ``(rows, columns)``
+
+    Returns:
+        An iterator over name, values of shape ``(rows,)`` and order.
+
+    Raises:
+        ValueError: the table is none of these.
+
+    Example:
+        >>> [name for name, values, order in named(np.zeros((5, 2)))]
+        ['0', '1']
+    """
     if hasattr(table, "iloc"):
         for name in table.columns:
             kind = table[name].dtype

@@ -24,6 +24,11 @@ class Column(ABC):
 
     Args:
         name: what the column is called
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> [type(column).__name__ for column in pv.columns.schema({"age": [31.5, 40.0], "member": [True, False]})]
+        ['Positive', 'Binary']
     """
 
     name: str
@@ -72,6 +77,10 @@ class Real(Column):
         name: what the column is called
         shift: mean, in the units of the table
         scale: standard deviation, in the units of the table
+
+    Example:
+        >>> Real("temperature", shift=20.0, scale=5.0).features(torch.tensor([25.0]))
+        tensor([[1.]])
     """
 
     shift: float = 0.0
@@ -97,6 +106,10 @@ class Positive(Column):
         name: what the column is called
         shift: mean of the logarithm
         scale: standard deviation of the logarithm
+
+    Example:
+        >>> Positive("income").features(torch.tensor([1.0]))
+        tensor([[0.]])
     """
 
     shift: float = 0.0
@@ -122,6 +135,10 @@ class Count(Column):
     Args:
         name: what the column is called
         scale: mean count
+
+    Example:
+        >>> Count("children", scale=2.0).features(torch.tensor([0.0]))
+        tensor([[0.]])
     """
 
     scale: float = 1.0
@@ -177,6 +194,13 @@ class Binary(_Coded):
     Args:
         name: what the column is called
         values: the two, that of code 0 first
+
+    Raises:
+        ValueError: there are not two different values.
+
+    Example:
+        >>> Binary("smoker", ("no", "yes")).encode(np.array(["yes", "no"]))
+        array([1., 0.])
     """
 
     outputs: ClassVar[int] = 1
@@ -202,6 +226,10 @@ class Categorical(_Coded):
     Args:
         name: what the column is called
         values: all of them, in the order of their codes
+
+    Example:
+        >>> Categorical("colour", ("red", "green", "blue")).features(torch.tensor([2.0]))
+        tensor([[0., 0., 1.]])
     """
 
     @property
@@ -225,6 +253,11 @@ class Ordinal(_Coded):
     Args:
         name: what the column is called
         values: all of them, the lowest first
+
+    Example:
+        >>> Ordinal("grade", ("poor", "fair", "good")).features(torch.tensor([0.0, 2.0]))
+        tensor([[-1.],
+                [ 1.]])
     """
 
     @property

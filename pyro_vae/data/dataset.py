@@ -13,9 +13,9 @@ class Split:
     """One part of a data set.
 
     Attributes:
-        x: The observations, float32 of shape (n, *shape).
-        y: Labels, int64 of shape (n,), or None where the data set has none.
-        transform: None, or a callable from a batch (b, *shape) to a batch of the same shape,
+        x: The observations, float32 of shape ``(n, *shape)``.
+        y: Labels, int64 of shape ``(n,)``, or None where the data set has none.
+        transform: None, or a callable from a batch ``(b, *shape)`` to a batch of the same shape,
             which training applies anew each time it presents a batch. One that returns only
             zeros and ones says so by an attribute `draws_bits = True`.
 

@@ -10,6 +10,9 @@ from pyro_vae.data.sources import LOADERS
 def names() -> tuple[str, ...]:
     """The names that `load` knows.
 
+    Returns:
+        The names, as a tuple.
+
     Example:
         >>> names()
         ('digits', 'mnist', 'fashion_mnist', 'mnist_static', 'freyfaces')
@@ -34,7 +37,7 @@ def load(name: str, *, binarize: str | Binarization | None = None) -> Dataset:
             `Dataset`, such as `Threshold(0.3)`.
 
     Returns:
-        The data set; x is float32 in [0, 1] of shape (n, *shape), y int64 of shape (n,) or None.
+        The data set; x is float32 in [0, 1] of shape ``(n, *shape)``, y int64 of shape ``(n,)`` or None.
 
     Raises:
         ValueError: If the name or the binarization is unknown, if bits are asked of a data set

@@ -79,6 +79,12 @@ class AmortizedFlow(dist.TorchDistribution):
 
     Raises:
         ValueError: there are no steps.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> q = pv.posteriors.PlanarFlow((2, 2), 3)(torch.zeros(5, 2, 2))
+        >>> type(q).__name__, q.batch_shape, q.event_shape
+        ('AmortizedFlow', torch.Size([5]), torch.Size([3]))
     """
 
     arg_constraints = {"loc": constraints.real_vector, "scale": constraints.independent(constraints.positive, 1)}

@@ -16,6 +16,10 @@ class GreyBernoulli(dist.Bernoulli):
 
     It is what many public VAEs train on grey pixels. Its values are no log-likelihoods and cannot be compared
     with those of a distribution.
+
+    Example:
+        >>> GreyBernoulli(probs=torch.tensor(0.5)).log_prob(torch.tensor(0.3))
+        tensor(-0.6931)
     """
 
     support = constraints.unit_interval

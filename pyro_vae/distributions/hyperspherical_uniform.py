@@ -22,6 +22,7 @@ class HypersphericalUniform(dist.TorchDistribution):
         dim: n, the number of coordinates; the sphere has one dimension less (for n = 1 it is the two points
             -1 and 1)
         like: a tensor whose dtype and device the draws get
+        batch_shape: how many of them
 
     Shape:
         batch shape ``()`` and event shape ``(dim,)``.

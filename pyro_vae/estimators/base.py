@@ -48,6 +48,15 @@ class Estimator(PyroELBO):
 
     Raises:
         ValueError: fewer than one particle (or than the estimator needs), a negative beta or negative free bits.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> class MeanWeight(pv.estimators.Estimator):
+        ...     def bound(self, terms, beta):
+        ...         return terms.log_w(beta).mean(0)
+        >>> toy = pv.testing.LinearGaussian()
+        >>> MeanWeight(num_particles=4).per_datum(toy.program.model, toy.program.guide, toy.draw(5)).shape
+        torch.Size([5])
     """
 
     #: Whether the formula averages over discrete latents that the guide enumerates.

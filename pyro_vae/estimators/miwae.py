@@ -32,6 +32,7 @@ class MIWAE(Estimator):
 
     Raises:
         ValueError: M or K is below 1.
+        TypeError: ``num_particles`` is given, which is M times K.
 
     Example:
         >>> import pyro_vae as pv

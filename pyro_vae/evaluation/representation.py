@@ -147,6 +147,16 @@ def representation(
 def clustering_accuracy(y: Any, clusters: Any) -> float:
     """Return the share of data in the right cluster, under the best one-to-one match of clusters and classes.
 
+    Args:
+        y: classes 0, 1, 2, ... of shape ``(n,)``
+        clusters: numbers 0, 1, 2, ... of shape ``(n,)``
+
+    Returns:
+        A number between 0 and 1.
+
+    Raises:
+        ImportError: scikit-learn is missing.
+
     Example:
         >>> clustering_accuracy([0, 0, 1, 1], [1, 1, 0, 1])
         0.75
@@ -173,6 +183,9 @@ def clustering_scores(y: Any, clusters: Any) -> dict[str, float]:
     Returns:
         ``accuracy`` under the best one-to-one match, ``nmi`` (normalised mutual information) and ``ari`` (adjusted
         Rand index, 0 for clusters by chance); 1 is the best of each.
+
+    Raises:
+        ImportError: scikit-learn is missing.
 
     Example:
         >>> clustering_scores([0, 0, 1, 1], [1, 1, 0, 0])["ari"]

@@ -30,6 +30,9 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     Returns:
         The distance, at least 0.
 
+    Raises:
+        ValueError: the two are not sets of vectors of one width, or hold too few.
+
     Example:
         >>> a = torch.randn(1000, 3)
         >>> round(frechet_distance(a, a + 2.0), 3)
@@ -57,6 +60,9 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
 
     Returns:
         The estimate, which may fall below 0: its mean is 0 for equal distributions.
+
+    Raises:
+        ValueError: the two are not sets of vectors of one width, or hold too few.
 
     Example:
         >>> kernel_distance(torch.randn(500, 3), torch.randn(500, 3) + 1.0) > 0.5
@@ -91,6 +97,9 @@ def precision_recall(real: Tensor, made: Tensor, *, neighbours: int = 3) -> tupl
 
     Returns:
         Precision and recall, both in [0, 1].
+
+    Raises:
+        ValueError: the two are not sets of vectors of one width, or hold too few.
 
     Example:
         >>> a = torch.randn(100, 2)

@@ -139,6 +139,7 @@ def train_under(
 
     Raises:
         ValueError: the data do not fit the program.
+        TypeError: ``budget`` is not Steps, Particles or Seconds.
 
     Example:
         >>> import pyro_vae as pv

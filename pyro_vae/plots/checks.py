@@ -28,6 +28,13 @@ def rank_curves(found: Any) -> Figure:
 
     Returns:
         The figure; of many quantities the worst have a name.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian(off=0.1)
+        >>> found = pv.evaluation.calibration(toy.program, toy.draw(8), simulations=200)
+        >>> len(rank_curves(found).axes)
+        2
     """
     figure, (axes, bars) = panels(2, height=3.2, width=1.5 * WIDTH)
     worst = sorted(found.ranks, key=lambda name: found.p_values[name])[: MOST_LINES - 1]
@@ -67,6 +74,14 @@ def predictive_checks(found: Any) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian(off=0.1)
+        >>> spread = {"spread": lambda x: x.std()}
+        >>> found = pv.evaluation.predictive_check(toy.program, toy.draw(50), spread, prior=True)
+        >>> predictive_checks(found).axes[0].get_xlabel()
+        'spread'
     """
     figure, every = panels(len(found.observed), title="Predictive checks (line: the data)")
     for axes, (name, value) in zip(every, found.observed.items(), strict=True):
@@ -86,6 +101,13 @@ def nearest_neighbours(found: Any) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian(off=0.1)
+        >>> found = pv.evaluation.samples(toy.program, toy.draw(300, 1), toy.draw(300, 2), features=lambda x: x)
+        >>> nearest_neighbours(found).axes[0].get_xlabel()
+        'Euclidean distance'
     """
     if is_image(found.drawn.shape[1:]):
         closest = found.distance.argsort()[:16]
@@ -120,6 +142,15 @@ def scores(found: Any, title: str) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> x = toy.draw(200)
+        >>> right = (toy.posterior(x)[0][:, 0] > 0).long()
+        >>> found = pv.evaluation.representation(toy.program, x, right)
+        >>> scores(found, "Right or left").axes[0].get_title()
+        ''
     """
     rows = found.rows()
     figure, (axes,) = panels(1, height=1.2 + 0.26 * len(rows), title=title)
@@ -142,6 +173,15 @@ def factor_map(found: Any) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> x = toy.draw(200)
+        >>> right = (toy.posterior(x)[0][:, 0] > 0).long()
+        >>> found = pv.evaluation.disentanglement(toy.program, x, right)
+        >>> factor_map(found).axes[0].get_xlabel()
+        'factor'
     """
     figure, (axes,) = panels(1, height=3.6, title=f"Units and factors (MIG {found.scores['MIG']:.2f})")
     axes.grid(False)

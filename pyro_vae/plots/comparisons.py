@@ -24,6 +24,13 @@ def comparison(found: Any) -> Figure:
 
     Returns:
         The figure; a point that cannot be had is left out.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian(off=0.1)
+        >>> found = pv.evaluation.compare_estimators(toy.program, toy.draw(8), [pv.estimators.ELBO()], draws=20)
+        >>> len(comparison(found).axes)
+        4
     """
     rows = found.rows
     figure = Figure(figsize=(1.5 * WIDTH, 1.5 + 0.26 * len(rows)), layout="constrained")
@@ -78,6 +85,20 @@ def training_comparison(found: Any) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian(off=0.1)
+        >>> found = pv.evaluation.train_under(
+        ...     toy.program,
+        ...     toy.draw(64),
+        ...     [pv.estimators.ELBO()],
+        ...     budget=pv.evaluation.Steps(4),
+        ...     valid=toy.draw(16),
+        ...     points=2,
+        ... )
+        >>> [axes.get_xlabel() for axes in training_comparison(found).axes]
+        ['steps', 'seconds in steps']
     """
     figure = Figure(figsize=(1.5 * WIDTH, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)

@@ -49,6 +49,13 @@ def log_likelihoods(found: Any) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian(off=0.1)
+        >>> found = pv.evaluation.log_likelihood(toy.program, toy.draw(50), num_particles=50)
+        >>> [axes.get_xlabel() for axes in log_likelihoods(found).axes]
+        ['log p(x) (nats)', 'particles', 'Pareto k of the weights']
     """
     figure, (value, ess, tail) = panels(3, title=f"Log-likelihood, {found.num_particles:,} particles")
     histogram(value, found.per_datum, 0)
@@ -72,6 +79,13 @@ def marginal_bounds(found: Any) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian(off=0.1)
+        >>> found = pv.evaluation.marginal_bounds(toy.program, toy.draw(4), steps=10, chains=4, simulated=4)
+        >>> len(marginal_bounds(found).axes)
+        2
     """
     made = found.simulated
     figure, every = panels(1 if made is None else 2, title=f"{found.chains} chains, {found.steps:,} temperatures")
@@ -98,6 +112,13 @@ def inference_gaps(found: Any) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian(off=0.1)
+        >>> found = pv.evaluation.inference_gaps(toy.program, toy.draw(8), evidence=toy.log_evidence, steps=50)
+        >>> inference_gaps(found).axes[0].get_xlabel()
+        'nats per datum'
     """
     figure, (axes,) = panels(1, title=f"Inference gaps of {len(found.inference.per_datum):,} data")
     names = list(found.gaps)
@@ -127,6 +148,12 @@ def latent_units(found: Any) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian(off=0.1)
+        >>> len(latent_units(pv.evaluation.latents(toy.program, toy.draw(100))).axes)
+        2
     """
     active = ", ".join(f"{n} of {len(found.variance[name])}" for name, n in found.active.items())
     figure, (kl, variance) = panels(2, title=f"Latent units, {found.data:,} data: {active} active")
@@ -160,6 +187,13 @@ def rate_distortion(found: Any) -> Figure:
 
     Returns:
         The figure.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian(off=0.1)
+        >>> found = pv.evaluation.rate_distortion({1.0: toy.program}, toy.draw(50))
+        >>> rate_distortion(found).axes[0].get_xlabel()
+        'rate: KL from the prior (nats per datum)'
     """
     figure, (axes,) = panels(1, height=3.6, title="Rate and distortion")
     rows = found.rows()

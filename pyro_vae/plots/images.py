@@ -155,6 +155,12 @@ def vectors(rows: Any, *, title: str = "") -> Figure:
 def is_image(shape: Sequence[int]) -> bool:
     """Whether data of this shape can be drawn as images: ``(h, w)``, or ``(1 or 3, h, w)``.
 
+    Args:
+        shape: of one datum
+
+    Returns:
+        True or False.
+
     Example:
         >>> is_image((28, 28)), is_image((3, 32, 32)), is_image((30,))
         (True, True, False)

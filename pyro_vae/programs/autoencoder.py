@@ -22,6 +22,10 @@ class Autoencoder(Program):
     There is no prior and no divergence, so that the loss is no bound on an evidence, codes fill the space as they like
     and there is nothing to sample from: what a VAE adds.
 
+    References:
+        Reducing the dimensionality of data with neural networks (Hinton and Salakhutdinov, 2006),
+        https://doi.org/10.1126/science.1127647
+
     Args:
         encoder: a module from ``(n, *shape)`` to ``(n, latent)``, such as ``nets.MLP(shape, (latent,))``
         likelihood: p(x given z)

@@ -37,6 +37,15 @@ class BottomUp(Inference):
 
     References:
         Importance weighted autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
+
+    Args:
+        posteriors: q(z1 given x), then q of each layer given the one below
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> q = pv.posteriors.MeanFieldNormal
+        >>> len(BottomUp([q((8, 8), 5), q((5,), 2)]).posteriors)
+        2
     """
 
     def draw(self, x: Tensor) -> list[Tensor]:
@@ -57,6 +66,15 @@ class TopDown(Inference):
         Ladder variational autoencoders (Sonderby et al., 2016), https://arxiv.org/abs/1602.02282;
         Improving variational inference with inverse autoregressive flow (Kingma et al., 2016),
         https://arxiv.org/abs/1606.04934
+
+    Args:
+        posteriors: q of each layer from z1 to the top, all given x
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> q = pv.posteriors.MeanFieldNormal
+        >>> len(TopDown([q((8, 8), 5, context=2), q((8, 8), 2)]).posteriors)
+        2
     """
 
     def draw(self, x: Tensor) -> list[Tensor]:
@@ -84,6 +102,10 @@ class Hierarchical(Program):
         likelihood: p(x given z1); with ``skip`` it takes all layers above as one context
         inference: :class:`BottomUp` or :class:`TopDown`
         skip: whether the likelihood sees all layers, built with ``context=`` the sum of those above z1
+
+    Raises:
+        TypeError: ``inference`` is neither BottomUp nor TopDown.
+        ValueError: there is not one posterior for each layer.
 
     Example:
         >>> import torch, pyro_vae as pv

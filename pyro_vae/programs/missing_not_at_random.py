@@ -31,6 +31,10 @@ class SelfMasking(Conditional):
 
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``shape``.
+
+    Example:
+        >>> SelfMasking((4,))(torch.zeros(5, 4)).event_shape
+        torch.Size([4])
     """
 
     def __init__(self, shape: Sequence[int]) -> None:

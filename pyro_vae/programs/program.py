@@ -33,6 +33,21 @@ class Program(nn.Module, ABC):
     Both are called with one batch: ``model(x, *context)`` and ``guide(x, *context)``, and open the plate
     ``"data"`` at ``dim=-1`` with size ``len(x)``. They begin with :func:`announce`, so that stock
     ``pyro.infer.SVI`` finds the parameters without the global parameter store.
+
+    Example:
+        >>> import pyro, torch, pyro_vae as pv
+        >>> class Coins(pv.Program):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.raw = torch.nn.Parameter(torch.zeros(()))
+        ...     def model(self, x):
+        ...         pv.programs.program.announce(coins=self)
+        ...         with pyro.plate("data", len(x), dim=-1):
+        ...             return pyro.sample("x", pyro.distributions.Bernoulli(logits=self.raw), obs=x)
+        ...     def guide(self, x):
+        ...         pass
+        >>> pv.fit(Coins(), torch.ones(8), epochs=1, progress=False).epochs
+        1
     """
 
     @abstractmethod
@@ -58,6 +73,9 @@ class Program(nn.Module, ABC):
 
 class Functions(Program):
     """A program made from a user's own two functions.
+
+    References:
+        Pyro: deep universal probabilistic programming (Bingham et al., 2019), https://arxiv.org/abs/1810.09538
 
     Args:
         model: ``model(x, *context)``, a Pyro model

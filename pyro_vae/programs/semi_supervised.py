@@ -43,6 +43,21 @@ class SemiSupervised(Program):
     Shape:
         data as a tuple ``(x, y)``: y one-hot floats of shape ``(n, classes)``, a row of NaN where no label is known;
         or x alone.
+
+    Raises:
+        ValueError: alpha is negative.
+
+    Example:
+        >>> import torch, pyro_vae as pv
+        >>> m2 = pv.programs.SemiSupervised(
+        ...     classes=pv.priors.OneHotCategorical(3),
+        ...     prior=pv.priors.StandardNormal(2),
+        ...     likelihood=pv.likelihoods.Bernoulli(2, (4,), context=3),
+        ...     classifier=pv.posteriors.OneHotCategorical((4,), 3),
+        ...     posterior=pv.posteriors.MeanFieldNormal((4,), 2, context=3),
+        ... )
+        >>> m2.classify(torch.zeros(5, 4)).shape
+        torch.Size([5, 3])
     """
 
     def __init__(
@@ -168,6 +183,18 @@ class MixtureVAE(SemiSupervised):
         likelihood: p(x given z)
         classifier: q(k given x), a posterior over one-hot vectors
         posterior: q(z given x, k), or q(z given x)
+
+    Example:
+        >>> import torch, pyro_vae as pv
+        >>> clusters = pv.programs.MixtureVAE(
+        ...     classes=pv.priors.OneHotCategorical(3),
+        ...     prior=pv.priors.ConditionalNormal(2, context=3),
+        ...     likelihood=pv.likelihoods.Bernoulli(2, (4,)),
+        ...     classifier=pv.posteriors.OneHotCategorical((4,), 3),
+        ...     posterior=pv.posteriors.MeanFieldNormal((4,), 2),
+        ... )
+        >>> clusters.sample(5).shape
+        torch.Size([5, 4])
     """
 
     def cluster(self, x: Tensor) -> Tensor:

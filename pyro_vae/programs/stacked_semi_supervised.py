@@ -35,6 +35,9 @@ class StackedSemiSupervised(Program):
         data as a tuple ``(x, y)``: y one-hot floats of shape ``(n, classes)``, a row of NaN where no label is known;
         or x alone.
 
+    Raises:
+        TypeError: ``top`` is no SemiSupervised program.
+
     Example:
         >>> import torch, pyro_vae as pv
         >>> m1 = pv.VAE(

@@ -33,6 +33,9 @@ class VAE(Program):
         missing: whether entries of x may be NaN, that is, not observed: they leave the bound and its gradient, and a
             posterior that does not take NaN itself (an attribute ``takes_missing``) sees 0 there
 
+    Raises:
+        TypeError: a part is no module built with its arguments.
+
     Example:
         >>> import torch, pyro, pyro_vae as pv
         >>> vae = pv.VAE(

@@ -24,7 +24,17 @@ __all__ = ["Detector", "ImportanceWeighted", "NegativeBound", "Reconstruction", 
 
 
 class Score(ABC):
-    """A number for each datum that is higher the more unusual the datum is, in nats."""
+    """A number for each datum that is higher the more unusual the datum is, in nats.
+
+    Example:
+        >>> import torch, pyro_vae as pv
+        >>> class Length(Score):
+        ...     def __call__(self, program, x, *, seed=0):
+        ...         return x.norm(dim=-1)
+        >>> toy = pv.testing.LinearGaussian()
+        >>> Detector(toy.program, Length(), toy.draw(200)).alarms(torch.full((1, 3), 50.0)).tolist()
+        [True]
+    """
 
     @abstractmethod
     def __call__(self, program: Program, x: Any, *, seed: int = 0) -> Tensor:
@@ -58,6 +68,12 @@ class NegativeBound(Score):
 
     Args:
         num_particles: draws over which it is averaged
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> NegativeBound()(toy.program, toy.draw(5)).shape
+        torch.Size([5])
     """
 
     num_particles: int = 16
@@ -77,6 +93,12 @@ class Reconstruction(Score):
 
     Args:
         num_particles: draws over which it is averaged
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> Reconstruction()(toy.program, toy.draw(5)).shape
+        torch.Size([5])
     """
 
     num_particles: int = 16

@@ -42,6 +42,12 @@ class LikelihoodRegret(Score):
         steps: of Adam
         rate: its learning rate, which falls to zero
         num_particles: draws of each bound
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> LikelihoodRegret(steps=20)(toy.program, toy.draw(5)).shape
+        torch.Size([5])
     """
 
     steps: int = 200
@@ -81,6 +87,12 @@ class InputComplexity(Score):
         score: such as ``ImportanceWeighted()``
         compress: from bytes to bytes
         levels: data between 0 and 1 are rounded to so many grey levels before
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> InputComplexity(pv.tasks.NegativeBound())(toy.program, toy.draw(5).sigmoid()).shape
+        torch.Size([5])
     """
 
     score: Score
@@ -115,6 +127,12 @@ class Typicality(Score):
     Args:
         score: such as ``ImportanceWeighted()``
         train: training data, or some of them: rows, or a tuple ``(x, context)``
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> Typicality(pv.tasks.NegativeBound(), train=toy.draw(50))(toy.program, toy.draw(5)).shape
+        torch.Size([5])
     """
 
     score: Score

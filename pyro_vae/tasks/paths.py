@@ -24,6 +24,14 @@ Path = Callable[[TorchDistributionMixin, TorchDistributionMixin, float], Tensor]
 def linear(start: TorchDistributionMixin, end: TorchDistributionMixin, t: float) -> Tensor:
     """Return the point at t on the straight line between the posterior means.
 
+    Args:
+        start: q(z given x) at the one end, batch shape ``(n,)``
+        end: the same at the other end
+        t: how far along, from 0 to 1
+
+    Returns:
+        Latents of shape ``(n, latent)``.
+
     Example:
         >>> here, there = (dist.Normal(torch.full((1, 2), m), 1.0).to_event(1) for m in (0.0, 4.0))
         >>> linear(here, there, 0.25)
@@ -43,6 +51,14 @@ def spherical(start: TorchDistributionMixin, end: TorchDistributionMixin, t: flo
 
     References:
         Sampling generative networks (White, 2016), https://arxiv.org/abs/1609.04468
+
+    Args:
+        start: q(z given x) at the one end, batch shape ``(n,)``
+        end: the same at the other end
+        t: how far along, from 0 to 1
+
+    Returns:
+        Latents of shape ``(n, latent)``.
 
     Example:
         >>> here, there = (dist.Normal(torch.eye(2)[[i]], 1.0).to_event(1) for i in (0, 1))
@@ -65,6 +81,14 @@ def geometric(start: TorchDistributionMixin, end: TorchDistributionMixin, t: flo
 
     A latent of which one datum leaves open what it is takes the value that the other needs; between posteriors of
     one covariance this is the straight line.
+
+    Args:
+        start: q(z given x) at the one end, batch shape ``(n,)``
+        end: the same at the other end
+        t: how far along, from 0 to 1
+
+    Returns:
+        Latents of shape ``(n, latent)``.
 
     Raises:
         ValueError: a posterior is not normal.

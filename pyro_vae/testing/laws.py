@@ -34,7 +34,19 @@ BATCHES = [(), (5,), (7, 5)]
 
 
 def parts(shelf: ModuleType) -> Iterator[type[Conditional]]:
-    """Yield the classes of a shelf such as ``pyro_vae.priors``: whatever its folder exports."""
+    """Yield the classes of a shelf such as ``pyro_vae.priors``: whatever its folder exports.
+
+    Args:
+        shelf: a module such as ``pyro_vae.priors``
+
+    Returns:
+        An iterator over the classes.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> pv.priors.VampPrior in parts(pv.priors)
+        True
+    """
     for name in shelf.__all__:
         found = getattr(shelf, name)
         if inspect.isclass(found) and issubclass(found, Conditional):

@@ -56,6 +56,10 @@ class Batches:
     Raises:
         TypeError: data of no kind named above.
         ValueError: no data, columns of different length, numbers of no floating-point type.
+
+    Example:
+        >>> [len(x) for (x,) in Batches(torch.zeros(10, 3), batch_size=4).epoch(0)]
+        [4, 4, 2]
     """
 
     def __init__(
@@ -200,7 +204,7 @@ class Batches:
         return [column.rows.read(index) if isinstance(column.rows, Mapped) else index for column in self.columns]
 
     def collate(self, batch: Any) -> Batch:
-        """Bring a batch of a loader into the form (x, *context)."""
+        """Bring a batch of a loader into the form ``(x, *context)``."""
         parts = batch if isinstance(batch, (tuple, list)) else (batch,)
         return Batch(self.place(name_of(i), torch.as_tensor(part)) for i, part in enumerate(parts))
 

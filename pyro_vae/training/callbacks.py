@@ -16,6 +16,15 @@ class Callback:
     """Called by ``fit`` after each epoch and at the end.
 
     A plain function ``(metrics, step)`` serves as well, for logging.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> class UpToEpoch2(Callback):
+        ...     def epoch(self, program, metrics):
+        ...         return metrics["epoch"] == 2
+        >>> toy = pv.testing.LinearGaussian()
+        >>> pv.fit(toy.program, toy.draw(64), epochs=50, callbacks=[UpToEpoch2()], progress=False).epochs
+        3
     """
 
     def epoch(self, program: Program, metrics: dict[str, Any]) -> bool:

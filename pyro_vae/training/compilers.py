@@ -29,6 +29,12 @@ def inductor(graph: GraphModule, example: list[Tensor]) -> Callable[..., Sequenc
 
     Returns:
         The compiled function.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> pv.fit(toy.program, toy.draw(64), compile=inductor, epochs=1, progress=False).epochs  # doctest: +SKIP
+        1
     """
     options: dict[str, Any] = {"fallback_random": True}
     if example[0].device.type == "cuda":

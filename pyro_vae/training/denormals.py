@@ -21,6 +21,9 @@ def flush_denormals() -> Iterator[None]:
     times slower, and Adam's moments of a pixel that is seldom lit do the same in the long run.
     On leaving, everything is as it was. Other devices flush by themselves, and nothing happens on a CPU that cannot.
 
+    Returns:
+        A context manager.
+
     Example:
         >>> tiny = torch.tensor(1e-38)
         >>> with flush_denormals():

@@ -100,6 +100,7 @@ def fit(
         RunInUseError: another process is training in ``run_dir``.
         Interrupted: SIGINT or SIGTERM has come and all is saved; it is a KeyboardInterrupt.
         LostRankError: of several processes another one has stopped.
+        TypeError: ``program`` is no Program, or the estimator no ELBO.
 
     Example:
         >>> import torch, pyro_vae as pv

@@ -24,6 +24,9 @@ class Linear:
         start: a, the value at step 0
         end: b, the value from step T on
 
+    Raises:
+        ValueError: fewer steps than one, or a negative weight.
+
     Example:
         >>> warm_up = Linear(100)
         >>> warm_up(0), warm_up(50), warm_up(1000)

@@ -48,6 +48,9 @@ class SVI(pyro.infer.SVI):
             step in Python
         ranks: the processes whose gradients are joined; this one alone by default
 
+    Raises:
+        TypeError: the estimator is no ELBO of this library or of Pyro.
+
     Example:
         >>> import functools, torch, pyro_vae as pv
         >>> toy = pv.testing.LinearGaussian()
