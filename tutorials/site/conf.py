@@ -30,7 +30,8 @@ nb_execution_timeout = -1
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 nb_output_stderr = "remove-warn"
-myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_enable_extensions = ["amsmath", "dollarmath", "linkify"]
+myst_linkify_fuzzy_links = False  # an address has a scheme; the name of a file is none
 myst_heading_anchors = 3
 
 exclude_patterns = ["README.md"]  # read in parts
