@@ -179,7 +179,8 @@ def factor_map(found: Any) -> Figure:
         >>> toy = pv.testing.LinearGaussian()
         >>> x = toy.draw(200)
         >>> right = (toy.posterior(x)[0][:, 0] > 0).long()
-        >>> found = pv.evaluation.disentanglement(toy.program, x, right)
+        >>> factors = torch.stack([right, 1 - right], -1)
+        >>> found = pv.evaluation.disentanglement(toy.program, x, factors)
         >>> factor_map(found).axes[0].get_xlabel()
         'factor'
     """

@@ -20,7 +20,7 @@ napoleon_use_rtype = False
 napoleon_custom_sections = [("Shape", "notes_style")]
 default_role = "literal"
 python_use_unqualified_type_names = True
-toc_object_entries_show_parents = "hide"
+toc_object_entries = False  # each has a heading
 
 # tutorials: text that runs
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
@@ -30,14 +30,13 @@ nb_execution_timeout = -1
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 nb_output_stderr = "remove-warn"
-myst_enable_extensions = ["amsmath", "dollarmath"]
+myst_enable_extensions = ["amsmath", "dollarmath", "linkify"]
+myst_linkify_fuzzy_links = False  # an address has a scheme; the name of a file is none
 myst_heading_anchors = 3
 
 exclude_patterns = ["README.md"]  # read in parts
 
 html_theme = "furo"
 html_title = "pyro_vae"
-html_static_path = ["_static"]
-html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
