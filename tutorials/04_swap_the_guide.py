@@ -185,7 +185,7 @@ figure(gap_figure(found), "04_gaps")
 #
 # In grey the truth, as lines the guides, which hold 50% and 95% of their mass. The three digits are those on which
 # the mean-field guide misses most, each from another class. An ellipse beside the grey spot is the encoder's fault.
-# The semi-amortized guide has put its ellipse on the spot, so what still differs there is the fault of the family:
+# The semi-amortized guide has put its ellipse on the spot: what still differs there is mostly the fault of the family,
 # axes that cannot turn, and no tails or bends.
 
 

@@ -113,7 +113,7 @@ def image_rows(rows: Mapping[str, Any], *, title: str = "") -> Figure:
     if len(set(shapes.values())) != 1:
         raise ValueError(f"rows: expected one or more sets of images of one shape, got {shapes}")
     tiles = torch.cat([as_pixels(name, images) for name, images in rows.items()])
-    margin = 0.2 + 0.09 * max(map(len, rows))
+    margin = 0.2 + 0.07 * max(map(len, rows))
     figure, axes = draw_tiles(tiles, len(tiles) // len(rows), title, margin)
     label_rows(axes, list(rows))
     return figure
@@ -211,3 +211,5 @@ def label_rows(axes: Axes, names: Sequence[str]) -> None:
     step = axes.images[0].get_array().shape[0] / len(names)
     axes.set_yticks([(row + 0.5) * step for row in range(len(names))], names)
     axes.tick_params(left=False)
+    # the layout leaves too little room for names beside an image that it moves to the middle
+    axes.set_anchor("W")
