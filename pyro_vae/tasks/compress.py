@@ -48,6 +48,7 @@ class Compressor:
 
     Raises:
         TypeError: the program is no VAE, or has a part that cannot be coded; it is named.
+        ValueError: there are fewer than 2 buckets, or more than 4096.
         ImportError: constriction is not installed.
 
     Example:
