@@ -96,3 +96,20 @@ def test_report_escapes_and_tells_damage(trained, tmp_path, capsys):
         assert cli.main(["report", str(folder)]) == 1
         assert "latents.json" in capsys.readouterr().err
     assert (folder / "report.html").read_text() == text
+
+
+def test_pages_of_a_table_and_of_another_program(tmp_path, monkeypatch, capsys):
+    """Columns by name and type in the report, the test rows of the file on the map; other programs are named."""
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{1 + 0.1 * i:.1f},{'red' if i % 3 else 'blue'},{i % 2}\n" for i in range(40))
+    (tmp_path / "own.csv").write_text(f"size,<b>colour,kind\n{rows}")
+    tiny = ["train", "--data=own.csv", "--epochs=1", "--particles=3", "--quiet", "--latent=2"]
+    assert cli.main([*tiny, "--run-dir=table"]) == 0
+    assert cli.main(["report", "table"]) == 0
+    page = (tmp_path / "table" / "report.html").read_text()
+    assert "size (Positive), &lt;b&gt;colour (Binary), kind (Binary)" in page
+    assert cli.main(["explore", "table", "--particles=5"]) == 0
+    assert len(content((tmp_path / "table" / "explore.html").read_text())["rows"]) == 4
+    assert cli.main([*tiny, "--program=SemiSupervised", "--label=kind", "--run-dir=classes"]) == 0
+    assert cli.main(["explore", "classes"]) == 1
+    assert "classes is a SemiSupervised; a page is drawn of a VAE" in capsys.readouterr().err

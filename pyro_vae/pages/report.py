@@ -38,8 +38,10 @@ def report(run_dir: str | Path) -> str:
     folder = Path(run_dir)
     config = run.read(folder)
     history = read_lines(folder / "metrics.jsonl")
-    parts = {axis: describe(config[axis]) for axis in run.AXES}
-    settings = {key: plain(value) for key, value in config.items() if key not in run.AXES}
+    parts = {axis: describe(config[axis]) for axis in ("program", *run.AXES) if axis in config}
+    settings = {key: plain(value) for key, value in config.items() if key not in (*parts, "columns")}
+    if "columns" in config:
+        settings["columns"] = ", ".join(f"{c['options']['name']} ({c['name']})" for c in config["columns"])
     body = [
         f"<header><h1>{escape(folder.resolve().name)}</h1><p>{escape(headline(history))}</p></header>\n<main>",
         '<div class="pair">',
