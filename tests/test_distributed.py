@@ -164,6 +164,7 @@ def test_what_one_rank_meets_stops_both(found):
     assert all(rank[case]["seconds"] < 15 for rank in found[2] for case in FAILURES if case in rank)
 
 
+@pytest.mark.slow
 def test_the_command_under_torchrun(tmp_path):
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     train = ["-m", "pyro_vae", "train", "--epochs", "1", "--particles", "2", "--quiet", "--run-dir", "run"]

@@ -142,7 +142,7 @@ def test_results_print_export_and_plot(name, tmp_path):
 def test_every_evaluator_is_here():
     """A new evaluator is in these tests, or is none that sees a program."""
     others = {"Particles", "Seconds", "Steps", "clustering_accuracy", "disentanglement_of_codes", "frechet_distance"}
-    others |= {"kernel_distance", "pareto_k", "precision_recall", "train_under"}
+    others |= {"Inception", "clustering_scores", "kernel_distance", "pareto_k", "precision_recall", "train_under"}
     assert set(EVALUATORS) == set(evaluation.__all__) - others
 
 

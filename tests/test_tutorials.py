@@ -31,6 +31,7 @@ def run(*command, figures):
     return done.stdout
 
 
+@pytest.mark.slow
 @every
 def test_runs_and_writes_the_figures_it_names(script, tmp_path):
     assert run(script, figures=tmp_path).strip(), "a tutorial prints what it finds"
@@ -78,6 +79,7 @@ def test_modes_are_told_apart(tmp_path):
         assert said in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_notebook_holds_outputs(tmp_path):
     """One command makes a notebook with text, printed numbers and pictures."""
     run(ROOT / "tutorials" / "notebooks.py", SCRIPTS[0].name[:2], "--out", tmp_path, figures=tmp_path / "figures")
