@@ -56,8 +56,10 @@ def cell(values: Sequence[float | None], digits: int = 2) -> str:
     """Return mean and standard error of the values that are known, as a cell of a table.
 
     Example:
-        >>> cell([1.0, 2.0, None, 3.0]), cell([None])
-        ('2.00 ± 0.58', '')
+        >>> cell([1.0, 2.0, None, 3.0]), cell([None]), cell([1.0])
+        ('2.00 ± 0.58', '', '1.00')
     """
     known = [v for v in values if v is not None]
+    if len(known) == 1:
+        return f"{known[0]:.{digits}f}"
     return "{:.{d}f} ± {:.{d}f}".format(*spread(known), d=digits) if known else ""
