@@ -20,6 +20,7 @@ def outcome(prior, likelihood, posterior):
     return "trained"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", PRIORS)
 def test_prior_with_every_posterior(prior):
     """Ten steps each under the ELBO and five weighted particles; each pair of parts meets at least once.
