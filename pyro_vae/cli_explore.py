@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
@@ -14,7 +13,7 @@ from torch import Tensor
 from pyro_vae import cli_data, pages, plots, run
 from pyro_vae.choices import Choices
 from pyro_vae.cli_shared import usable, write_page
-from pyro_vae.data import Split
+from pyro_vae.data import Split, files
 from pyro_vae.programs import VAE
 
 __all__ = ["explore"]
@@ -57,7 +56,7 @@ def parse(argv: list[str]) -> Namespace:
     choices.parser.usage = "%(prog)s RUN [options]"
     add = choices.parser.add_argument
     add("run", metavar="RUN", help="folder of a run of `pyro-vae train`")
-    add("--data", type=str | None, help="a file .npy of data in place of the test data of the run")
+    add("--data", type=str | None, help="a file .npy or .npz of data in place of the test data of the run")
     add("--points", type=PositiveInt, default=300, help="data on the page, fewer where they are large")
     add("--particles", type=PositiveInt, default=1000, help="draws for the log-likelihood of each datum")
     add("--output", type=str | None, help="where to write the page; RUN/explore.html by default")
@@ -67,11 +66,11 @@ def parse(argv: list[str]) -> Namespace:
 
 
 def read_data(name: str) -> Split:
-    """Read rows of data from a file of NumPy."""
-    try:
-        return Split(torch.as_tensor(np.load(name, allow_pickle=False), dtype=torch.float32))
-    except (ValueError, TypeError, EOFError) as error:
-        raise ValueError(f"data: expected a file .npy of numbers, but {name} is none: {error}") from error
+    """Read rows of data from a file of arrays."""
+    array = cli_data.array_of(files.read(name))
+    if array is None:
+        raise ValueError(f"data: expected an array whose rows are data in {name}, got the columns of a table")
+    return Split(cli_data.numbers(name, array))
 
 
 def some_of(split: Split, latent: int, settings: Namespace) -> Tensor:

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from pyro_vae.estimators.sites import in_data_plate
 from pyro_vae.estimators.trace import Call, Record
 from pyro_vae.evaluation.inputs import at_once, batches_of
-from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.programs.program import Program, device_of, evaluating
 from pyro_vae.rng import fork_rng
 
 __all__ = ["Sampled", "codes", "drawn", "means", "units", "variances"]
@@ -95,7 +95,7 @@ def drawn(
     """Return a summary of the messages of the guide's sites for each batch, with so many draws of each datum."""
     batches = batches_of(program, x)
     batches.batch_size = max(1, at_once(batches) // draws)
-    device = next(program.parameters(), torch.zeros(())).device
+    device = device_of(program)
     found = []
     with evaluating(program), fork_rng(device, seed):
         for batch in tqdm(batches.epoch(0), total=batches.steps, desc="latents", unit="batch", disable=not progress):

@@ -16,7 +16,7 @@ from pyro_vae.evaluation.information import Information, information
 from pyro_vae.evaluation.inputs import at_once, batches_of, count
 from pyro_vae.evaluation.result import Result
 from pyro_vae.evaluation.table import aligned, number
-from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.programs.program import Program, device_of, evaluating
 from pyro_vae.rng import fork_rng
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def latents(
     count("aggregate", aggregate)
     batches = batches_of(program, x)
     batches.batch_size = max(1, at_once(batches) // draws)
-    device = next(program.parameters(), torch.zeros(())).device
+    device = device_of(program)
     parts: list[dict[str, Any]] = []
     kept: list[tuple[Tensor, ...]] = []
     done, every = 0, max(1, math.ceil(len(batches) / aggregate))

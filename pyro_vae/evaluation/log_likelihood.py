@@ -16,7 +16,7 @@ from pyro_vae.evaluation.memory import refuse_too_many
 from pyro_vae.evaluation.pareto import LEAST, pareto_k
 from pyro_vae.evaluation.result import PerDatum, Result
 from pyro_vae.evaluation.table import number
-from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.programs.program import Program, device_of, evaluating
 from pyro_vae.rng import fork_rng
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def log_likelihood(
     """
     count("num_particles", num_particles)
     batches = batches_of(program, x, batch_size)
-    device = next(program.parameters(), torch.zeros(())).device
+    device = device_of(program)
     most = at_once(batches)
     if batch_size is None:
         batches.batch_size = max(1, most // num_particles)

@@ -19,9 +19,9 @@ from pyro_vae.plots import is_image
 from pyro_vae.plots.latents import MOST_CLASSES
 from pyro_vae.plots.style import COLOURS, MARKERS
 from pyro_vae.programs import VAE
-from pyro_vae.programs.program import evaluating, mean_or_draw
+from pyro_vae.programs.program import device_of, evaluating, mean_or_draw
 from pyro_vae.rng import fork_rng
-from pyro_vae.tasks.latents import device_of, one_latent
+from pyro_vae.tasks.latents import one_latent
 
 __all__ = ["explorer"]
 

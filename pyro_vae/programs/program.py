@@ -21,10 +21,16 @@ __all__ = [
     "Program",
     "announce",
     "announcements_off",
+    "device_of",
     "evaluating",
     "mean_or_draw",
     "observe",
 ]
+
+
+def device_of(program: nn.Module) -> torch.device:
+    """Return where a program is, the CPU for one without parameters."""
+    return next(program.parameters(), torch.zeros(())).device
 
 
 class Program(nn.Module, ABC):

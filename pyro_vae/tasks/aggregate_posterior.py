@@ -11,9 +11,9 @@ from torch import Tensor
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Mixture
 from pyro_vae.evaluation.inputs import at_once, batches_of, count
-from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.programs.program import Program, device_of, evaluating
 from pyro_vae.rng import fork_rng
-from pyro_vae.tasks.latents import device_of, one_latent
+from pyro_vae.tasks.latents import one_latent
 
 __all__ = ["AggregatePosterior"]
 

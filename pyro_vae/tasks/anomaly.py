@@ -16,9 +16,8 @@ from pyro_vae.estimators.trace import run
 from pyro_vae.evaluation.codes import Sampled
 from pyro_vae.evaluation.inputs import at_once, batches_of, count
 from pyro_vae.evaluation.log_likelihood import log_likelihood
-from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.programs.program import Program, device_of, evaluating
 from pyro_vae.rng import fork_rng
-from pyro_vae.tasks.latents import device_of
 
 __all__ = ["Detector", "ImportanceWeighted", "NegativeBound", "Reconstruction", "Score"]
 

@@ -14,10 +14,9 @@ from torch import Tensor
 from pyro_vae.estimators import ELBO
 from pyro_vae.evaluation.inputs import batches_of
 from pyro_vae.evaluation.local import Local
-from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.programs.program import Program, device_of, evaluating
 from pyro_vae.rng import fork_rng
 from pyro_vae.tasks.anomaly import Score
-from pyro_vae.tasks.latents import device_of
 
 __all__ = ["InputComplexity", "LikelihoodRegret", "Typicality"]
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from pyro_vae.evaluation.inputs import at_once, batches_of, count
 from pyro_vae.programs.missing import factorized, hide_missing
-from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.programs.program import Program, device_of, evaluating
 from pyro_vae.rng import fork_rng
-from pyro_vae.tasks.latents import device_of, one_latent
+from pyro_vae.tasks.latents import one_latent
 
 __all__ = ["attribution"]
 

@@ -12,9 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from pyro_vae.evaluation.inputs import batches_of, count
-from pyro_vae.programs.program import Program
+from pyro_vae.programs.program import Program, device_of
 from pyro_vae.rng import fork_rng
-from pyro_vae.tasks.latents import device_of
 
 __all__ = ["Classification", "classify", "hide_labels", "labelled_batches"]
 

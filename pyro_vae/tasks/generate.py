@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.evaluation.inputs import count
-from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.programs.program import Program, device_of, evaluating
 from pyro_vae.rng import fork_rng
-from pyro_vae.tasks.latents import as_context, decoded, device_of, one_latent
+from pyro_vae.tasks.latents import as_context, decoded, one_latent
 
 __all__ = ["generate", "tempered"]
 

@@ -14,10 +14,10 @@ from pyro_vae.evaluation.inputs import at_once, batches_of, count
 from pyro_vae.evaluation.memory import refuse_too_many
 from pyro_vae.evaluation.simulate import Drawn
 from pyro_vae.programs import MissingNotAtRandom
-from pyro_vae.programs.program import Program, evaluating, mean_or_draw
+from pyro_vae.programs.program import Program, device_of, evaluating, mean_or_draw
 from pyro_vae.rng import fork_rng
 from pyro_vae.tasks.imputation import Imputation
-from pyro_vae.tasks.latents import device_of, labels_of
+from pyro_vae.tasks.latents import labels_of
 
 __all__ = ["impute", "refuse_empty"]
 

@@ -13,7 +13,7 @@ from pyro_vae.columns import Categorical
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import Program, mean_or_draw
 
-__all__ = ["as_context", "decoded", "device_of", "labels_of", "one_latent"]
+__all__ = ["as_context", "decoded", "labels_of", "one_latent"]
 
 #: Data decoded at once.
 ROWS = 1000
@@ -27,11 +27,6 @@ def one_latent(program: Any) -> VAE:
             "its own method `sample`, where it has one, draws new data"
         )
     return program
-
-
-def device_of(program: Program) -> torch.device:
-    """Return where the program is."""
-    return next(program.parameters(), torch.zeros(())).device
 
 
 def as_context(program: Program, context: Sequence[Any], n: int) -> tuple[Tensor, ...]:

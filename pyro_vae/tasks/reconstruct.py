@@ -11,9 +11,9 @@ from tqdm.auto import tqdm
 
 from pyro_vae.evaluation.inputs import at_once, batches_of
 from pyro_vae.programs import SemiSupervised
-from pyro_vae.programs.program import Program, evaluating, mean_or_draw
+from pyro_vae.programs.program import Program, device_of, evaluating, mean_or_draw
 from pyro_vae.rng import fork_rng
-from pyro_vae.tasks.latents import device_of, one_latent
+from pyro_vae.tasks.latents import one_latent
 
 __all__ = ["reconstruct"]
 
