@@ -14,15 +14,19 @@ from pyro_vae.scales import positive
 
 __all__ = ["StudentT"]
 
+#: Added to the network's output, which is near 0 before training: the degrees of freedom start there plus 2.
+START = 8.0
+
 
 class StudentT(Conditional):
     r"""Independent Student-t latents, whose tails are wider than a normal's by as much as the network finds.
 
     .. math:: q(z \mid x) = \prod_j t_{\nu_j}(z_j; \mu_j, \sigma_j), \qquad
-              (\mu, \operatorname{softplus}^{-1} \sigma, \operatorname{softplus}^{-1}(\nu - 2)) = \mathrm{net}(x)
+              (\mu, \operatorname{softplus}^{-1} \sigma, \operatorname{softplus}^{-1}(\nu - 2) - 8) = \mathrm{net}(x)
 
     The degrees of freedom stay above 2: below it the variance is infinite, and with it the divergence from a normal
-    prior.
+    prior. They start near 10: below 4 the variance of one draw's estimate of that divergence is infinite, which is
+    for the data to ask for.
 
     References:
         Student-t variational autoencoder for robust density estimation (Takahashi et al., 2018),
@@ -58,4 +62,4 @@ class StudentT(Conditional):
     def forward(self, x: Tensor, *context: Tensor) -> dist.Independent:
         """Return q(z given x)."""
         loc, raw, tail = self.net(x, *context).unbind(-2)
-        return Family(2 + positive(tail), loc, positive(raw)).to_event(1)
+        return Family(2 + positive(tail + START), loc, positive(raw)).to_event(1)
