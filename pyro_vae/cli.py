@@ -29,7 +29,7 @@ from pyro_vae.evaluation.codes import codes
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import evaluating
 from pyro_vae.rng import fork_rng
-from pyro_vae.training import EarlyStopping, Interrupted, LostRankError, NonFiniteError, fit
+from pyro_vae.training import TF32, EarlyStopping, Interrupted, LayersIn, LostRankError, NonFiniteError, fit
 from pyro_vae.training.distributed import Ranks, in_process_group
 
 __all__ = ["main"]
@@ -125,6 +125,7 @@ def train(argv: list[str]) -> int:
         run_dir=folder,
         resume=settings.resume,
         compile=settings.compile,
+        precision=PRECISIONS[settings.precision],
         callbacks=[stop],
         progress=not settings.quiet,
     )
@@ -141,6 +142,9 @@ def train(argv: list[str]) -> int:
     print(f"\nconfiguration, weights, metrics and figures are in {folder}")
     return 0
 
+
+#: Of the layers of networks in training.
+PRECISIONS = {"float32": None, "tf32": TF32(), "bfloat16": LayersIn(torch.bfloat16)}
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
@@ -177,6 +181,7 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
         default=False,
         help="compile the training step: seconds once, less a step",
     )
+    add("--precision", choices=tuple(PRECISIONS), default="float32", help="of the layers; all else is in float32")
     add("--label", type=str | None, help="column of a table that holds the classes, for --program SemiSupervised")
     add("--labels", type=PositiveInt | None, help="how many training data keep their label; all by default")
     add("--resume", action="store_true", help="go on with the run of --run-dir, whose configuration holds")

@@ -14,7 +14,7 @@ import pyro_vae as pv
 from pyro_vae import estimators as E
 from pyro_vae.programs import Functions
 from pyro_vae.testing import parts
-from pyro_vae.training import SVI, Capacity, Linear
+from pyro_vae.training import SVI, TF32, Capacity, LayersIn, Linear, recorded
 from pyro_vae.training.compilers import inductor
 from pyro_vae.training.distributed import Ranks
 
@@ -288,3 +288,102 @@ def test_skipped_data_of_several_ranks_are_those_of_the_joined_batch():
     rows = [svi.update(*batch) for batch in broken(3, bad=[1])]
     assert [float(row["count"]) for row in rows] == [32, 32, 32]
     assert [float(row["skipped"]) for row in rows] == [0, 32, 0]
+
+
+def grey(n=70):
+    return pv.data.Split(torch.rand(n, 8, generator=torch.Generator().manual_seed(3)), transform=pv.data.DrawBits())
+
+
+def trained(data, **options):
+    torch.manual_seed(0)
+    program = small()
+    pv.fit(program, data, epochs=3, batch_size=16, seed=4, progress=False, **options)
+    return torch.cat([p.detach().flatten() for p in program.parameters()])
+
+
+def test_rows_and_bits_are_drawn_within_the_step():
+    """The graph takes its rows from all of the data and draws their bits, the same ones as the uncompiled step."""
+    graphs = []
+
+    def keep(graph, example):
+        graphs.append((graph, example))
+        return graph
+
+    found = trained(grey(), compile=keep)
+    torch.testing.assert_close(found, trained(grey()), rtol=1e-3, atol=2e-5)
+    ((graph, example),) = graphs
+    names = [str(node.target) for node in graph.graph.nodes]
+    assert "aten.index_select.default" in names
+    assert "aten.bernoulli.default" in names
+    assert (example[0].dtype, len(example[0])) == (torch.int64, 16)
+
+
+def test_rows_are_those_of_the_data_whoever_reads_them():
+    """Each batch that the engine reads is the one that it would be given."""
+    x, c = torch.rand(50, 8), torch.arange(50.0)[:, None]
+    batches = pv.training.Batches((x, c), batch_size=16, seed=3)
+    data = batches.on_device
+    for given, (rows,) in zip(batches.epoch(2, 1), batches.selected(2, 1), strict=True):
+        for one, other in zip(given, data.read(rows, data.columns), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_a_transform_that_looks_at_numbers_stays_outside_of_the_step():
+    """It would keep the step from being recorded."""
+
+    def brighter(x):
+        return x / x.max() if x.max() > 0 else x
+
+    data = pv.data.Split(torch.rand(70, 8).bernoulli(), transform=brighter)
+    assert pv.training.Batches(data, batch_size=16).on_device is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        torch.testing.assert_close(trained(data, compile=recorded), trained(data), rtol=1e-3, atol=2e-5)
+
+
+def test_layers_in_fewer_bits_leave_bound_and_weights_in_float32():
+    """Under bfloat16 the step differs by the rounding of layers alone, compiled or not."""
+    batches = bits(16, 16, 16, 16)
+    low = LayersIn(torch.bfloat16)
+    losses, weights, svi = train(small, batches, E.ELBO, precision=low)
+    exact, _, _ = train(small, batches, E.ELBO)
+    assert losses == pytest.approx(exact, rel=2e-2)
+    assert losses != pytest.approx(exact, rel=1e-6)
+    assert (
+        {p.dtype for p in svi.program.parameters()}
+        == {p.grad.dtype for p in svi.program.parameters() if p.grad is not None}
+        == {torch.float32}
+    )
+    again = both(small, batches, E.ELBO, precision=low)
+    assert any("bfloat16" in str(arg) for arg in [*torch_dtypes(again)])
+
+
+def torch_dtypes(svi):
+    """Return the types that the recorded step computes in."""
+    graph = svi.compiled.record([*bits(16)[0], *svi.compiled.arguments])
+    return [node.meta["val"].dtype for node in graph.graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)]
+
+
+def test_densities_are_not_rounded():
+    """A product that is no layer, such as that of a covariance, keeps its digits."""
+    a = torch.rand(5, 5)
+    with LayersIn(torch.bfloat16):
+        assert torch.equal(a @ a, a.mm(a))
+        inside = a @ a
+    assert torch.equal(inside, a @ a)
+    with pytest.raises(ValueError, match="dtype: expected a floating-point type"):
+        LayersIn(torch.int8)
+
+
+def test_tf32_is_put_back_after_each_step():
+    before = torch.get_float32_matmul_precision()
+    seen = []
+
+    class Look(E.ELBO):
+        def evaluate(self, terms):
+            seen.append(torch.get_float32_matmul_precision())
+            return super().evaluate(terms)
+
+    train(small, bits(16, 16), Look, precision=TF32())
+    assert seen == ["high", "high"]
+    assert torch.get_float32_matmul_precision() == before

@@ -4,12 +4,13 @@ from pyro_vae.training.batches import Batches
 from pyro_vae.training.callbacks import Callback, EarlyStopping
 from pyro_vae.training.checkpoint import CheckpointError
 from pyro_vae.training.collectives import LostRankError
-from pyro_vae.training.compilers import inductor
+from pyro_vae.training.compilers import inductor, recorded
 from pyro_vae.training.denormals import flush_denormals
 from pyro_vae.training.durable import SaveError
 from pyro_vae.training.fit import fit
 from pyro_vae.training.history import History
 from pyro_vae.training.lock import RunInUseError
+from pyro_vae.training.precision import TF32, LayersIn
 from pyro_vae.training.schedules import Capacity, Cyclical, Linear, Sigmoid
 from pyro_vae.training.signals import Interrupted
 from pyro_vae.training.svi import SVI, NonFiniteError
@@ -17,6 +18,7 @@ from pyro_vae.training.tensorboard import TensorBoard
 
 __all__ = [
     "SVI",
+    "TF32",
     "Batches",
     "Callback",
     "Capacity",
@@ -25,6 +27,7 @@ __all__ = [
     "EarlyStopping",
     "History",
     "Interrupted",
+    "LayersIn",
     "Linear",
     "LostRankError",
     "NonFiniteError",
@@ -35,4 +38,5 @@ __all__ = [
     "fit",
     "flush_denormals",
     "inductor",
+    "recorded",
 ]

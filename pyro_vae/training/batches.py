@@ -16,6 +16,7 @@ from pyro_vae.programs.program import Program
 from pyro_vae.rng import fork_rng
 from pyro_vae.training.column import CHUNK_BYTES, Column, name_of
 from pyro_vae.training.distributed import Ranks
+from pyro_vae.training.on_device import OnDevice
 from pyro_vae.training.order import BLOCK, Shuffled
 from pyro_vae.training.prefetch import Mapped, ReadAhead
 
@@ -116,6 +117,13 @@ class Batches:
         return (len(self), self.batch_size) if self.columns else "loader"
 
     @property
+    def on_device(self) -> OnDevice | None:
+        """The data as a step can read them by itself; None where they are read before it."""
+        if not self.columns or self.ranks.size > 1 or not all(column.in_step for column in self.columns):
+            return None
+        return OnDevice([column.rows for column in self.columns], [column.transform for column in self.columns])
+
+    @property
     def steps(self) -> int | None:
         """Number of batches in an epoch, None where a stream does not tell."""
         if not self.columns:
@@ -148,8 +156,22 @@ class Batches:
             batch.counts = self.share(step)[0] < self.share(step)[1]
             yield batch
 
+    def selected(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Return the rows of each batch of one epoch, for a step that reads :attr:`on_device`.
+
+        They are brought to the device for many steps at once, so that no step waits for a copy.
+        """
+        for rows, sizes in self.blocks(epoch, range(start, self.steps)):
+            for selection in torch.from_numpy(rows).to(self.device, non_blocking=True).split(sizes):
+                yield Batch((selection,))
+
     def order(self, epoch: int, steps: range) -> Iterator[np.ndarray]:
-        """Yield for each step the rows that this rank reads, computed for many steps at once."""
+        """Yield for each step the rows that this rank reads."""
+        for rows, sizes in self.blocks(epoch, steps):
+            yield from np.split(rows, np.cumsum(sizes)[:-1])
+
+    def blocks(self, epoch: int, steps: range) -> Iterator[tuple[np.ndarray, list[int]]]:
+        """Yield the rows that this rank reads in many steps, and how many in each."""
         order = Shuffled(len(self), seed=self.seed, epoch=epoch)
         together = max(1, BLOCK // self.batch_size)
         for i in range(0, len(steps), together):
@@ -157,8 +179,7 @@ class Batches:
             # one row where there is no share
             parts = [np.arange(first, max(end, first + 1)) for first, end in shares]
             positions = np.concatenate(parts)
-            rows = order.rows(positions) if self.shuffle else positions
-            yield from np.split(rows, np.cumsum([len(part) for part in parts])[:-1])
+            yield order.rows(positions) if self.shuffle else positions, [len(part) for part in parts]
 
     def share(self, step: int) -> tuple[int, int]:
         """Return first position and end of this rank's share of a batch, in the order of the epoch."""

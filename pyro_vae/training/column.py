@@ -57,6 +57,12 @@ class Column:
             raise ValueError(f"{self.name}: expected a batch with one datum a row, got a single number")
         return len(self.rows)
 
+    @property
+    def in_step(self) -> bool:
+        """Whether a step can read the rows by itself: they lie on the device, and what changes them is known."""
+        known = self.transform is None or getattr(self.transform, "draws_bits", False)
+        return isinstance(self.rows, Tensor) and known
+
     def take(self, read: np.ndarray | Tensor) -> Sequence[Tensor]:
         """Return rows, as read from a file or by their index, on the device, drawn anew by a transform."""
         if isinstance(read, Tensor):

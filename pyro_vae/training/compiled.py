@@ -20,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs.program import announcements_off
 from pyro_vae.training.compilers import Compiler
+from pyro_vae.training.cuda_graph import CudaGraph
 from pyro_vae.training.groups import ELEMENTWISE, Group, Unsupported
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class CompiledStep:
 
     Args:
         svi: which has taken a step, so that the optimizer has its state
-        batch: x and context, as examples
+        batch: what ``svi.update`` takes, as an example
         compiler: makes a fast function of the graph
         used: the parameters that get a gradient
 
@@ -69,6 +70,7 @@ class CompiledStep:
         places = {id(p): name for name, p in self.module.named_parameters()}
         self.names = [places[id(p)] for group in self.groups for p in group.parameters]
         self.buffers = dict(self.module.named_buffers())
+        self.columns = [] if svi.data is None else svi.data.columns
         device = used[0].device
         self.alive = torch.ones((), dtype=torch.bool, device=device)
         self.schedule = torch.zeros((), dtype=used[0].dtype, device=device)
@@ -80,12 +82,12 @@ class CompiledStep:
             self.alive,
             *(group.lr for group in self.groups),
             *(t for group in self.groups for t in group.flat),
+            *self.columns,
             *self.buffers.values(),
         ]
         self.width = len(batch)
-        example = [*batch, *self.arguments]
         try:
-            self.call = self.compile(compiler, self.record(example), example)
+            self.call = self.compile(compiler, self.record([*batch, *self.arguments]), batch)
         except Unsupported:
             self.release()
             raise
@@ -100,13 +102,13 @@ class CompiledStep:
             self.schedule.fill_(self.estimator.read_schedule())
         for group in self.groups:
             group.look()
-        with torch.no_grad():
-            return dict(zip(self.metrics, self.call(*batch, *self.arguments), strict=True))
+        with torch.no_grad(), self.svi.precision:
+            return dict(zip(self.metrics, self.call(batch), strict=True))
 
     def record(self, example: list[Tensor]) -> GraphModule:
         """Run the step on tensors without data and return the operations that it is made of."""
         try:
-            with pyro.validation_enabled(False), announcements_off():
+            with pyro.validation_enabled(False), announcements_off(), self.svi.precision:
                 graph = make_fx(self.step, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
         except Exception as error:
             first = str(error).strip().partition("\n")[0]
@@ -119,14 +121,18 @@ class CompiledStep:
         return graph
 
     def compile(
-        self, compiler: Compiler, graph: GraphModule, example: list[Tensor]
-    ) -> Callable[..., Sequence[Tensor]]:
-        """Hand a graph to the compiler; there may be none on this machine."""
+        self, compiler: Compiler, graph: GraphModule, batch: tuple[Tensor, ...]
+    ) -> Callable[[Sequence[Tensor]], Sequence[Tensor]]:
+        """Hand a graph to the compiler, of which there may be none on this machine; return a function of the batch."""
         try:
-            return compiler(graph, example)
+            call = compiler(graph, [*batch, *self.arguments])
+            if batch[0].device.type == "cuda":
+                with torch.no_grad(), self.svi.precision:
+                    return CudaGraph(call, batch, self.arguments)
         except Exception as error:
             first = str(error).strip().partition("\n")[0]
             raise Unsupported(f"the compiler failed: {type(error).__name__}: {first}") from error
+        return lambda batch: call(*batch, *self.arguments)
 
     def step(self, *arguments: Tensor) -> list[Tensor]:
         """Take one step, as a function of tensors: what is recorded."""
@@ -134,13 +140,14 @@ class CompiledStep:
         schedule, alive = rest.pop(0), rest.pop(0)
         rates = [rest.pop(0) for _ in self.groups]
         flats = [[rest.pop(0) for _ in group.flat] for group in self.groups]
+        columns = [rest.pop(0) for _ in self.columns]
         pieces = [
             piece for group, flat in zip(self.groups, flats, strict=True) for piece in group.layout.split(flat[0])
         ]
         leaves = [piece.detach().requires_grad_() for piece in pieces]
         state = {**dict(zip(self.names, leaves, strict=True)), **dict(zip(self.buffers, rest, strict=True))}
         with torch.enable_grad(), self.estimator.reading(schedule):
-            loss, metrics = functional_call(self.module, state, batch)
+            loss, metrics = functional_call(self.module, state, self.svi.read(batch, columns))
             gradients = torch.autograd.grad(loss, leaves, torch.full_like(loss, 1 / self.weight))
         n = batch[0].shape[0]
         loss = loss.detach() if self.weight == n else loss.detach() * (n / self.weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pyro_vae.programs.program import Program
 from pyro_vae.rng import fork_rng
 from pyro_vae.training.batches import Batches
 from pyro_vae.training.callbacks import Callback, Log
-from pyro_vae.training.compilers import inductor
+from pyro_vae.training.compilers import Compiler, inductor
 from pyro_vae.training.denormals import flush_denormals
 from pyro_vae.training.distributed import Ranks, in_process_group
 from pyro_vae.training.history import History
@@ -42,7 +42,8 @@ def fit(
     seed: int = 0,
     device: str | torch.device | None = None,
     clip_norm: float | None = None,
-    compile: bool = False,
+    compile: bool | Compiler = False,
+    precision: AbstractContextManager[Any] | None = None,
     skip_nonfinite: bool = False,
     run_dir: str | Path | None = None,
     resume: bool = False,
@@ -73,7 +74,10 @@ def fit(
         device: where to train; where the program is, by default
         clip_norm: largest global norm of the gradient
         compile: whether to compile the step, once and for batches of one size (others run as they are); the losses
-            are those of the uncompiled step up to rounding. Where it cannot be compiled a warning says why
+            are those of the uncompiled step up to rounding. Where it cannot be compiled a warning says why.
+            True means ``pyro_vae.training.inductor``; ``pyro_vae.training.recorded`` needs no compiler
+        precision: within what bound and gradient are computed, such as ``pyro_vae.training.LayersIn(torch.bfloat16)``
+            or ``pyro_vae.training.TF32()``; all in the program's type by default
         skip_nonfinite: whether a step whose loss or gradient is NaN or infinite is left out instead of ending the
             training; the history tells the data of such steps as ``skipped``
         run_dir: folder for ``checkpoints/``, ``metrics.jsonl`` and ``weights.safetensors``, written after each epoch;
@@ -141,8 +145,10 @@ def fit(
             partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer,
             clip_norm=clip_norm,
             skip_nonfinite=skip_nonfinite,
-            compiler=inductor if compile else None,
+            compiler=inductor if compile is True else compile or None,
+            precision=precision,
             ranks=ranks,
+            data=sources[0].on_device,
         )
         hooks = [hook if isinstance(hook, Callback) else Log(hook) for hook in callbacks if speaks(hook, ranks)]
         loop = Loop(svi, sources[0], held_out=(*sources, None)[1], hooks=hooks, watch=watch)

@@ -165,13 +165,14 @@ class Loop:
 
     def enter(self) -> Iterator[Batch]:
         """Return the batches of the epoch that are left, the random streams being where they were."""
+        batches = self.batches.epoch if self.svi.data is None else self.batches.selected
         if not self.batch:
             self.at_start = self.streams()
-            return self.batches.epoch(self.epoch)
+            return batches(self.epoch)
         now = self.streams()
         # a loader draws its order as the epoch starts
         self.set_streams(self.at_start)
-        left = self.batches.epoch(self.epoch, self.batch)
+        left = batches(self.epoch, self.batch)
         self.set_streams(now)
         return left
 

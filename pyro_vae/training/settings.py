@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def settings_of(svi: SVI, batches: Batches, held_out: Batches | None) -> dict[st
         "optimizer": type(svi.optim.torch).__name__,
         "clip_norm": svi.optim.clip_norm,
         "compile": svi.compiler is not None,
+        "precision": None if isinstance(svi.precision, nullcontext) else repr(svi.precision),
         "skip_nonfinite": svi.skip_nonfinite,
         "batch_size": batches.batch_size,
         "seed": batches.seed,

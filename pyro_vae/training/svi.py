@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pyro
@@ -22,6 +22,7 @@ from pyro_vae.training.compilers import Compiler
 from pyro_vae.training.diagnosis import diagnosis
 from pyro_vae.training.distributed import Ranks
 from pyro_vae.training.groups import Unsupported
+from pyro_vae.training.on_device import OnDevice
 from pyro_vae.training.optimizer import OneOptimizer
 
 __all__ = ["SVI", "NonFiniteError"]
@@ -47,6 +48,9 @@ class SVI(pyro.infer.SVI):
         compiler: makes a fast function of a recorded step, such as ``pyro_vae.training.inductor``; None to run every
             step in Python
         ranks: the processes whose gradients are joined; this one alone by default
+        precision: a context manager within which bound and gradient are computed, such as
+            ``pyro_vae.training.LayersIn(torch.bfloat16)``
+        data: which lie on the device as a whole; ``update(rows)`` then takes a batch of them within the step
 
     Raises:
         TypeError: the estimator is no ELBO of this library or of Pyro.
@@ -70,6 +74,8 @@ class SVI(pyro.infer.SVI):
         skip_nonfinite: bool = False,
         compiler: Compiler | None = None,
         ranks: Ranks | None = None,
+        precision: AbstractContextManager[Any] | None = None,
+        data: OnDevice | None = None,
     ) -> None:
         if not isinstance(estimator, PyroELBO):
             raise TypeError(
@@ -87,6 +93,8 @@ class SVI(pyro.infer.SVI):
             estimator,
         )
         self.ranks = Ranks(0, 1) if ranks is None else ranks
+        self.precision = nullcontext() if precision is None else precision
+        self.data = data
         self.steps = 0
         self.skip_nonfinite, self.compiler = skip_nonfinite, compiler
         self.compiled: CompiledStep | None = None
@@ -103,7 +111,8 @@ class SVI(pyro.infer.SVI):
         """Take one step.
 
         Args:
-            batch: x and context
+            batch: x and context; where the engine has the data, the rows of the batch among them, of shape
+                ``(n,)`` and type int64
             counts: False where a rank has no share of the joined batch and only keeps in step with the others
 
         Returns:
@@ -135,7 +144,8 @@ class SVI(pyro.infer.SVI):
     def compile(self, batch: tuple[Tensor, ...]) -> None:
         """Record and compile the step for batches of this shape; others stay as they are."""
         compiler, self.compiler = self.compiler, None
-        self.first_look(batch)
+        with fork_rng(batch):
+            self.first_look(self.read(batch))
         try:
             self.compiled = CompiledStep(
                 self, batch, compiler, used=[self.optim.named[n] for n in self.recorded["used"]]
@@ -149,13 +159,20 @@ class SVI(pyro.infer.SVI):
             self.compiled.release()
             self.compiled = None
 
+    def read(self, batch: tuple[Tensor, ...], columns: Sequence[Tensor] | None = None) -> tuple[Tensor, ...]:
+        """Return x and context of a batch, which may be told by its rows alone."""
+        if self.data is None:
+            return batch
+        return self.data.read(*batch, self.data.columns if columns is None else columns)
+
     def uncompiled(self, batch: tuple[Tensor, ...], counts: bool) -> dict[str, Tensor]:
         """Take one step in Python."""
+        batch = self.read(batch)
         self.first_look(batch)
         self.optim.zero()
         # estimators of Pyro look for the parameters themselves and have to be told
         quiet = announcements_off() if isinstance(self.estimator, Estimator) else nullcontext()
-        with pyro.validation_enabled(False), quiet:
+        with pyro.validation_enabled(False), quiet, self.precision:
             metrics = self.backward(batch)
         if self.ranks.size > 1:
             metrics = self.ranks.join(self.optim.parameters, metrics, n=batch[0].shape[0], counts=counts)
@@ -234,9 +251,10 @@ class SVI(pyro.infer.SVI):
         """Wait for the device and raise if a step since the last call was bad."""
         alive = [*self._flags, *([self.compiled.alive] if self.compiled else [])]
         if not all(flag.item() for flag in alive):
-            if self.compiled is not None:  # whose gradients are not kept
-                self.optim.zero()
-                with fork_rng(batch), pyro.validation_enabled(False):
+            with fork_rng(batch), pyro.validation_enabled(False):
+                batch = self.read(batch)
+                if self.compiled is not None:  # whose gradients are not kept
+                    self.optim.zero()
                     self.backward(batch)
             raise NonFiniteError(diagnosis(self, batch))
 
