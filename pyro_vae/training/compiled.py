@@ -86,6 +86,11 @@ class CompiledStep:
             *self.buffers.values(),
         ]
         self.width = len(batch)
+        if len({t.device for t in (*batch, *self.arguments)}) > 1:
+            self.release()
+            raise Unsupported(
+                "not all that it reads is on one device: give the optimizer capturable=True or fused=True"
+            )
         try:
             self.call = self.compile(compiler, self.record([*batch, *self.arguments]), batch)
         except Unsupported:
