@@ -19,7 +19,7 @@ FIGURES = ["latent.png", "reconstructions.png", "samples.png", "training.png"]
 CHOSEN = (
     "--latent 2 --posterior.net ConvEncoder --posterior.net.channels [4,4] --posterior.net.activation=Tanh "
     "--likelihood Normal --likelihood.scale Shared --likelihood.scale.initial 0.3 --likelihood.net.hidden [7] "
-    "--estimator.beta Linear --estimator.beta.steps 30"
+    "--estimator.beta Linear --estimator.beta.steps 30 --precision bfloat16"
 ).split()
 
 
@@ -69,6 +69,17 @@ def test_the_configuration_says_what_was_chosen(trained):
     assert config["posterior"]["options"]["net"] == {"name": "ConvEncoder", "options": net}
     assert config["likelihood"]["options"]["scale"] == {"name": "Shared", "options": {"initial": 0.3, "shape": []}}
     assert config["estimator"]["options"]["beta"]["options"] == {"steps": 30, "start": 0.0, "end": 1.0}
+
+
+def test_layers_are_trained_in_the_bits_that_were_asked_for(trained, capsys):
+    """The run says so, and goes on with no other."""
+    folder = trained[0]
+    assert json.loads((folder / "config.json").read_text())["precision"] == "bfloat16"
+    assert cli.PRECISIONS["bfloat16"].dtype is torch.bfloat16
+    (newest,) = (folder / "checkpoints").iterdir()
+    assert "LayersIn(torch.bfloat16)" in "".join(p.read_text() for p in newest.glob("*.json"))
+    assert cli.main(["train", "--resume", "--precision=tf32", "--run-dir", str(folder)]) == 2
+    assert "precision: the run in" in capsys.readouterr().err
 
 
 def test_load_gives_what_was_trained(trained):

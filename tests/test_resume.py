@@ -93,9 +93,14 @@ RUNS = {
     "float64": lambda: {"program": program().double(), "data": X.double(), "valid": VALID.double()},
     "without validation": lambda: {"valid": None},
     "compiled": lambda: {
-        "compile": True,
+        "compile": pv.training.recorded,  # compiling it each time would take minutes
         "batch_size": 7,
         "estimator": pv.estimators.ELBO(beta=pv.training.Linear(3)),
+    },
+    "compiled, bits drawn anew, layers in bfloat16": lambda: {
+        "compile": pv.training.recorded,
+        "data": Split(0.1 + 0.8 * X, None, DrawBits()),
+        "precision": pv.training.LayersIn(torch.bfloat16),
     },
 }
 
@@ -107,10 +112,8 @@ def options(name):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_from_every_checkpoint_the_same_checkpoints_follow(name, tmp_path, monkeypatch):
+def test_from_every_checkpoint_the_same_checkpoints_follow(name, tmp_path):
     """All positions: within epochs, before and after validation, at the end; each is also a resume of a resume."""
-    # a compiled step is run as it was recorded: compiling it each time would take minutes
-    monkeypatch.setattr(sys.modules["pyro_vae.training.fit"], "inductor", lambda graph, example: graph)
     whole = tmp_path / "whole"
     vae, history = train(whole, keep=99, **options(name))
     wanted = checkpoints(whole)

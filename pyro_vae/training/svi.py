@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from pyro_vae.training.compiled import CompiledStep, leave_out
 from pyro_vae.training.compilers import Compiler
 from pyro_vae.training.diagnosis import diagnosis
 from pyro_vae.training.distributed import Ranks
+from pyro_vae.training.first_look import first_look
 from pyro_vae.training.groups import Unsupported
 from pyro_vae.training.on_device import OnDevice
 from pyro_vae.training.optimizer import OneOptimizer
@@ -221,16 +221,7 @@ class SVI(pyro.infer.SVI):
         key = tuple((x.shape, x.dtype) for x in batch)
         if key in self._seen:
             return
-        n = batch[0].shape[0]
-        with fork_rng(batch), unmoved(self.program), torch.no_grad(), pyro.validation_enabled(True):
-            with poutine.trace(param_only=True) as used:
-                drawn = poutine.trace(self.guide).get_trace(*batch)
-                scored = poutine.trace(poutine.replay(self.model, trace=drawn)).get_trace(*batch)
-        if not self._seen:
-            found = [site["value"].unconstrained() for site in used.trace.nodes.values() if site["type"] == "param"]
-            self.optim.check(found if self.beside is None else [*found, *self.beside.parameters()])
-        scales = [site["scale"] for site in scored.nodes.values() if site.get("is_observed")]
-        self._weights[n] = n * float(torch.as_tensor(scales[0]).double().mean()) if scales else float(n)
+        self._weights[batch[0].shape[0]] = first_look(self, batch, check=not self._seen)
         self._seen.add(key)
 
     def freeze(self, finite: Tensor) -> bool:
@@ -285,14 +276,3 @@ class SVI(pyro.infer.SVI):
 def described(batch: tuple[Tensor, ...]) -> list[str]:
     """Return shapes and types of a batch in words."""
     return [f"{tuple(x.shape)} {x.dtype}" for x in batch]
-
-
-@contextmanager
-def unmoved(program: Program) -> Iterator[None]:
-    """Put all buffers back on leaving: a look is no step, also for a BatchNorm in training mode."""
-    before = [(buffer, buffer.clone()) for buffer in program.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in before:
-            buffer.copy_(value)

@@ -3,13 +3,13 @@
 Run `PYRO_VAE_DATA=... python tests/benchmarks/few_labels.py`. The 50,000 training images, binarized once, of which all
 labels but so many are hidden (as many of each class); the error on the 10,000 test images, with the standard deviation
 over label draws. Networks with one hidden layer of 200, SiLU; 50 latents; Adam 1e-3; batches of 100 with 20 labelled
-rows, alpha 1.0 * 100 / 20 (the paper has 0.1, for many more steps). Alpha (0.1, 1, 10), labelled rows (2, 10, 20, 50)
-and latents (8, 50) were tried on validation images of the first draw with 100 labels. M1
-is trained once a draw, without labels; M2 of M1+M2 then takes its latents, drawn anew in each batch, and classifies a
-test image by the mean over 64 draws. The supervised network has the shape of the classifier of M2, weight decay 1e-2,
-and 1,000 steps of batches of 100 labelled images. Self-training is scikit-learn's SelfTrainingClassifier (threshold
-0.9, at most 5 rounds) around a perceptron of 200 on 50 principal components of 10,000 of the images, those with a
-label among them. No setting was chosen on test images.
+rows, alpha 1.0 * 100 / 20 (the paper has 0.1, for many more steps). Alpha (0.1, 1, 10), labelled rows (2, 10, 20) and
+latents (8, 50) were tried on validation images of the first draw with 100 labels. M1 is trained once a draw, without
+labels; M2 of M1+M2 then takes its latents, drawn anew in each batch, and classifies a test image by the mean over 64
+draws. The supervised network has the shape of the classifier of M2, weight decay 1e-2, and 1,000 steps of batches of
+100 labelled images. Self-training is scikit-learn's SelfTrainingClassifier (threshold 0.9, at most 5 rounds) around a
+perceptron of 200 on 50 principal components of 10,000 of the images, those with a label among them. No setting was
+chosen on test images.
 
 Budget: 2 passes over the data for M2 (`--epochs`), 8 for M1, 4 for M2 on its latents, 3 draws: some 25 minutes of one
 core. The published figures are of up to 3,000 passes and of larger networks (Kingma et al., 2014; Pyro's own example):

@@ -57,7 +57,7 @@ def numpyro_steps(
             numpyro.sample("z", dist.Normal(loc, jnp.exp(0.5 * log_var)).to_event(1))
 
     svi = SVI(model, guide, numpyro.optim.Adam(1e-3), elbo)
-    data = jnp.array(x.numpy())
+    data = jnp.array(x.cpu().numpy())
     state = [svi.init(jax.random.PRNGKey(2), data)]
 
     @jax.jit

@@ -1,0 +1,122 @@
+"""What holds on a CPU, checked on a GPU: run `python tests/benchmarks/gpu_check.py` on a machine that has one.
+
+Each line is a check with what came out. Without a GPU it says that all was skipped; with one, exit status 1 means that
+a check failed. `tests/benchmarks/step_time.py` then measures the steps on the same machine.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable
+
+import torch
+
+import pyro_vae as pv
+from pyro_vae.training import SVI, TF32, LayersIn, inductor, recorded
+
+EPOCHS = 5
+
+
+def vae() -> pv.VAE:
+    """Return a small program, the same at each call."""
+    torch.manual_seed(0)
+    return pv.VAE(
+        prior=pv.priors.StandardNormal(8),
+        likelihood=pv.likelihoods.Bernoulli(8, (64,)),
+        posterior=pv.posteriors.MeanFieldNormal((64,), 8),
+    )
+
+
+def grey() -> pv.data.Split:
+    """Return grey levels of which each look draws bits; the last batch of 64 is smaller."""
+    levels = torch.rand(1300, 64, generator=torch.Generator().manual_seed(1))
+    return pv.data.Split(levels, transform=pv.data.DrawBits())
+
+
+def trained(program: pv.VAE | None = None, **options: object) -> tuple[list[float], torch.Tensor]:
+    """Return the losses of the epochs and the weights."""
+    program = program or vae()
+    settings = {"epochs": EPOCHS, "batch_size": 64, "device": "cuda", "seed": 2, "progress": False, **options}
+    history = pv.fit(program, grey(), **settings)
+    return history["loss"], torch.cat([p.detach().flatten() for p in program.parameters()]).cpu()
+
+
+def same_as_uncompiled(compiler: object) -> str:
+    """Compiled and captured, the losses are those of the uncompiled step from the same noise."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        found, weights = trained(compile=compiler)
+    exact, others = trained()
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(exact), rtol=1e-4, atol=1e-4)
+    return f"largest difference of a weight {float((weights - others).abs().max()):.1e}"
+
+
+def resumed() -> str:
+    """A compiled run in two parts ends bit for bit as one in one part."""
+    whole = trained(compile=True)[1]
+    with tempfile.TemporaryDirectory() as folder:
+        trained(compile=True, run_dir=folder, epochs=2)
+        parts = trained(compile=True, run_dir=folder, resume=True)[1]
+    assert torch.equal(whole, parts), f"largest difference {float((whole - parts).abs().max()):.1e}"
+    return "equal bits"
+
+
+def low(precision: object) -> str:
+    """Fewer bits in the layers change the loss by their rounding alone."""
+    losses, weights = trained(precision=precision, compile=True)
+    exact, others = trained()
+    assert abs(losses[-1] / exact[-1] - 1) < 0.02, f"{losses} and {exact}"
+    difference = float((weights - others).abs().max())
+    return f"loss {losses[-1]:.3f}, in float32 {exact[-1]:.3f} nats; largest difference of a weight {difference:.1e}"
+
+
+def unsynchronized(compiler: object) -> str:
+    """No step waits for the device."""
+    source = pv.training.Batches(grey(), batch_size=64, device=torch.device("cuda"))
+    adam = functools.partial(torch.optim.Adam, lr=1e-3)
+    svi = SVI(vae().to("cuda"), pv.estimators.ELBO(), adam, compiler=compiler, data=source.on_device)
+    batches = [batch for epoch in range(3) for batch in source.selected(epoch) if len(batch[0]) == 64]
+    for batch in batches[:3]:
+        svi.update(*batch)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in batches[3:]:
+            svi.update(*batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return f"{len(batches) - 3} steps"
+
+
+CHECKS: dict[str, Callable[[], str]] = {
+    "inductor and CUDA graph": functools.partial(same_as_uncompiled, True),
+    "CUDA graph without inductor": functools.partial(same_as_uncompiled, recorded),
+    "resumed": resumed,
+    "layers in bfloat16": functools.partial(low, LayersIn(torch.bfloat16)),
+    "TF32": functools.partial(low, TF32()),
+    "no synchronisation, uncompiled": functools.partial(unsynchronized, None),
+    "no synchronisation, compiled": functools.partial(unsynchronized, inductor),
+    "no synchronisation, CUDA graph": functools.partial(unsynchronized, recorded),
+}
+
+
+def main() -> None:
+    if not torch.cuda.is_available():
+        print(f"skipped, as there is no GPU here: {', '.join(CHECKS)}")
+        return
+    print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}")
+    failed = 0
+    for name, check in CHECKS.items():
+        try:
+            print(f"{name}: {check()}", flush=True)
+        except Exception:  # all of them are to be seen
+            failed += 1
+            print(f"{name}: FAILED\n{traceback.format_exc()}", flush=True)
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()
