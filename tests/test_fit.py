@@ -37,12 +37,20 @@ def memmap(folder):
     return np.load(folder / "x.npy", mmap_mode="r")
 
 
+def read_only(folder):
+    array = X.numpy().copy()
+    array.flags.writeable = False
+    return array
+
+
 SOURCES = {
     "tensor": lambda folder: X,
     "float64 tensor": lambda folder: X.double(),
     "array": lambda folder: X.numpy(),
     "float64 array": lambda folder: X.numpy().astype(float),
     "reversed view": lambda folder: X.numpy()[::-1],
+    "read-only array": read_only,
+    "array of the other byte order": lambda folder: X.numpy().astype(X.numpy().dtype.newbyteorder()),
     "memmap": memmap,
     "Dataset": lambda folder: Rows(),
     "TensorDataset": lambda folder: TensorDataset(X),
@@ -62,9 +70,25 @@ def test_data_of_every_kind(kind, tmp_path, vae):
     assert not any(torch.equal(p, b) for p, b in zip(vae.parameters(), before, strict=True))
 
 
+def test_an_array_is_not_copied():
+    """It may be half of the memory."""
+    array = X.numpy().copy()
+    (column,) = pv.training.Batches(array, batch_size=16).columns
+    assert column.rows.data_ptr() == array.ctypes.data
+
+
 def test_array_tensor_and_memmap_train_alike(tmp_path):
     found = []
-    for kind in ("tensor", "float64 tensor", "array", "memmap", "Dataset"):
+    kinds = (
+        "tensor",
+        "float64 tensor",
+        "array",
+        "memmap",
+        "Dataset",
+        "read-only array",
+        "array of the other byte order",
+    )
+    for kind in kinds:
         torch.manual_seed(0)
         found.append(pv.fit(make_vae(), SOURCES[kind](tmp_path), epochs=2, batch_size=16, progress=False)["loss"])
     assert all(row == found[0] for row in found)

@@ -67,6 +67,11 @@ class BetaBinomial(Conditional):
         self.total, self.step = total, 1 / total if grid else 1.0
         self.net = build(net, (latent,), (2, *self.shape), context)
 
+    @classmethod
+    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2)) -> BetaBinomial:
+        """Build a small instance, whose counts an encoder takes without scaling."""
+        return cls(latent, shape, total=8)
+
     def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
         """Return p(x given z)."""
         a, b = self.net(z, *context).unbind(-1 - len(self.shape))

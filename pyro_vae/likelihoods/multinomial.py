@@ -59,6 +59,11 @@ class Multinomial(Conditional):
         self.total = total
         self.net = build(net, (latent,), self.shape, context)
 
+    @classmethod
+    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2)) -> Multinomial:
+        """Build a small instance, whose counts an encoder takes without scaling."""
+        return cls(latent, shape, total=8)
+
     def forward(self, z: Tensor, *context: Tensor) -> Family:
         """Return p(x given z)."""
         return Family(self.net(z, *context), self.total, len(self.shape))

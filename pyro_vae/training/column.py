@@ -33,8 +33,7 @@ class Column:
         if isinstance(rows, np.ndarray) and rows.dtype.kind not in "fiub":
             raise ValueError(f"{name}: expected an array of floating-point numbers, got numpy dtype {rows.dtype}")
         if isinstance(rows, np.ndarray) and not isinstance(rows, np.memmap):
-            # torch takes neither negative strides nor read-only memory without complaint
-            rows = torch.from_numpy(np.array(rows))
+            rows = torch.from_numpy(rows if torch_takes(rows) else np.array(rows, rows.dtype.newbyteorder("=")))
         # an item of a Dataset may be of any size, but a batch of them is known to fit
         self.row_bytes = CHUNK_BYTES
         if isinstance(rows, np.memmap):
@@ -74,6 +73,11 @@ class Column:
         if self.transform is None:
             return found
         return (self.transform(found[0]), *found[1:])
+
+
+def torch_takes(rows: np.ndarray) -> bool:
+    """Whether torch can use the memory of an array as it is: forwards, writable, in the byte order of the machine."""
+    return rows.flags.writeable and rows.dtype.isnative and all(stride >= 0 for stride in rows.strides)
 
 
 def name_of(position: int) -> str:

@@ -114,9 +114,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shard", type=int, default=0, help="which of the shards to run")
     parser.add_argument("--shards", type=int, default=1, help="into how many the product is cut")
+    parser.add_argument("--only", nargs="*", default=[], help="parts, of which a triple has to hold one")
     options = parser.parse_args()
     shelves = [list(parts(shelf)) for shelf in (pv.priors, pv.likelihoods, pv.posteriors)]
-    product = list(itertools.product(*shelves))[options.shard :: options.shards]
+    product = itertools.product(*shelves)
+    if options.only:
+        product = (triple for triple in product if {part.__name__ for part in triple} & set(options.only))
+    product = list(product)[options.shard :: options.shards]
     counts, start = Counter(), time.perf_counter()
     for done, triple in enumerate(product, 1):
         names = " x ".join(part.__name__ for part in triple)
