@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "tutorials").glob("[0-9][0-9]_*.py"))
+MNIST = Path(os.environ.get("PYRO_VAE_DATA", "")) / "mnist" / "train-images-idx3-ubyte.gz"
 every = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 
 
@@ -19,12 +21,22 @@ def named(script):
     return set(re.findall(r'^figure\(.*?"(\w+)"\)$', script.read_text(), re.MULTILINE | re.DOTALL))
 
 
-def run(*command, figures):
+def small_machine():
+    """8 GB of addresses for the process: what takes more there takes too much from a reader."""
+    resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, resource.RLIM_INFINITY))
+
+
+def run(*command, figures, mode="smoke"):
     # the package of this folder, installed or not
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    extra = {"PYRO_VAE_FIGURES": str(figures), "PYRO_VAE_TUTORIAL": "smoke", "PYTHONPATH": path}
+    extra = {"PYRO_VAE_FIGURES": str(figures), "PYRO_VAE_TUTORIAL": mode, "PYTHONPATH": path}
     done = subprocess.run(
-        [sys.executable, *map(str, command)], env={**os.environ, **extra}, capture_output=True, text=True, timeout=300
+        [sys.executable, *map(str, command)],
+        env={**os.environ, **extra},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        preexec_fn=small_machine,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Warning" not in done.stderr, done.stderr
@@ -38,13 +50,25 @@ def test_runs_and_writes_the_figures_it_names(script, tmp_path):
     assert {path.stem for path in tmp_path.iterdir()} == named(script)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not MNIST.exists(), reason="PYRO_VAE_DATA names no folder with mnist/")
+@pytest.mark.parametrize("script", [s for s in SCRIPTS if "pick(" in s.read_text()], ids=lambda path: path.stem)
+def test_way_of_full(script, tmp_path):
+    """What ``--full`` takes (MNIST, its networks, its settings), with the first few hundred rows and few steps."""
+    run(script, figures=tmp_path, mode="walk")
+    assert {path.stem for path in tmp_path.iterdir()} == named(script)
+
+
 @every
 def test_form(script):
-    """A question first, cells of text and code, an exercise, references, short enough to be read."""
+    """A question, what ``--full`` costs, cells of text and code, an exercise, references, short enough to be read."""
     lines = script.read_text().splitlines()
     assert lines[0] == "# %% [markdown]"
     assert re.fullmatch(rf"# # {int(script.name[:2])}\. .*\?", lines[1]), "the title is the question"
     assert "# %%" in lines, "no cell of code"
+    head = " ".join(line.lstrip("# ") for line in lines[: lines.index("# %%")])
+    cost = re.search(r"With `--full`: .* about (an hour|\d+ (minutes|hours)) on one CPU core", head)
+    assert cost, "nobody is told what --full costs"
     headings = [line.removeprefix("# ## ") for line in lines if line.startswith("# ## ")]
     assert headings[-2:] == ["Exercise", "References"]
     references = "\n".join(lines[lines.index("# ## References") :])
@@ -64,13 +88,15 @@ def test_figures_of_the_repository(script):
 def test_modes_are_told_apart(tmp_path):
     """The command line goes before the environment, and what is neither is refused."""
     script = tmp_path / "asks.py"
-    script.write_text("from budget import MODE, pick\nprint(MODE, pick(smoke=1, default=2, full=3))")
+    values = "smoke=1, default=2, full=3"
+    script.write_text(f"from budget import amount, pick\nprint('what', pick({values}), 'how much', amount({values}))")
     for words, mode, said in (
-        ([], None, "default 2"),
-        (["--smoke"], None, "smoke 1"),
-        (["--full"], "smoke", "full 3"),
-        ([], "smoke", "smoke 1"),
-        ([], "fast", "expected one of smoke, default, full, got 'fast'"),
+        ([], None, "what 2 how much 2"),
+        (["--smoke"], None, "what 1 how much 1"),
+        (["--full"], "smoke", "what 3 how much 3"),
+        ([], "smoke", "what 1 how much 1"),
+        (["--walk"], None, "what 3 how much 1"),
+        ([], "fast", "expected one of smoke, default, full, walk, got 'fast'"),
         (["--ful1"], None, "unrecognized arguments: --ful1"),
     ):
         env = {k: v for k, v in os.environ.items() if not k.startswith("PYRO_VAE")}

@@ -4,6 +4,8 @@
 # An autoencoder squeezes an image into a few numbers, the *code* $z$, and unpacks them again. If the codes of digits
 # are just points, where is the code of a digit that nobody has written yet? We train an autoencoder, see where it
 # fails, and repair it by three changes that turn it into a probabilistic program: a **variational autoencoder**.
+#
+# With `--full`: MNIST, two hidden layers of 500, 50 epochs, in about an hour on one CPU core.
 
 # %%
 import math
@@ -11,7 +13,7 @@ from functools import partial
 
 import pyro
 import torch
-from budget import figure, pick
+from budget import amount, figure, pick
 from matplotlib.patches import Circle
 from pyro import distributions as dist
 from pyro.infer import SVI, Trace_ELBO
@@ -20,11 +22,13 @@ from torch.nn.functional import softplus
 import pyro_vae as pv
 
 data = pv.data.load(pick(smoke="digits", default="digits", full="mnist"))
-train, test = data.train[: pick(smoke=256, default=None, full=None)], data.test
-epochs, seeds = pick(smoke=2, default=30, full=50), range(pick(smoke=2, default=3, full=3))
+train = data.train[: amount(smoke=256, default=None, full=None)]
+test = data.test[:1000]  # a thousand do: many draws of each are held at once
+epochs, seeds = amount(smoke=2, default=30, full=50), range(amount(smoke=2, default=3, full=3))
 batch_size, shape = 64, data.shape
 net = partial(pv.nets.MLP, hidden=pick(smoke=(128,), default=(128,), full=(500, 500)))
-adam = partial(torch.optim.Adam, lr=3e-3)
+rate = pick(smoke=3e-3, default=3e-3, full=1e-3)
+adam = partial(torch.optim.Adam, lr=rate)
 print(data)
 
 # %% [markdown]
@@ -120,7 +124,7 @@ for name, gradient in ways.items():
 # through them: nothing here is special to autoencoders.
 
 # %%
-svi = SVI(model, guide, pyro.optim.Adam({"lr": 3e-3}), Trace_ELBO())
+svi = SVI(model, guide, pyro.optim.Adam({"lr": rate}), Trace_ELBO())
 for _ in range(epochs):
     for rows in train.x[torch.randperm(len(train))].split(batch_size):
         loss = svi.step(rows)

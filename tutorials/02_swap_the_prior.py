@@ -3,24 +3,27 @@
 #
 # Tutorial 1 took $p(z) = \mathcal N(0, I)$ because it is easy to draw from; the data had no say in it. Here three
 # learned priors take its place, one after the other, and nothing else in the program changes.
+#
+# With `--full`: MNIST, two hidden layers of 500, 50 epochs, in about an hour on one CPU core. Published, for bits and
+# 40 latents: a VampPrior gains 2 to 3 nats (Tomczak and Welling, 2018).
 
 # %%
 from functools import partial
 
 import pyro
 import torch
-from budget import figure, pick
+from budget import amount, figure, pick
 from matplotlib.figure import Figure
 
 import pyro_vae as pv
 from pyro_vae.plots.style import COLOURS, WIDTH, styled
 
 data = pv.data.load(pick(smoke="digits", default="digits", full="mnist"))
-train = data.train[: pick(smoke=256, default=None, full=None)]
-test = data.test[: pick(smoke=64, default=None, full=1000)]
-epochs, seeds = pick(smoke=1, default=60, full=50), range(pick(smoke=2, default=3, full=3))
+train = data.train[: amount(smoke=256, default=None, full=None)]
+test = data.test[: amount(smoke=64, default=None, full=1000)]
+epochs, seeds = amount(smoke=1, default=60, full=50), range(amount(smoke=2, default=3, full=3))
 net = partial(pv.nets.MLP, hidden=pick(smoke=(100,), default=(100,), full=(500, 500)))
-adam = partial(torch.optim.Adam, lr=4e-3)
+adam = partial(torch.optim.Adam, lr=pick(smoke=4e-3, default=4e-3, full=1e-3))
 shape = data.shape
 
 # %% [markdown]
@@ -111,7 +114,7 @@ print(f"means over {len(seeds)} seeds, with their standard errors")
 # prior that fall where $\bar q$ is so low that only 1% of its own draws do.
 
 # %%
-some = train.x[:: pick(smoke=1, default=1, full=40)]
+some = train.x[:: amount(smoke=1, default=1, full=40)]
 
 
 def log_aggregated(vae, z):

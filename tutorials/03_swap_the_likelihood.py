@@ -4,6 +4,9 @@
 # The likelihood $p(x \mid z)$ says what the decoder's numbers *mean*: how far a pixel may be from what was decoded,
 # and at which price. We look at five answers for grey pixels, compare them on one scale (bits per pixel), and measure
 # blur.
+#
+# With `--full`: MNIST with its 256 levels, 20 latents, two hidden layers of 500, 50 epochs, in about 90 minutes on one
+# CPU core. Published, for 50 latents and a beta-binomial likelihood: 1.39 bits per pixel (Townsend et al., 2019).
 
 # %%
 import math
@@ -12,7 +15,7 @@ from functools import partial
 
 import pyro
 import torch
-from budget import figure, pick
+from budget import amount, figure, pick
 from matplotlib.figure import Figure
 from pyro import distributions as dist
 
@@ -21,12 +24,12 @@ from pyro_vae.plots.style import COLOURS, MARKERS, WIDTH, styled
 
 data = pv.data.load(pick(smoke="digits", default="digits", full="mnist"))
 levels = pick(smoke=17, default=17, full=256)
-train = data.train[: pick(smoke=256, default=None, full=None)]
-test = data.test[: pick(smoke=64, default=None, full=1000)]
-epochs, seeds = pick(smoke=1, default=40, full=50), range(pick(smoke=2, default=3, full=3))
+train = data.train[: amount(smoke=256, default=None, full=None)]
+test = data.test[: amount(smoke=64, default=None, full=1000)]
+epochs, seeds = amount(smoke=1, default=40, full=50), range(amount(smoke=2, default=3, full=3))
 latent = pick(smoke=8, default=8, full=20)
 net = partial(pv.nets.MLP, hidden=pick(smoke=(100,), default=(100,), full=(500, 500)))
-adam = partial(torch.optim.Adam, lr=4e-3)
+adam = partial(torch.optim.Adam, lr=pick(smoke=4e-3, default=4e-3, full=1e-3))
 shape, pixels = data.shape, data.shape[0] * data.shape[1]
 
 # %% [markdown]
@@ -257,3 +260,5 @@ figure(pv.plots.image_rows(rows, title="New digits: means and draws at the same 
 # * A note on the evaluation of generative models (Theis et al., 2016), https://arxiv.org/abs/1511.01844
 # * Improved variational inference with inverse autoregressive flow (Kingma et al., 2016; discretized logistic),
 #   https://arxiv.org/abs/1606.04934
+# * Practical lossless compression with latent variables using bits back coding (Townsend et al., 2019),
+#   https://arxiv.org/abs/1901.04866

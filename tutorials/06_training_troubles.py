@@ -5,6 +5,9 @@
 # whatever the input. This is called *posterior collapse*. Sometimes it is right, sometimes a failure of training, and
 # the bound alone does not tell which. Here we learn to read the diagnostics, on a case with an exact answer, on one
 # that fails, and on the plane where all remedies can be compared.
+#
+# With `--full`: MNIST, two hidden layers of 200, 30 and 50 epochs, in about 45 minutes on one CPU core. Published, for
+# OMNIGLOT and a PixelCNN: a rate of 1.5 nats, and 2.1 with warm-up (He et al., 2019).
 
 # %%
 import math
@@ -12,7 +15,7 @@ from functools import partial
 
 import pyro
 import torch
-from budget import figure, pick
+from budget import amount, figure, pick
 from matplotlib.figure import Figure
 
 import pyro_vae as pv
@@ -20,8 +23,8 @@ from pyro_vae.plots.style import COLOURS, MARKERS, WIDTH, styled
 
 name = pick(smoke="digits", default="digits", full="mnist")
 data = pv.data.load(name)
-train, test = data.train[: pick(smoke=256, default=None, full=None)], data.test
-shape, seeds = data.shape, range(pick(smoke=2, default=3, full=3))
+train, test = data.train[: amount(smoke=256, default=None, full=None)], data.test
+shape, seeds = data.shape, range(amount(smoke=2, default=3, full=3))
 
 # %% [markdown]
 # ## Rate and distortion
@@ -60,7 +63,7 @@ def linear_vae(sigma):
         posterior=pv.posteriors.MeanFieldNormal(shape, LATENTS, net=linear),
     )
     # all data at once: without the noise of small batches what is not needed goes to zero
-    for rate, size, epochs in pick(
+    for rate, size, epochs in amount(
         smoke=((2e-2, 128, 5),),
         default=((2e-2, len(train), 350), (2e-3, len(train), 150)),
         full=((1e-3, 128, 10), (1e-3, 5000, 20), (1e-4, 5000, 20)),
@@ -148,9 +151,10 @@ class PixelsBefore(pv.Conditional):
 
 # %%
 bits = pv.data.load(name, binarize="static")
-seen = bits.train[: pick(smoke=256, default=None, full=None)]
-size, batch_size, epochs = 8, 128, pick(smoke=2, default=24, full=30)
-small = partial(pv.nets.MLP, hidden=(64,))
+seen = bits.train[: amount(smoke=256, default=None, full=None)]
+size, batch_size, epochs = 8, 128, amount(smoke=2, default=24, full=30)
+small = partial(pv.nets.MLP, hidden=pick(smoke=(64,), default=(64,), full=(200, 200)))
+strong = pick(smoke=5e-3, default=5e-3, full=1e-3)  # rate of learning
 REMEDIES = {
     "none": {},
     "warm-up": {"beta": pv.training.Linear(epochs // 2 * -(-len(seen) // batch_size))},
@@ -166,7 +170,7 @@ def strong_decoder(options, seed):
         likelihood=PixelsBefore(size, shape, net=small),
         posterior=pv.posteriors.MeanFieldNormal(shape, size, net=small),
     )
-    how = {"estimator": pv.estimators.ELBO(**options), "optimizer": partial(torch.optim.Adam, lr=5e-3)}
+    how = {"estimator": pv.estimators.ELBO(**options), "optimizer": partial(torch.optim.Adam, lr=strong)}
     return vae, pv.fit(vae, seen, **how, epochs=epochs, batch_size=batch_size, seed=seed)
 
 
@@ -239,7 +243,7 @@ figure(told["free bits"][0].plot(), "06_units")
 
 # %%
 BETAS = pick(smoke=(0.5, 2.0), default=(0.1, 0.3, 0.6, 1.0, 2.0), full=(0.1, 0.3, 1.0, 3.0, 10.0))
-adam = partial(torch.optim.Adam, lr=3e-3)
+adam = partial(torch.optim.Adam, lr=pick(smoke=3e-3, default=3e-3, full=1e-3))
 
 
 def at(beta):
@@ -250,7 +254,7 @@ def at(beta):
         posterior=pv.posteriors.MeanFieldNormal(shape, size, net=small),
     )
     pv.fit(
-        vae, seen, estimator=pv.estimators.ELBO(beta=beta), optimizer=adam, epochs=pick(smoke=2, default=40, full=50)
+        vae, seen, estimator=pv.estimators.ELBO(beta=beta), optimizer=adam, epochs=amount(smoke=2, default=40, full=50)
     )
     return vae
 
@@ -287,6 +291,8 @@ figure(pv.plots.image_grid(tiles, rows=1 + len(BETAS), title=title), "06_reconst
 #   https://arxiv.org/abs/1911.02469
 # * Probabilistic principal component analysis (Tipping and Bishop, 1999), https://doi.org/10.1111/1467-9868.00196
 # * Fixing a broken ELBO (Alemi et al., 2018), https://arxiv.org/abs/1711.00464
+# * Lagging inference networks and posterior collapse in variational autoencoders (He et al., 2019),
+#   https://arxiv.org/abs/1901.05534
 # * Generating sentences from a continuous space (Bowman et al., 2016), https://arxiv.org/abs/1511.06349
 # * Improved variational inference with inverse autoregressive flow (Kingma et al., 2016),
 #   https://arxiv.org/abs/1606.04934

@@ -5,6 +5,9 @@
 # fewer still are right when they say it: of all 90% intervals, nine in ten should hold the true value. A VAE learns
 # the joint distribution of the columns from rows with holes, and answers with a distribution for each hole. We hide
 # values that we know, and count.
+#
+# With `--full`: 10,000 rows and 5 masks, in about 10 minutes on one CPU core; the right answer of a coverage is its
+# level.
 
 # %%
 from functools import partial
@@ -12,14 +15,14 @@ from functools import partial
 import numpy as np
 import pyro
 import torch
-from budget import figure, pick
+from budget import amount, figure
 from matplotlib.figure import Figure
 
 import pyro_vae as pv
 from pyro_vae.plots.style import COLOURS, MARKERS, WIDTH, styled
 
-rows, masks = pick(smoke=200, default=1500, full=20_000), range(pick(smoke=2, default=3, full=5))
-epochs, draws = pick(smoke=2, default=60, full=60), pick(smoke=100, default=300, full=1000)
+rows, masks = amount(smoke=200, default=1500, full=10_000), range(amount(smoke=2, default=3, full=5))
+epochs, draws = amount(smoke=2, default=60, full=60), amount(smoke=100, default=300, full=500)
 
 # %% [markdown]
 # ## A table with columns of all kinds

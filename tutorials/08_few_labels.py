@@ -4,13 +4,17 @@
 # Labels cost work, images are free. A classifier alone learns nothing from an image without a label. A probabilistic
 # program can: its unknown class is one more latent, and what makes the image likely says something about the class.
 # As there are only ten classes, the latent need not be drawn at all: Pyro sums over it.
+#
+# With `--full`: MNIST, 100 and 1,000 labels, 500 hidden units and 50 latents as in Kingma et al. (2014), but 20 epochs
+# in place of 3,000, in about 80 minutes on one CPU core. Their errors are 12.0% and 3.6%; those of Pyro's own example
+# 6.8% and 5.1%.
 
 # %%
 from functools import partial
 
 import pyro
 import torch
-from budget import figure, pick
+from budget import amount, figure, pick
 from matplotlib.figure import Figure
 from pyro import distributions as dist
 from pyro.infer import TraceEnum_ELBO
@@ -19,7 +23,7 @@ import pyro_vae as pv
 from pyro_vae.plots.style import COLOURS, MARKERS, WIDTH, styled
 
 data = pv.data.load(pick(smoke="digits", default="digits", full="mnist"), binarize="static")
-train, test = data.train[: pick(smoke=256, default=None, full=None)], data.test
+train, test = data.train[: amount(smoke=2000, default=None, full=None)], data.test
 shape, classes, latent = data.shape, 10, pick(smoke=6, default=6, full=50)
 net = partial(pv.nets.MLP, hidden=pick(smoke=(64,), default=(128,), full=(500,)))
 
@@ -98,7 +102,7 @@ for name, (p, q) in {"plain Pyro": (model, guide), "SemiSupervised": (program.mo
 # network trained on the labelled images alone. Which images have the labels is luck, so there are several draws.
 
 # %%
-COUNTS, seeds = pick(smoke=(20,), default=(20, 100), full=(100, 1000)), range(pick(smoke=2, default=3, full=3))
+COUNTS, seeds = pick(smoke=(20,), default=(20, 100), full=(100, 1000)), range(amount(smoke=2, default=3, full=3))
 adam = partial(torch.optim.Adam, lr=pick(smoke=3e-3, default=3e-3, full=1e-3))
 
 
@@ -111,7 +115,7 @@ def with_all_images(n, seed):
     )
     y = pv.tasks.hide_labels(train.y, n, seed=seed)
     batches = pv.tasks.labelled_batches(train.x, y, batch_size=BATCH, labelled=LABELLED)
-    pv.fit(program, batches, epochs=pick(smoke=2, default=25, full=20), optimizer=adam, seed=seed)
+    pv.fit(program, batches, epochs=amount(smoke=2, default=25, full=20), optimizer=adam, seed=seed)
     return program
 
 
@@ -120,7 +124,7 @@ def with_labelled_images(n, seed):
     known = ~pv.tasks.hide_labels(train.y, n, seed=seed).isnan().any(1)
     x, y, network = train.x[known], train.y[known], net(shape, (classes,))
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.1)
-    for _ in range(pick(smoke=20, default=200, full=1000)):
+    for _ in range(amount(smoke=20, default=200, full=1000)):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(network(x), y).backward()
         optimizer.step()

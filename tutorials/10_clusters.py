@@ -4,6 +4,10 @@
 # Codes are a *representation*: what is alike should lie close. A VAE gives more than a point for each datum, namely a
 # distribution, and with a mixture for its prior it also says to which of a number of clusters the datum belongs. The
 # labels are used only at the end, to see what was found.
+#
+# With `--full`: MNIST, two hidden layers of 500, 100 epochs, in about 100 minutes on one CPU core. Published
+# accuracies of ten clusters: 74% on average and 88% at best (Dilokthanakul et al., 2016), 94% at best after 3,000
+# epochs (Jiang et al., 2017).
 
 # %%
 import copy
@@ -11,7 +15,7 @@ from functools import partial
 
 import pyro
 import torch
-from budget import figure, pick
+from budget import amount, figure, pick
 from matplotlib.figure import Figure
 from sklearn.cluster import KMeans
 
@@ -19,10 +23,10 @@ import pyro_vae as pv
 from pyro_vae.plots.style import COLOURS, MARKERS, WIDTH, styled
 
 data = pv.data.load(pick(smoke="digits", default="digits", full="mnist"))
-train, test = data.train[: pick(smoke=256, default=None, full=20_000)], data.test
+train, test = data.train[: amount(smoke=256, default=None, full=None)], data.test
 shape, latent, clusters = data.shape, 10, 10
 net = partial(pv.nets.MLP, hidden=pick(smoke=(64,), default=(128,), full=(500, 500)))
-epochs, seeds = pick(smoke=2, default=20, full=50), range(pick(smoke=2, default=5, full=5))
+epochs, seeds = amount(smoke=2, default=20, full=50), range(amount(smoke=2, default=5, full=5))
 
 # %% [markdown]
 # ## A VAE first
@@ -143,7 +147,7 @@ def score_figure(scores):
 figure(score_figure(scores), "10_scores")
 
 # %% [markdown]
-# With these few, small and centred images k-means of pixels comes first: pixels are a good representation here, and a
+# With few, small and centred images k-means of pixels comes first: pixels are a good representation of them, and a
 # VAE spends its code on whatever makes pixels likely, be it the class or the weight of the pen. (Does `--full` change
 # the order?) What the program gives beyond a division is a density: probabilities of clusters, draws, and p(x).
 #
@@ -221,7 +225,7 @@ def right(distance):
     return (train.y[distance.argmin(1)] == test.y).double().mean()
 
 
-shown = test.x[: pick(smoke=50, default=300, full=300)]
+shown = test.x[: amount(smoke=50, default=300, full=300)]
 nearest = []
 for vae in vaes:
     a, b = pv.tasks.embed(vae, shown), pv.tasks.embed(vae, train.x[:2000])

@@ -4,6 +4,8 @@
 # Counts have two habits that pixels do not have. Their spread grows with their mean, and is often larger than that of
 # a Poisson distribution; and some data are counted longer than others (cells are sequenced deeper, texts are longer),
 # which says nothing about what they are. Both go into the likelihood. We simulate, so that the truth is known.
+#
+# With `--full`: 10,000 data, 100 epochs, 5 seeds, and 20 Newsgroups, in about 35 minutes on one CPU core.
 
 # %%
 import math
@@ -14,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyro
 import torch
-from budget import MODE, figure, pick
+from budget import amount, figure, pick
 from matplotlib.figure import Figure
 from pyro import distributions as dist
 
@@ -22,7 +24,7 @@ import pyro_vae as pv
 from pyro_vae.plots.style import STYLE, WIDTH, styled
 from pyro_vae.topic_nets import BagEncoder, MixtureOfTopics, ProductOfTopics
 
-seeds = range(pick(smoke=2, default=3, full=5))
+seeds = range(amount(smoke=2, default=3, full=5))
 
 
 def mean_and_error(values, digits=2):
@@ -40,7 +42,7 @@ def mean_and_error(values, digits=2):
 #   \qquad \operatorname{Var} x = \mu + \mu^2 / r .$$
 
 # %%
-kinds, n = 40, pick(smoke=300, default=1200, full=10_000)
+kinds, n = 40, amount(smoke=300, default=1200, full=10_000)
 pyro.set_rng_seed(0)
 shares = (torch.randn(kinds) + 0.6 * torch.randn(4, kinds)).softmax(-1)
 group = torch.randint(4, (n,))
@@ -108,8 +110,8 @@ for make in (poisson, negative_binomial, with_depth):
         pyro.set_rng_seed(seed)
         program = make()
         adam = partial(torch.optim.Adam, lr=5e-3)
-        pv.fit(program, train, epochs=pick(smoke=3, default=25, full=100), batch_size=64, seed=seed, optimizer=adam)
-        particles = pick(smoke=20, default=100, full=1000)
+        pv.fit(program, train, epochs=amount(smoke=3, default=25, full=100), batch_size=64, seed=seed, optimizer=adam)
+        particles = amount(smoke=20, default=100, full=1000)
         log_likelihoods.append(pv.evaluation.log_likelihood(program, test, num_particles=particles).mean)
         with torch.no_grad():
             z = program.encode(test).mean
@@ -143,7 +145,7 @@ figure(drawn, "11_counts")
 
 # %%
 side, length = 5, 100
-documents = pick(smoke=200, default=2000, full=10_000)
+documents = amount(smoke=200, default=2000, full=10_000)
 rows, columns = torch.eye(side)[:, :, None].expand(-1, -1, side), torch.eye(side)[:, None].expand(-1, side, -1)
 topics = torch.cat([rows, columns]).flatten(1) / side
 pyro.set_rng_seed(1)
@@ -162,7 +164,7 @@ def topic_model(decoder, seed):
         likelihood=pv.likelihoods.Multinomial(2 * side, (side**2,), net=partial(decoder, counts=seen.sum(0))),
         posterior=pv.posteriors.LogisticNormal((side**2,), 2 * side, net=BagEncoder),
     )
-    train_topics(model, seen, epochs=pick(smoke=3, default=40, full=100), rate=1e-2, seed=seed)
+    train_topics(model, seen, epochs=amount(smoke=3, default=40, full=100), rate=1e-2, seed=seed)
     return model
 
 
@@ -227,23 +229,34 @@ figure(topic_rows(), "11_topics")
 # of the product need not be a bar: logits that are added can also cross words out, so that what a document of one
 # topic alone looks like says less about how topics act together.
 #
-# With `--full` the same model reads 20 Newsgroups from the folder `PYRO_VAE_DATA` and prints the words of its topics.
+# With `--full` the product reads 20 Newsgroups (11,258 texts, 1,995 words), if they are in the folder `PYRO_VAE_DATA`,
+# and prints 8 words of each of 50 topics. Published perplexities, each with words and texts of its own choice, go from
+# 728 (collapsed Gibbs sampling) to 1,172 (the product; Srivastava and Sutton, 2017).
+
 
 # %%
-if MODE == "full":
-    with np.load(Path(os.environ["PYRO_VAE_DATA"]) / "20news_nvdm" / "20news_csr.npz", allow_pickle=False) as file:
-        starts, vocabulary = file["train_indptr"], [str(word) for word in file["vocab"]]
-        news = torch.zeros(len(starts) - 1, len(vocabulary))
-        places = torch.arange(len(news)).repeat_interleave(torch.as_tensor(np.diff(starts)))
-        news[places, torch.as_tensor(file["train_indices"]).long()] = torch.as_tensor(file["train_data"]).float()
+def news(file, part):
+    """Return the bags of words of a part, of shape (texts, words)."""
+    n, starts = len(file["vocab"]), torch.as_tensor(file[f"{part}_indptr"]).long()
+    counts, words = (torch.as_tensor(file[f"{part}_{key}"].astype(np.int64)) for key in ("data", "indices"))
+    rows = torch.arange(len(starts) - 1).repeat_interleave(starts.diff())
+    return torch.zeros(len(starts) - 1, n).index_put((rows, words), counts.float())
+
+
+path = Path(os.environ.get("PYRO_VAE_DATA", "")) / "20news_nvdm" / "20news_csr.npz"
+if pick(smoke=False, default=False, full=path.exists()):
+    with np.load(path, allow_pickle=False) as file:
+        seen, held_out, words = news(file, "train"), news(file, "test"), file["vocab"].tolist()
+    pyro.set_rng_seed(0)
     model = pv.programs.TopicModel(
         prior=pv.priors.LogisticNormal.like_dirichlet(50, concentration=0.1),
-        likelihood=pv.likelihoods.Multinomial(50, news.shape[1:], net=partial(ProductOfTopics, counts=news.sum(0))),
-        posterior=pv.posteriors.LogisticNormal(news.shape[1:], 50, net=BagEncoder),
+        likelihood=pv.likelihoods.Multinomial(50, (len(words),), net=partial(ProductOfTopics, counts=seen.sum(0))),
+        posterior=pv.posteriors.LogisticNormal((len(words),), 50, net=BagEncoder),
     )
-    train_topics(model, news, epochs=20, rate=5e-3, seed=0)
-    for words in model.top_words(vocabulary, 8):
-        print(" ".join(words))
+    train_topics(model, seen, epochs=amount(smoke=1, default=1, full=100), rate=2e-3, seed=0)
+    print(f"perplexity of held-out news: {model.perplexity(held_out).per_token:.0f}")
+    for topic in model.top_words(words, 8):
+        print(" ".join(topic))
 
 # %% [markdown]
 # ## Exercise

@@ -4,23 +4,29 @@
 # A single layer of latents with a standard normal prior has to hold everything at once, what a digit is and how it is
 # written. Layers can divide the work: the top says what, each layer below adds detail. Whether they do depends on the
 # guide. We train one, two and five layers under two orders of inference and look at what each layer carries.
+#
+# With `--full`: MNIST in bits drawn once, hidden layers of 300, 100 epochs, in about 2 hours on one CPU core.
+# Published: -88.7 nats for one layer of 50 latents after 3,280 epochs (Burda et al., 2016), and for bits drawn anew
+# each time -81.7 for five layers (Sønderby et al., 2016).
 
 # %%
 from functools import partial
 
 import pyro
 import torch
-from budget import figure, pick
+from budget import amount, figure, pick
 from matplotlib.figure import Figure
 
 import pyro_vae as pv
 from pyro_vae.plots.style import COLOURS, WIDTH, styled
 from pyro_vae.programs import BottomUp, Hierarchical, TopDown
 
-data = pv.data.load(pick(smoke="digits", default="digits", full="mnist"), binarize=pv.data.Threshold())
-train, test, shape = data.train[: pick(smoke=128, default=None, full=None)], data.test, data.shape
-epochs, seeds = pick(smoke=1, default=16, full=100), range(pick(smoke=2, default=2, full=3))
-batch_size = pick(smoke=64, default=64, full=128)
+bits = pick(smoke=pv.data.Threshold(), default=pv.data.Threshold(), full=pv.data.Static())
+data = pv.data.load(pick(smoke="digits", default="digits", full="mnist"), binarize=bits)
+train, test, shape = data.train[: amount(smoke=128, default=None, full=None)], data.test, data.shape
+epochs, seeds = amount(smoke=1, default=16, full=100), range(amount(smoke=2, default=2, full=3))
+batch_size = amount(smoke=64, default=64, full=128)
+adam = partial(torch.optim.Adam, lr=pick(smoke=3e-3, default=3e-3, full=1e-3))
 # widths from z1, next to the data, up to the top
 WIDTHS = [(16,), (16, 6), (16, 10, 8, 6, 4)]
 part = partial(
@@ -86,7 +92,7 @@ def trained(widths, order, seed):
         program,
         train,
         estimator=pv.estimators.ELBO(beta=pv.training.Linear(max(1, steps // 3))),
-        optimizer=partial(torch.optim.Adam, lr=3e-3),
+        optimizer=adam,
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
@@ -104,7 +110,7 @@ for widths in WIDTHS:
     for order in (BottomUp, TopDown)[: len(widths)]:
         name = f"{len(widths)} layers, {order.__name__}" if len(widths) > 1 else "1 layer"
         programs[name] = [trained(widths, order, seed) for seed in seeds]
-        particles = pick(smoke=10, default=50, full=1000)
+        particles = amount(smoke=10, default=50, full=200)
         values = [pv.evaluation.log_likelihood(p, test.x, num_particles=particles).mean for p in programs[name]]
         found[name] = [pv.evaluation.latents(program, test.x) for program in programs[name]]
         bounds = [-(each.distortion + sum(each.rate.values())) for each in found[name]]
@@ -115,9 +121,10 @@ for widths in WIDTHS:
 
 # %% [markdown]
 # A bar without height is a layer that the program does not use: it is drawn from its prior whatever the image is, and
-# the model would be the same without it. Images of 8 x 8 pixels need no five layers: the uppermost stay off under both
-# orders. (Bottom up, a layer's share is the mean of $\log q(z_l \mid z_{l-1}) - \log p(z_l \mid z_{l+1})$, which is no
-# divergence by itself and can lie below zero; the sum over the layers cannot.)
+# the model would be the same without it. Digits of 8 x 8 pixels need no five layers: the uppermost stay off under both
+# orders. Do those of 28 x 28, with `--full`? (Bottom up, a layer's share is the mean of
+# $\log q(z_l \mid z_{l-1}) - \log p(z_l \mid z_{l+1})$, which is no divergence by itself and can lie below zero; the
+# sum over the layers cannot.)
 
 
 # %%

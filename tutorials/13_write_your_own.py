@@ -4,6 +4,8 @@
 # Each is a small class. The mistakes in them are quiet ones: a density that does not integrate to one, a dimension in
 # the wrong place, a bound that is no bound. Training runs all the same, and what it reports is wrong. So each class is
 # held to the laws of `pyro_vae.testing`, first with a mistake, to see what the message says, and then without.
+#
+# With `--full`: MNIST, two hidden layers of 500, 20 epochs, in about an hour on one CPU core.
 
 # %%
 import math
@@ -11,7 +13,7 @@ from functools import partial
 
 import pyro
 import torch
-from budget import figure, pick
+from budget import amount, figure, pick
 from matplotlib.patches import Circle
 from pyro import distributions as dist
 from pyro.distributions import constraints
@@ -22,8 +24,9 @@ from pyro_vae.scales import positive
 from pyro_vae.testing import LinearGaussian, check_estimator, check_part
 
 data = pv.data.load(pick(smoke="digits", default="digits", full="mnist"))
-train, test = data.train[: pick(smoke=256, default=None, full=None)], data.test
-epochs, seeds = pick(smoke=1, default=20, full=50), range(pick(smoke=2, default=3, full=3))
+train = data.train[: amount(smoke=256, default=None, full=None)]
+test = data.test[:1000]  # a thousand do: many draws of each are held at once
+epochs, seeds = amount(smoke=1, default=20, full=20), range(amount(smoke=2, default=3, full=3))
 net = partial(pv.nets.MLP, hidden=pick(smoke=(32,), default=(128,), full=(500, 500)))
 shape = data.shape
 
@@ -203,7 +206,7 @@ def trained(prior, likelihood, posterior, estimator, seed):
     pyro.set_rng_seed(seed)
     vae = pv.VAE(prior=prior(2), likelihood=likelihood(2, shape, net=net), posterior=posterior(shape, 2, net=net))
     pv.fit(vae, train, estimator=estimator(num_particles=8), epochs=epochs, batch_size=64, seed=seed, optimizer=adam)
-    found = pv.evaluation.log_likelihood(vae, test.x, num_particles=pick(smoke=20, default=200, full=1000))
+    found = pv.evaluation.log_likelihood(vae, test.x, num_particles=amount(smoke=20, default=200, full=1000))
     return vae, found.mean
 
 
@@ -211,7 +214,7 @@ def normal(latent, shape, *, net):
     return pv.likelihoods.Normal(latent, shape, net=net, scale=pv.scales.Shared(0.2))
 
 
-adam = partial(torch.optim.Adam, lr=3e-3)
+adam = partial(torch.optim.Adam, lr=pick(smoke=3e-3, default=3e-3, full=1e-3))
 shelf = pv.priors.StandardNormal, normal, pv.posteriors.MeanFieldNormal, pv.estimators.IWAE
 swaps = {"shelf": shelf, "own prior": (Shell, *shelf[1:]), "all own": (Shell, SoftLaplace, Logistic, BestOfMany)}
 vaes, values = {}, {}

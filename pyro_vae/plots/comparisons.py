@@ -17,7 +17,7 @@ __all__ = ["comparison", "training_comparison"]
 
 @styled
 def comparison(found: Any) -> Figure:
-    """Draw gap, signal-to-noise ratios, own bias and cost of each estimator as points of one row.
+    """Draw gap, signal-to-noise ratios, own bias and cost of each estimator, a row each in all four panels.
 
     Args:
         found: the result of ``compare_estimators``
@@ -33,8 +33,8 @@ def comparison(found: Any) -> Figure:
         4
     """
     rows = found.rows
-    figure = Figure(figsize=(1.5 * WIDTH, 1.5 + 0.26 * len(rows)), layout="constrained")
-    gap, snr, bias, cost = figure.subplots(1, 4, sharey=True)
+    figure = Figure(figsize=(WIDTH, 2.3 + 0.46 * len(rows)), layout="constrained")
+    (gap, snr), (bias, cost) = figure.subplots(2, 2, sharey=True)
     draw(gap, [r.gap for r in rows], [4 * r.gap_error for r in rows], 0)
     gap.axvline(0.0, color="black", linewidth=0.8)
     gap.set(title="Evidence less bound", xlabel="nats per datum\n(bars: 4 s.e.)")
