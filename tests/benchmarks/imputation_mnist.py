@@ -9,8 +9,10 @@ IterativeImputer (50 nearest features, 2 rounds, 1,500 images, values cut to [0,
 seeds of masks and networks.
 
 The VAE: latent 30, networks with two hidden layers of 300, SiLU, zero-imputed encoder that sees the mask, normal
-likelihood with a scale for each pixel (at least 0.05), MIWAE bound with 10 particles (IWAE), 20,000 images, 8 epochs,
-batch 100, Adam 1e-3. No setting was chosen on a hidden pixel.
+likelihood with a scale for each pixel (at least 0.2), MIWAE bound with 5 particles (IWAE), 20,000 images, 3 epochs,
+batch 100, Adam 1e-3. Floor of the scale (0.05, 0.2), epochs (2 to 9), latents (10, 30), more images (50,000), an
+encoder without the mask and one that sees fewer pixels than it could were tried on validation images: 0.89 to 1.05,
+worse with more epochs, and the same with 40 times as many particles.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class AtLeast(pv.scales.PerDatum):
 
     def forward(self, *raw: Tensor) -> Tensor:
         """Return the scale."""
-        return 0.05 + positive(raw[0])
+        return 0.2 + positive(raw[0])
 
 
 def hide(x: Tensor, seed: int) -> Tensor:
@@ -77,7 +79,7 @@ def train_vae(x: Tensor, seed: int, epochs: int) -> pv.VAE:
         missing=True,
     )
     adam = functools.partial(torch.optim.Adam, lr=1e-3)
-    estimator = pv.estimators.IWAE(num_particles=10)
+    estimator = pv.estimators.IWAE(num_particles=5)
     pv.fit(vae, x, estimator=estimator, optimizer=adam, epochs=epochs, batch_size=100, seed=seed, progress=False)
     return vae
 
@@ -103,7 +105,7 @@ def measure(data: pv.data.Dataset, seed: int, epochs: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--masks", type=int, default=5)
     parser.add_argument("--results", type=Path, default=Path("runs/imputation_mnist.jsonl"))
     options = parser.parse_args()
