@@ -1,5 +1,10 @@
 """Variational autoencoders as Pyro programs: prior x likelihood x posterior x estimator, swapped freely."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from pyro_vae import (
     columns,
     data,
@@ -9,7 +14,6 @@ from pyro_vae import (
     likelihoods,
     missing_nets,
     nets,
-    plots,
     posteriors,
     priors,
     programs,
@@ -23,6 +27,9 @@ from pyro_vae.conditional import Conditional
 from pyro_vae.programs import VAE, Program
 from pyro_vae.run import load
 from pyro_vae.training import fit
+
+if TYPE_CHECKING:
+    from pyro_vae import plots
 
 __version__ = "0.1.0"
 
@@ -50,3 +57,14 @@ __all__ = [
     "topic_nets",
     "training",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # matplotlib takes a fifth of the time of the whole import, and most programs draw nothing
+    if name == "plots":
+        return importlib.import_module("pyro_vae.plots")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

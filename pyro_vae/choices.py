@@ -113,21 +113,21 @@ class Choices:
 
 def names_and_values(annotation: Any) -> tuple[dict[str, type] | None, Any]:
     """Say what an option of this annotation may name (None: it takes no object), and the type of its plain values."""
-    shelves, names, plain = run.shelves(), {}, []
+    names, plain = {}, []
     takes_objects = False
     for member in members(annotation):
         if typing.get_origin(member) is Callable:
             takes, gives = typing.get_args(member)
             gives = members(gives)
             if Net in gives:
-                names |= shelves["network"]
+                names |= run.shelves()["network"]
             elif float in gives:
-                names |= shelves["schedule"]
+                names |= run.shelves()["schedule"]
             elif nn.Module in gives and takes == []:
-                names |= shelves["activation"]
+                names |= run.shelves()["activation"]
         # Python 3.10 takes Sequence[int] for a class
         elif inspect.isclass(member) and not typing.get_origin(member) and member.__module__ != "builtins":
-            names |= {name: cls for name, cls in shelves["scale"].items() if issubclass(cls, member)}
+            names |= {name: cls for name, cls in run.shelves()["scale"].items() if issubclass(cls, member)}
         elif any(names_and_values(inner)[0] is not None for inner in typing.get_args(member)):
             pass  # a sequence of objects, which no name makes
         else:

@@ -10,8 +10,8 @@ import inspect
 import typing
 from collections.abc import Mapping
 from difflib import get_close_matches
-from functools import partial
-from types import ModuleType
+from functools import cache, partial
+from types import MappingProxyType, ModuleType
 from typing import Any, get_origin
 
 from torch import nn
@@ -71,7 +71,9 @@ def is_class(found: Any) -> bool:
     return inspect.isclass(found) and not get_origin(found)
 
 
-def arguments(cls: type) -> dict[str, tuple[inspect.Parameter, Any]]:
+# kept: one command line asks for those of all parts of all shelves again and again
+@cache
+def arguments(cls: type) -> Mapping[str, tuple[inspect.Parameter, Any]]:
     """Return parameter and type hint of each argument, those that ``**options`` hands on to a base class too."""
     found: dict[str, tuple[inspect.Parameter, Any]] = {}
     for base in cls.__mro__:
@@ -83,7 +85,7 @@ def arguments(cls: type) -> dict[str, tuple[inspect.Parameter, Any]]:
         found = {name: (p, hints.get(name)) for name, p in own.items()} | found
         if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
             break
-    return found
+    return MappingProxyType(found)
 
 
 def required(cls: type) -> list[str]:

@@ -24,7 +24,10 @@ def fork_rng(like: Any = (), seed: int | None = None) -> Iterator[None]:
     cuda = sorted({d.index or 0 for d in devices if d.type == "cuda"})
     with torch.random.fork_rng(devices=cuda):
         if seed is not None:
-            torch.manual_seed(seed)
+            # torch.manual_seed moves the streams of all devices, of which the others would not be given back
+            torch.default_generator.manual_seed(seed)
+            for index in cuda:
+                torch.cuda.default_generators[index].manual_seed(seed)
         yield
 
 

@@ -3,8 +3,10 @@
 import csv
 
 import numpy as np
+import pytest
 import torch
 
+import pyro_vae as pv
 from pyro_vae import cli
 
 TINY = [
@@ -50,5 +52,10 @@ def images(n=40):
 
 
 def train(folder, *options):
-    assert cli.main(["train", *TINY, f"--run-dir={folder}", *options]) == 0
+    """Train by the command; its figures, which take longer than such a training, are left to test_cli.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "figures", lambda *args: {})
+        patch.setattr(cli, "save", lambda *args: None)
+        patch.setattr(pv.training.History, "plot", lambda self: None)
+        assert cli.main(["train", *TINY, f"--run-dir={folder}", *options]) == 0
     return folder

@@ -352,6 +352,7 @@ def test_rows_do_not_know_of_each_other(estimator):
 
 @pytest.mark.parametrize("estimator", ALL, ids=lambda e: type(e).__name__)
 def test_contract_of_pyro(estimator):
+    """An AssertionError of `check_estimator` names what an estimator breaks of the contract of Pyro's ELBO."""
     pv.testing.check_estimator(LinearGaussian(off=0.1).program, estimator, LinearGaussian().draw(8))
 
 

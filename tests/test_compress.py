@@ -145,8 +145,8 @@ def test_excess_is_the_divergence_of_the_posterior():
     ("likelihood", "binarize"),
     [
         (pv.likelihoods.Bernoulli, "static"),
-        (functools.partial(pv.likelihoods.Binomial, total=16, grid=True), None),
-        (functools.partial(pv.likelihoods.DiscretizedLogistic, levels=17), None),
+        pytest.param(functools.partial(pv.likelihoods.Binomial, total=16, grid=True), None, marks=pytest.mark.slow),
+        pytest.param(functools.partial(pv.likelihoods.DiscretizedLogistic, levels=17), None, marks=pytest.mark.slow),
     ],
 )
 def test_rate_is_within_two_percent_of_minus_the_bound(likelihood, binarize):

@@ -210,6 +210,7 @@ def test_decoding_as_one_batch_removes_its_effect():
 @pytest.mark.parametrize("num_particles", [1, 3])
 @pytest.mark.parametrize("latent_library", [False, True])
 def test_estimators_take_it(num_particles, latent_library):
+    """An AssertionError of `check_estimator` names the law that the pair breaks."""
     vae = program(latent_library=latent_library)
     check_estimator(vae, pv.estimators.ELBO(num_particles=num_particles), cells())
 

@@ -111,16 +111,20 @@ def test_conditional_vae():
     assert found.per_datum.shape == (9,)
 
 
-def test_last_batch_of_one_trains_with_batch_norm():
+def with_batch_norm():
     def net(in_shape, out_shape):
         wide = torch.nn.Linear(int(np.prod(in_shape)), int(np.prod(out_shape)))
         return torch.nn.Sequential(torch.nn.Flatten(), wide, torch.nn.BatchNorm1d(wide.out_features))
 
-    vae = pv.VAE(
+    return pv.VAE(
         prior=pv.priors.StandardNormal(3),
         likelihood=pv.likelihoods.Bernoulli(3, (8, 8), net=net),
         posterior=pv.posteriors.MeanFieldNormal((8, 8), 3, net=net),
     )
+
+
+def test_last_batch_of_one_trains_with_batch_norm():
+    vae = with_batch_norm()
     assert pv.fit(vae, X[:33], epochs=2, batch_size=16, progress=False)["step"] == [2, 4]
     assert pv.fit(make_vae(), X[:1], epochs=1, batch_size=16, progress=False)["step"] == [1]
 
@@ -270,15 +274,7 @@ def test_nothing_global_is_changed():
 
 
 def test_evaluation_moves_nothing():
-    def net(in_shape, out_shape):
-        wide = torch.nn.Linear(int(np.prod(in_shape)), int(np.prod(out_shape)))
-        return torch.nn.Sequential(torch.nn.Flatten(), wide, torch.nn.BatchNorm1d(wide.out_features))
-
-    vae = pv.VAE(
-        prior=pv.priors.StandardNormal(3),
-        likelihood=pv.likelihoods.Bernoulli(3, (8, 8), net=net),
-        posterior=pv.posteriors.MeanFieldNormal((8, 8), 3, net=net),
-    ).train()
+    vae = with_batch_norm().train()
     before = {k: v.clone() for k, v in vae.state_dict().items()}
     first = pv.evaluation.log_likelihood(vae, X, num_particles=3)
     again = pv.evaluation.log_likelihood(vae, X, num_particles=3)

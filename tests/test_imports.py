@@ -91,9 +91,12 @@ before = state()
 import pyro_vae
 assert state() == before
 import sys
+assert "matplotlib" not in sys.modules
+assert "plots" in dir(pyro_vae) and pyro_vae.plots.training_curve
 assert "matplotlib.pyplot" not in sys.modules
 """
 
 
 def test_import_changes_nothing_global():
+    """In a fresh process, whose own assertions end it with a status that raises CalledProcessError here."""
     subprocess.run([sys.executable, "-c", IMPORT], check=True)

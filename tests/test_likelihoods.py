@@ -452,15 +452,18 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("cls", "options"), OPTIONS)
 def test_options_obey_the_laws(cls, options):
+    """An AssertionError of `check_part` names the law that an option breaks."""
     pv.testing.check_part(cls(3, (2, 2), **options), (3,))
 
 
 @pytest.mark.parametrize("cls", [L.DiscretizedLogisticMixture, L.LowRankNormal, L.ZeroInflatedNegativeBinomial])
 def test_convolutions_decode(cls):
+    """An AssertionError of `check_part` names the law that a convolutional decoder breaks."""
     pv.testing.check_part(cls(3, (3, 6, 5), net=pv.nets.ConvDecoder), (3,))
 
 
 def test_three_coupled_channels_decode():
+    """An AssertionError of `check_part` names the law that coupled channels break."""
     pv.testing.check_part(L.DiscretizedLogisticMixture(3, (3, 6, 5), net=pv.nets.ConvDecoder, coupled=True), (3,))
 
 

@@ -139,6 +139,7 @@ def test_responsibilities_are_the_best_cluster_probabilities():
 
 
 def test_laws_of_a_mixture_with_responsibilities():
+    """An AssertionError of `check_estimator` names the law that the pair breaks."""
     check_estimator(mixture(), pv.estimators.ELBO(), torch.randn(5, 4))
 
 

@@ -281,6 +281,7 @@ def test_training_the_guide_closes_the_gap():
 
 @pytest.mark.parametrize("num_particles", [1, 3])
 def test_laws(num_particles):
+    """An AssertionError of `check_estimator` names the law that the pair breaks."""
     program = standard()
     check_estimator(program, pv.estimators.ELBO(num_particles=num_particles), sequences(program))
 

@@ -174,12 +174,14 @@ def test_words_of_a_mixture_and_of_a_product_of_topics():
 @pytest.mark.parametrize("net", [ProductOfTopics, MixtureOfTopics])
 def test_decoders_and_encoder_obey_the_laws_of_parts(net):
     # batch statistics tie the rows of a batch together in training alone
+    """An AssertionError of `check_part` names the law that a network breaks."""
     check_part(pv.likelihoods.Multinomial(3, (5,), net=net).eval(), (3,))
     check_part(pv.posteriors.LogisticNormal((5,), 3, net=BagEncoder).eval(), (5,))
 
 
 @pytest.mark.parametrize("num_particles", [1, 3])
 def test_estimators_take_it(num_particles):
+    """An AssertionError of `check_estimator` names the law that the pair breaks."""
     check_estimator(conjugate(off=-0.4), pv.estimators.ELBO(num_particles=num_particles), bags())
 
 

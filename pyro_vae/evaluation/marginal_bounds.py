@@ -216,7 +216,7 @@ def marginal_bounds(
     Example:
         >>> import pyro_vae as pv
         >>> toy = pv.testing.LinearGaussian()
-        >>> found = marginal_bounds(toy.program, toy.draw(4), steps=100, simulated=4)
+        >>> found = marginal_bounds(toy.program, toy.draw(4), steps=30, simulated=4)
         >>> found.simulated.gap < 0.5
         True
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import pyro
@@ -79,6 +80,7 @@ def array_program(function: Callable[[Tensor], Tensor], x: Tensor) -> list[list[
     return steps.steps
 
 
+@cache
 def rules() -> dict[Any, Callable[..., Any]]:
     """Return how torch takes operations apart into simpler ones."""
     composed = [getattr(torch.ops.aten, name) for name in COMPOSED]

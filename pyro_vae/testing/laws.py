@@ -24,6 +24,7 @@ from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.sphere import sphere
 from pyro_vae.distributions.supports import Bags
 from pyro_vae.programs.program import Program
+from pyro_vae.rng import fork_rng, set_streams, streams
 from pyro_vae.testing.grids import simplex_grid, sphere_grid
 from pyro_vae.testing.lines import array_grid, bag_grid
 from pyro_vae.training import SVI, fit
@@ -71,8 +72,7 @@ def check_part(part: Conditional, *shapes: tuple[int, ...]) -> None:
         >>> import pyro_vae as pv
         >>> check_part(pv.likelihoods.Normal(3, (2, 2)), (3,))
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with fork_rng(list(part.parameters()), seed=0):
         for batch in BATCHES if shapes else [()]:
             check_shapes(part, [torch.rand(*batch, *shape) for shape in shapes], batch)
         check_rows(part, shapes)
@@ -187,17 +187,19 @@ def check_estimator(program: Program, estimator: PyroELBO, x: Tensor) -> None:
     stored = set(pyro.get_param_store().keys())
     pair = f"{type(program).__name__} under {type(estimator).__name__}"
 
-    def fresh() -> tuple[Program, PyroELBO]:
-        torch.manual_seed(0)
-        return copy.deepcopy(program), copy.deepcopy(estimator)
+    with fork_rng([x], seed=0):
+        start = streams(x.device)
 
-    with torch.random.fork_rng(devices=[]):
+        def fresh() -> tuple[Program, PyroELBO]:
+            set_streams(start, x.device)
+            return copy.deepcopy(program), copy.deepcopy(estimator)
+
         own, bound = fresh()
         loss = float(bound.differentiable_loss(own.model, own.guide, x).detach())
         assert math.isfinite(loss), f"{pair}: the loss is {loss}"
         own, bound = fresh()
         stock = pyro.infer.SVI(own.model, own.guide, pyro.optim.Adam({"lr": 1e-3}), bound)
-        torch.manual_seed(0)
+        set_streams(start, x.device)
         same(pair, "SVI.step", stock.step(x), loss)
         moved(pair, program, own)
         own, bound = fresh()

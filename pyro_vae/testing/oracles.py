@@ -13,6 +13,7 @@ from pyro_vae.nets import MLP
 from pyro_vae.posteriors import MeanFieldNormal
 from pyro_vae.priors import StandardNormal
 from pyro_vae.programs import VAE
+from pyro_vae.rng import fork_rng
 from pyro_vae.scales import Shared, inverse_positive
 
 __all__ = ["LinearGaussian"]
@@ -97,8 +98,7 @@ class LinearGaussian:
 
     def draw(self, n: int, seed: int = 1) -> Tensor:
         """Draw ``n`` data of shape ``(n, features)`` from the model, always the same ones for a seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with fork_rng(list(self.program.parameters()), seed):
             return self.program.sample(n)
 
     def log_evidence(self, x: Tensor) -> Tensor:
