@@ -20,9 +20,10 @@ from pyro_vae.cli_evaluate import evaluate
 from pyro_vae.cli_explore import explore
 from pyro_vae.cli_report import report
 from pyro_vae.cli_resume import BESIDE, earlier
-from pyro_vae.cli_shared import DEFAULTS, LIKELIHOODS, add_common, folder_of, read, save, usable
+from pyro_vae.cli_shared import DEFAULTS, LIKELIHOODS, add_common, folder_of, read, save
 from pyro_vae.cli_tasks import TASKS
 from pyro_vae.data.sources import LOADERS
+from pyro_vae.devices import usable
 from pyro_vae.estimators import ELBO, Estimator
 from pyro_vae.estimators.trace import run as trace
 from pyro_vae.evaluation.codes import codes

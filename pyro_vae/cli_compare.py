@@ -15,7 +15,8 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from pyro_vae import cli_data, data, evaluation, run
 from pyro_vae.choices import Choices, first_line, usage
-from pyro_vae.cli_shared import DEFAULTS, LIKELIHOODS, add_common, folder_of, read, save, usable
+from pyro_vae.cli_shared import DEFAULTS, LIKELIHOODS, add_common, folder_of, read, save
+from pyro_vae.devices import usable
 from pyro_vae.evaluation.budgets import Budget, Particles, Seconds, Steps
 from pyro_vae.rng import fork_rng
 from pyro_vae.training import fit

@@ -10,7 +10,8 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from pyro_vae import cli_data, evaluation, run
 from pyro_vae.choices import Choices
-from pyro_vae.cli_shared import save, usable
+from pyro_vae.cli_shared import save
+from pyro_vae.devices import usable
 from pyro_vae.evaluation.result import Result
 
 __all__ = ["evaluate"]

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from pyro_vae import cli_data, pages, plots, run
 from pyro_vae.choices import Choices
-from pyro_vae.cli_shared import usable, write_page
+from pyro_vae.cli_shared import write_page
 from pyro_vae.data import Split, files
+from pyro_vae.devices import usable
 from pyro_vae.programs import VAE
 
 __all__ = ["explore"]

@@ -6,7 +6,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
@@ -17,7 +16,7 @@ from pyro_vae.data.binarize import CHOICES as BINARIZATIONS
 from pyro_vae.data.sources import LOADERS
 from pyro_vae.training import durable
 
-__all__ = ["DEFAULTS", "LIKELIHOODS", "add_common", "folder_of", "read", "save", "usable", "write_page"]
+__all__ = ["DEFAULTS", "LIKELIHOODS", "add_common", "folder_of", "read", "save", "write_page"]
 
 #: Chosen where nothing is said; the likelihood goes by the kind of the data.
 DEFAULTS = {"posterior": "MeanFieldNormal", "prior": "StandardNormal", "estimator": "ELBO"}
@@ -55,14 +54,6 @@ def read(choices: Choices) -> Namespace:
 def folder_of(settings: Namespace, name: str) -> Path:
     """Return the folder of the run, by default one of the name and the time."""
     return Path(settings.run_dir or Path("runs") / f"{name}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}")
-
-
-def usable(name: str | torch.device) -> torch.device:
-    """Return the device of this name, or say that it cannot be used."""
-    try:
-        return torch.zeros((), device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device: cannot use {name}: {str(error).splitlines()[0]}") from error
 
 
 def save(figure: Any, path: Path) -> None:

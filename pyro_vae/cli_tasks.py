@@ -10,14 +10,14 @@ import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_vae import run, tasks
 from pyro_vae.choices import Choices, UsageError, look_up
 from pyro_vae.cli_rows import Rows, Target, decoded, read_rows
-from pyro_vae.cli_shared import usable
 from pyro_vae.data import files
+from pyro_vae.devices import usable
 from pyro_vae.programs import VAE, Program
+from pyro_vae.progress import progress_bar
 
 __all__ = ["TASKS"]
 
@@ -52,7 +52,7 @@ class Job:
 
     def chunks(self, n: int) -> Any:
         """Return first row and number of rows of each chunk of ``n``, under a progress bar."""
-        starts = tqdm(range(0, n, CHUNK), desc="rows", unit="chunk", disable=self.settings.quiet)
+        starts = progress_bar(range(0, n, CHUNK), desc="rows", unit="chunk", progress=not self.settings.quiet)
         return ((start, min(CHUNK, n - start)) for start in starts)
 
 

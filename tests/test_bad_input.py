@@ -10,11 +10,13 @@ import torch
 from conftest import make_vae
 from safetensors.torch import load_file
 from small_tables import NAMES, images, table_rows, train, write_csv
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import pyro_vae as pv
 from pyro_vae import cli
 from pyro_vae.data import files
 from pyro_vae.evaluation.cost import PeakMemory
+from pyro_vae.training.loop import Loop
 
 X = torch.rand(30, 8, 8).round()
 
@@ -208,13 +210,126 @@ def test_a_rate_too_high_never_leaves_nan_in_the_weights():
     assert equal(state(vae), first)
 
 
-def test_nan_in_a_stream_stops_before_its_step(vae):
-    from torch.utils.data import DataLoader
+class Stream(IterableDataset):
+    def __init__(self, x):
+        self.x = x
 
-    before = [p.clone() for p in vae.parameters()]
-    with pytest.raises(ValueError, match="is NaN"):
-        pv.fit(vae, DataLoader(spoiled(float("nan")), batch_size=30), epochs=1, progress=False)
-    assert all(torch.equal(p, b) for p, b in zip(vae.parameters(), before, strict=True))
+    def __iter__(self):
+        return iter(self.x)
+
+
+LOADERS = {
+    "nan": (DataLoader(spoiled(float("nan")), batch_size=5), r"x\[3, 0, 5\] is NaN .*in batch 0 of the data loader"),
+    "another width": (DataLoader(X[:, :, :7], batch_size=5), r"got \(5, 8, 7\) \(in batch 0"),
+    "whole numbers": (DataLoader(X.long(), batch_size=5), "expected dtype torch.float32"),
+    "a stream": (Stream(spoiled(float("nan"))), "is NaN .*in batch 0"),
+    "nothing": (DataLoader(TensorDataset(X[:0]), batch_size=5), "at least one batch, the data loader gave none"),
+    "words": (DataLoader(["a", "b"], batch_size=2), "data: expected tensors, .* got str for x"),
+    "a dict": (DataLoader([{"x": X[0]}] * 4, batch_size=2), "got dict for x; .*collate_fn"),
+}
+
+
+def refused(program, message, folder, data=X, **options):
+    """Fit is to refuse: before a weight moves, a stream is read or a file is written."""
+    before, mode = state(program), program.training
+    with pytest.raises((ValueError, TypeError), match=f"(?s){message}"):
+        pv.fit(program, data, epochs=1, run_dir=folder / "run", progress=False, **options)
+    assert equal(state(program), before)
+    assert program.training is mode
+    assert not (folder / "run").exists()
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_bad_first_batch_leaves_no_trace(name, vae, tmp_path):
+    """What a loader gives first is refused as rows that lie ready are."""
+    data, message = LOADERS[name]
+    refused(vae.train(), message, tmp_path, data)
+
+
+@pytest.mark.parametrize("name", ["nan", "another width", "nothing"])
+def test_a_bad_first_batch_of_held_out_data_leaves_no_trace(name, vae, tmp_path):
+    """The same of a loader given as valid, which is named."""
+    data, message = LOADERS[name]
+    refused(vae, message if name == "another width" else ".*valid", tmp_path, valid=data)
+
+
+def test_a_bad_batch_later_in_held_out_data_is_named(vae):
+    """A bound of data that do not fit is no number to go by."""
+    data = DataLoader(torch.cat([X[:5], spoiled(float("nan"))]), batch_size=5)
+    with pytest.raises(ValueError, match="is NaN .*in batch 1 of the data loader, argument valid"):
+        pv.fit(vae, X, valid=data, epochs=1, progress=False)
+
+
+class Once(IterableDataset):
+    """A stream that can be read once."""
+
+    def __init__(self):
+        self.rows = iter(X)
+
+    def __iter__(self):
+        return self.rows
+
+
+GIVEN = {
+    "shuffled": lambda: {"data": DataLoader(X, batch_size=7, shuffle=True)},
+    "with a generator": lambda: {
+        "data": DataLoader(X, 7, shuffle=True, generator=torch.Generator().manual_seed(1)),
+        "valid": DataLoader(X, 7, shuffle=True, generator=torch.Generator().manual_seed(2)),
+    },
+    "a stream to be read once": lambda: {"data": Once(), "batch_size": 7, "epochs": 1},
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_the_look_at_the_first_batch_changes_no_number(name, monkeypatch):
+    """Order and noise are those of a loop that looks at nothing beforehand, and a stream loses no batch."""
+    ends = []
+    for look in (True, False):
+        if not look:
+            monkeypatch.setattr(Loop, "open", lambda self: None)
+        torch.manual_seed(0)
+        vae = make_vae()
+        history = pv.fit(vae, **{"epochs": 2, **GIVEN[name]()}, progress=False)
+        ends.append((state(vae), [row["step"] for row in history.rows], history.rows[-1].get("valid_bound")))
+    assert equal(ends[0][0], ends[1][0])
+    assert ends[0][1:] == ends[1][1:]
+    assert ends[0][1][0] == 5
+
+
+OPTIONS = {
+    "no such device": (
+        {"device": "cuda:99"},
+        "device: expected .*cpu.*, cannot use cuda:99",
+    ),
+    "no device": ({"device": "gpu"}, "cannot use gpu"),
+    "a device without numbers": ({"device": "meta"}, "cannot use meta"),
+    "a seed of words": ({"seed": "a"}, "seed: expected an int of at most 64 bits, got 'a'"),
+    "a seed too large": ({"seed": 2**70}, "seed: expected an int"),
+    "no seed": ({"seed": None}, "seed: expected an int"),
+    "seconds in words": ({"checkpoint_every": "a"}, "checkpoint_every: expected a number of seconds"),
+    "a norm in words": ({"clip_norm": "a"}, "clip_norm: expected a positive number or None, got 'a'"),
+    "a lone callback": ({"callbacks": print}, "callbacks: expected a list of functions"),
+    "a callback that is none": ({"callbacks": [5]}, "callbacks: .* got 5"),
+    "a class": (
+        {"callbacks": [pv.training.EarlyStopping]},
+        r"callbacks: .*training.EarlyStopping\(\)",
+    ),
+    "stopping without a bound": (
+        {"callbacks": [pv.training.EarlyStopping()]},
+        "EarlyStopping needs a valid",
+    ),
+    "an optimizer with a closure": ({"optimizer": torch.optim.LBFGS}, "optimizer: .* returns LBFGS"),
+    "no optimizer": ({"optimizer": lambda parameters: None}, "optimizer: .* returns NoneType"),
+    "bad rows": ({"data": X[:, :, :7]}, r"got \(30, 8, 7\)"),
+    "bad held-out rows": ({"valid": X[:, :, :7]}, r"got \(30, 8, 7\)"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_bad_options_leave_no_trace(name, vae, tmp_path):
+    """Each argument is refused by its name before anything is written."""
+    options, message = OPTIONS[name]
+    refused(vae, message, tmp_path, **options)
 
 
 @pytest.fixture(scope="module")

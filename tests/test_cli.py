@@ -191,7 +191,7 @@ def test_a_mistake_is_told_in_one_line(line, said, tmp_path, capsys, monkeypatch
     [
         ("--likelihood Bernoulli", "outside the support of the likelihood Bernoulli"),
         ("--posterior.net.activation GLU", "these parts do not work together on these data: RuntimeError: mat1"),
-        ("--device nowhere", "device: cannot use nowhere"),
+        ("--device nowhere", "cannot use nowhere"),
         ("--data mnist_static --binarize static", "mnist"),
         ("--likelihood Normal --likelihood.scale -1", "expected a finite scale"),
     ],

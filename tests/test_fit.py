@@ -348,3 +348,14 @@ def test_a_bad_step_is_skipped_on_the_device_and_told_later(vae):
     assert all(torch.equal(p, b) for p, b in zip(vae.parameters(), before, strict=True))
     with pytest.raises(pv.training.NonFiniteError, match="not finite"):
         svi.settle((bad,))
+
+
+def test_the_environment_can_silence_the_bar(monkeypatch):
+    """Tqdm reads TQDM_DISABLE for what it is not told, so that a bar which may be shown is told nothing."""
+    from pyro_vae import progress
+
+    told = []
+    monkeypatch.setattr(progress, "tqdm", lambda *args, **options: told.append(options))
+    progress.progress_bar(range(3), unit="step", progress=True)
+    progress.progress_bar(range(3), unit="step", progress=False)
+    assert told == [{"unit": "step"}, {"unit": "step", "disable": True}]

@@ -18,6 +18,8 @@ MAY = {
     "topic_nets": {"nets"},
     "distributions": set(),
     "rng": set(),
+    "progress": set(),
+    "devices": set(),
     "parameters": set(),
     "columns": {"nets", "distributions", "scales"},
     "data": {"columns"},
@@ -27,11 +29,11 @@ MAY = {
     "posteriors": {"conditional", "nets", "distributions", "scales"},
     "programs": {"conditional", "distributions", "priors", "likelihoods", "posteriors", "rng", "parameters", "scales"},
     "estimators": {"rng", "parameters"},
-    "training": {"programs", "estimators", "rng", "plots", "data"},
+    "training": {"programs", "estimators", "rng", "progress", "devices", "plots", "data"},
     "plots": set(),
-    "evaluation": {"conditional", "programs", "estimators", "training", "rng", "plots"},
+    "evaluation": {"conditional", "programs", "estimators", "training", "rng", "progress", "plots"},
     "tasks": {
-        *("conditional", "distributions", "columns", "data", "rng", "plots"),
+        *("conditional", "distributions", "columns", "data", "rng", "progress", "plots"),
         *("programs", "estimators", "training", "evaluation"),
     },
 }

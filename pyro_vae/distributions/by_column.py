@@ -52,6 +52,7 @@ class ByColumn(dist.TorchDistribution):
     Args:
         fns: one distribution a group, of batch shape ``(*batch, columns of the group)``
         columns: for each group, the indices of its columns
+        filler: a value inside the support of each column, of shape ``(columns,)``; found by trial if not given
 
     Example:
         >>> fns = [dist.Normal(torch.zeros(5, 2), 1.0), dist.Bernoulli(logits=torch.zeros(5, 1))]
@@ -63,9 +64,14 @@ class ByColumn(dist.TorchDistribution):
     arg_constraints = {}
 
     def __init__(
-        self, fns: Sequence[dist.TorchDistribution], columns: Sequence[Tensor], *, validate_args: bool | None = None
+        self,
+        fns: Sequence[dist.TorchDistribution],
+        columns: Sequence[Tensor],
+        *,
+        filler: Tensor | None = None,
+        validate_args: bool | None = None,
     ) -> None:
-        self.fns, self.columns = tuple(fns), tuple(columns)
+        self.fns, self.columns, self._filler = tuple(fns), tuple(columns), filler
         width = sum(len(c) for c in self.columns)
         super().__init__(torch.Size((*self.fns[0].batch_shape[:-1], width)), validate_args=validate_args)
 
@@ -77,6 +83,8 @@ class ByColumn(dist.TorchDistribution):
     @property
     def filler(self) -> Tensor:
         """A value inside the support of each column, of shape ``(columns,)``."""
+        if self._filler is not None:
+            return self._filler
         values = []
         for fn, c in zip(self.fns, self.columns, strict=True):
             inside = next(v for v in (0.0, 1.0, 0.5) if fn.support.check(torch.tensor(v)).all())
@@ -86,7 +94,7 @@ class ByColumn(dist.TorchDistribution):
     def expand(self, batch_shape: torch.Size, _instance: ByColumn | None = None) -> ByColumn:
         """Return the distribution with another batch shape, which must end in the same columns."""
         new = self._get_checked_instance(ByColumn, _instance)
-        new.columns = self.columns
+        new.columns, new._filler = self.columns, self._filler
         lead = tuple(batch_shape)[:-1]
         new.fns = tuple(fn.expand(torch.Size((*lead, len(c)))) for fn, c in zip(self.fns, self.columns, strict=True))
         super(ByColumn, new).__init__(torch.Size(batch_shape), validate_args=False)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_vae.estimators.sites import Site
 from pyro_vae.estimators.trace import run
@@ -18,6 +17,7 @@ from pyro_vae.evaluation.result import Result
 from pyro_vae.evaluation.simulate import simulate
 from pyro_vae.evaluation.table import aligned, number
 from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.progress import progress_bar
 from pyro_vae.rng import fork_rng
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def calibration(
     size = max(1, at_once(batches_of(program, whole)) // draws)
     parts: list[dict[str, Tensor]] = []
     with evaluating(program), fork_rng(whole, seed):
-        for chosen in tqdm(rows.split(size), desc="calibration", unit="batch", disable=not progress):
+        for chosen in progress_bar(rows.split(size), desc="calibration", unit="batch", progress=progress):
             parts.append(ranks(program, [column[chosen] for column in whole], draws))
     return Calibration({name: torch.cat([p[name] for p in parts]) for name in parts[0]}, level)
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_vae.estimators.sites import in_data_plate
 from pyro_vae.estimators.trace import Call, Record
 from pyro_vae.evaluation.inputs import at_once, batches_of
 from pyro_vae.programs.program import Program, device_of, evaluating
+from pyro_vae.progress import progress_bar
 from pyro_vae.rng import fork_rng
 
 __all__ = ["Sampled", "codes", "drawn", "means", "units", "variances"]
@@ -98,7 +98,9 @@ def drawn(
     device = device_of(program)
     found = []
     with evaluating(program), fork_rng(device, seed):
-        for batch in tqdm(batches.epoch(0), total=batches.steps, desc="latents", unit="batch", disable=not progress):
+        for batch in progress_bar(
+            batches.epoch(0), total=batches.steps, desc="latents", unit="batch", progress=progress
+        ):
             record = Call(program.model, program.guide, batch, {}, draws).trace(program.guide, Sampled())
             found.append(summary(list(record.sites.values())))
     return found

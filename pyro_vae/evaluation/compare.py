@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_vae.evaluation.comparison import Comparison
 from pyro_vae.evaluation.cost import PeakMemory, milliseconds
@@ -20,6 +19,7 @@ from pyro_vae.evaluation.pareto import pareto_k
 from pyro_vae.evaluation.reference import Evidence, find_reference
 from pyro_vae.evaluation.rows import row_of
 from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.progress import progress_bar
 from pyro_vae.rng import fork_rng
 from pyro_vae.training.batches import mix
 
@@ -135,7 +135,7 @@ def compare_estimators(
     log_w = weights(program, batch, max(WEIGHTS, most), seed)
     drawn: dict[str, Gradients] = {}
     total = len(followers) * (draws + ROUNDS + 1)
-    with tqdm(total=total, unit="draw", disable=not progress) as bar:
+    with progress_bar(total=total, unit="draw", progress=progress) as bar:
         for name, follower in followers.items():
             bar.set_description(name)
             drawn[name] = collect(follower, groups, draws=draws, seed=seed, smooth=not rough, tick=bar.update)

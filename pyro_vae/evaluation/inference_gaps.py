@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pyro
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_vae.estimators import ELBO
 from pyro_vae.evaluation.inputs import at_once, batches_of, count, one_batch
@@ -20,6 +19,7 @@ from pyro_vae.evaluation.marginal_bounds import MarginalBounds
 from pyro_vae.evaluation.result import PerDatum, Result
 from pyro_vae.evaluation.table import aligned, number
 from pyro_vae.programs.program import Program, announcements_off, evaluating
+from pyro_vae.progress import progress_bar
 from pyro_vae.rng import fork_rng
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def inference_gaps(
         evaluating(program),
         pyro.validation_enabled(False),
         announcements_off(),
-        tqdm(total=steps * batches.steps, desc="inference gaps", unit="step", disable=not progress) as bar,
+        progress_bar(total=steps * batches.steps, desc="inference gaps", unit="step", progress=progress) as bar,
     ):
         for batch in batches.epoch(0):
             local = Local(program, batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.programs.program import Program
+from pyro_vae.rng import fork_rng
 from pyro_vae.training.batches import Batches
+from pyro_vae.training.prefetch import Mapped
 
 __all__ = ["BUDGET", "at_once", "batches_of", "buffers_kept", "count", "one_batch"]
 
@@ -23,8 +26,10 @@ def batches_of(program: Program, x: Any, batch_size: int | None = None) -> Batch
     """Return the data in order, where the program is and in its dtype, after the program has checked them."""
     first = next(program.parameters(), torch.zeros(()))
     batches = Batches(x, batch_size=batch_size or 1, shuffle=False, device=first.device, dtype=first.dtype)
-    for chunk in batches.chunks():
-        program.check(*chunk)
+    # a transform may draw random numbers
+    with fork_rng(first.device):
+        for chunk in batches.chunks():
+            program.check(*chunk)
     return batches
 
 
@@ -34,14 +39,22 @@ def one_batch(program: Program, x: Any) -> tuple[Tensor, ...]:
     if not batches.columns:
         raise TypeError("x: expected rows of data or a tuple (x, context), got a stream: take one batch of it")
     batches.batch_size = len(batches)
-    (batch,) = batches.epoch(0)
+    with fork_rng(batches.device):
+        (batch,) = batches.epoch(0)
     return batch
 
 
 def at_once(batches: Batches) -> int:
     """Return how many particles, over all data of a batch together, keep memory small."""
-    entries = batches.columns[0].rows[0].numel() if batches.columns else 1
-    return max(1, BUDGET // max(entries, 512))
+    return max(1, BUDGET // max(entries(batches.columns[0].rows) if batches.columns else 1, 512))
+
+
+def entries(rows: Any) -> int:
+    """Return the number of entries of a datum, without a look at the rows of a file."""
+    if isinstance(rows, Mapped):
+        return math.prod(rows.array.shape[1:])
+    first = rows[0]
+    return torch.as_tensor(first[0] if isinstance(first, (tuple, list)) else first).numel()
 
 
 def count(name: str, value: Any, least: int = 1) -> None:

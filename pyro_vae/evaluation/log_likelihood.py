@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_vae.estimators.trace import run
 from pyro_vae.evaluation.inputs import at_once, batches_of, count
@@ -17,6 +16,7 @@ from pyro_vae.evaluation.pareto import LEAST, pareto_k
 from pyro_vae.evaluation.result import PerDatum, Result
 from pyro_vae.evaluation.table import number
 from pyro_vae.programs.program import Program, device_of, evaluating
+from pyro_vae.progress import progress_bar
 from pyro_vae.rng import fork_rng
 
 if TYPE_CHECKING:
@@ -155,12 +155,12 @@ def log_likelihood(
             "num_particles", num_particles, lambda k: weigh_up(torch.zeros(k, 1, device=device)), device, few=10_000
         )
     with evaluating(program), fork_rng(device, seed):
-        bar = tqdm(
+        bar = progress_bar(
             batches.epoch(0),
             total=batches.steps,
             desc="log-likelihood",
             unit="batch",
-            disable=not progress,
+            progress=progress,
         )
         for batch in bar:
             per_pass = max(1, most // batch[0].shape[0])

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pyro
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_vae.evaluation.annealing import SKIP, backwards, forwards, tune
 from pyro_vae.evaluation.inputs import at_once, batches_of, count, one_batch
@@ -19,6 +18,7 @@ from pyro_vae.evaluation.simulate import Simulation, simulate
 from pyro_vae.evaluation.table import aligned, number
 from pyro_vae.evaluation.target import Target
 from pyro_vae.programs.program import Program, announcements_off, evaluating
+from pyro_vae.progress import progress_bar
 from pyro_vae.rng import fork_rng
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def marginal_bounds(
         fork_rng(device, seed),
         pyro.validation_enabled(False),
         announcements_off(),
-        tqdm(total=runs, desc="annealing", unit="step", disable=not progress) as bar,
+        progress_bar(total=runs, desc="annealing", unit="step", progress=progress) as bar,
     ):
         annealing = Annealing(chains, steps, leapfrogs, bar)
         if simulated:

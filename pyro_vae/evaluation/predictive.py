@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_vae.estimators.trace import Call
 from pyro_vae.evaluation.codes import Sampled
@@ -17,6 +16,7 @@ from pyro_vae.evaluation.result import Result
 from pyro_vae.evaluation.simulate import simulate
 from pyro_vae.evaluation.table import number
 from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.progress import progress_bar
 from pyro_vae.rng import fork_rng
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def predictive_check(
     found: dict[str, list[float]] = {name: [] for name in statistics}
     with evaluating(program), fork_rng(batch, seed):
         call = Call(program.model, program.guide, batch, {})
-        for _ in tqdm(range(replicates), desc="replicates", unit="set", disable=not progress):
+        for _ in progress_bar(range(replicates), desc="replicates", unit="set", progress=progress):
             given = None if prior else call.trace(program.guide, Sampled()).sites
             made = simulate(program, batch, given)
             for name, statistic in statistics.items():

@@ -96,7 +96,8 @@ def representation(
 
     Raises:
         ImportError: scikit-learn is not installed.
-        ValueError: the data do not fit the program, or there is not one class number a datum.
+        ValueError: the data do not fit the program, or there is not one class number a datum, or too few data of a
+            class.
 
     Example:
         >>> import pyro_vae as pv
@@ -119,6 +120,13 @@ def representation(
     y = np.asarray(torch.as_tensor(y).cpu())
     if y.shape != (len(z),):
         raise ValueError(f"y: expected one class number a datum, of shape ({len(z)},), got {y.shape}")
+    classes, sizes = np.unique(y, return_counts=True)
+    least = min(int(held_out * len(y)), int((1 - held_out) * len(y)))
+    if len(classes) < 2 or sizes.min() < 2 or least < len(classes):
+        raise ValueError(
+            f"y: expected at least two classes, two data of each, and as many data as classes in either part of the "
+            f"split (held_out={held_out}), got {len(y)} data in {len(classes)} classes, the smallest of {sizes.min()}"
+        )
     train, test, labels, wanted = train_test_split(z, y, test_size=held_out, random_state=seed, stratify=y)
     scale = StandardScaler().fit(train)
     methods = {
@@ -129,7 +137,7 @@ def representation(
         "k-means": lambda start: KMeans(k, n_init=1, random_state=start),
         "mixture of normals": lambda start: GaussianMixture(k, random_state=start, reg_covar=1e-4),
     }
-    classes, y = np.unique(y, return_inverse=True)
+    y = np.unique(y, return_inverse=True)[1]
     k = len(classes)
     clusters: dict[str, dict[str, list[float]]] = {}
     with warnings.catch_warnings():
@@ -148,8 +156,8 @@ def clustering_accuracy(y: Any, clusters: Any) -> float:
     """Return the share of data in the right cluster, under the best one-to-one match of clusters and classes.
 
     Args:
-        y: classes 0, 1, 2, ... of shape ``(n,)``
-        clusters: numbers 0, 1, 2, ... of shape ``(n,)``
+        y: classes of shape ``(n,)``
+        clusters: of shape ``(n,)``
 
     Returns:
         A number between 0 and 1.
@@ -164,8 +172,9 @@ def clustering_accuracy(y: Any, clusters: Any) -> float:
     sklearn()
     from scipy.optimize import linear_sum_assignment
 
-    table = np.zeros((max(y) + 1, max(clusters) + 1), dtype=int)
-    np.add.at(table, (np.asarray(y), np.asarray(clusters)), 1)
+    (classes, y), (found, clusters) = (np.unique(np.asarray(v), return_inverse=True) for v in (y, clusters))
+    table = np.zeros((len(classes), len(found)), dtype=int)
+    np.add.at(table, (y, clusters), 1)
     rows, columns = linear_sum_assignment(-table)
     return float(table[rows, columns].sum() / table.sum())
 

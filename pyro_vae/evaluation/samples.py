@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_vae.evaluation.features import STEPS, train_classifier
 from pyro_vae.evaluation.inputs import count
@@ -16,6 +16,7 @@ from pyro_vae.evaluation.result import Result
 from pyro_vae.evaluation.set_metrics import frechet_distance, kernel_distance, precision_recall
 from pyro_vae.evaluation.table import aligned, number
 from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.progress import progress_bar
 from pyro_vae.rng import fork_rng
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ def samples(
         Scores and neighbours: they print, export and plot.
 
     Raises:
-        ValueError: there are no labels and no features, or samples and data differ in shape.
+        TypeError: the data are no tensors or arrays.
+        ValueError: there are no labels and no features, an entry is missing, or samples and data differ in shape.
 
     Example:
         >>> import pyro_vae as pv
@@ -125,8 +127,8 @@ def samples(
         True
     """
     count("size", size, 10)
-    x, y = columns("train", train)
-    held, _ = columns("test", test)
+    with fork_rng(seed=seed):  # a transform of a split may draw
+        (x, y), (held, _) = columns("train", train), columns("test", test)
     if features is None and y is None:
         raise ValueError(
             "train: the features come from a classifier, which needs labels: pass (x, y), or features=callable"
@@ -134,7 +136,7 @@ def samples(
     module = program if isinstance(program, torch.nn.Module) else torch.nn.Module()
     device = next(module.parameters(), torch.zeros(())).device
     n = min(size, len(held), len(x))
-    with tqdm(total=STEPS * (features is None), desc="features", unit="step", disable=not progress) as bar:
+    with progress_bar(total=STEPS * (features is None), desc="features", unit="step", progress=progress) as bar:
         name = "the given features"
         if features is None:
             net = train_classifier(x, y.long(), seed=seed, tick=bar.update)
@@ -167,7 +169,14 @@ def columns(name: str, data: Any) -> tuple[Tensor, Tensor | None]:
         x = x if getattr(data, "transform", None) is None else data.transform(x)
     else:
         x, y = data if isinstance(data, tuple) else (data, None)
+    if not isinstance(x, (Tensor, np.ndarray)):
+        raise TypeError(f"{name}: expected a tensor or array of rows, or a tuple (x, y), got {type(x).__name__}")
     x = torch.as_tensor(x)
+    if not x.is_floating_point() or x.dim() < 2 or len(x) < 2 or not torch.isfinite(x).all():
+        raise ValueError(
+            f"{name}: expected at least two rows of finite floating-point numbers, got {x.dtype} of shape "
+            f"{tuple(x.shape)}{' with NaN or infinity' if not torch.isfinite(x).all() else ''}"
+        )
     y = None if y is None else torch.as_tensor(y)
     if y is not None and y.shape != x.shape[:1]:
         raise ValueError(f"{name}: expected one class number a datum, of shape ({len(x)},), got {tuple(y.shape)}")

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_vae.evaluation.budgets import Budget, Spent
 from pyro_vae.evaluation.compare import named
 from pyro_vae.evaluation.log_likelihood import log_likelihood
 from pyro_vae.evaluation.table import aligned, latex, number, write_csv, write_json
 from pyro_vae.programs.program import Program
+from pyro_vae.progress import progress_bar
 from pyro_vae.rng import fork_rng
 from pyro_vae.training.batches import Batches
 from pyro_vae.training.svi import SVI, NonFiniteError
@@ -162,7 +162,7 @@ def train_under(
     optimizer = partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
     curves = []
     chosen = named(estimators)
-    with tqdm(total=len(chosen) * points, unit="point", disable=not progress) as bar:
+    with progress_bar(total=len(chosen) * points, unit="point", progress=progress) as bar:
         for name, estimator in chosen.items():
             bar.set_description(name)
             copied = copy.deepcopy(program).train()

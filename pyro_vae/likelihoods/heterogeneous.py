@@ -82,6 +82,9 @@ class Heterogeneous(Conditional):
             self.register_buffer(f"columns_{g}", torch.tensor(indices), persistent=False)
             self.register_buffer(f"outputs_{g}", torch.tensor(rows), persistent=False)
             self.register_buffer(f"units_{g}", torch.tensor(units))
+        # supports do not change, and no step has to look for a value inside them
+        self.register_buffer("filler", None, persistent=False)
+        self.filler = self.split(torch.zeros(starts[-1])).filler
 
     @classmethod
     def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2)) -> Heterogeneous:
@@ -104,13 +107,16 @@ class Heterogeneous(Conditional):
 
     def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
         """Return p(x given z)."""
-        raw = self.net(z, *context)
+        return self.split(self.net(z, *context)).to_event(1)
+
+    def split(self, raw: Tensor) -> ByColumn:
+        """Return the distribution of each column, from what the network gives for all of them."""
         fns, columns = [], []
         for g, indices in enumerate(self.groups):
             group = raw[..., self.get_buffer(f"outputs_{g}")]
             fns.append(self.columns[indices[0]].family(group, *self.get_buffer(f"units_{g}")))
             columns.append(self.get_buffer(f"columns_{g}"))
-        return ByColumn(fns, columns).to_event(1)
+        return ByColumn(fns, columns, filler=self.filler)
 
 
 def grouped(columns: Sequence[Column]) -> dict[tuple[type[Column], int], list[int]]:

@@ -1,4 +1,4 @@
-"""The best q(k given x) of a mixture, in closed form."""
+"""The q(k given x) of a mixture that is optimal for the ELBO, in closed form."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ __all__ = ["Responsibilities"]
 
 
 class Responsibilities(Conditional):
-    r"""The cluster given a datum, as it makes the bound of a ``MixtureVAE`` largest: its ``classifier``.
+    r"""The cluster given a datum, optimal for the ELBO of a ``MixtureVAE``: its ``classifier``.
 
     .. math:: q(k \mid x) \propto p(k) \exp\bigl(-KL(q(z \mid x) \,\|\, p(z \mid k))\bigr)
 
-    This is the best one where q(z given x) does not see the cluster. There is nothing to learn, and as the bound is
-    at its largest, its gradient by these probabilities vanishes: they are constants in a step. A network in their
-    place often forgets clusters early in training; these follow the prior.
+    No other q(k given x) makes the ELBO larger, where q(z given x) does not see the cluster; of other bounds, such as
+    that of IWAE, another one may be optimal. There is nothing to learn, and as the ELBO is at its largest, its
+    gradient by these probabilities vanishes: they are constants in a step. A network in their place often forgets
+    clusters early in training; these follow the prior.
 
     References:
         Variational deep embedding (Jiang et al., 2017), https://arxiv.org/abs/1611.05148, where a draw of z stands in

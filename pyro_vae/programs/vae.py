@@ -62,6 +62,11 @@ class VAE(Program):
         self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
         self.missing = missing
 
+    @property
+    def context(self) -> int:
+        """How many numbers of context one datum brings."""
+        return max(getattr(part, "context", 0) for part in self.children())
+
     def model(self, x: Tensor, *context: Tensor) -> Tensor:
         """Draw z from the prior and observe ``x`` under the likelihood."""
         announce(prior=self.prior, likelihood=self.likelihood)
@@ -99,9 +104,13 @@ class VAE(Program):
 
         Returns:
             Data of shape ``(n, *shape)``.
+
+        Raises:
+            ValueError: ``n`` is no number of data, or the context does not fit.
         """
-        if n < 1:
-            raise ValueError(f"n: expected at least one sample, got {n}")
+        if not isinstance(n, int) or n < 1:
+            raise ValueError(f"n: expected an int of at least 1, the number of samples, got {n!r}")
+        check_context(context, self.context, n, self.dtype)
         with evaluating(self):
             prior = self.prior(*context)
             z = prior.expand((n,)).sample()
@@ -109,7 +118,12 @@ class VAE(Program):
             return mean_or_draw(x) if mean else x.sample()
 
     def reconstruct(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Encode ``x``, draw z and return the mean of p(x given z) (a draw where it has none in closed form)."""
+        """Encode ``x``, draw z and return the mean of p(x given z) (a draw where it has none in closed form).
+
+        Raises:
+            ValueError: the data do not fit the program.
+        """
+        self.check(x, *context)
         with evaluating(self):
             z = self.encode(x, *context).sample()
             return mean_or_draw(self.decode(z, *context))
@@ -121,10 +135,9 @@ class VAE(Program):
             ValueError: it names the argument, what was expected, what came and the first bad index.
         """
         dtype = self.dtype
-        width = max(getattr(part, "context", 0) for part in self.children())
         if not isinstance(x, Tensor):
             raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
-        check_context(context, width, len(x) if x.dim() else 0, dtype)
+        check_context(context, self.context, len(x) if x.dim() else 0, dtype)
         with evaluating(self):
             row = [c[:1] for c in context]
             prior = self.prior(*row)

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Mixture
-from pyro_vae.evaluation.inputs import at_once, batches_of, count
-from pyro_vae.programs.program import Program, device_of, evaluating
-from pyro_vae.rng import fork_rng
-from pyro_vae.tasks.latents import one_latent
+from pyro_vae.evaluation.inputs import count
+from pyro_vae.programs.program import Program
+from pyro_vae.tasks.latents import each_batch
 
 __all__ = ["AggregatePosterior"]
 
@@ -74,14 +73,7 @@ class AggregatePosterior(Conditional):
 def encoded(program: Program, x: Any, draws: int, seed: int) -> Tensor:
     """Return draws of the posterior of each datum, (n * draws, latent)."""
     count("draws", draws)
-    vae = one_latent(program)
-    batches = batches_of(vae, x)
-    batches.batch_size = max(1, at_once(batches) // draws)
-    rows = []
-    with evaluating(vae), fork_rng(device_of(vae), seed):
-        for batch in batches.epoch(0):
-            rows.append(vae.encode(*batch).sample((draws,)).flatten(0, 1))
-    z = torch.cat(rows)
+    z = each_batch(program, x, lambda vae, z, *batch: z.flatten(0, 1), draws=draws, seed=seed)
     if z.dim() != 2:
         raise ValueError(f"program: expected latents that are vectors, got shape {tuple(z.shape[1:])}")
     return z

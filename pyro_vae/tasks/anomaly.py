@@ -81,7 +81,9 @@ class NegativeBound(Score):
         """Return minus the bound of each datum."""
 
         def bound(batch: tuple[Tensor, ...], k: int) -> Tensor:
-            return ELBO(num_particles=k).per_datum(program.model, program.guide, *batch)
+            # the value alone: without a gradient any posterior will do, also one that no gradient can go through
+            terms = run(program.model, program.guide, batch, {}, num_particles=k).split()[0]
+            return ELBO(num_particles=k).bound(terms, 1.0)
 
         return -averaged(bound, program, x, self.num_particles, seed)
 

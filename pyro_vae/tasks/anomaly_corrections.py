@@ -100,7 +100,7 @@ class InputComplexity(Score):
 
     def __call__(self, program: Program, x: Any, *, seed: int = 0) -> Tensor:
         """Return the corrected score of each datum."""
-        data = torch.as_tensor(x[0] if isinstance(x, tuple) else x)
+        data = torch.cat([batch[0] for batch in batches_of(program, x, ROWS).epoch(0)])
         if data.min() < 0 or data.max() > 1 or not 2 <= self.levels <= 256:
             raise ValueError(
                 f"x: expected data between 0 and 1 and 2 to 256 levels of them, got {float(data.min()):.3g} to "

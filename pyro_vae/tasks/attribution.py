@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.evaluation.inputs import at_once, batches_of, count
+from pyro_vae.evaluation.inputs import count
+from pyro_vae.programs import VAE
 from pyro_vae.programs.missing import factorized, hide_missing
-from pyro_vae.programs.program import Program, device_of, evaluating
-from pyro_vae.rng import fork_rng
-from pyro_vae.tasks.latents import one_latent
+from pyro_vae.programs.program import Program
+from pyro_vae.tasks.latents import each_batch
 
 __all__ = ["attribution"]
 
@@ -44,19 +44,16 @@ def attribution(program: Program, x: Any, *, num_particles: int = 64, seed: int 
         tensor(2)
     """
     count("num_particles", num_particles)
-    vae = one_latent(program)
-    batches = batches_of(vae, x)
-    batches.batch_size = max(1, at_once(batches) // num_particles)
-    rows = []
-    with evaluating(vae), fork_rng(device_of(vae), seed):
-        for data, *context in batches.epoch(0):
-            fn = vae.decode(vae.encode(data, *context).sample((num_particles,)), *context)
-            if not factorized(fn):
-                raise ValueError(
-                    f"program: the likelihood {type(vae.likelihood).__name__} is no product over the entries of a "
-                    "datum, so that none of them has a share of its own"
-                )
-            _, safe = hide_missing(fn, data)
-            each = -fn.base_dist.log_prob(safe).mean(0)
-            rows.append(torch.where(torch.isnan(data), 0.0, each).cpu())
-    return torch.cat(rows)
+    return each_batch(program, x, shares, draws=num_particles, seed=seed)
+
+
+def shares(vae: VAE, z: Tensor, x: Tensor, *context: Tensor) -> Tensor:
+    """Return minus log p of each entry, averaged over draws of z, on the CPU."""
+    fn = vae.decode(z, *context)
+    if not factorized(fn):
+        raise ValueError(
+            f"program: the likelihood {type(vae.likelihood).__name__} is no product over the entries of a datum, so "
+            "that none of them has a share of its own"
+        )
+    _, safe = hide_missing(fn, x)
+    return torch.where(torch.isnan(x), 0.0, -fn.base_dist.log_prob(safe).mean(0)).cpu()

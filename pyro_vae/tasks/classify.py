@@ -69,8 +69,8 @@ def labelled_batches(x: Tensor, y: Tensor, *, batch_size: int = 200, labelled: i
     hold no label at all where labels are few, and the classifier would learn from rare, large gradients. Of the
     objective of Kingma et al. (2014), in which the classification of all labelled data together weighs as much as
     0.1 of all data, :math:`\alpha` becomes ``0.1 * batch_size / labelled``, the same number for whichever batch.
-    More labelled rows than their share also weigh more in the bound. ``fit`` does not look at the data of a loader
-    before the first step; ``program.check(x, y)`` does.
+    More labelled rows than their share also weigh more in the bound. ``fit`` checks the first batch of a loader
+    before the first step, and every other as it comes; ``program.check(x, y)`` checks all data.
 
     References:
         Semi-supervised learning with deep generative models (Kingma et al., 2014), https://arxiv.org/abs/1406.5298

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_vae.evaluation.inputs import count, one_batch
 from pyro_vae.programs import VAE
 from pyro_vae.programs.checks import check_context
+from pyro_vae.progress import progress_bar
 from pyro_vae.tasks.alphabets import LARGEST
 from pyro_vae.tasks.bits_back import BitsBack, computing, stack
 from pyro_vae.tasks.container import Compressed, CompressionError, checksum
@@ -138,7 +138,7 @@ class Compressor:
         coder = stack().stack.AnsCoder(found.words)
         letters = []
         with computing(self.exact):
-            for i in tqdm(range(found.count), desc="decompress", unit="datum", disable=not progress):
+            for i in progress_bar(range(found.count), desc="decompress", unit="datum", progress=progress):
                 # a stack: the last datum comes first
                 place = found.count - 1 - i
                 letters.append(coding.pop(coder, place, [c[place : place + 1] for c in rows]))
@@ -155,7 +155,7 @@ def encoded(coding: BitsBack, letters: np.ndarray, rows: list[Any], seed: int, *
     """Return the words of the data, or None if so many words at the start were too few to draw latents from."""
     coder = stack().stack.AnsCoder(np.zeros(seed, np.uint32), seal=True)
     with computing(coding.program):
-        for place in tqdm(range(len(rows)), desc="compress", unit="datum", disable=not progress):
+        for place in progress_bar(range(len(rows)), desc="compress", unit="datum", progress=progress):
             if coder.num_bits() < coding.needed:
                 return None
             coding.push(coder, place, letters[place], rows[place])

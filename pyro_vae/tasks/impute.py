@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_vae.estimators.trace import Call, Terms, run
 from pyro_vae.evaluation.codes import Sampled
@@ -15,6 +14,7 @@ from pyro_vae.evaluation.memory import refuse_too_many
 from pyro_vae.evaluation.simulate import Drawn
 from pyro_vae.programs import MissingNotAtRandom
 from pyro_vae.programs.program import Program, device_of, evaluating, mean_or_draw
+from pyro_vae.progress import progress_bar
 from pyro_vae.rng import fork_rng
 from pyro_vae.tasks.imputation import Imputation
 from pyro_vae.tasks.latents import labels_of
@@ -89,7 +89,7 @@ def impute(
                 lambda k: filled(program, first, k, int(k * share)),
                 device_of(program),
             )
-        bar = tqdm(batches.epoch(0), total=batches.steps, desc="impute", unit="batch", disable=not progress)
+        bar = progress_bar(batches.epoch(0), total=batches.steps, desc="impute", unit="batch", progress=progress)
         for batch in bar:
             parts.append([value.cpu() for value in filled(program, batch, num_particles, draws)])
     single, several, ess = zip(*parts, strict=True)

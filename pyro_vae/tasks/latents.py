@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,10 +10,12 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_vae.columns import Categorical
+from pyro_vae.evaluation.inputs import at_once, batches_of
 from pyro_vae.programs import VAE
-from pyro_vae.programs.program import Program, mean_or_draw
+from pyro_vae.programs.program import Program, device_of, evaluating, mean_or_draw
+from pyro_vae.rng import fork_rng
 
-__all__ = ["as_context", "decoded", "labels_of", "one_latent"]
+__all__ = ["as_context", "decoded", "each_batch", "labels_of", "one_latent"]
 
 #: Data decoded at once.
 ROWS = 1000
@@ -47,6 +49,23 @@ def decoded(program: VAE, z: Tensor, context: Sequence[Tensor], *, mean: bool) -
         fn: TorchDistributionMixin = program.decode(z[start : start + ROWS], *rows)
         parts.append(mean_or_draw(fn) if mean else fn.sample())
     return torch.cat(parts)
+
+
+def each_batch(program: Program, x: Any, tell: Callable[..., Tensor], *, draws: int, seed: int) -> Tensor:
+    """Return what ``tell(vae, z, x, *context)`` says of data and draws of their latents, a bounded number at once.
+
+    Args:
+        program: a VAE
+        x: rows of data, or a tuple ``(x, context)``
+        tell: given z of shape ``(draws, batch, latent)``; its rows of all batches are put together
+        draws: of the latents of each datum
+        seed: of the draws
+    """
+    vae = one_latent(program)
+    batches = batches_of(vae, x)
+    batches.batch_size = max(1, at_once(batches) // draws)
+    with evaluating(vae), fork_rng(device_of(vae), seed):
+        return torch.cat([tell(vae, vae.encode(*batch).sample((draws,)), *batch) for batch in batches.epoch(0)])
 
 
 def labels_of(program: Program) -> list[tuple[int, int]]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_vae.evaluation.inputs import count, one_batch
 from pyro_vae.programs.missing import hide_missing
 from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.progress import progress_bar
 from pyro_vae.rng import fork_rng
 from pyro_vae.tasks.imputation import Imputation
 from pyro_vae.tasks.impute import refuse_empty
@@ -42,28 +42,31 @@ def pseudo_gibbs(
         Frellsen, 2018), https://arxiv.org/abs/1802.04826
 
     Args:
-        program: a VAE built with ``missing=True``
-        x: rows of data with NaN in the holes, or a tuple ``(x, context)``
+        program: a VAE that takes missing entries
+        x: what :func:`impute` takes
         draws: states of the chain that are kept; their mean is the single imputation
         burn_in: steps before the first of them
         every: steps from one to the next
-        seed: of all noise
+        seed: of the chain
         progress: show a progress bar
 
     Returns:
         The filled data; ``ess`` is the number of draws, which are not independent.
 
     Raises:
-        ValueError: the program takes no missing entries, the data do not fit it, or nothing of a datum was observed.
+        TypeError: the program is no VAE.
+        ValueError: for the data of which :func:`impute` raises it.
 
     Example:
         >>> import pyro_vae as pv
-        >>> toy = pv.testing.LinearGaussian()
-        >>> toy.program.missing = True
-        >>> x = toy.draw(6)
-        >>> x[:, 2] = torch.nan
-        >>> pseudo_gibbs(toy.program, x).draws.shape
-        torch.Size([100, 6, 5])
+        >>> vae = pv.VAE(
+        ...     prior=pv.priors.StandardNormal(1),
+        ...     likelihood=pv.likelihoods.Normal(1, (2,)),
+        ...     posterior=pv.posteriors.MeanFieldNormal((2,), 1),
+        ...     missing=True,
+        ... )
+        >>> pseudo_gibbs(vae, torch.tensor([[0.5, torch.nan]]), draws=10).draws.shape
+        torch.Size([10, 1, 2])
     """
     for name, value, least in (("draws", draws, 1), ("burn_in", burn_in, 0), ("every", every, 1)):
         count(name, value, least)
@@ -74,7 +77,7 @@ def pseudo_gibbs(
     kept = []
     with evaluating(vae), fork_rng(batch, seed):
         z = vae.encode(*batch).sample()
-        for step in tqdm(range(burn_in + draws * every), desc="pseudo-Gibbs", unit="step", disable=not progress):
+        for step in progress_bar(range(burn_in + draws * every), desc="pseudo-Gibbs", unit="step", progress=progress):
             state = refilled(vae, z, batch, holes)
             z = vae.encode(state, *context).sample()
             if step >= burn_in and (step - burn_in + 1) % every == 0:

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_vae.evaluation.inputs import at_once, batches_of
 from pyro_vae.programs import SemiSupervised
 from pyro_vae.programs.program import Program, device_of, evaluating, mean_or_draw
+from pyro_vae.progress import progress_bar
 from pyro_vae.rng import fork_rng
 from pyro_vae.tasks.latents import one_latent
 
@@ -46,8 +46,8 @@ def reconstruct(program: Program, x: Any, *, seed: int = 0, progress: bool = Fal
     batches.batch_size = at_once(batches)
     parts = []
     with evaluating(program), fork_rng(device_of(program), seed):
-        for batch in tqdm(
-            batches.epoch(0), total=batches.steps, desc="reconstruct", unit="batch", disable=not progress
+        for batch in progress_bar(
+            batches.epoch(0), total=batches.steps, desc="reconstruct", unit="batch", progress=progress
         ):
             parts.append(mean_or_draw(seen_again(program, *batch)).cpu())
     return torch.cat(parts)

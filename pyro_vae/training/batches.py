@@ -227,7 +227,7 @@ class Batches:
     def collate(self, batch: Any) -> Batch:
         """Bring a batch of a loader into the form ``(x, *context)``."""
         parts = batch if isinstance(batch, (tuple, list)) else (batch,)
-        return Batch(self.place(name_of(i), torch.as_tensor(part)) for i, part in enumerate(parts))
+        return Batch(self.place(name_of(i), tensor_of(name_of(i), part)) for i, part in enumerate(parts))
 
     def place(self, name: str, x: Tensor) -> Tensor:
         """Convert to the program's dtype and move to its device."""
@@ -257,6 +257,17 @@ def refuse_unshared(loader: DataLoader) -> None:
             "data: with several ranks a DataLoader has to give each rank its own part: pass the Dataset itself, which "
             "fit shares out, or a DataLoader with sampler=torch.utils.data.DistributedSampler(dataset)"
         )
+
+
+def tensor_of(name: str, part: Any) -> Tensor:
+    """Return what a loader or data set gives for one argument of the program as a tensor."""
+    try:
+        return torch.as_tensor(part)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"data: expected tensors, or tuples (x, *context) of them, from a loader or data set, got "
+            f"{type(part).__name__} for {name}; take them out of it in the data set or in collate_fn"
+        ) from error
 
 
 def mix(seed: int, epoch: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -26,6 +26,9 @@ class Callback:
         >>> pv.fit(toy.program, toy.draw(64), epochs=50, callbacks=[UpToEpoch2()], progress=False).epochs
         3
     """
+
+    #: Whether it reads ``valid_bound``, so that ``fit`` has to be given ``valid``.
+    needs_valid: ClassVar[bool] = False
 
     def epoch(self, program: Program, metrics: dict[str, Any]) -> bool:
         """Look at the metrics of an epoch; return True to stop."""
@@ -53,7 +56,7 @@ class EarlyStopping(Callback):
         start: epochs at the beginning that do not count against the patience (while a KL warm-up lasts)
 
     Raises:
-        ValueError: patience below 1; or, in the first epoch, ``fit`` was given no ``valid``.
+        ValueError: patience below 1; or ``fit`` was given no ``valid``.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -65,17 +68,17 @@ class EarlyStopping(Callback):
         True
     """
 
+    needs_valid = True
+
     def __init__(self, patience: int = 10, *, min_rise: float = 0.0, start: int = 0) -> None:
-        if patience < 1:
-            raise ValueError(f"patience: expected at least 1 epoch, got {patience}")
+        if not isinstance(patience, int) or patience < 1:
+            raise ValueError(f"patience: expected an int of at least 1 epoch, got {patience!r}")
         self.patience, self.min_rise, self.start = patience, min_rise, start
         self.best, self.best_epoch = -float("inf"), 0
         self.weights: dict[str, torch.Tensor] = {}
 
     def epoch(self, program: Program, metrics: dict[str, Any]) -> bool:
         """Keep the weights of a better bound; stop when patience is over."""
-        if "valid_bound" not in metrics:
-            raise ValueError("EarlyStopping needs a validation bound: pass `valid=` to fit")
         if metrics["valid_bound"] > self.best + self.min_rise:
             self.best, self.best_epoch = metrics["valid_bound"], metrics["epoch"]
             self.weights = {k: v.detach().clone() for k, v in program.state_dict().items()}

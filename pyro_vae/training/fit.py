@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from pyro.infer import ELBO as PyroELBO
 
+from pyro_vae.devices import usable
 from pyro_vae.estimators import ELBO
 from pyro_vae.programs.program import Program
 from pyro_vae.rng import fork_rng
@@ -96,7 +98,8 @@ def fit(
         The history, one row an epoch, in mean nats per datum.
 
     Raises:
-        ValueError: the data do not fit the program, or the checkpoint not the settings; raised before the first step.
+        ValueError: the data do not fit the program, or the checkpoint not the settings; raised before the first
+            step, and before anything is written.
         NonFiniteError: a loss or gradient turned NaN (and ``skip_nonfinite`` is False); the weights are then the
             last ones kept (every epoch, and every half second in between) that are known to give a finite loss.
         CheckpointError: the newest checkpoint is damaged.
@@ -118,21 +121,18 @@ def fit(
             "program: expected a pyro_vae.Program such as VAE (wrap your own two functions by "
             f"pyro_vae.programs.Functions(model, guide, net=net)), got {type(program).__name__}"
         )
-    for name, value in (("epochs", epochs), ("keep", keep)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}: expected an int of at least 1, got {value!r}")
+    check_options(seed, checkpoint_every, epochs=epochs, keep=keep)
     if resume and run_dir is None:
         raise ValueError("resume: expected the run_dir of the run to go on with, got None")
     ranks = Ranks.current()
     progress = progress and ranks.rank == 0  # the others leave files and terminal to rank 0
     with ExitStack() as stack:
-        watch, checkpoint = Watch(), None
+        watch, folder, checkpoint = Watch(), None, None
         if run_dir is not None:
             folder = RunFolder(Path(run_dir), keep=keep)
-            checkpoint = ranks.told(lambda: stack.enter_context(folder).start(resume=resume))
             watch = Follower(folder.checkpoints) if ranks.rank else Recorder(folder, every=checkpoint_every)
         first = next(program.parameters(), torch.zeros(()))
-        device = torch.device(ranks.local(first.device if device is None else device))
+        device = usable(ranks.local(first.device if device is None else device))
         program.to(device)
         load = partial(Batches, batch_size=batch_size, seed=seed, device=device, dtype=first.dtype, ranks=ranks)
         sources = [load(data), *([] if valid is None else [load(valid, shuffle=False)])]
@@ -150,17 +150,18 @@ def fit(
             ranks=ranks,
             data=sources[0].on_device,
         )
-        hooks = [hook if isinstance(hook, Callback) else Log(hook) for hook in callbacks if speaks(hook, ranks)]
+        hooks = [hook for hook in hooks_of(callbacks, valid) if not isinstance(hook, Log) or ranks.rank == 0]
         loop = Loop(svi, sources[0], held_out=(*sources, None)[1], hooks=hooks, watch=watch)
         ranks.begin(loop.modules, {"seed": seed, "epochs": epochs, "number of data or batch_size": sources[0].shared})
         try:
-            with (
-                flush_denormals(),
-                fork_rng(device, ranks.seed(seed)),
-                training(program),
-                watch.recording(loop, checkpoint),
-            ):
-                loop.train(epochs, progress=progress)
+            with flush_denormals(), fork_rng(device, ranks.seed(seed)):
+                # where a run goes on, its folder is there and its streams are not yet what they were
+                if not ranks.most(int(folder is not None and ranks.rank == 0 and folder.holds_run)):
+                    loop.open()
+                if folder is not None:
+                    checkpoint = ranks.told(lambda: stack.enter_context(folder).start(resume=resume))
+                with training(program), watch.recording(loop, checkpoint):
+                    loop.train(epochs, progress=progress)
         finally:
             svi.release()
             for hook in hooks:
@@ -169,9 +170,34 @@ def fit(
     return loop.history
 
 
-def speaks(hook: Callback | Callable[..., Any], ranks: Ranks) -> bool:
-    """Whether a hook is asked on this rank: plain functions, which write or print, are on the first one."""
-    return isinstance(hook, Callback) or ranks.rank == 0
+def check_options(seed: Any, checkpoint_every: Any, **counts: Any) -> None:
+    """Refuse options that no training can go by."""
+    for name, value in counts.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: expected an int of at least 1, got {value!r}")
+    if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed: expected an int of at most 64 bits, got {seed!r}")
+    if not isinstance(checkpoint_every, (int, float)) or math.isnan(checkpoint_every):
+        raise ValueError(f"checkpoint_every: expected a number of seconds, got {checkpoint_every!r}")
+
+
+def hooks_of(callbacks: Any, valid: Any) -> list[Callback]:
+    """Return callbacks in their one form, functions too, or refuse what is none.
+
+    Plain functions write or print: of several ranks they are called on the first one, callbacks on all.
+    """
+    wrong = [] if isinstance(callbacks, Iterable) else [callbacks]
+    hooks = list(callbacks) if not wrong else []
+    wrong += [hook for hook in hooks if isinstance(hook, type) or not (isinstance(hook, Callback) or callable(hook))]
+    if wrong:
+        raise TypeError(
+            "callbacks: expected a list of functions (metrics, step) and of objects such as "
+            f"pyro_vae.training.EarlyStopping(), got {wrong[0]!r}"
+        )
+    for hook in hooks:
+        if valid is None and getattr(hook, "needs_valid", False):
+            raise ValueError(f"callbacks: {type(hook).__name__} needs a validation bound: pass `valid=` to fit")
+    return [hook if isinstance(hook, Callback) else Log(hook) for hook in hooks]
 
 
 @contextmanager

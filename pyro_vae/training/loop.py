@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from pyro.infer import ELBO as PyroELBO
@@ -14,10 +15,12 @@ from tqdm.auto import tqdm
 
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.progress import progress_bar
 from pyro_vae.rng import fork_rng, set_streams, streams
 from pyro_vae.training.batches import Batch, Batches
 from pyro_vae.training.callbacks import Callback
 from pyro_vae.training.checkpoint import pack_in_bytes, unpack_bytes
+from pyro_vae.training.given import check_batch, check_first
 from pyro_vae.training.history import History
 from pyro_vae.training.settings import settings_of
 from pyro_vae.training.signals import Interrupted
@@ -73,6 +76,7 @@ class Loop:
         self.at_start: dict[str, Tensor] = {}
         self.others: list[dict[str, Any]] = []
         self.latest = Batch()
+        self.opened: Iterator[Batch] | None = None
 
     def train(self, epochs: int, *, progress: bool) -> None:
         """Train until so many epochs are over or a hook wants to stop.
@@ -83,7 +87,7 @@ class Loop:
         good = LastGood(self.program)
         total = None if self.batches.steps is None else self.batches.steps * epochs
         try:
-            with tqdm(total=total, initial=self.svi.steps, unit="step", disable=not progress) as bar:
+            with progress_bar(total=total, initial=self.svi.steps, unit="step", progress=progress) as bar:
                 while self.epoch < epochs and not self.stopped:
                     bar.set_description(f"epoch {self.epoch + 1}/{epochs}")
                     self.finish(self.run_steps(bar, good))
@@ -100,7 +104,7 @@ class Loop:
         for batch in self.enter():
             self.latest = batch
             if self.batches.loader is not None:
-                self.program.check(*batch)
+                check_batch(self.program, batch, self.batch)
             metrics = self.svi.update(*batch, counts=batch.counts)
             self.count = self.count + metrics.pop("count", batch[0].shape[0])
             for name, value in metrics.items():
@@ -163,8 +167,21 @@ class Loop:
         self.stopped = self.ranks.agree(lambda: any([hook.epoch(self.program, row) for hook in self.hooks]))  # noqa: C419
         self.epoch, self.batch, self.count, self.totals = self.epoch + 1, 0, 0, {}
 
+    def open(self) -> None:
+        """Refuse a bad first batch of a loader while nothing is written yet; the first epoch begins with it."""
+        if self.batches.loader is not None:
+            batches = self.enter()
+            first = next(batches, None)
+            self.ranks.agree(partial(check_batch, self.program, first, 0))
+            self.opened = chain([first], batches)
+        if self.held_out is not None and self.held_out.loader is not None:
+            self.ranks.agree(partial(check_first, self.program, self.held_out, "valid"))
+
     def enter(self) -> Iterator[Batch]:
         """Return the batches of the epoch that are left, the random streams being where they were."""
+        if self.opened is not None:
+            opened, self.opened = self.opened, None
+            return opened
         batches = self.batches.epoch if self.svi.data is None else self.batches.selected
         if not self.batch:
             self.at_start = self.streams()
@@ -244,9 +261,11 @@ def mean_bound(
     """Return the bound (beta 1) of held-out data in mean nats per datum, with noise that is the same each time."""
     total, count = 0.0, 0
     with evaluating(program), fork_rng(batches.device, batches.ranks.seed(batches.seed)):
-        for batch in batches.epoch(0):
+        for number, batch in enumerate(batches.epoch(0)):
             if not batch.counts:
                 continue
+            if batches.loader is not None:
+                check_batch(program, batch, number, "valid")
             if isinstance(estimator, Estimator):
                 total += float(estimator.per_datum(program.model, program.guide, *batch).double().sum())
             else:

@@ -42,8 +42,8 @@ class OneOptimizer(PyroOptim):
         clip_norm: float | None = None,
         estimator: nn.Module | None = None,
     ) -> None:
-        if clip_norm is not None and not clip_norm > 0:
-            raise ValueError(f"clip_norm: expected a positive number or None, got {clip_norm}")
+        if clip_norm is not None and not (isinstance(clip_norm, (int, float)) and clip_norm > 0):
+            raise ValueError(f"clip_norm: expected a positive number or None, got {clip_norm!r}")
         named = dict(module.named_parameters())
         if estimator is not None:
             named |= {f"estimator.{name}": p for name, p in estimator.named_parameters()}
@@ -146,6 +146,11 @@ def build(make: Make | torch.optim.Optimizer | PyroOptim, parameters: list[nn.Pa
     constructor = make.func if isinstance(make, partial) else make
     options = make.keywords if isinstance(make, partial) else {}
     has_fused = inspect.isclass(constructor) and "fused" in inspect.signature(constructor).parameters
-    if has_fused and not options.keys() & {"fused", "foreach", "differentiable"}:
-        return make(parameters, fused=True)
-    return make(parameters)
+    fused = {"fused": True} if has_fused and not options.keys() & {"fused", "foreach", "differentiable"} else {}
+    made = make(parameters, **fused)
+    if not isinstance(made, torch.optim.Optimizer) or isinstance(made, torch.optim.LBFGS):
+        raise TypeError(
+            "optimizer: expected a callable that returns a torch optimizer which steps without a closure, such as "
+            f"functools.partial(torch.optim.Adam, lr=1e-3), got one that returns {type(made).__name__}"
+        )
+    return made

@@ -53,6 +53,11 @@ class RunFolder:
     def __exit__(self, *error: object) -> None:
         self.held.close()
 
+    @property
+    def holds_run(self) -> bool:
+        """Whether there is a checkpoint to go on from; the folder need not be entered."""
+        return self.checkpoints.is_dir() and bool(checkpoint.complete(self.checkpoints))
+
     def start(self, *, resume: bool) -> Checkpoint | None:
         """Return the newest complete checkpoint, None for a new run.
 
