@@ -23,7 +23,8 @@ import pyro_vae as pv
 from pyro_vae.plots.style import COLOURS, MARKERS, WIDTH, styled
 
 data = pv.data.load(pick(smoke="digits", default="digits", full="mnist"), binarize="static")
-train, test = data.train[: amount(smoke=2000, default=None, full=None)], data.test
+train = data.train[: amount(smoke=2000, default=None, full=None)]
+test = data.test[: amount(smoke=200, default=None, full=None)]
 shape, classes, latent = data.shape, 10, pick(smoke=6, default=6, full=50)
 net = partial(pv.nets.MLP, hidden=pick(smoke=(64,), default=(128,), full=(500,)))
 

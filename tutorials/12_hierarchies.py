@@ -23,7 +23,8 @@ from pyro_vae.programs import BottomUp, Hierarchical, TopDown
 
 bits = pick(smoke=pv.data.Threshold(), default=pv.data.Threshold(), full=pv.data.Static())
 data = pv.data.load(pick(smoke="digits", default="digits", full="mnist"), binarize=bits)
-train, test, shape = data.train[: amount(smoke=128, default=None, full=None)], data.test, data.shape
+train, shape = data.train[: amount(smoke=128, default=None, full=None)], data.shape
+test = data.test[: amount(smoke=200, default=None, full=None)]
 epochs, seeds = amount(smoke=1, default=16, full=100), range(amount(smoke=2, default=2, full=3))
 batch_size = amount(smoke=64, default=64, full=128)
 adam = partial(torch.optim.Adam, lr=pick(smoke=3e-3, default=3e-3, full=1e-3))
