@@ -6,7 +6,7 @@
 # the bound alone does not tell which. Here we learn to read the diagnostics, on a case with an exact answer, on one
 # that fails, and on the plane where all remedies can be compared.
 #
-# With `--full`: MNIST, two hidden layers of 200, 30 and 50 epochs, in about 45 minutes on one CPU core. Published, for
+# With `--full`: MNIST, two hidden layers of 200, 30 and 50 epochs, in about an hour on one CPU core. Published, for
 # OMNIGLOT and a PixelCNN: a rate of 1.5 nats, and 2.1 with warm-up (He et al., 2019).
 
 # %%

@@ -6,7 +6,7 @@
 # As there are only ten classes, the latent need not be drawn at all: Pyro sums over it.
 #
 # With `--full`: MNIST, 100 and 1,000 labels, 500 hidden units and 50 latents as in Kingma et al. (2014), but 20 epochs
-# in place of 3,000, in about 80 minutes on one CPU core. Their errors are 12.0% and 3.6%; those of Pyro's own example
+# in place of 3,000, in about 2 hours on one CPU core. Their errors are 12.0% and 3.6%; those of Pyro's own example
 # 6.8% and 5.1%.
 
 # %%

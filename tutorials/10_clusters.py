@@ -5,9 +5,9 @@
 # distribution, and with a mixture for its prior it also says to which of a number of clusters the datum belongs. The
 # labels are used only at the end, to see what was found.
 #
-# With `--full`: MNIST, two hidden layers of 500, 100 epochs, in about 100 minutes on one CPU core. Published
-# accuracies of ten clusters: 74% on average and 88% at best (Dilokthanakul et al., 2016), 94% at best after 3,000
-# epochs (Jiang et al., 2017).
+# With `--full`: MNIST, two hidden layers of 500, 100 epochs, in about 2 hours on one CPU core. Published accuracies of
+# ten clusters: 74% on average and 88% at best (Dilokthanakul et al., 2016), 94% at best after 3,000 epochs (Jiang et
+# al., 2017).
 
 # %%
 import copy
