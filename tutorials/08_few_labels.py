@@ -168,7 +168,7 @@ def error_figure(errors):
         for i, name in enumerate(names):
             values = [100 * e for e in errors[name][n]]
             axes.plot([i] * len(values), values, MARKERS[i], color=COLOURS[i], markersize=5)
-        axes.set(title=f"{n} labels of {len(train):,} images", xlim=(-0.5, 1.5), ylim=(0, top))
+        axes.set(title=f"{n:,} labels of {len(train):,} images", xlim=(-0.5, 1.5), ylim=(0, top))
         axes.set_xticks((0, 1), [name.replace(", ", "\n") for name in names])
         axes.grid(axis="y")
     panels[0].set_ylabel("test error (%)")

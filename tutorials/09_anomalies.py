@@ -88,7 +88,7 @@ def spot(x):
 
 
 spotted = spot(digits)
-normal, calibration = camera(digits), camera(data.valid.x)
+normal, calibration = camera(digits), camera(data.valid.x[: amount(smoke=200, default=None, full=2000)])
 ODD = {
     "shuffled": camera(shuffled(digits)),
     "mirrored": camera(digits.flip(-1)),
