@@ -10,7 +10,7 @@
 # trains all of them. Here each of the four is swapped while the other three stay, and what changes is drawn: one row
 # of the figure an axis. Later tutorials look at each for itself.
 #
-# With `--full`: MNIST, two hidden layers of 500, 20 epochs, in about 20 minutes on one CPU core (the bow has the same
+# With `--full`: MNIST, two hidden layers of 500, 20 epochs, in about 30 minutes on one CPU core (the bow has the same
 # exact answer).
 
 # %%

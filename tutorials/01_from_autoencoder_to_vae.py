@@ -5,7 +5,7 @@
 # are just points, where is the code of a digit that nobody has written yet? We train an autoencoder, see where it
 # fails, and repair it by three changes that turn it into a probabilistic program: a **variational autoencoder**.
 #
-# With `--full`: MNIST, two hidden layers of 500, 50 epochs, in about an hour on one CPU core.
+# With `--full`: MNIST, two hidden layers of 500, 50 epochs, in about 80 minutes on one CPU core.
 
 # %%
 import math

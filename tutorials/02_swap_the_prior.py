@@ -4,8 +4,8 @@
 # Tutorial 1 took $p(z) = \mathcal N(0, I)$ because it is easy to draw from; the data had no say in it. Here three
 # learned priors take its place, one after the other, and nothing else in the program changes.
 #
-# With `--full`: MNIST, two hidden layers of 500, 50 epochs, in about an hour on one CPU core. Published, for bits and
-# 40 latents: a VampPrior gains 2 to 3 nats (Tomczak and Welling, 2018).
+# With `--full`: MNIST, two hidden layers of 500, 50 epochs, in about 90 minutes on one CPU core. Published, for bits
+# and 40 latents: a VampPrior gains 2 to 3 nats (Tomczak and Welling, 2018).
 
 # %%
 from functools import partial

@@ -5,7 +5,7 @@
 # and at which price. We look at five answers for grey pixels, compare them on one scale (bits per pixel), and measure
 # blur.
 #
-# With `--full`: MNIST with its 256 levels, 20 latents, two hidden layers of 500, 50 epochs, in about 90 minutes on one
+# With `--full`: MNIST with its 256 levels, 20 latents, two hidden layers of 500, 50 epochs, in about 2 hours on one
 # CPU core. Published, for 50 latents and a beta-binomial likelihood: 1.39 bits per pixel (Townsend et al., 2019).
 
 # %%

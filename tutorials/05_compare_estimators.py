@@ -140,7 +140,7 @@ figure(signal_figure(), "05_signal")
 
 # %%
 data = pv.data.load(pick(smoke="digits", default="digits", full="mnist"), binarize="static")
-train, test = data.train[: amount(smoke=256, default=None, full=None)], data.test
+train, test = data.train[: amount(smoke=256, default=None, full=None)], data.test[:1000]
 net = partial(pv.nets.MLP, hidden=pick(smoke=(64,), default=(64,), full=(200, 200)))
 shape, latent = data.shape, pick(smoke=8, default=8, full=50)
 

@@ -5,7 +5,7 @@
 # a Poisson distribution; and some data are counted longer than others (cells are sequenced deeper, texts are longer),
 # which says nothing about what they are. Both go into the likelihood. We simulate, so that the truth is known.
 #
-# With `--full`: 10,000 data, 100 epochs, 5 seeds, and 20 Newsgroups, in about 35 minutes on one CPU core.
+# With `--full`: 10,000 data, 100 epochs, 5 seeds, and 20 Newsgroups, in about 45 minutes on one CPU core.
 
 # %%
 import math

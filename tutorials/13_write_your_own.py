@@ -5,7 +5,7 @@
 # the wrong place, a bound that is no bound. Training runs all the same, and what it reports is wrong. So each class is
 # held to the laws of `pyro_vae.testing`, first with a mistake, to see what the message says, and then without.
 #
-# With `--full`: MNIST, two hidden layers of 500, 20 epochs, in about an hour on one CPU core.
+# With `--full`: MNIST, two hidden layers of 500, 10 epochs, in about an hour on one CPU core.
 
 # %%
 import math
@@ -26,7 +26,7 @@ from pyro_vae.testing import LinearGaussian, check_estimator, check_part
 data = pv.data.load(pick(smoke="digits", default="digits", full="mnist"))
 train = data.train[: amount(smoke=256, default=None, full=None)]
 test = data.test[:1000]  # a thousand do: many draws of each are held at once
-epochs, seeds = amount(smoke=1, default=20, full=20), range(amount(smoke=2, default=3, full=3))
+epochs, seeds = amount(smoke=1, default=20, full=10), range(amount(smoke=2, default=3, full=3))
 net = partial(pv.nets.MLP, hidden=pick(smoke=(32,), default=(128,), full=(500, 500)))
 shape = data.shape
 
