@@ -14,7 +14,7 @@ from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.testing import LinearGaussian
 
 E = pv.estimators
-COPIES, BLOCKS = 400, 40
+COPIES, BLOCKS = 640, 25
 
 
 def small(seed=0):
