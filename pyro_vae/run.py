@@ -132,7 +132,7 @@ def write(run_dir: Path, config: Mapping[str, Any]) -> None:
         config: what :func:`program` takes, and whatever else is to be kept; JSON values only
 
     Raises:
-        ValueError: the folder holds a run.
+        ValueError: the folder holds a run, or it is a file.
     """
     versions = {"schema": SCHEMA, "pyro_vae": pyro_vae.__version__}
     text = json.dumps({**versions, **config}, indent=2, allow_nan=False)
@@ -142,7 +142,10 @@ def write(run_dir: Path, config: Mapping[str, Any]) -> None:
 
 
 def refuse_used(run_dir: Path) -> None:
-    """Raise an error if the folder holds a run."""
+    """Raise an error if the folder holds a run, or cannot be one."""
+    for path in (run_dir, *run_dir.parents):
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"run_dir: {path} is a file, expected a folder; name another one")
     if (run_dir / "config.json").exists():
         raise ValueError(
             f"run_dir: {run_dir} already holds a run (config.json); name another folder, or remove this one"

@@ -109,6 +109,24 @@ def test_programs_in_double_precision_have_a_page():
     assert found["steps"]
 
 
+def test_columns_of_a_table_have_their_own_scales():
+    """The ends of each scale are those of the data in the units of the column, or the first and last label."""
+    table = pv.data.Table({"age": [20.5, 41.0, 60.0], "colour": ["red", "blue", "red"], "same": [1.5, 1.5, 1.5]})
+    vae = pv.VAE(
+        prior=pv.priors.StandardNormal(2),
+        likelihood=pv.likelihoods.Heterogeneous(2, (3,), columns=table.columns),
+        posterior=pv.posteriors.MeanFieldNormal((3,), 2),
+    )
+    found = content(pages.explorer(vae, table.x, num_particles=50))
+    assert found["columns"] == [
+        {"name": "age", "ends": [20.5, 60.0], "words": ["20.5", "60"]},
+        {"name": "colour", "ends": [0, 1], "words": ["blue", "red"]},
+        {"name": "same", "ends": [0.5, 2.5], "words": ["0.5", "2.5"]},
+    ]
+    toy = pv.testing.LinearGaussian()
+    assert content(pages.explorer(toy.program, toy.draw(3), num_particles=50))["columns"] is None
+
+
 def test_bad_input_of_a_page_is_refused():
     """No VAE, a context, holes, and labels or numbers that are not one a datum."""
     x = torch.rand(4, 8, 8).round()

@@ -48,6 +48,46 @@ const number = (x) => (Object.is(x, -0) || Math.abs(x) < 0.005 ? "0.00" : x.toFi
 
 // Tiles
 
+// A line for each column of a table: its name, and on a scale of its own the decoder at z, the datum and what the
+// decoder makes of it.
+function paintTable(canvas, x) {
+  const ratio = window.devicePixelRatio || 1, line = 24, wide = canvas.clientWidth || 480, tall = line * entries;
+  Object.assign(canvas, { width: Math.round(wide * ratio), height: Math.round(tall * ratio) });
+  canvas.style.height = `${tall}px`;
+  const pen = canvas.getContext("2d"), style = getComputedStyle(document.body);
+  const colour = (name) => style.getPropertyValue(name);
+  const [from, to] = [0.5 * wide, 0.82 * wide];
+  const marks = [[x, "bar"]];
+  if (state.chosen >= 0) marks.push([shown(data, state.chosen), "dot"], [reconstruct(state.chosen), "ring"]);
+  pen.scale(ratio, ratio);
+  pen.font = `13px ${style.fontFamily}`;
+  pen.textBaseline = "middle";
+  page.columns.forEach(({ name, ends, words }, i) => {
+    const y = line * (i + 0.5);
+    const write = (text, at, align, room, ink) => {
+      Object.assign(pen, { fillStyle: colour(ink), textAlign: align });
+      pen.fillText(text, at, y, room);
+    };
+    write(name, 4, "left", 0.3 * wide - 8, "--ink");
+    write(words[0], from - 10, "right", 0.2 * wide - 14, "--quiet");
+    write(words[1], to + 10, "left", 0.18 * wide - 14, "--quiet");
+    pen.fillStyle = colour("--line");
+    pen.fillRect(from, y - 1, to - from, 2);
+    for (const [values, form] of marks) {
+      const share = Math.min(1, Math.max(0, (values[i] - ends[0]) / (ends[1] - ends[0]))), at = from + share * (to - from);
+      pen.fillStyle = colour(form === "bar" ? "--accent" : "--ink");
+      if (form === "bar") {
+        pen.fillRect(at - 3, y - 9, 6, 18);
+        continue;
+      }
+      pen.beginPath();
+      pen.arc(at, y, form === "dot" ? 4 : 7, 0, 2 * Math.PI);
+      if (form === "dot") pen.fill();
+      else Object.assign(pen, { strokeStyle: colour("--ink"), lineWidth: 2 }).stroke();
+    }
+  });
+}
+
 function paint(canvas, x) {
   if (image) {
     const [height, width, channels] = image;
@@ -101,8 +141,10 @@ function drawChosen() {
     tell({ "No datum is chosen.": "" });
   } else {
     caption.textContent = `Datum ${page.rows[i]}`;
-    paint(find("datum"), shown(data, i));
-    paint(find("reconstruction"), reconstruct(i));
+    if (!page.columns) {
+      paint(find("datum"), shown(data, i));
+      paint(find("reconstruction"), reconstruct(i));
+    }
     const label = page.labels ? { label: String(page.labels[i]) } : {};
     const evidence = page.evidence[i] === null ? "unknown" : `${number(page.evidence[i])} nats`;
     tell({ datum: String(page.rows[i]), ...label, "log p(x)": evidence, "k\u0302": weights(page.tails[i]) });
@@ -150,7 +192,7 @@ function drawPoint() {
     waiting = false;
     const z = state.preview ?? state.pinned;
     drawOver();
-    paint(find("drawn"), decode(z));
+    (page.columns ? paintTable : paint)(find("drawn"), decode(z));
     document.querySelectorAll(".slider").forEach((line, j) => {
       line.querySelector("input").value = z[j];
       line.querySelector("output").textContent = number(z[j]);
@@ -233,6 +275,12 @@ function start() {
   find("about").textContent = page.about;
   find("foot").textContent = page.foot;
   find("tiles").classList.toggle("bars", !image);
+  if (page.columns) {
+    for (const id of ["datum", "reconstruction"]) find(id).parentNode.hidden = true;
+    find("tiles").classList.add("table");
+    find("drawn").nextElementSibling.textContent =
+      "Each column on a scale of its own, in its own units: decoder at z (bar), datum x (dot), its reconstruction (ring)";
+  }
   if (page.directions.length < 3 || !run) find("axes").style.display = "none";
   for (const name of ["across", "up"]) {
     page.directions.forEach((d, i) => find(name).append(new Option(d.name, i, false, i === state[name])));

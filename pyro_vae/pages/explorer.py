@@ -49,7 +49,8 @@ def explorer(
 
     Args:
         vae: a program without context
-        x: a few hundred data of shape ``(n, *shape)``; of images, values below 0 or above 1 widen the scale of grey
+        x: a few hundred data of shape ``(n, *shape)``; of images, values below 0 or above 1 widen the scale of grey;
+            each column of a table has a scale of its own, in its own units
         labels: ``(n,)`` class labels, or None
         rows: ``(n,)`` numbers by which the page calls the data; 0 to n - 1 by default
         title: above the page
@@ -110,6 +111,7 @@ def explorer(
         "entries": math.prod(shape),
         "image": image,
         "range": [low, high],
+        "columns": columns_of(vae, x),
         "names": [f"z{subscript(j + 1)}" for j in range(means.shape[1])],
         "directions": directions,
         "means": base64_of(means),
@@ -134,6 +136,22 @@ def explorer(
         styles=["explorer.css"],
         scripts=["array_program.js", "explorer_map.js", "explorer.js"],
     )
+
+
+def columns_of(vae: VAE, x: Tensor) -> list[dict[str, Any]] | None:
+    """Return name and ends of the scale of each column of a table, as numbers and in words; None for other data."""
+    columns = getattr(vae.likelihood, "columns", None)
+    if columns is None:
+        return None
+    found = []
+    for c, values in zip(columns, x.T.tolist(), strict=True):
+        labels = getattr(c, "values", ())
+        ends = (0, len(labels) - 1) if labels else (min(values), max(values))
+        if ends[0] == ends[1]:  # a scale of one value has no width
+            ends = (ends[0] - 1, ends[1] + 1)
+        words = [str(labels[0]), str(labels[-1])] if labels else [f"{end:.4g}" for end in ends]
+        found.append({"name": c.name, "ends": ends, "words": words})
+    return found
 
 
 def posterior_moments(vae: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
