@@ -7,6 +7,7 @@ a check failed. `tests/benchmarks/step_time.py` then measures the steps on the s
 from __future__ import annotations
 
 import functools
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -91,6 +92,17 @@ def unsynchronized(compiler: object) -> str:
     return f"{len(batches) - 3} steps"
 
 
+def under_torchrun() -> str:
+    """One process a GPU trains, with nccl between them."""
+    ranks = torch.cuda.device_count()
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    with tempfile.TemporaryDirectory() as folder:
+        train = ["train", "--epochs=1", "--particles=5", "--quiet", "--device=cuda", f"--run-dir={folder}/run"]
+        done = subprocess.run([sys.executable, *torchrun, "-m", "pyro_vae", *train], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+    return f"{ranks} processes"
+
+
 CHECKS: dict[str, Callable[[], str]] = {
     "inductor and CUDA graph": functools.partial(same_as_uncompiled, True),
     "CUDA graph without inductor": functools.partial(same_as_uncompiled, recorded),
@@ -100,6 +112,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "no synchronisation, uncompiled": functools.partial(unsynchronized, None),
     "no synchronisation, compiled": functools.partial(unsynchronized, inductor),
     "no synchronisation, CUDA graph": functools.partial(unsynchronized, recorded),
+    "torchrun and nccl": under_torchrun,
 }
 
 
