@@ -4,7 +4,7 @@
 # One argument of `pv.fit` each time, and no line of the model. Here everything is shown at a size that takes seconds,
 # with what can go wrong measured: memory, the order of the data, an interruption, compiled steps, two processes.
 #
-# With `--full`: up to 1 GB of data, and 60 epochs, in about 5 minutes on one CPU core.
+# With `--full`: up to 1 GB of data, and 60 epochs, in about 3 minutes on one CPU core.
 
 # %%
 import os
