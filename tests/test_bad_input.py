@@ -161,7 +161,7 @@ def test_options_of_wrong_type(vae, options, message):
         pv.fit(vae, X, progress=False, **options)
 
 
-@pytest.mark.parametrize("options", [{"num_particles": 0}, {"num_particles": 1.5}, {"beta": -1.0}])
+@pytest.mark.parametrize("options", [{"num_particles": 0}, {"num_particles": 1.5}, {"beta": -1.0}, {"beta": "a"}])
 def test_bad_estimators(options):
     with pytest.raises(ValueError, match="expect(ed|s)"):
         pv.estimators.ELBO(**options)

@@ -165,3 +165,18 @@ def test_missing_library_is_named():
     code = "import sys; sys.modules['sklearn'] = None\nimport pyro_vae.sklearn"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ImportError: pyro_vae.sklearn needs scikit-learn: pip install pyro-vae[sklearn]" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prior": pv.priors.StandardNormal(2)}, "prior: expected a class of pyro_vae"),
+        ({"likelihood": "Normal"}, "likelihood: expected a class of pyro_vae"),
+        ({"learning_rate": "a"}, "learning_rate: expected a number above 0, got 'a'"),
+        ({"latent": 0}, "latent: expected an int of at least 1"),
+    ],
+)
+def test_options_that_no_program_can_be_made_of(options, message):
+    """Fit names the option."""
+    with pytest.raises((TypeError, ValueError), match=message):
+        VAETransformer(**options).fit([[0.5, 1.0], [1.0, 0.5]])
