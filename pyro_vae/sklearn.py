@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class _Fitted(BaseEstimator):
     def fit(self, X: Any, y: Any = None) -> Any:
         """Train a new VAE on the rows of X, of shape (n_samples, n_features); y is not used."""
         X = self._rows(X, reset=True)
+        self._check_parts()
         given = self.random_state
         # scikit-learn reads None as numpy's global stream, which is not to be moved
         source = np.random.RandomState() if given is None else check_random_state(given)
@@ -71,6 +73,18 @@ class _Fitted(BaseEstimator):
         )
         self.program_, self._n_features_out = program, self.latent
         return self
+
+    def _check_parts(self) -> None:
+        """Refuse parts that cannot be made anew, and a rate that is none; sizes are checked where they are used."""
+        for name, part in (("prior", self.prior), ("likelihood", self.likelihood), ("posterior", self.posterior)):
+            if (part is not None or name != "likelihood") and (not callable(part) or isinstance(part, Conditional)):
+                raise TypeError(
+                    f"{name}: expected a class of pyro_vae, or functools.partial of one with its options, from which "
+                    f"each fit makes a new part, got {part!r}"
+                )
+        if not isinstance(self.learning_rate, Real) or not self.learning_rate > 0:
+            raise ValueError(f"learning_rate: expected a number above 0, got {self.learning_rate!r}")
+        count("latent", self.latent)
 
     def _rows(self, X: Any, *, reset: bool = False) -> np.ndarray:
         """Return checked rows of floats."""

@@ -1,11 +1,13 @@
 """Scores against the closed forms of a linear VAE, and alarms at the rate that was asked for."""
 
+import functools
 import math
 import zlib
 
 import pytest
 import torch
 
+import pyro_vae as pv
 from pyro_vae.tasks import (
     Detector,
     ImportanceWeighted,
@@ -97,6 +99,8 @@ def test_corrections_subtract_what_they_say(vae, digits):
         assert found[i] == pytest.approx(float(plain[i]) - length)
     assert torch.allclose(Typicality(score, train)(vae, x), (plain - score(vae, train).mean()).abs())
     with pytest.raises(ValueError, match="x: expected data between 0 and 1"):
+        InputComplexity(score)(LinearGaussian().program, torch.full((2, 5), 1.5))
+    with pytest.raises(ValueError, match="x: .*outside the support"):
         InputComplexity(score)(vae, x + 1)
 
 
@@ -116,3 +120,22 @@ def test_attribution_has_its_exact_mean_and_adds_up():
     assert ((found - exact).abs() < 4 * error).all()
     x[0, 3] = float("nan")
     assert attribution(toy.program, x)[0, 3] == 0
+
+
+def test_the_bound_of_a_discrete_posterior_is_a_score():
+    """No gradient is taken, so that none has to go through the draw; enumeration of the two values is exact."""
+    part = {"net": functools.partial(pv.nets.MLP, hidden=(4,))}
+    program = pv.VAE(
+        prior=pv.priors.Bernoulli(1),
+        likelihood=pv.likelihoods.Normal(1, (3,), **part),
+        posterior=pv.posteriors.Bernoulli((3,), 1, **part),
+    )
+    x = torch.randn(5, 3)
+    with torch.no_grad():
+        q, z = program.encode(x), torch.tensor([[[0.0]], [[1.0]]]).expand(2, 5, 1)
+        log_p, weight = program.decode(z).log_prob(x), q.log_prob(z).exp()
+        exact = (weight * (log_p + program.prior().log_prob(z) - q.log_prob(z))).sum(0)
+        # of the mean over 20,000 draws; the divergence is known in closed form
+        error = (weight * (log_p - (weight * log_p).sum(0)) ** 2).sum(0).sqrt() / 20_000**0.5
+    found = -pv.tasks.NegativeBound(20_000)(program, x)
+    assert ((found - exact).abs() <= 4 * error + 1e-4).all()

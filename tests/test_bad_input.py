@@ -161,7 +161,7 @@ def test_options_of_wrong_type(vae, options, message):
         pv.fit(vae, X, progress=False, **options)
 
 
-@pytest.mark.parametrize("options", [{"num_particles": 0}, {"num_particles": 1.5}, {"beta": -1.0}])
+@pytest.mark.parametrize("options", [{"num_particles": 0}, {"num_particles": 1.5}, {"beta": -1.0}, {"beta": "a"}])
 def test_bad_estimators(options):
     with pytest.raises(ValueError, match="expect(ed|s)"):
         pv.estimators.ELBO(**options)
@@ -535,3 +535,39 @@ def test_scores_take_no_more_memory_with_more_particles(score, monkeypatch):
             score(particles)(toy.program, x)
         peaks.append(memory.bytes)
     assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_evaluation_takes_what_fit_takes(tmp_path):
+    """A file in place of memory, and a torch Dataset, give the numbers of the tensor."""
+    toy = pv.testing.LinearGaussian()
+    x = toy.draw(12)
+    np.save(tmp_path / "x.npy", x.numpy())
+    forms = (x, x.numpy(), np.load(tmp_path / "x.npy", mmap_mode="r"), TensorDataset(x))
+    found = [pv.evaluation.log_likelihood(toy.program, form, num_particles=10).per_datum for form in forms]
+    for other in found[1:]:
+        assert torch.equal(other, found[0])
+
+
+def test_programs_refuse_data_in_reconstruct_and_context_in_sample(vae):
+    """Their own methods name the argument, as fit does."""
+    with pytest.raises(ValueError, match="x: expected dtype torch.float32"):
+        vae.reconstruct(X.double())
+    with pytest.raises(TypeError, match="x: expected a tensor, got ndarray"):
+        vae.reconstruct(X.numpy())
+    with pytest.raises(ValueError, match="context: this program needs 10 numbers"):
+        conditional().sample(3)
+    with pytest.raises(ValueError, match="n: expected an int of at least 1"):
+        vae.sample(0)
+
+
+def test_scores_of_sets_refuse_what_they_cannot_compare(vae):
+    """Missing entries, labels as data and single rows end before any feature is taken."""
+    holes = spoiled(float("nan"))
+    with pytest.raises(ValueError, match="train: .* with NaN or infinity"):
+        pv.evaluation.samples(vae, holes, X, features=lambda x: x.flatten(1))
+    with pytest.raises(ValueError, match="test: expected at least two rows"):
+        pv.evaluation.samples(vae, X, X[:1], features=lambda x: x.flatten(1))
+    with pytest.raises(TypeError, match="train: expected a tensor or array of rows, .* got DataLoader"):
+        pv.evaluation.samples(vae, DataLoader(X), X, features=lambda x: x.flatten(1))
+    with pytest.raises(ValueError, match="y: expected at least two classes, .* got 30 data in 1 classes"):
+        pv.evaluation.representation(vae, X, torch.zeros(30).long())

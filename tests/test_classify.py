@@ -150,3 +150,24 @@ def test_bad_input():
         classify(pv.testing.LinearGaussian().program, x)
     with pytest.raises(ValueError, match=r"y: expected class numbers of shape \(20,\)"):
         classify(program(0.0), x, y[:3])
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([1, 2, 3], "y: expected class numbers from 0 to 2, as the program has 3 classes, got 1 to 3"),
+        ([-1, 0, 1], "got -1 to 1"),
+        (["a", "b", "c"], r"y: expected class numbers .* numpy.unique\(y, return_inverse=True\)"),
+    ],
+)
+def test_classes_that_the_program_does_not_have(y, message):
+    """A number beyond the classes would count as an error of the program."""
+    program = pv.programs.SemiSupervised(
+        classes=pv.priors.OneHotCategorical(3),
+        prior=pv.priors.StandardNormal(2),
+        likelihood=pv.likelihoods.Normal(2, (4,), context=3),
+        classifier=pv.posteriors.OneHotCategorical((4,), 3),
+        posterior=pv.posteriors.MeanFieldNormal((4,), 2, context=3),
+    )
+    with pytest.raises(ValueError, match=message):
+        pv.tasks.classify(program, torch.randn(3, 4), y)

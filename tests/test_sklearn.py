@@ -167,3 +167,18 @@ def test_missing_library_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "pyro_vae.sklearn")
     with pytest.raises(ImportError, match=r"pyro_vae.sklearn needs scikit-learn: pip install pyro-vae\[sklearn\]"):
         importlib.import_module("pyro_vae.sklearn")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prior": pv.priors.StandardNormal(2)}, "prior: expected a class of pyro_vae"),
+        ({"likelihood": "Normal"}, "likelihood: expected a class of pyro_vae"),
+        ({"learning_rate": "a"}, "learning_rate: expected a number above 0, got 'a'"),
+        ({"latent": 0}, "latent: expected an int of at least 1"),
+    ],
+)
+def test_options_that_no_program_can_be_made_of(options, message):
+    """Fit names the option."""
+    with pytest.raises((TypeError, ValueError), match=message):
+        VAETransformer(**options).fit([[0.5, 1.0], [1.0, 0.5]])

@@ -60,6 +60,10 @@ def test_heterogeneous_density_is_that_of_the_table_in_its_own_units():
     assert fn.base_dist.batch_shape == (7, 5, 8)
     assert fn.support.check(fn.base_dist.filler.expand(8)).all()
     assert fn.mean.shape == x.shape
+    # found once, and not in each step
+    assert fn.base_dist.filler is part.filler
+    assert fn.base_dist.expand((7, 5, 8)).filler is part.filler
+    assert "filler" not in part.state_dict()
 
 
 @pytest.mark.parametrize("column", TYPES, ids=lambda c: c.name)

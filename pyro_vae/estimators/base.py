@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -113,8 +114,8 @@ class Estimator(PyroELBO):
         if self.read is not None:
             return self.read
         value = self.beta(self.step) if callable(self.beta) else self.beta
-        if not isinstance(value, Tensor) and not 0 <= value < float("inf"):
-            raise ValueError(f"beta: expected a number of at least 0, got {value} at step {self.step}")
+        if not isinstance(value, Tensor) and not (isinstance(value, Real) and 0 <= value < float("inf")):
+            raise ValueError(f"beta: expected a number of at least 0, got {value!r} at step {self.step}")
         return value
 
     @contextmanager

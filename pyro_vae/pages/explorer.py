@@ -149,7 +149,7 @@ def columns_of(vae: VAE, x: Tensor) -> list[dict[str, Any]] | None:
         ends = (0, len(labels) - 1) if labels else (min(values), max(values))
         if ends[0] == ends[1]:  # a scale of one value has no width
             ends = (ends[0] - 1, ends[1] + 1)
-        words = [str(labels[0]), str(labels[-1])] if labels else [f"{end:.4g}" for end in ends]
+        words = [str(labels[0]), str(labels[-1])] if labels else [f"{end:,.5g}" for end in ends]
         found.append({"name": c.name, "ends": ends, "words": words})
     return found
 

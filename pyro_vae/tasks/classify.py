@@ -41,7 +41,7 @@ def hide_labels(y: Any, n: int, *, seed: int = 0) -> Tensor:
         >>> y.shape, int((~y.isnan()).any(1).sum())
         (torch.Size([6, 2]), 2)
     """
-    numbers = torch.as_tensor(y).cpu()
+    numbers = class_numbers(y)
     if numbers.dim() != 1 or not len(numbers) or numbers.is_floating_point() or numbers.min() < 0:
         raise ValueError(
             f"y: expected class numbers of at least 0, of shape (data,), got {numbers.dtype} of shape "
@@ -94,6 +94,7 @@ def labelled_batches(x: Tensor, y: Tensor, *, batch_size: int = 200, labelled: i
         >>> [int((~y.isnan()).any(1).sum()) for x, y in loader] == [2] * 12
         True
     """
+    x, y = torch.as_tensor(x), torch.as_tensor(y)
     if y.dim() != 2 or len(x) != len(y):
         raise ValueError(f"y: expected shape ({len(x)}, classes), one row a datum, got {tuple(y.shape)}")
     count("batch_size", batch_size, 2)
@@ -199,7 +200,7 @@ def classify(program: Program, x: Any, y: Any = None, *, seed: int = 0) -> Class
     if not hasattr(program, "classify"):
         raise TypeError(f"program: expected one that classifies, such as SemiSupervised, got {type(program).__name__}")
     batches = batches_of(program, x, ROWS)
-    truth = None if y is None else torch.as_tensor(y).cpu()
+    truth = None if y is None else class_numbers(y)
     if batches.columns:  # a stream tells its length when it ends
         if len(batches.columns) > 1:
             raise ValueError(
@@ -208,11 +209,27 @@ def classify(program: Program, x: Any, y: Any = None, *, seed: int = 0) -> Class
         check_numbers(truth, len(batches))
     with fork_rng(device_of(program), seed):
         probabilities = torch.cat([program.classify(*batch).cpu() for batch in batches.epoch(0)])
-    check_numbers(truth, len(probabilities))
+    check_numbers(truth, *probabilities.shape)
     return Classification(probabilities, truth)
 
 
-def check_numbers(y: Tensor | None, n: int) -> None:
-    """Refuse class numbers that are not one a datum."""
+def class_numbers(y: Any) -> Tensor:
+    """Return class numbers on the CPU, or refuse what holds none."""
+    try:
+        return torch.as_tensor(y).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"y: expected class numbers 0, 1, ..., got {type(y).__name__} of something else; number the classes, by "
+            "numpy.unique(y, return_inverse=True), say"
+        ) from error
+
+
+def check_numbers(y: Tensor | None, n: int, classes: int | None = None) -> None:
+    """Refuse class numbers that are not one a datum, or of no class there is."""
     if y is not None and y.shape != (n,):
         raise ValueError(f"y: expected class numbers of shape ({n},), got {tuple(y.shape)}")
+    if y is not None and classes is not None and not ((y >= 0) & (y < classes)).all():
+        raise ValueError(
+            f"y: expected class numbers from 0 to {classes - 1}, as the program has {classes} classes, got "
+            f"{y.min().item()} to {y.max().item()}"
+        )
