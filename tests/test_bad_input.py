@@ -571,3 +571,16 @@ def test_scores_of_sets_refuse_what_they_cannot_compare(vae):
         pv.evaluation.samples(vae, DataLoader(X), X, features=lambda x: x.flatten(1))
     with pytest.raises(ValueError, match="y: expected at least two classes, .* got 30 data in 1 classes"):
         pv.evaluation.representation(vae, X, torch.zeros(30).long())
+
+
+def test_data_frames_are_rows_of_numbers(vae):
+    """A frame of numbers is an array, also one with a column called x; one of words is told where it belongs."""
+    pandas = pytest.importorskip("pandas")
+    toy = pv.testing.LinearGaussian()
+    x = toy.draw(12)
+    frame = pandas.DataFrame(x.numpy(), columns=["x", "transform", "c", "d", "e"])
+    found = [pv.evaluation.log_likelihood(toy.program, form, num_particles=10).per_datum for form in (x, frame)]
+    assert torch.equal(*found)
+    assert pv.fit(toy.program, frame, epochs=1, progress=False).epochs == 1
+    with pytest.raises(ValueError, match=r"x: expected a table of numbers alone, .*pyro_vae.data.Table\(x\).x"):
+        pv.fit(toy.program, frame.assign(c="red"), epochs=1, progress=False)

@@ -70,6 +70,20 @@ def test_data_of_every_kind(kind, tmp_path, vae):
     assert not any(torch.equal(p, b) for p, b in zip(vae.parameters(), before, strict=True))
 
 
+def test_a_dataset_applies_its_transform_itself():
+    """As those of torchvision do, to each datum: it is no transform of batches."""
+
+    class Doubled(Rows):
+        transform = staticmethod(lambda x: 2 * x)
+
+        def __getitem__(self, i):
+            return self.transform(super().__getitem__(i))
+
+    (x,) = next(pv.training.Batches(Doubled(), batch_size=16, shuffle=False).epoch(0))
+    (single,) = next(pv.training.Batches(Rows(), batch_size=16, shuffle=False).epoch(0))
+    assert torch.equal(x, 2 * single)
+
+
 def test_an_array_is_not_copied():
     """It may be half of the memory."""
     array = X.numpy().copy()

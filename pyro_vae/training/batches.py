@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
-from tqdm.auto import tqdm
 
 from pyro_vae.programs.program import Program
+from pyro_vae.progress import progress_bar
 from pyro_vae.rng import fork_rng
 from pyro_vae.training.column import CHUNK_BYTES, Column, name_of
 from pyro_vae.training.distributed import Ranks
@@ -196,7 +196,9 @@ class Batches:
         first = self.ranks.share(0, len(self))[0]
         # a transform may draw random numbers
         with fork_rng(self.device, self.seed):
-            for chunk in tqdm(self.chunks(), desc="checking the data", delay=1, leave=False, disable=not progress):
+            for chunk in progress_bar(
+                self.chunks(), desc="checking the data", delay=1, leave=False, progress=progress
+            ):
                 try:
                     program.check(*chunk)
                 except ValueError as error:

@@ -26,10 +26,16 @@ class Column:
 
     def __init__(self, name: str, source: Any, batches: Batches) -> None:
         self.name, self.batches = name, batches
-        self.transform: Callable[[Tensor], Tensor] | None = getattr(source, "transform", None)
-        rows = source.x if hasattr(source, "x") and hasattr(source, "transform") else source
-        if type(rows).__module__.partition(".")[0] == "pandas":
-            rows = rows.to_numpy()
+        # a data frame has an attribute `transform`, and one `x` where a column is called so
+        frame = type(source).__module__.partition(".")[0] == "pandas"
+        split = not frame and hasattr(source, "x") and hasattr(source, "transform")
+        self.transform: Callable[[Tensor], Tensor] | None = source.transform if split else None
+        rows = source.x if split else source.to_numpy() if frame else source
+        if frame and rows.dtype.kind not in "fiub":
+            raise ValueError(
+                f"{name}: expected a table of numbers alone, got columns of other types: give the rows of "
+                f"pyro_vae.data.Table({name}).x to a program whose likelihood is Heterogeneous"
+            )
         if isinstance(rows, np.ndarray) and rows.dtype.kind not in "fiub":
             raise ValueError(f"{name}: expected an array of floating-point numbers, got numpy dtype {rows.dtype}")
         if isinstance(rows, np.ndarray) and not isinstance(rows, np.memmap):
