@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any, ClassVar
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
@@ -46,6 +49,11 @@ class Conditional(nn.Module, ABC):
     #: How many numbers of context (labels, covariates) one datum brings beside z or x.
     context: int = 0
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = counted(cls.__init__)
+
     @abstractmethod
     def forward(self, *context: Tensor) -> TorchDistributionMixin:
         """Return the distribution given ``context``."""
@@ -78,3 +86,29 @@ class Conditional(nn.Module, ABC):
                 f"override the classmethod `example` of {cls.__name__}"
             )
         return cls(**{name: known[name] for name in required})
+
+
+#: Arguments that every part has under the same name, and the least that each may be.
+COUNTS = {"latent": 1, "context": 0}
+
+
+def counted(make: Callable[..., None]) -> Callable[..., None]:
+    """Have the constructor of a part refuse numbers of latents or of context that are none, before torch does."""
+    signature = inspect.signature(make)
+    counts = COUNTS.keys() & signature.parameters.keys()
+
+    @functools.wraps(make)
+    def init(self: Conditional, *args: Any, **options: Any) -> None:
+        try:
+            given = signature.bind(self, *args, **options).arguments
+        except TypeError:  # which the constructor explains better
+            given = {}
+        for name in counts & given.keys():
+            value = given[name]
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < COUNTS[name]:
+                raise ValueError(
+                    f"{name}: {type(self).__name__} takes an int of at least {COUNTS[name]}, got {value!r}"
+                )
+        make(self, *args, **options)
+
+    return init if counts else make

@@ -1,6 +1,7 @@
 """Bad input ends before the first step, in an error that says where and what to do."""
 
 import functools
+import inspect
 import json
 import re
 
@@ -16,6 +17,7 @@ import pyro_vae as pv
 from pyro_vae import cli
 from pyro_vae.data import files
 from pyro_vae.evaluation.cost import PeakMemory
+from pyro_vae.testing import parts
 from pyro_vae.training.loop import Loop
 
 X = torch.rand(30, 8, 8).round()
@@ -584,3 +586,19 @@ def test_data_frames_are_rows_of_numbers(vae):
     assert pv.fit(toy.program, frame, epochs=1, progress=False).epochs == 1
     with pytest.raises(ValueError, match=r"x: expected a table of numbers alone, .*pyro_vae.data.Table\(x\).x"):
         pv.fit(toy.program, frame.assign(c="red"), epochs=1, progress=False)
+
+
+def needed(part):
+    """Return the names of the arguments that a part cannot do without."""
+    return [name for name, p in inspect.signature(part).parameters.items() if p.default is p.empty]
+
+
+SHELVES = (pv.priors, pv.likelihoods, pv.posteriors)
+
+
+@pytest.mark.parametrize("part", [p for shelf in SHELVES for p in parts(shelf) if "latent" in needed(p)])
+@pytest.mark.parametrize("latent", [0, -1, "a", 2.5, True])
+def test_numbers_of_latents_that_are_none(part, latent):
+    """Every part says so by itself, also one that torch would let pass."""
+    with pytest.raises(ValueError, match=rf"latent: {part.__name__} takes an int of at least 1, got {latent!r}"):
+        part(**{name: {"latent": latent, "shape": (2, 2)}.get(name) for name in needed(part)})
