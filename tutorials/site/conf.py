@@ -8,7 +8,14 @@ project_copyright = ""
 html_show_copyright = False
 html_show_sphinx = False
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx-mathjax-offline",  # formulas without a network
+]
 
 # docstrings
 autosummary_generate = False  # the pages hold the text themselves
