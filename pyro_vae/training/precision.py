@@ -25,7 +25,7 @@ class LayersIn(TorchFunctionMode):
     Within, a layer's input and weights are rounded to ``dtype`` and its output is brought back to the input's type.
     Weights, their gradients, the optimizer's state, densities and the bound keep the program's type: a network's
     output in bfloat16 would make the density behind it one of bfloat16, and its sum over pixels wrong by nats.
-    Recurrent layers are left as they are.
+    Recurrent layers are left as they are. It pays on devices with units for ``dtype``; a CPU without them gets slower.
 
     References:
         Mixed precision training (Micikevicius et al., 2018), https://arxiv.org/abs/1710.03740
