@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from torch import Tensor, nn
 
 import pyro_vae as pv
@@ -65,6 +66,10 @@ def draw(found: dict[str, list[float]]) -> Figure:
     for i, (ax, (name, costs)) in enumerate(zip(axes, found.items(), strict=True)):
         ax.plot(RANGES[name], costs, color=COLOURS[i], marker=MARKERS[i])
         ax.set(xscale="log", yscale="log", xlabel=name, title=f"slope {slope(RANGES[name], costs):.2f}")
+        for axis, ticks in ((ax.xaxis, RANGES[name][::2]), (ax.yaxis, (5, 10, 20, 50, 100))):
+            axis.set_major_locator(FixedLocator(ticks))
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.set_minor_locator(NullLocator())
     axes[0].set_ylabel("milliseconds a step")
     figure.suptitle("Cost of a training step, one size varied at a time")
     return figure
