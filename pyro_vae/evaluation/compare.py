@@ -12,13 +12,13 @@ from torch import Tensor
 from pyro_vae.evaluation.comparison import Comparison
 from pyro_vae.evaluation.cost import PeakMemory, milliseconds
 from pyro_vae.evaluation.gradients import Follower, Gradients, collect, guide_parameters, not_smooth
-from pyro_vae.evaluation.inputs import BUDGET, buffers_kept, one_batch
+from pyro_vae.evaluation.inputs import BUDGET, one_batch
 from pyro_vae.evaluation.log_likelihood import LogLikelihood, log_weights, summarize
 from pyro_vae.evaluation.marginal_bounds import MarginalBounds
 from pyro_vae.evaluation.pareto import pareto_k
 from pyro_vae.evaluation.reference import Evidence, find_reference
 from pyro_vae.evaluation.rows import row_of
-from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.programs.program import Program, buffers_kept, evaluating
 from pyro_vae.progress import progress_bar
 from pyro_vae.rng import fork_rng
 from pyro_vae.training.batches import mix

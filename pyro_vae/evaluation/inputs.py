@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.programs.program import Program
 from pyro_vae.rng import fork_rng
 from pyro_vae.training.batches import Batches
 from pyro_vae.training.prefetch import Mapped
 
-__all__ = ["BUDGET", "at_once", "batches_of", "buffers_kept", "count", "one_batch"]
+__all__ = ["BUDGET", "at_once", "batches_of", "count", "one_batch"]
 
 #: Particles times entries of a datum held at once: 8 MB of float32, which caches still hold (on a CPU a third
 #: faster than 64 MB) and far below what any device has.
@@ -61,15 +59,3 @@ def count(name: str, value: Any, least: int = 1) -> None:
     """Refuse what is no whole number of at least so many."""
     if not isinstance(value, int) or value < least:
         raise ValueError(f"{name}: expected an int of at least {least}, got {value!r}")
-
-
-@contextmanager
-def buffers_kept(module: nn.Module) -> Iterator[None]:
-    """Put buffers back that a run in training mode moves (the running statistics of a BatchNorm)."""
-    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in before:
-                buffer.copy_(value)

@@ -21,6 +21,7 @@ __all__ = [
     "Program",
     "announce",
     "announcements_off",
+    "buffers_kept",
     "device_of",
     "evaluating",
     "mean_or_draw",
@@ -174,3 +175,15 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for m, mode in modes.items():
             m.training = mode
+
+
+@contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Put back the buffers that a run in training mode moves (statistics of a BatchNorm): a look is no step."""
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)

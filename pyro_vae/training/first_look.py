@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pyro
 import torch
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 
+from pyro_vae.programs.program import buffers_kept
 from pyro_vae.rng import fork_rng
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def first_look(svi: SVI, batch: tuple[Tensor, ...], *, check: bool) -> float:
         The number of data that the batch stands for: its size, times the scale of its plate.
     """
     n = batch[0].shape[0]
-    with fork_rng(batch), unmoved(svi.program), torch.no_grad(), pyro.validation_enabled(True):
+    with fork_rng(batch), buffers_kept(svi.program), torch.no_grad(), pyro.validation_enabled(True):
         with poutine.trace(param_only=True) as used:
             drawn = poutine.trace(svi.guide).get_trace(*batch)
             scored = poutine.trace(poutine.replay(svi.model, trace=drawn)).get_trace(*batch)
@@ -40,14 +39,3 @@ def first_look(svi: SVI, batch: tuple[Tensor, ...], *, check: bool) -> float:
         svi.optim.check(found if svi.beside is None else [*found, *svi.beside.parameters()])
     scales = [site["scale"] for site in scored.nodes.values() if site.get("is_observed")]
     return n * float(torch.as_tensor(scales[0]).double().mean()) if scales else float(n)
-
-
-@contextmanager
-def unmoved(module: nn.Module) -> Iterator[None]:
-    """Put all buffers back on leaving: a look is no step, also for a BatchNorm in training mode."""
-    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in before:
-            buffer.copy_(value)
