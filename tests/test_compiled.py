@@ -14,7 +14,7 @@ import pyro_vae as pv
 from pyro_vae import estimators as E
 from pyro_vae.programs import Functions
 from pyro_vae.testing import parts
-from pyro_vae.training import SVI, TF32, Capacity, LayersIn, Linear, recorded
+from pyro_vae.training import SVI, TF32, Capacity, LayersIn, Linear, groups, recorded
 from pyro_vae.training.compilers import inductor
 from pyro_vae.training.distributed import Ranks
 
@@ -159,11 +159,20 @@ def test_momentum_and_a_capacity():
 def test_groups_of_parameters():
     """Each group of an optimizer keeps its own rate."""
 
-    def groups(parameters):
+    def two(parameters):
         return torch.optim.Adam([{"params": parameters[:3], "lr": 1e-2}, {"params": parameters[3:]}], lr=1e-4)
 
-    svi = both(small, bits(*[16] * 4), E.ELBO, optimizer=groups)
-    assert len(svi.compiled.groups) == 2
+    svi = both(small, bits(*[16] * 4), E.ELBO, optimizer=two)
+    assert {group.rate for group in svi.compiled.groups} == {1e-2, 1e-4}
+
+
+def test_large_parameters_are_laid_out_alone(monkeypatch):
+    """Each has a kernel and memory of its own, without a copy; the steps stay those of the uncompiled path."""
+    monkeypatch.setattr(groups, "LARGE", 1000)
+    svi = both(small, bits(*[16] * 4), E.ELBO, clip_norm=1.0)
+    large = [p for p in svi.program.parameters() if p.numel() > 1000]
+    assert len(svi.compiled.groups) == len(large) + 1 == 7
+    assert len({p.untyped_storage().data_ptr() for p in svi.program.parameters()}) == len(svi.compiled.groups)
 
 
 @pytest.mark.slow
@@ -269,11 +278,11 @@ def test_a_group_without_a_gradient_is_left_alone():
         program.prior.spare = spare
         return program
 
-    def groups(parameters):
+    def two(parameters):
         return torch.optim.Adam([{"params": [p for p in parameters if p is not spare]}, {"params": [spare]}], lr=1e-3)
 
-    svi = both(make, bits(*[16] * 3), E.ELBO, optimizer=groups)
-    assert len(svi.compiled.groups) == 1
+    svi = both(make, bits(*[16] * 3), E.ELBO, optimizer=two)
+    assert all(p is not spare for group in svi.compiled.groups for p in group.parameters)
     assert torch.equal(spare.detach(), torch.ones(3))
 
 

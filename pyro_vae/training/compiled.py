@@ -21,7 +21,7 @@ from pyro_vae.estimators import Estimator
 from pyro_vae.programs.program import announcements_off
 from pyro_vae.training.compilers import Compiler
 from pyro_vae.training.cuda_graph import CudaGraph
-from pyro_vae.training.groups import ELEMENTWISE, Group, Unsupported
+from pyro_vae.training.groups import ELEMENTWISE, Group, Unsupported, bundles
 
 if TYPE_CHECKING:
     from pyro_vae.training.svi import SVI
@@ -65,8 +65,11 @@ class CompiledStep:
             raise Unsupported("the parameters have several dtypes or devices")
         self.module = Evaluation(svi)
         moved = {id(p) for p in used}
-        parts = [(group, [p for p in group["params"] if id(p) in moved]) for group in optimizer.param_groups]
-        self.groups = [Group(optimizer, group, parameters) for group, parameters in parts if parameters]
+        self.groups = [
+            Group(optimizer, group, together)
+            for group in optimizer.param_groups
+            for together in bundles([p for p in group["params"] if id(p) in moved])
+        ]
         places = {id(p): name for name, p in self.module.named_parameters()}
         self.names = [places[id(p)] for group in self.groups for p in group.parameters]
         self.buffers = dict(self.module.named_buffers())

@@ -23,7 +23,7 @@ class Flat:
     def __init__(self, parts: Sequence[Tensor]) -> None:
         self.shapes = [part.shape for part in parts]
         self.sizes = [part.numel() for part in parts]
-        self.widths = [-(-size // ALIGN) * ALIGN for size in self.sizes]
+        self.widths = [-(-size // ALIGN) * ALIGN for size in self.sizes] if len(parts) > 1 else self.sizes
         self.starts = [sum(self.widths[:i]) for i in range(len(parts))]
 
     def split(self, flat: Tensor) -> list[Tensor]:
@@ -32,7 +32,9 @@ class Flat:
         return [flat[start : start + size].view(shape) for start, size, shape in places]
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
-        """Return one flat tensor, zero between the parts."""
+        """Return one flat tensor, zero between the parts; of a single part no copy is made."""
+        if len(parts) == 1:
+            return parts[0].reshape(-1)
         rows = []
         for part, size, width in zip(parts, self.sizes, self.widths, strict=True):
             rows.append(part.reshape(-1))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyro_vae.training.flat import Flat
 
-__all__ = ["ELEMENTWISE", "Group", "Unsupported"]
+__all__ = ["ELEMENTWISE", "Group", "Unsupported", "bundles"]
 
 #: Update rules that treat each number by itself, so that all parameters can be one flat tensor.
 ELEMENTWISE = (
@@ -27,13 +27,23 @@ ELEMENTWISE = (
 #: What these rules keep once for a parameter; everything else they keep for each number.
 COUNTS = ("step", "mu_product")
 
+#: Numbers above which it costs more to copy a gradient beside the others than to update its parameter on its own.
+LARGE = 2**15
+
 
 class Unsupported(RuntimeError):
     """Why a step cannot be compiled."""
 
 
+def bundles(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Return which parameters are updated together: each large one alone, all small ones at once."""
+    large = [[p] for p in parameters if p.numel() > LARGE]
+    small = [p for p in parameters if p.numel() <= LARGE]
+    return [*large, small] if small else large
+
+
 class Group:
-    """One parameter group of the optimizer, its parameters and their state laid out in flat tensors.
+    """Parameters of one group of the optimizer, they and their state laid out in flat tensors.
 
     Parameters and state stay the tensors that they were, now as views: what reads or writes them from outside sees
     and moves the same numbers.
@@ -41,7 +51,7 @@ class Group:
     Args:
         optimizer: which holds the state
         group: one of its groups
-        parameters: those of the group that get a gradient, at least one
+        parameters: some of the group that get a gradient, at least one
     """
 
     def __init__(
