@@ -632,7 +632,7 @@ def test_posteriors_without_the_densities_or_moments_needed_are_refused_by_name(
         (lambda: E.InfoVAE(alpha=0.0, lambda_=0.5), "lambda_: expected a number of at least 1 - alpha = 1, got 0.5"),
         (lambda: E.MMD(lambda_=-1.0), "lambda_: expected a number of at least 0, got -1.0"),
         (lambda: E.WAE(lambda_=math.nan), "lambda_: expected a number of at least 0, got nan"),
-        (lambda: E.BetaTC(data_size=1), "data_size: expected an int of at least 2, the number of data, got 1"),
+        (lambda: E.BetaTC(data_size=1), "data_size: expected an int of at least 2, got 1"),
         (lambda: E.BetaTC(data_size=10, gamma=-1.0), "gamma: expected a number of at least 0, got -1.0"),
         (lambda: E.BetaTC(data_size=10, beta=-1.0), "beta: expected a number of at least 0, got -1.0"),
         (lambda: E.DIP(diagonal=-1.0), "diagonal: expected a number of at least 0, got -1.0"),

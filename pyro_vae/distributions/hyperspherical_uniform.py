@@ -8,6 +8,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
+from pyro_vae.counts import check_count
 from pyro_vae.distributions.sphere import log_area, sphere
 
 __all__ = ["HypersphericalUniform"]
@@ -47,8 +48,7 @@ class HypersphericalUniform(dist.TorchDistribution):
         batch_shape: Sequence[int] = (),
         validate_args: bool | None = None,
     ) -> None:
-        if not isinstance(dim, int) or dim < 1:
-            raise ValueError(f"dim: expected an int of at least 1, got {dim!r}")
+        check_count("dim", dim)
         self.dim = dim
         self.like = torch.zeros(()) if like is None else like.detach().new_zeros(())
         super().__init__(torch.Size(batch_shape), torch.Size((dim,)), validate_args=validate_args)

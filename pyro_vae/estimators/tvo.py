@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.counts import check_count
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.score import ScoreFunction
 from pyro_vae.estimators.sites import Terms
@@ -52,8 +53,7 @@ class TVO(ScoreFunction):
 
     def __init__(self, *, intervals: int = 5, first: float = 0.025, num_particles: int = 20, **options: Any) -> None:
         super().__init__(num_particles=num_particles, **options)
-        if not isinstance(intervals, int) or intervals < 1:
-            raise ValueError(f"intervals: expected an int of at least 1, got {intervals!r}")
+        check_count("intervals", intervals)
         if not 0 < first < 1:
             raise ValueError(f"first: expected a number between 0 and 1, got {first}")
         points = torch.logspace(math.log10(first), 0, intervals, dtype=torch.float64)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pyro_vae.counts import check_count
 from pyro_vae.estimators.sites import Site
 from pyro_vae.estimators.trace import run
 from pyro_vae.evaluation.codes import Sampled, units
-from pyro_vae.evaluation.inputs import at_once, batches_of, count, one_batch
+from pyro_vae.evaluation.inputs import at_once, batches_of, one_batch
 from pyro_vae.evaluation.result import Result
 from pyro_vae.evaluation.simulate import simulate
 from pyro_vae.evaluation.table import aligned, number
@@ -139,8 +140,8 @@ def calibration(
         >>> [calibration(toy.program, toy.draw(8), simulations=200).passed for toy in (exact, broken)]
         [True, False]
     """
-    count("simulations", simulations, 20)
-    count("draws", draws)
+    check_count("simulations", simulations, 20)
+    check_count("draws", draws)
     if not 0 < level < 1:
         raise ValueError(f"level: expected a number between 0 and 1, got {level}")
     whole = one_batch(program, x)

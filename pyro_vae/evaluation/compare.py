@@ -9,6 +9,7 @@ import torch
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
+from pyro_vae.counts import check_count
 from pyro_vae.evaluation.comparison import Comparison
 from pyro_vae.evaluation.cost import PeakMemory, milliseconds
 from pyro_vae.evaluation.gradients import Follower, Gradients, collect, guide_parameters, not_smooth
@@ -104,8 +105,7 @@ def compare_estimators(
         >>> table["DReG (16)"].guide.snr > table["IWAE (16)"].guide.snr
         True
     """
-    if not isinstance(draws, int) or draws < 8:
-        raise ValueError(f"draws: expected an int of at least 8, got {draws!r}")
+    check_count("draws", draws, 8)
     chosen = named(estimators)
     batch = one_batch(program, x)
     followers = {name: Follower(program, estimator, batch) for name, estimator in chosen.items()}

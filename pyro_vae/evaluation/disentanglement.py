@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from pyro_vae.counts import check_count
 from pyro_vae.evaluation.codes import codes
-from pyro_vae.evaluation.inputs import count
 from pyro_vae.evaluation.representation import sklearn
 from pyro_vae.evaluation.result import Result
 from pyro_vae.evaluation.table import number
@@ -125,7 +125,7 @@ def disentanglement_of_codes(z: Any, factors: Any, *, bins: int = 20, seed: int 
         1.0
     """
     sklearn()
-    count("bins", bins, 2)
+    check_count("bins", bins, 2)
     z, y = np.asarray(torch.as_tensor(z).double().cpu()), np.asarray(torch.as_tensor(factors).long().cpu())
     if z.ndim != 2 or y.ndim != 2 or len(z) != len(y) or min(z.shape[1], y.shape[1]) < 2:
         raise ValueError(

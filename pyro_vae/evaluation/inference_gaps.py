@@ -11,8 +11,9 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_vae.counts import check_count
 from pyro_vae.estimators import ELBO
-from pyro_vae.evaluation.inputs import at_once, batches_of, count, one_batch
+from pyro_vae.evaluation.inputs import at_once, batches_of, one_batch
 from pyro_vae.evaluation.local import Local
 from pyro_vae.evaluation.log_likelihood import LogLikelihood, log_weights, summarize
 from pyro_vae.evaluation.marginal_bounds import MarginalBounds
@@ -154,8 +155,8 @@ def inference_gaps(
         >>> abs(found.approximation.mean) < 0.01 < found.amortization.mean
         True
     """
-    count("num_particles", num_particles, 2)
-    count("steps", steps)
+    check_count("num_particles", num_particles, 2)
+    check_count("steps", steps)
     whole = one_batch(program, x)
     batches = batches_of(program, whole)
     batches.batch_size = max(1, at_once(batches) // DRAWS)

@@ -13,7 +13,7 @@ from pyro_vae.rng import fork_rng
 from pyro_vae.training.batches import Batches
 from pyro_vae.training.prefetch import Mapped
 
-__all__ = ["BUDGET", "at_once", "batches_of", "count", "one_batch"]
+__all__ = ["BUDGET", "at_once", "batches_of", "one_batch"]
 
 #: Particles times entries of a datum held at once: 8 MB of float32, which caches still hold (on a CPU a third
 #: faster than 64 MB) and far below what any device has.
@@ -53,9 +53,3 @@ def entries(rows: Any) -> int:
         return math.prod(rows.array.shape[1:])
     first = rows[0]
     return torch.as_tensor(first[0] if isinstance(first, (tuple, list)) else first).numel()
-
-
-def count(name: str, value: Any, least: int = 1) -> None:
-    """Refuse what is no whole number of at least so many."""
-    if not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}: expected an int of at least {least}, got {value!r}")

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pyro_vae.counts import check_count
 from pyro_vae.estimators.sites import Terms
 from pyro_vae.estimators.trace import run
 from pyro_vae.evaluation.codes import Sampled, means
 from pyro_vae.evaluation.information import Information, information
-from pyro_vae.evaluation.inputs import at_once, batches_of, count
+from pyro_vae.evaluation.inputs import at_once, batches_of
 from pyro_vae.evaluation.result import Result
 from pyro_vae.evaluation.table import aligned, number
 from pyro_vae.programs.program import Program, device_of, evaluating
@@ -153,8 +154,8 @@ def latents(
         >>> pv.evaluation.latents(toy.program, toy.draw(500)).active
         {'z': 2}
     """
-    count("draws", draws, 2)
-    count("aggregate", aggregate)
+    check_count("draws", draws, 2)
+    check_count("aggregate", aggregate)
     batches = batches_of(program, x)
     batches.batch_size = max(1, at_once(batches) // draws)
     device = device_of(program)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pyro_vae.counts import check_count
 from pyro_vae.estimators.trace import run
-from pyro_vae.evaluation.inputs import at_once, batches_of, count
+from pyro_vae.evaluation.inputs import at_once, batches_of
 from pyro_vae.evaluation.memory import refuse_too_many
 from pyro_vae.evaluation.pareto import LEAST, pareto_k
 from pyro_vae.evaluation.result import PerDatum, Result
@@ -143,7 +144,7 @@ def log_likelihood(
         >>> bool((found.per_datum - toy.log_evidence(x)).abs().max() < 1e-3)
         True
     """
-    count("num_particles", num_particles)
+    check_count("num_particles", num_particles)
     batches = batches_of(program, x, batch_size)
     device = device_of(program)
     most = at_once(batches)

@@ -10,8 +10,9 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_vae.counts import check_count
 from pyro_vae.evaluation.annealing import SKIP, backwards, forwards, tune
-from pyro_vae.evaluation.inputs import at_once, batches_of, count, one_batch
+from pyro_vae.evaluation.inputs import at_once, batches_of, one_batch
 from pyro_vae.evaluation.log_likelihood import summarize
 from pyro_vae.evaluation.result import Result
 from pyro_vae.evaluation.simulate import Simulation, simulate
@@ -226,7 +227,7 @@ def marginal_bounds(
         ("leapfrogs", leapfrogs, 1),
         ("simulated", simulated, 0),
     ):
-        count(name, value, least)
+        check_count(name, value, least)
     whole = one_batch(program, x)
     batches = batches_of(program, whole)
     batches.batch_size = max(1, at_once(batches) // chains)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pyro_vae.counts import check_count
 from pyro_vae.estimators.trace import Call
 from pyro_vae.evaluation.codes import Sampled
-from pyro_vae.evaluation.inputs import count, one_batch
+from pyro_vae.evaluation.inputs import one_batch
 from pyro_vae.evaluation.result import Result
 from pyro_vae.evaluation.simulate import simulate
 from pyro_vae.evaluation.table import number
@@ -122,7 +123,7 @@ def predictive_check(
         >>> found.p_values["spread"] > 0.01
         True
     """
-    count("replicates", replicates)
+    check_count("replicates", replicates)
     batch = one_batch(program, x)
     observed = {name: value_of(name, statistic, batch[0]) for name, statistic in statistics.items()}
     found: dict[str, list[float]] = {name: [] for name in statistics}

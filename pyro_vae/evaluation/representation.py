@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from pyro_vae.counts import check_count
 from pyro_vae.evaluation.codes import codes
-from pyro_vae.evaluation.inputs import count
 from pyro_vae.evaluation.result import Result
 from pyro_vae.evaluation.table import number
 from pyro_vae.programs.program import Program
@@ -115,7 +115,7 @@ def representation(
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.preprocessing import StandardScaler
 
-    count("seeds", seeds)
+    check_count("seeds", seeds)
     z = codes(program, x, seed=seed).numpy()
     y = np.asarray(torch.as_tensor(y).cpu())
     if y.shape != (len(z),):

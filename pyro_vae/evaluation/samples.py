@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.counts import check_count
 from pyro_vae.evaluation.features import STEPS, train_classifier
-from pyro_vae.evaluation.inputs import count
 from pyro_vae.evaluation.result import Result
 from pyro_vae.evaluation.set_metrics import frechet_distance, kernel_distance, precision_recall
 from pyro_vae.evaluation.table import aligned, number
@@ -126,7 +126,7 @@ def samples(
         >>> found.scores["samples"]["frechet"] < 0.5
         True
     """
-    count("size", size, 10)
+    check_count("size", size, 10)
     with fork_rng(seed=seed):  # a transform of a split may draw
         (x, y), (held, _) = columns("train", train), columns("test", test)
     if features is None and y is None:

@@ -15,6 +15,7 @@ import torch
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
+from pyro_vae.counts import check_count
 from pyro_vae.evaluation.budgets import Budget, Spent
 from pyro_vae.evaluation.compare import named
 from pyro_vae.evaluation.log_likelihood import log_likelihood
@@ -153,8 +154,7 @@ def train_under(
     """
     if not isinstance(budget, Budget):
         raise TypeError(f"budget: expected Steps(n), Particles(n) or Seconds(n), got {budget!r}")
-    if not isinstance(points, int) or points < 1:
-        raise ValueError(f"points: expected an int of at least 1, got {points!r}")
+    check_count("points", points)
     first = next(program.parameters(), torch.zeros(()))
     batches = Batches(data, batch_size=batch_size, seed=seed, device=first.device, dtype=first.dtype)
     for chunk in batches.chunks():

@@ -8,6 +8,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
+from pyro_vae.counts import check_count
 from pyro_vae.distributions import BetaBinomial as Family
 from pyro_vae.distributions import OnGrid
 from pyro_vae.nets import MLP, Net, as_shape, build
@@ -62,8 +63,7 @@ class BetaBinomial(Conditional):
     ) -> None:
         super().__init__()
         self.context, self.shape = context, as_shape(shape)
-        if not isinstance(total, int) or total < 1:
-            raise ValueError(f"total: expected an int of at least 1, got {total!r}")
+        check_count("total", total)
         self.total, self.step = total, 1 / total if grid else 1.0
         self.net = build(net, (latent,), (2, *self.shape), context)
 

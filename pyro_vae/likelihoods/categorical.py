@@ -8,6 +8,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
+from pyro_vae.counts import check_count
 from pyro_vae.distributions import LogCategorical, OnGrid
 from pyro_vae.nets import MLP, Net, as_shape, build
 
@@ -57,8 +58,7 @@ class Categorical(Conditional):
     ) -> None:
         super().__init__()
         self.context, self.shape = context, as_shape(shape)
-        if not isinstance(levels, int) or levels < 2:
-            raise ValueError(f"levels: expected an int of at least 2, got {levels!r}")
+        check_count("levels", levels, 2)
         self.levels, self.step = levels, 1 / (levels - 1) if grid else 1.0
         self.net = build(net, (latent,), (levels, *self.shape), context)
 

@@ -8,6 +8,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
+from pyro_vae.counts import check_count
 from pyro_vae.distributions import DiscretizedLogistic as Family
 from pyro_vae.nets import MLP, Net, as_shape, build
 from pyro_vae.scales import PerDatum, Scale, as_scale
@@ -64,8 +65,7 @@ class DiscretizedLogistic(Conditional):
     ) -> None:
         super().__init__()
         self.context, self.shape = context, as_shape(shape)
-        if not isinstance(levels, int) or levels < 2:
-            raise ValueError(f"levels: expected an int of at least 2, got {levels!r}")
+        check_count("levels", levels, 2)
         self.levels, self.scale = levels, PerDatum() if scale is None else as_scale(scale)
         self.net = build(net, (latent,), (1 + self.scale.outputs, *self.shape), context)
 

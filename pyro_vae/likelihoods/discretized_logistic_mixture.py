@@ -8,6 +8,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
+from pyro_vae.counts import check_count
 from pyro_vae.distributions import CoupledLogisticMixture
 from pyro_vae.distributions import DiscretizedLogisticMixture as Family
 from pyro_vae.nets import MLP, Net, as_shape, build
@@ -70,8 +71,7 @@ class DiscretizedLogisticMixture(Conditional):
     ) -> None:
         super().__init__()
         self.context, self.shape = context, as_shape(shape)
-        if not isinstance(levels, int) or levels < 2:
-            raise ValueError(f"levels: expected an int of at least 2, got {levels!r}")
+        check_count("levels", levels, 2)
         if components < 1:
             raise ValueError(f"components: expected at least 1, got {components}")
         self.levels, self.components, self.coupled = levels, components, coupled

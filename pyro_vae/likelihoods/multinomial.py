@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
+from pyro_vae.counts import check_count
 from pyro_vae.distributions import BagOfWords as Family
 from pyro_vae.nets import MLP, Net, as_shape, build
 
@@ -54,8 +55,7 @@ class Multinomial(Conditional):
     ) -> None:
         super().__init__()
         self.context, self.shape = context, as_shape(shape)
-        if not isinstance(total, int) or total < 1:
-            raise ValueError(f"total: expected an int of at least 1, got {total!r}")
+        check_count("total", total)
         self.total = total
         self.net = build(net, (latent,), self.shape, context)
 

@@ -9,6 +9,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
+from pyro_vae.counts import check_count
 from pyro_vae.distributions import OnGrid
 from pyro_vae.distributions import OrderedLogistic as Family
 from pyro_vae.nets import MLP, Net, as_shape, build
@@ -65,8 +66,7 @@ class OrderedLogistic(Conditional):
     ) -> None:
         super().__init__()
         self.context, self.shape = context, as_shape(shape)
-        if not isinstance(levels, int) or levels < 2:
-            raise ValueError(f"levels: expected an int of at least 2, got {levels!r}")
+        check_count("levels", levels, 2)
         self.levels, self.step = levels, 1 / (levels - 1) if grid else 1.0
         self.net = build(net, (latent,), self.shape, context)
         # thresholds of equal grades to start with: about one apart, the middle at 0

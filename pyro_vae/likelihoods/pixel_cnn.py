@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, silu
 
 from pyro_vae.conditional import Conditional
+from pyro_vae.counts import check_count
 from pyro_vae.distributions import Autoregressive
 from pyro_vae.nets import MLP, Net, Shape, as_shape, build
 
@@ -74,8 +75,7 @@ class PixelCNN(Conditional):
     ) -> None:
         super().__init__()
         self.context, self.shape = context, as_shape(shape)
-        if not isinstance(levels, int) or levels < 2:
-            raise ValueError(f"levels: expected an int of at least 2, got {levels!r}")
+        check_count("levels", levels, 2)
         if kernel < 1 or kernel % 2 == 0:
             raise ValueError(f"kernel: expected an odd width, got {kernel}")
         self.levels, self.features = levels, features

@@ -8,6 +8,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_vae.conditional import Conditional
+from pyro_vae.counts import check_count
 from pyro_vae.programs.checks import check_context, check_supports, check_tensor, check_values
 from pyro_vae.programs.missing import factorized, hide_missing
 from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, mean_or_draw, observe
@@ -108,8 +109,7 @@ class VAE(Program):
         Raises:
             ValueError: ``n`` is no number of data, or the context does not fit.
         """
-        if not isinstance(n, int) or n < 1:
-            raise ValueError(f"n: expected an int of at least 1, the number of samples, got {n!r}")
+        check_count("n", n)
         check_context(context, self.context, n, self.dtype)
         with evaluating(self):
             prior = self.prior(*context)

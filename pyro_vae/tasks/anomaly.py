@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.counts import check_count
 from pyro_vae.estimators import ELBO
 from pyro_vae.estimators.trace import run
 from pyro_vae.evaluation.codes import Sampled
-from pyro_vae.evaluation.inputs import at_once, batches_of, count
+from pyro_vae.evaluation.inputs import at_once, batches_of
 from pyro_vae.evaluation.log_likelihood import log_likelihood
 from pyro_vae.programs.program import Program, device_of, evaluating
 from pyro_vae.rng import fork_rng
@@ -118,7 +119,7 @@ def averaged(
     each: Callable[[tuple[Tensor, ...], int], Tensor], program: Program, x: Any, num_particles: int, seed: int
 ) -> Tensor:
     """Return a mean over particles for each datum, in passes whose memory is bounded whatever their number."""
-    count("num_particles", num_particles)
+    check_count("num_particles", num_particles)
     batches = batches_of(program, x)
     most = at_once(batches)
     batches.batch_size = max(1, most // num_particles)
@@ -171,7 +172,9 @@ class Detector:
             raise ValueError("normal: the score of a datum is not finite, so that no threshold can be found")
         n = len(self.reference)
         rank = math.ceil(round((n + 1) * (1 - false_alarms), 9))
-        count("normal: number of data for this rate of false alarms", n, math.ceil(round(1 / false_alarms, 9)) - 1)
+        check_count(
+            "normal: number of data for this rate of false alarms", n, math.ceil(round(1 / false_alarms, 9)) - 1
+        )
         self.threshold = float(self.reference[rank - 1])
 
     def scores(self, x: Any) -> Tensor:

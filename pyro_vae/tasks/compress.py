@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.evaluation.inputs import count, one_batch
+from pyro_vae.counts import check_count
+from pyro_vae.evaluation.inputs import one_batch
 from pyro_vae.programs import VAE
 from pyro_vae.programs.checks import check_context
 from pyro_vae.progress import progress_bar
@@ -68,7 +69,7 @@ class Compressor:
     """
 
     def __init__(self, program: VAE, *, buckets: int = 1024) -> None:
-        count("buckets", buckets, 2)
+        check_count("buckets", buckets, 2)
         if buckets > 4096:
             raise ValueError(f"buckets: expected at most 4096, so that each has a probability, got {buckets}")
         self.program, self.buckets = one_latent(program), buckets

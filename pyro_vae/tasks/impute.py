@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.counts import check_count
 from pyro_vae.estimators.trace import Call, Terms, run
 from pyro_vae.evaluation.codes import Sampled
-from pyro_vae.evaluation.inputs import at_once, batches_of, count
+from pyro_vae.evaluation.inputs import at_once, batches_of
 from pyro_vae.evaluation.memory import refuse_too_many
 from pyro_vae.evaluation.simulate import Drawn
 from pyro_vae.programs import MissingNotAtRandom
@@ -70,8 +71,8 @@ def impute(
         >>> found.x.shape, found.draws.shape
         (torch.Size([6, 5]), torch.Size([20, 6, 5]))
     """
-    count("num_particles", num_particles)
-    count("draws", draws, 0)
+    check_count("num_particles", num_particles)
+    check_count("draws", draws, 0)
     batches = batches_of(program, x)
     most, several = at_once(batches), max(num_particles, draws)
     batches.batch_size = max(1, most // several)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.evaluation.inputs import count, one_batch
+from pyro_vae.counts import check_count
+from pyro_vae.evaluation.inputs import one_batch
 from pyro_vae.programs.missing import hide_missing
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.progress import progress_bar
@@ -69,7 +70,7 @@ def pseudo_gibbs(
         torch.Size([10, 1, 2])
     """
     for name, value, least in (("draws", draws, 1), ("burn_in", burn_in, 0), ("every", every, 1)):
-        count(name, value, least)
+        check_count(name, value, least)
     vae = one_latent(program)
     batch = one_batch(vae, x)
     refuse_empty(batch[0], 0)

@@ -10,8 +10,9 @@ from pyro import distributions as dist
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_vae.counts import check_count
 from pyro_vae.evaluation.codes import drawn, means, variances
-from pyro_vae.evaluation.inputs import batches_of, count
+from pyro_vae.evaluation.inputs import batches_of
 from pyro_vae.evaluation.representation import clustering_scores, sklearn
 from pyro_vae.programs import MixtureVAE
 from pyro_vae.programs.program import Program, evaluating
@@ -74,7 +75,7 @@ def embed(program: Program, x: Any, *, draws: int = 16, seed: int = 0, progress:
         >>> found.names, found.mean.shape
         (('z[0]', 'z[1]'), torch.Size([5, 2]))
     """
-    count("draws", draws, 2)
+    check_count("draws", draws, 2)
 
     def moments(sites: list[Any]) -> tuple[tuple[str, ...], Tensor]:
         mean, variance = means(sites), variances(sites)

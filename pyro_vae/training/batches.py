@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
+from pyro_vae.counts import check_count
 from pyro_vae.programs.program import Program
 from pyro_vae.progress import progress_bar
 from pyro_vae.rng import fork_rng
@@ -74,8 +75,7 @@ class Batches:
         dtype: torch.dtype = torch.float32,
         ranks: Ranks | None = None,
     ) -> None:
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size: expected an int of at least 1, got {batch_size!r}")
+        check_count("batch_size", batch_size)
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.device, self.dtype = device or torch.device("cpu"), dtype
         self.ranks = Ranks(0, 1) if ranks is None else ranks

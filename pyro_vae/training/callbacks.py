@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from pyro_vae.counts import check_count
 from pyro_vae.programs.program import Program
 
 __all__ = ["Callback", "EarlyStopping", "Log"]
@@ -71,8 +72,7 @@ class EarlyStopping(Callback):
     needs_valid = True
 
     def __init__(self, patience: int = 10, *, min_rise: float = 0.0, start: int = 0) -> None:
-        if not isinstance(patience, int) or patience < 1:
-            raise ValueError(f"patience: expected an int of at least 1 epoch, got {patience!r}")
+        check_count("patience", patience)
         self.patience, self.min_rise, self.start = patience, min_rise, start
         self.best, self.best_epoch = -float("inf"), 0
         self.weights: dict[str, torch.Tensor] = {}

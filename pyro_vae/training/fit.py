@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from pyro.infer import ELBO as PyroELBO
 
+from pyro_vae.counts import check_count
 from pyro_vae.devices import usable
 from pyro_vae.estimators import ELBO
 from pyro_vae.programs.program import Program
@@ -173,8 +174,7 @@ def fit(
 def check_options(seed: Any, checkpoint_every: Any, **counts: Any) -> None:
     """Refuse options that no training can go by."""
     for name, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}: expected an int of at least 1, got {value!r}")
+        check_count(name, value)
     if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
         raise ValueError(f"seed: expected an int of at most 64 bits, got {seed!r}")
     if not isinstance(checkpoint_every, (int, float)) or math.isnan(checkpoint_every):
