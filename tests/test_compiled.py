@@ -14,7 +14,7 @@ import pyro_vae as pv
 from pyro_vae import estimators as E
 from pyro_vae.programs import Functions
 from pyro_vae.testing import parts
-from pyro_vae.training import SVI, TF32, Capacity, LayersIn, Linear, groups, recorded
+from pyro_vae.training import SVI, TF32, Capacity, LayersIn, Linear, Stages, groups, recorded
 from pyro_vae.training.compilers import inductor
 from pyro_vae.training.distributed import Ranks
 
@@ -147,12 +147,13 @@ def test_every_optimizer_with_a_changing_rate_and_a_smaller_batch(rule):
     assert recorder.graphs == 1
 
 
-def test_momentum_and_a_capacity():
+def test_momentum_a_capacity_and_a_rate_in_stages():
     both(
         small,
         bits(*[16] * 6),
         lambda: E.ELBO(beta=Capacity(2.0, 5, gamma=3.0), free_bits=0.1),
         optimizer=functools.partial(torch.optim.SGD, lr=1e-2, momentum=0.9),
+        lr_factor=Stages([2, 4], 0.1),
     )
 
 

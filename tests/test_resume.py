@@ -85,6 +85,7 @@ RUNS = {
     },
     "estimator of Pyro": lambda: {"estimator": pyro.infer.Trace_ELBO()},
     "falling rate": falling_rate,
+    "rate in stages": lambda: {"lr_factor": pv.training.Stages([2, 5], 0.5), "epochs": 3},
     "SGD with momentum": optimizer(torch.optim.SGD, momentum=0.9),
     "Adamax": optimizer(torch.optim.Adamax),
     "NAdam": optimizer(torch.optim.NAdam),
@@ -96,6 +97,7 @@ RUNS = {
         "compile": pv.training.recorded,  # compiling it each time would take minutes
         "batch_size": 7,
         "estimator": pv.estimators.ELBO(beta=pv.training.Linear(3)),
+        "lr_factor": pv.training.Cosine(9),
     },
     "compiled, bits drawn anew, layers in bfloat16": lambda: {
         "compile": pv.training.recorded,
@@ -161,6 +163,8 @@ REFUSED = {
     "clip_norm None (now 1.0)": lambda: {"clip_norm": 1.0},
     "optimizer Adam (now SGD)": lambda: {"optimizer": functools.partial(torch.optim.SGD, lr=1e-3)},
     "optimizer lr 0.001 (now 0.01)": optimizer(torch.optim.Adam),
+    "lr_factor None (now Stages(at=(2,), factor=0.1))": lambda: {"lr_factor": pv.training.Stages([2])},
+    "estimator beta 1.0 (now Linear(steps=3,": lambda: {"estimator": pv.estimators.ELBO(beta=pv.training.Linear(3))},
     "estimator num_particles 1 (now 2)": lambda: {"estimator": pv.estimators.ELBO(num_particles=2)},
     "data 20 rows of (6,) torch.float32 (now 19 rows of": lambda: {"data": X[:19]},
     "valid 9 rows of": lambda: {"valid": None},

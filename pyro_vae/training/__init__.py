@@ -11,6 +11,7 @@ from pyro_vae.training.fit import fit
 from pyro_vae.training.history import History
 from pyro_vae.training.lock import RunInUseError
 from pyro_vae.training.precision import TF32, LayersIn
+from pyro_vae.training.rates import Cosine, Stages
 from pyro_vae.training.schedules import Capacity, Cyclical, Linear, Sigmoid
 from pyro_vae.training.signals import Interrupted
 from pyro_vae.training.svi import SVI, NonFiniteError
@@ -23,6 +24,7 @@ __all__ = [
     "Callback",
     "Capacity",
     "CheckpointError",
+    "Cosine",
     "Cyclical",
     "EarlyStopping",
     "History",
@@ -34,6 +36,7 @@ __all__ = [
     "RunInUseError",
     "SaveError",
     "Sigmoid",
+    "Stages",
     "TensorBoard",
     "fit",
     "flush_denormals",

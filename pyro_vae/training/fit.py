@@ -45,6 +45,7 @@ def fit(
     seed: int = 0,
     device: str | torch.device | None = None,
     clip_norm: float | None = None,
+    lr_factor: Callable[[int], float] | None = None,
     compile: bool | Compiler = False,
     precision: AbstractContextManager[Any] | None = None,
     skip_nonfinite: bool = False,
@@ -76,6 +77,9 @@ def fit(
         seed: of the order of the data and of all noise; the global random state is left as it was
         device: where to train; where the program is, by default
         clip_norm: largest global norm of the gradient
+        lr_factor: by what the optimizer's learning rate is multiplied in each step: a schedule of
+            ``pyro_vae.training`` such as ``Stages``, ``Cosine`` or, to warm up, ``Linear``; or any function of the
+            number of the step
         compile: whether to compile the step, once and for batches of one size (others run as they are); the losses
             are those of the uncompiled step up to rounding. Where it cannot be compiled a warning says why.
             True means ``pyro_vae.training.inductor``; ``pyro_vae.training.recorded`` needs no compiler
@@ -108,7 +112,7 @@ def fit(
         RunInUseError: another process is training in ``run_dir``.
         Interrupted: SIGINT or SIGTERM has come and all is saved; it is a KeyboardInterrupt.
         LostRankError: of several processes another one has stopped.
-        TypeError: ``program`` is no Program, or the estimator no ELBO.
+        TypeError: ``program`` is no Program, the estimator no ELBO, or ``lr_factor`` no function.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -145,6 +149,7 @@ def fit(
             ELBO() if estimator is None else estimator,
             partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer,
             clip_norm=clip_norm,
+            lr_factor=lr_factor,
             skip_nonfinite=skip_nonfinite,
             compiler=inductor if compile is True else compile or None,
             precision=precision,

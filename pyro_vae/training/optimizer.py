@@ -29,8 +29,11 @@ class OneOptimizer(PyroOptim):
             parameters; or one of ``pyro.optim``
         clip_norm: largest global norm of the gradient; None for no clipping
         estimator: a module of the estimator, such as a baseline network, whose parameters are updated along
+        lr_factor: from the number of the step to what the learning rates are multiplied by; None leaves them alone
 
     Raises:
+        TypeError: ``lr_factor`` is no function.
+        ValueError: it gives a negative number, or none.
         RuntimeError: the optimizer does not hold exactly the program's trainable parameters.
     """
 
@@ -41,6 +44,7 @@ class OneOptimizer(PyroOptim):
         *,
         clip_norm: float | None = None,
         estimator: nn.Module | None = None,
+        lr_factor: Callable[[int], float] | None = None,
     ) -> None:
         if clip_norm is not None and not (isinstance(clip_norm, (int, float)) and clip_norm > 0):
             raise ValueError(f"clip_norm: expected a positive number or None, got {clip_norm!r}")
@@ -53,7 +57,14 @@ class OneOptimizer(PyroOptim):
             raise ValueError("program: expected at least one parameter that requires a gradient, got none")
         self.torch = build(make, self.parameters)
         self.clip_norm = clip_norm
+        self.lr_factor, self.rates = lr_factor, [group["lr"] for group in self.torch.param_groups]
+        if lr_factor is not None and not callable(lr_factor):
+            raise TypeError(
+                "lr_factor: expected a schedule such as pyro_vae.training.Cosine(10_000), or a function of the "
+                f"number of the step, got {lr_factor!r}"
+            )
         self.check(self.parameters)
+        self.set_rates(0)
 
     def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
         """Check that ``params``, as Pyro found them, are those held here, then update."""
@@ -85,6 +96,16 @@ class OneOptimizer(PyroOptim):
         """Return the global norm of the gradient, of shape ``()``."""
         grads = [p.grad for p in self.parameters if p.grad is not None]
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+
+    def set_rates(self, step: int) -> None:
+        """Give each group its learning rate at a step: a function of the step alone, so that a resumed run has it."""
+        if self.lr_factor is None:
+            return
+        factor = self.lr_factor(step)
+        if not 0 <= factor < float("inf"):
+            raise ValueError(f"lr_factor: expected a number of at least 0, got {factor} at step {step}")
+        for group, rate in zip(self.torch.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
 
     def clip(self, norm: Tensor) -> None:
         """Scale the gradient down to ``clip_norm`` where its global norm is larger."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,14 @@ def settings_of(svi: SVI, batches: Batches, held_out: Batches | None) -> dict[st
         "valid": None if held_out is None else described(held_out),
     }
     options = {f"optimizer {name}": value for name, value in svi.optim.torch.defaults.items()}
+    options["lr_factor"] = svi.optim.lr_factor
     if isinstance(svi.estimator, Estimator):
         # the step moves, and stands elsewhere
         moving = ("step", "read")
         options |= {f"estimator {name}": value for name, value in vars(svi.estimator).items() if name not in moving}
-    return found | {name: value for name, value in options.items() if is_plain(value)}
+    # a schedule is told by its numbers
+    told = {name: repr(value) if is_dataclass(value) else value for name, value in options.items()}
+    return found | {name: value for name, value in told.items() if is_plain(value)}
 
 
 def is_plain(value: Any) -> bool:

@@ -43,6 +43,7 @@ class SVI(pyro.infer.SVI):
         estimator: of this library or of ``pyro.infer``
         optimizer: what :class:`OneOptimizer` takes
         clip_norm: largest global norm of the gradient
+        lr_factor: schedule of the learning rate, as :class:`OneOptimizer` takes it
         skip_nonfinite: whether a step whose loss or gradient is NaN or infinite is left out instead of raising an
             error; it counts as a step, and ``update`` tells its data as ``skipped``
         compiler: makes a fast function of a recorded step, such as ``pyro_vae.training.inductor``; None to run every
@@ -71,6 +72,7 @@ class SVI(pyro.infer.SVI):
         optimizer: Callable[..., Any],
         *,
         clip_norm: float | None = None,
+        lr_factor: Callable[[int], float] | None = None,
         skip_nonfinite: bool = False,
         compiler: Compiler | None = None,
         ranks: Ranks | None = None,
@@ -89,7 +91,7 @@ class SVI(pyro.infer.SVI):
         super().__init__(
             program.model,
             program.guide,
-            OneOptimizer(program, optimizer, clip_norm=clip_norm, estimator=self.beside),
+            OneOptimizer(program, optimizer, clip_norm=clip_norm, lr_factor=lr_factor, estimator=self.beside),
             estimator,
         )
         self.ranks = Ranks(0, 1) if ranks is None else ranks
@@ -125,6 +127,7 @@ class SVI(pyro.infer.SVI):
             NonFiniteError: loss or gradient is NaN or infinite; no weight was moved. Compiled, and on other devices
                 than the CPU, it is :meth:`settle` that raises it.
         """
+        self.optim.set_rates(self.steps)
         if self.compiler is not None and self.recorded and self.recorded["batch"] == described(batch):
             # a resumed run, which goes on as the one before it would have
             self.compile(batch)
