@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "tutorials").glob("[0-9][0-9]_*.py"))
@@ -67,8 +68,10 @@ def test_form(script):
     assert re.fullmatch(rf"# # {int(script.name[:2])}\. .*\?", lines[1]), "the title is the question"
     assert "# %%" in lines, "no cell of code"
     head = " ".join(line.lstrip("# ") for line in lines[: lines.index("# %%")])
-    cost = re.search(r"With `--full`: .* about (an hour|\d+ (minutes|hours)) on one CPU core", head)
+    cost = re.search(r"With `--full`: .* about (an hour|\d+ (minutes|hours|days)) on one CPU core", head)
     assert cost, "nobody is told what --full costs"
+    if cost[2] == "days" or (cost[2] == "hours" and int(cost[1].split()[0]) > 2):
+        assert re.search(r"`--share 0\.\d+`", head), "nobody is told which share ends within two hours"
     headings = [line.removeprefix("# ## ") for line in lines if line.startswith("# ## ")]
     assert headings[-2:] == ["Exercise", "References"]
     references = "\n".join(lines[lines.index("# ## References") :])
@@ -103,6 +106,55 @@ def test_modes_are_told_apart(tmp_path):
         env |= {"PYTHONPATH": str(ROOT / "tutorials")} | ({} if mode is None else {"PYRO_VAE_TUTORIAL": mode})
         done = subprocess.run([sys.executable, script, *words], env=env, capture_output=True, text=True)
         assert said in done.stdout + done.stderr
+
+
+SHARED = "from budget import *\nprint(amount(smoke=1, default=2, full=3), epochs(smoke=4, default=5, full=100))"
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "said"),
+    [
+        ("--full", {}, "3 100"),
+        ("--full --share 0.07", {}, "3 7\n"),  # not 8: 0.07 * 100 is above 7 in floating point
+        ("--full --share 0.071", {}, "3 8"),
+        ("--full --share 1e-6", {}, "3 1\n"),
+        ("--share 0.5", {"PYRO_VAE_TUTORIAL": "full"}, "3 50"),
+        ("", {"PYRO_VAE_TUTORIAL": "full", "PYRO_VAE_SHARE": "0.02"}, "3 2"),
+        ("--full --share 1", {"PYRO_VAE_SHARE": "0.02"}, "3 100"),
+        ("--smoke", {"PYRO_VAE_SHARE": "0.02"}, "1 4"),
+        ("--walk", {"PYRO_VAE_SHARE": "0.02"}, "1 4"),
+        ("", {"PYRO_VAE_SHARE": "0.02"}, "2 5"),
+        ("--smoke --share 0.5", {}, "--share: only --full has a budget"),
+        ("--share 0.5", {}, "--share: only --full has a budget"),
+        ("--full --share 0", {}, "--share: expected a number above 0 and at most 1, such as 0.03, got '0'"),
+        ("--full --share 1.1", {}, "--share: expected a number above 0 and at most 1, such as 0.03, got '1.1'"),
+        ("--full --share nan", {}, "--share: expected a number above 0 and at most 1, such as 0.03, got 'nan'"),
+        ("--full", {"PYRO_VAE_SHARE": "3%"}, "PYRO_VAE_SHARE: expected a number above 0 and at most 1"),
+    ],
+)
+def test_share_of_the_epochs(words, environment, said):
+    """The share is of the epochs of ``--full`` alone, exact and rounded up; what is none is refused by name."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYRO_VAE")}
+    env |= {"PYTHONPATH": str(ROOT / "tutorials"), **environment}
+    done = subprocess.run([sys.executable, "-c", SHARED, *words.split()], env=env, capture_output=True, text=True)
+    assert said in done.stdout + done.stderr
+    assert (done.returncode == 0) == (": " not in said)
+
+
+def test_rate_falls_at_its_steps(monkeypatch):
+    """``falling`` multiplies the rate after each of the given numbers of steps, twice where one comes twice."""
+    monkeypatch.syspath_prepend(ROOT / "tutorials")
+    monkeypatch.setattr(sys, "argv", ["tutorial"])
+    from budget import falling
+
+    weight = torch.nn.Parameter(torch.zeros(2))
+    adam, rates = falling([weight], lr=1.0, factor=0.5, at=[2, 3, 3], eps=1e-4), []
+    for _ in range(4):
+        rates.append(adam.param_groups[0]["lr"])
+        weight.grad = torch.ones(2)
+        adam.step()
+    assert rates == [1.0, 1.0, 0.5, 0.125]
+    assert adam.param_groups[0]["eps"] == 1e-4
 
 
 @pytest.mark.slow

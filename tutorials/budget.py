@@ -1,18 +1,22 @@
 """How much a tutorial computes, and where its figures go.
 
-``python tutorials/01_....py`` takes at most three minutes on two CPU cores, ``--full`` takes MNIST and the budget that
-the head of the tutorial names, ``--smoke`` shortens steps and data. ``--walk`` is for tests: what ``--full`` takes, in
-the amounts of ``--smoke``, so that a fault on the way of ``--full`` shows in a minute. Notebooks have no command line:
-``PYRO_VAE_TUTORIAL=smoke`` (or ``full``) in the environment does the same. Figures go into ``figures/``, unless
-``PYRO_VAE_FIGURES`` names a folder.
+``python tutorials/01_....py`` takes at most three minutes on two CPU cores, ``--full`` takes MNIST and the published
+budget that the head of the tutorial names, which may be days, ``--full --share 0.03`` that part of its epochs (with
+all of its schedules shortened likewise), ``--smoke`` shortens steps and data. ``--walk`` is for tests: what ``--full``
+takes, in the amounts of ``--smoke``, so that a fault on the way of ``--full`` shows in a minute. Notebooks have no
+command line: ``PYRO_VAE_TUTORIAL=smoke`` (or ``full``) and ``PYRO_VAE_SHARE=0.03`` in the environment do the same.
+Figures go into ``figures/``, unless ``PYRO_VAE_FIGURES`` names a folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import tempfile
+from collections.abc import Iterable
+from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +25,10 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch.nn import Parameter
+    from torch.optim import Adam
 
-__all__ = ["amount", "figure", "pick"]
+__all__ = ["amount", "epochs", "falling", "figure", "pick"]
 
 #: Of one figure, so that the repository stays small.
 MOST_BYTES = 150_000
@@ -30,19 +36,39 @@ MODES = ("smoke", "default", "full", "walk")
 IN_NOTEBOOK = "ipykernel" in sys.modules
 
 
-def chosen() -> str:
-    """Return the mode that the command line asks for, or else the environment."""
+def part(text: str) -> Fraction:
+    """Read a share: exact, so that 0.07 of 100 epochs are 7."""
+    try:
+        share = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        share = Fraction(0)
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0 and at most 1, such as 0.03, got {text!r}")
+    return share
+
+
+def chosen() -> tuple[str, Fraction]:
+    """Return the mode that the command line asks for, or else the environment, and the share of its epochs."""
     mode = os.environ.get("PYRO_VAE_TUTORIAL", "default")
     if mode not in MODES:
         raise ValueError(f"PYRO_VAE_TUTORIAL: expected one of {', '.join(MODES)}, got {mode!r}")
+    try:
+        share = part(os.environ.get("PYRO_VAE_SHARE", "1"))
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"PYRO_VAE_SHARE: {error}") from None
     if IN_NOTEBOOK:
-        return mode
+        return mode, share
     parser = argparse.ArgumentParser(description="Run a tutorial, in less than three minutes on two CPU cores.")
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--smoke", dest="mode", action="store_const", const="smoke", help="a few seconds, for tests")
     group.add_argument("--full", dest="mode", action="store_const", const="full", help="MNIST, as its head says")
     group.add_argument("--walk", dest="mode", action="store_const", const="walk", help="the way of --full, for tests")
-    return parser.parse_args().mode or mode
+    parser.add_argument("--share", type=part, metavar="S", help="with --full: the share of its epochs, such as 0.03")
+    asked = parser.parse_args()
+    mode = asked.mode or mode
+    if asked.share is not None and mode != "full":
+        parser.error("argument --share: only --full has a budget to take a share of")
+    return mode, asked.share or share
 
 
 def folder() -> Path:
@@ -55,7 +81,7 @@ def folder() -> Path:
     return figures if MODE == "default" else figures / MODE
 
 
-MODE = chosen()
+MODE, SHARE = chosen()
 FIGURES = folder()
 
 
@@ -65,8 +91,24 @@ def pick(*, smoke: Any, default: Any, full: Any) -> Any:
 
 
 def amount(*, smoke: Any, default: Any, full: Any) -> Any:
-    """Return *how much* of it: rows, epochs, draws, seeds."""
+    """Return *how much* of it: rows, draws, seeds."""
     return {"smoke": smoke, "default": default, "full": full, "walk": smoke}[MODE]
+
+
+def epochs(*, smoke: int, default: int, full: int) -> int:
+    """Return how many epochs: of those of ``--full`` the share asked for, rounded up (so at least 1)."""
+    return amount(smoke=smoke, default=default, full=math.ceil(SHARE * full))
+
+
+def falling(parameters: list[Parameter], *, lr: float, factor: float, at: Iterable[int], **options: Any) -> Adam:
+    """Return Adam with a learning rate that is multiplied by ``factor`` after each number of steps in ``at``."""
+    from torch.optim import Adam
+    from torch.optim.lr_scheduler import MultiStepLR
+
+    adam = Adam(parameters, lr=lr, fused=True, **options)
+    schedule = MultiStepLR(adam, list(at), gamma=factor)
+    adam.register_step_post_hook(lambda *_: schedule.step())
+    return adam
 
 
 def figure(drawn: Figure, name: str) -> None:
