@@ -5,7 +5,11 @@
 # a Poisson distribution; and some data are counted longer than others (cells are sequenced deeper, texts are longer),
 # which says nothing about what they are. Both go into the likelihood. We simulate, so that the truth is known.
 #
-# With `--full`: 10,000 data, 100 epochs, 5 seeds, and 20 Newsgroups, in about 45 minutes on one CPU core.
+# With `--full`: 10,000 data, 100 epochs and 5 seeds, then 20 Newsgroups by the protocol of Srivastava and Sutton
+# (2017): an encoder of 100-100 (softplus), dropout of 0.6, 50 topics, batches of 200 at a rate of 2e-3, 200 epochs;
+# all in about 50 minutes on one CPU core (estimated). Published: a perplexity of 1,172, and 1,009 in a later paper.
+# Their vocabularies are others, and shares of topics have a dropout as well; here the weight of the divergence rises
+# over 200 steps.
 
 # %%
 import math
@@ -16,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pyro
 import torch
-from budget import amount, figure, pick
+from budget import amount, epochs, figure, pick
 from matplotlib.figure import Figure
 from pyro import distributions as dist
 
@@ -110,7 +114,7 @@ for make in (poisson, negative_binomial, with_depth):
         pyro.set_rng_seed(seed)
         program = make()
         adam = partial(torch.optim.Adam, lr=5e-3)
-        pv.fit(program, train, epochs=amount(smoke=3, default=25, full=100), batch_size=64, seed=seed, optimizer=adam)
+        pv.fit(program, train, epochs=epochs(smoke=3, default=25, full=100), batch_size=64, seed=seed, optimizer=adam)
         particles = amount(smoke=20, default=100, full=1000)
         log_likelihoods.append(pv.evaluation.log_likelihood(program, test, num_particles=particles).mean)
         with torch.no_grad():
@@ -164,15 +168,15 @@ def topic_model(decoder, seed):
         likelihood=pv.likelihoods.Multinomial(2 * side, (side**2,), net=partial(decoder, counts=seen.sum(0))),
         posterior=pv.posteriors.LogisticNormal((side**2,), 2 * side, net=BagEncoder),
     )
-    train_topics(model, seen, epochs=amount(smoke=3, default=40, full=100), rate=1e-2, seed=seed)
+    train_topics(model, seen, epochs=epochs(smoke=3, default=40, full=100), rate=1e-2, seed=seed)
     return model
 
 
-def train_topics(model, documents, *, epochs, rate, seed):
+def train_topics(model, documents, *, rate, batch_size=64, **how):
     """Train with the weight of the divergence rising, which keeps topics from becoming all alike."""
     estimator = pv.estimators.ELBO(beta=pv.training.Linear(200))
     adam = partial(torch.optim.Adam, lr=rate, betas=(0.99, 0.999))
-    pv.fit(model, documents, estimator=estimator, optimizer=adam, epochs=epochs, batch_size=64, seed=seed)
+    pv.fit(model, documents, estimator=estimator, optimizer=adam, batch_size=batch_size, **how)
 
 
 # %% [markdown]
@@ -249,11 +253,11 @@ if pick(smoke=False, default=False, full=path.exists()):
         seen, held_out, words = news(file, "train"), news(file, "test"), file["vocab"].tolist()
     pyro.set_rng_seed(0)
     model = pv.programs.TopicModel(
-        prior=pv.priors.LogisticNormal.like_dirichlet(50, concentration=0.1),
+        prior=pv.priors.LogisticNormal.like_dirichlet(50, concentration=1.0),
         likelihood=pv.likelihoods.Multinomial(50, (len(words),), net=partial(ProductOfTopics, counts=seen.sum(0))),
-        posterior=pv.posteriors.LogisticNormal((len(words),), 50, net=BagEncoder),
+        posterior=pv.posteriors.LogisticNormal((len(words),), 50, net=partial(BagEncoder, dropout=0.6)),
     )
-    train_topics(model, seen, epochs=amount(smoke=1, default=1, full=100), rate=2e-3, seed=0)
+    train_topics(model, seen, epochs=epochs(smoke=1, default=1, full=200), rate=2e-3, batch_size=200)
     print(f"perplexity of held-out news: {model.perplexity(held_out).per_token:.0f}")
     for topic in model.top_words(words, 8):
         print(" ".join(topic))
