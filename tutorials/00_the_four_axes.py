@@ -17,7 +17,7 @@
 from functools import partial
 
 import torch
-from budget import amount, figure, pick
+from budget import amount, epochs, figure, pick
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -30,7 +30,7 @@ train, test = data.train.x[: amount(smoke=128, default=None, full=None)], data.t
 NET = partial(pv.nets.MLP, hidden=pick(smoke=(100,), default=(100,), full=(500, 500)))
 SMALL = partial(pv.nets.MLP, hidden=(100,))  # for what has no image on either side
 RATE, LEVELS = pick(smoke=4e-3, default=4e-3, full=1e-3), pick(smoke=17, default=17, full=256)
-SHAPE, EPOCHS = data.shape, amount(smoke=1, default=100, full=20)
+SHAPE, EPOCHS = data.shape, epochs(smoke=1, default=100, full=20)
 
 # %% [markdown]
 # ## The program

@@ -15,7 +15,7 @@ from functools import partial
 
 import pyro
 import torch
-from budget import amount, figure, pick
+from budget import amount, epochs, figure, pick
 from matplotlib.figure import Figure
 
 import pyro_vae as pv
@@ -63,13 +63,13 @@ def linear_vae(sigma):
         posterior=pv.posteriors.MeanFieldNormal(shape, LATENTS, net=linear),
     )
     # all data at once: without the noise of small batches what is not needed goes to zero
-    for rate, size, epochs in amount(
+    for rate, size, passes in amount(
         smoke=((2e-2, 128, 5),),
         default=((2e-2, len(train), 350), (2e-3, len(train), 150)),
         full=((1e-3, 128, 10), (1e-3, 5000, 20), (1e-4, 5000, 20)),
     ):
         optimizer = partial(torch.optim.Adam, lr=rate)
-        pv.fit(vae, train, epochs=epochs, batch_size=size, optimizer=optimizer)
+        pv.fit(vae, train, epochs=passes, batch_size=size, optimizer=optimizer)
     return vae
 
 
@@ -153,12 +153,12 @@ class PixelsBefore(pv.Conditional):
 bits = pv.data.load(name, binarize="static")
 seen = bits.train[: amount(smoke=256, default=None, full=None)]
 test = bits.test[: amount(smoke=200, default=None, full=None)]
-size, batch_size, epochs = 8, 128, amount(smoke=2, default=24, full=30)
+size, batch_size, passes = 8, 128, epochs(smoke=2, default=24, full=30)
 small = partial(pv.nets.MLP, hidden=pick(smoke=(64,), default=(64,), full=(200, 200)))
 strong = pick(smoke=5e-3, default=5e-3, full=1e-3)  # rate of learning
 REMEDIES = {
     "none": {},
-    "warm-up": {"beta": pv.training.Linear(epochs // 2 * -(-len(seen) // batch_size))},
+    "warm-up": {"beta": pv.training.Linear(max(1, passes // 2 * -(-len(seen) // batch_size)))},
     "free bits": {"free_bits": 0.75},
     "small beta": {"beta": 0.3},
 }
@@ -172,7 +172,7 @@ def strong_decoder(options, seed):
         posterior=pv.posteriors.MeanFieldNormal(shape, size, net=small),
     )
     how = {"estimator": pv.estimators.ELBO(**options), "optimizer": partial(torch.optim.Adam, lr=strong)}
-    return vae, pv.fit(vae, seen, **how, epochs=epochs, batch_size=batch_size, seed=seed)
+    return vae, pv.fit(vae, seen, **how, epochs=passes, batch_size=batch_size, seed=seed)
 
 
 runs = {remedy: [strong_decoder(options, seed) for seed in seeds] for remedy, options in REMEDIES.items()}
@@ -221,8 +221,8 @@ def rate_figure(runs):
     for i, (remedy, each) in enumerate(runs.items()):
         for j, (_, history) in enumerate(each):
             label = remedy if j == 0 else None
-            axes.plot(range(1, epochs + 1), history["kl"], color=COLOURS[i], linewidth=1.2, label=label)
-    axes.axvline(epochs // 2, color="black", linewidth=0.8, linestyle="--", label="warm-up ends")
+            axes.plot(range(1, passes + 1), history["kl"], color=COLOURS[i], linewidth=1.2, label=label)
+    axes.axvline(passes // 2, color="black", linewidth=0.8, linestyle="--", label="warm-up ends")
     axes.set(title="The rate in training, with a decoder that hardly needs it", xlabel="epoch")
     axes.set(ylabel="rate (nats per image)", ylim=(0, None))
     axes.grid(True)
@@ -255,7 +255,7 @@ def at(beta):
         posterior=pv.posteriors.MeanFieldNormal(shape, size, net=small),
     )
     pv.fit(
-        vae, seen, estimator=pv.estimators.ELBO(beta=beta), optimizer=adam, epochs=amount(smoke=2, default=40, full=50)
+        vae, seen, estimator=pv.estimators.ELBO(beta=beta), optimizer=adam, epochs=epochs(smoke=2, default=40, full=50)
     )
     return vae
 

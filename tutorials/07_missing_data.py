@@ -15,14 +15,14 @@ from functools import partial
 import numpy as np
 import pyro
 import torch
-from budget import amount, figure
+from budget import amount, epochs, figure
 from matplotlib.figure import Figure
 
 import pyro_vae as pv
 from pyro_vae.plots.style import COLOURS, MARKERS, WIDTH, styled
 
 rows, masks = amount(smoke=200, default=1500, full=10_000), range(amount(smoke=2, default=3, full=5))
-epochs, draws = amount(smoke=2, default=60, full=60), amount(smoke=100, default=300, full=500)
+passes, draws = epochs(smoke=2, default=60, full=60), amount(smoke=100, default=300, full=500)
 
 # %% [markdown]
 # ## A table with columns of all kinds
@@ -101,7 +101,7 @@ def trained(x, seed):
         missing=True,
     )
     adam, iwae = partial(torch.optim.Adam, lr=3e-3), pv.estimators.IWAE(num_particles=10)
-    pv.fit(vae, x, estimator=iwae, optimizer=adam, epochs=epochs, seed=seed)
+    pv.fit(vae, x, estimator=iwae, optimizer=adam, epochs=passes, seed=seed)
     return vae
 
 

@@ -13,7 +13,7 @@ from functools import partial
 
 import pyro
 import torch
-from budget import amount, figure, pick
+from budget import amount, epochs, figure, pick
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -54,7 +54,7 @@ def trained(seed):
         posterior=pv.posteriors.MeanFieldNormal(shape, latent, net=net),
     )
     adam = partial(torch.optim.Adam, lr=pick(smoke=2e-3, default=2e-3, full=1e-3))
-    pv.fit(vae, train, epochs=amount(smoke=2, default=40, full=20), optimizer=adam, seed=seed)
+    pv.fit(vae, train, epochs=epochs(smoke=2, default=40, full=20), optimizer=adam, seed=seed)
     return vae
 
 

@@ -13,7 +13,7 @@ from functools import partial
 
 import pyro
 import torch
-from budget import amount, figure, pick
+from budget import amount, epochs, figure, pick
 from matplotlib.patches import Circle
 from pyro import distributions as dist
 from pyro.distributions import constraints
@@ -26,7 +26,7 @@ from pyro_vae.testing import LinearGaussian, check_estimator, check_part
 data = pv.data.load(pick(smoke="digits", default="digits", full="mnist"))
 train = data.train[: amount(smoke=256, default=None, full=None)]
 test = data.test[:1000]  # a thousand do: many draws of each are held at once
-epochs, seeds = amount(smoke=1, default=20, full=10), range(amount(smoke=2, default=3, full=3))
+passes, seeds = epochs(smoke=1, default=20, full=10), range(amount(smoke=2, default=3, full=3))
 net = partial(pv.nets.MLP, hidden=pick(smoke=(32,), default=(128,), full=(500, 500)))
 shape = data.shape
 
@@ -205,7 +205,7 @@ for name, off in {"BestOfMany": gap, "without log K": gap + math.log(8)}.items()
 def trained(prior, likelihood, posterior, estimator, seed):
     pyro.set_rng_seed(seed)
     vae = pv.VAE(prior=prior(2), likelihood=likelihood(2, shape, net=net), posterior=posterior(shape, 2, net=net))
-    pv.fit(vae, train, estimator=estimator(num_particles=8), epochs=epochs, batch_size=64, seed=seed, optimizer=adam)
+    pv.fit(vae, train, estimator=estimator(num_particles=8), epochs=passes, batch_size=64, seed=seed, optimizer=adam)
     found = pv.evaluation.log_likelihood(vae, test.x, num_particles=amount(smoke=20, default=200, full=1000))
     return vae, found.mean
 
@@ -289,7 +289,7 @@ verdict("halves", check_estimator, Halves(8), pv.estimators.ELBO(), train.x[:16]
 # %%
 pyro.set_rng_seed(0)
 program = Halves(8)
-pv.fit(program, train, epochs=2 * epochs, batch_size=64, optimizer=adam)
+pv.fit(program, train, epochs=2 * passes, batch_size=64, optimizer=adam)
 
 
 def complete(x, seen, k):

@@ -14,7 +14,7 @@ from functools import partial
 
 import pyro
 import torch
-from budget import amount, figure, pick
+from budget import amount, epochs, figure, pick
 from matplotlib.figure import Figure
 from pyro import distributions as dist
 from pyro import poutine
@@ -36,7 +36,7 @@ vae = pv.VAE(
 )
 adam = partial(torch.optim.Adam, lr=pick(smoke=3e-3, default=3e-3, full=1e-3))
 train = data.train[: amount(smoke=256, default=None, full=None)]
-pv.fit(vae, train, epochs=amount(smoke=2, default=40, full=50), batch_size=64, optimizer=adam)
+pv.fit(vae, train, epochs=epochs(smoke=2, default=40, full=50), batch_size=64, optimizer=adam)
 # from here on nothing of it is trained
 vae.requires_grad_(False)
 
