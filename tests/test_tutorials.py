@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "tutorials").glob("[0-9][0-9]_*.py"))
@@ -141,20 +140,17 @@ def test_share_of_the_epochs(words, environment, said):
     assert (done.returncode == 0) == (": " not in said)
 
 
-def test_rate_falls_at_its_steps(monkeypatch):
-    """``falling`` multiplies the rate after each of the given numbers of steps, twice where one comes twice."""
-    monkeypatch.syspath_prepend(ROOT / "tutorials")
-    monkeypatch.setattr(sys, "argv", ["tutorial"])
-    from budget import falling
-
-    weight = torch.nn.Parameter(torch.zeros(2))
-    adam, rates = falling([weight], lr=1.0, factor=0.5, at=[2, 3, 3], eps=1e-4), []
-    for _ in range(4):
-        rates.append(adam.param_groups[0]["lr"])
-        weight.grad = torch.ones(2)
-        adam.step()
-    assert rates == [1.0, 1.0, 0.5, 0.125]
-    assert adam.param_groups[0]["eps"] == 1e-4
+def test_only_full_keeps_its_trainings(tmp_path):
+    """A folder for each share, beside the figures, gone on with by the same command."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYRO_VAE")}
+    env |= {"PYTHONPATH": str(ROOT / "tutorials"), "PYRO_VAE_FIGURES": str(tmp_path)}
+    told = [
+        subprocess.check_output([sys.executable, "-c", "from budget import *\nprint(kept('05_a'))", *words], env=env)
+        for words in ([], ["--smoke"], ["--full"], ["--full", "--share", "0.005"])
+    ]
+    assert told[:2] == [b"{}\n", b"{}\n"]
+    for line, name in zip(told[2:], ("05_a 1", "05_a 0.005"), strict=True):
+        assert str(tmp_path / "runs" / name) in line.decode() and "'resume': True" in line.decode()
 
 
 @pytest.mark.slow

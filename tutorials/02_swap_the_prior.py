@@ -17,7 +17,7 @@ from functools import partial
 
 import pyro
 import torch
-from budget import amount, epochs, figure, pick
+from budget import amount, epochs, figure, kept, pick
 from matplotlib.figure import Figure
 
 import pyro_vae as pv
@@ -248,7 +248,7 @@ def with_forty(name, bits):
     rise, patience = epochs(smoke=1, default=1, full=100), epochs(smoke=1, default=1, full=50)
     how = {"estimator": pv.estimators.ELBO(beta=pv.training.Linear(rise * -(-len(bits.train) // 100)))}
     how["callbacks"] = [pv.training.EarlyStopping(patience, start=rise)]
-    how["optimizer"] = partial(torch.optim.Adam, lr=5e-4)
+    how |= {"optimizer": partial(torch.optim.Adam, lr=5e-4), **kept(f"02_{name}")}
     return vae, pv.fit(
         vae, bits.train, valid=bits.valid, epochs=epochs(smoke=2, default=2, full=2000), batch_size=100, **how
     )

@@ -16,7 +16,7 @@ from functools import partial
 
 import pyro
 import torch
-from budget import amount, epochs, falling, figure, pick
+from budget import amount, epochs, figure, kept, pick
 from matplotlib.figure import Figure
 
 import pyro_vae as pv
@@ -261,7 +261,7 @@ if pick(smoke=False, default=False, full=True):
     passes = epochs(smoke=1, default=1, full=3280)
     steps = passes * -(-len(train) // 50)
     # eight stages of 1, 3, 9, ... epochs, from a rate of 1e-3 to 1e-4, and a rising weight in the first 100 epochs
-    stages = partial(falling, lr=1e-3, factor=10 ** (-1 / 7), at=[steps * (3**i - 1) // 6560 for i in range(1, 8)])
+    stages = pv.training.Stages([steps * (3**i - 1) // 6560 for i in range(1, 8)], factor=10 ** (-1 / 7))
     elbo = pv.estimators.ELBO(beta=pv.training.Linear(max(1, steps * 100 // 3280)))
     for name, family in FAMILIES.items():
         pyro.set_rng_seed(0)
@@ -270,7 +270,8 @@ if pick(smoke=False, default=False, full=True):
             likelihood=pv.likelihoods.Bernoulli(20, bits.shape, net=net),
             posterior=family(bits.shape, 20, net=net),
         )
-        pv.fit(vae, train, estimator=elbo, optimizer=stages, epochs=passes, batch_size=50)
+        how = {"optimizer": adam, "lr_factor": stages, "epochs": passes, "batch_size": 50, **kept(f"04_{name}")}
+        pv.fit(vae, train, estimator=elbo, **how)
         annealed = pv.evaluation.marginal_bounds(vae, x, steps=amount(smoke=10, default=500, full=1000), simulated=0)
         steps_of_q = amount(smoke=20, default=150, full=500)
         print(f"{name}: {pv.evaluation.inference_gaps(vae, x, evidence=annealed, steps=steps_of_q)}")

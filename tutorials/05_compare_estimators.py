@@ -18,7 +18,7 @@ from functools import partial
 
 import pyro
 import torch
-from budget import amount, epochs, falling, figure, pick
+from budget import amount, epochs, figure, kept, pick
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
@@ -162,12 +162,13 @@ def new(seed):
 
 vae = new(0)
 adam = partial(torch.optim.Adam, lr=pick(smoke=3e-3, default=3e-3, full=1e-3))
-how = {"epochs": epochs(smoke=2, default=15, full=3280), "batch_size": pick(smoke=128, default=128, full=20)}
-steps = how["epochs"] * -(-len(train) // how["batch_size"])
+passes, batch_size = epochs(smoke=2, default=15, full=3280), pick(smoke=128, default=128, full=20)
+steps = passes * -(-len(train) // batch_size)
 # with --full eight stages of 1, 3, 9, ... epochs, from a rate of 1e-3 to 1e-4
-stages = partial(falling, lr=1e-3, factor=10 ** (-1 / 7), at=[steps * (3**i - 1) // 6560 for i in range(1, 8)])
-how["optimizer"] = pick(smoke=adam, default=adam, full=stages)
-pv.fit(vae, train, **how)
+stages = pv.training.Stages([steps * (3**i - 1) // 6560 for i in range(1, 8)], factor=10 ** (-1 / 7))
+lr_factor = pick(smoke=None, default=None, full=stages)
+how = {"epochs": passes, "batch_size": batch_size, "optimizer": adam, "lr_factor": lr_factor}
+pv.fit(vae, train, **how, **kept("05_ELBO_1"))
 K = pick(smoke=8, default=32, full=50)
 looked_at = pv.evaluation.compare_estimators(
     vae,
@@ -241,8 +242,8 @@ figure(learning_figure(), "05_encoders")
 if pick(smoke=False, default=False, full=True):
     wholes = {"ELBO (1)": vae}
     for name, make in RIVALS.items():
-        wholes[f"{name} ({K})"] = new(0)
-        pv.fit(wholes[f"{name} ({K})"], train, estimator=make(num_particles=K), **how)
+        wholes[f"{name} ({K})"] = whole = new(0)
+        pv.fit(whole, train, estimator=make(num_particles=K), **how, **kept(f"05_{name}_{K}"))
     for name, whole in wholes.items():
         rows = data.test.x[: amount(smoke=200, default=None, full=2000)]
         told = pv.evaluation.log_likelihood(whole, rows, num_particles=amount(smoke=10, default=100, full=5000))

@@ -16,7 +16,7 @@ from functools import partial
 
 import pyro
 import torch
-from budget import amount, epochs, figure, pick
+from budget import amount, epochs, figure, kept, pick
 from matplotlib.figure import Figure
 from pyro import distributions as dist
 from pyro.infer import TraceEnum_ELBO
@@ -119,7 +119,8 @@ def with_all_images(n, seed):
     )
     y = pv.tasks.hide_labels(train.y, n, seed=seed)
     batches = pv.tasks.labelled_batches(train.x, y, batch_size=BATCH, labelled=LABELLED)
-    pv.fit(program, batches, epochs=epochs(smoke=2, default=25, full=3000), optimizer=adam, seed=seed)
+    passes = epochs(smoke=2, default=25, full=3000)
+    pv.fit(program, batches, epochs=passes, optimizer=adam, seed=seed, **kept(f"08_{n}_{seed}"))
     return program
 
 

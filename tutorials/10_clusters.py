@@ -18,7 +18,7 @@ from functools import partial
 
 import pyro
 import torch
-from budget import amount, epochs, falling, figure, pick
+from budget import amount, epochs, figure, kept, pick
 from matplotlib.figure import Figure
 from sklearn.cluster import KMeans
 
@@ -38,7 +38,7 @@ second = {"epochs": epochs(smoke=2, default=20, full=3000), "optimizer": adam}
 if pick(smoke=False, default=False, full=True):
     # times 0.9 after every 10 of 3,000 epochs, down to 2e-4
     falls = [second["epochs"] * -(-len(train) // 100) * i // 300 for i in range(1, 23)]
-    second["optimizer"] = partial(falling, lr=2e-3, eps=1e-4, factor=0.9, at=falls)
+    second |= {"optimizer": partial(adam, eps=1e-4), "lr_factor": pv.training.Stages(falls, factor=0.9)}
 
 # %% [markdown]
 # ## A VAE first
@@ -48,9 +48,9 @@ if pick(smoke=False, default=False, full=True):
 
 
 # %%
-def fit(program, seed, how):
+def fit(name, program, seed, how):
     pyro.set_rng_seed(seed)
-    pv.fit(program, train, batch_size=100, seed=seed, **how)
+    pv.fit(program, train, batch_size=100, seed=seed, **how, **kept(f"10_{name}_{seed}"))
     return program
 
 
@@ -61,7 +61,7 @@ def plain(seed):
         likelihood=pv.likelihoods.ContinuousBernoulli(latent, shape, net=back),
         posterior=pv.posteriors.MeanFieldNormal(shape, latent, net=net),
     )
-    return fit(vae, seed, first)
+    return fit("start", vae, seed, first)
 
 
 starts = [plain(seed) for seed in seeds]
@@ -93,11 +93,11 @@ def mixture(vae, seed):
     responsibilities = pv.programs.Responsibilities(**parts)
     program = pv.programs.MixtureVAE(**parts, likelihood=vae.likelihood, classifier=responsibilities)
     pv.tasks.place_clusters(program, train.x, seed=seed)
-    return fit(program, seed, second)
+    return fit("mixture", program, seed, second)
 
 
 mixtures = [mixture(copy.deepcopy(vae), seed) for seed, vae in enumerate(starts)]
-vaes = [fit(vae, seed, second) for seed, vae in enumerate(starts)]  # as long without clusters, to compare
+vaes = [fit("plain", vae, seed, second) for seed, vae in enumerate(starts)]  # as long without clusters, to compare
 print(pv.tasks.cluster(mixtures[0], train.x))
 
 # %% [markdown]

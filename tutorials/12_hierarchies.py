@@ -17,7 +17,7 @@ from functools import partial
 
 import pyro
 import torch
-from budget import amount, epochs, falling, figure, pick
+from budget import amount, epochs, figure, kept, pick
 from matplotlib.figure import Figure
 
 import pyro_vae as pv
@@ -32,9 +32,8 @@ passes, seeds = epochs(smoke=1, default=16, full=3280), range(2)
 batch_size = pick(smoke=64, default=64, full=20)
 steps = passes * len(train) // batch_size
 # with --full eight stages of 1, 3, 9, ... epochs, from a rate of 1e-3 to 1e-4
-stages = partial(falling, lr=1e-3, factor=10 ** (-1 / 7), at=[steps * (3**i - 1) // 6560 for i in range(1, 8)])
-plain = partial(torch.optim.Adam, lr=3e-3)
-adam = pick(smoke=plain, default=plain, full=stages)
+stages = pv.training.Stages([steps * (3**i - 1) // 6560 for i in range(1, 8)], factor=10 ** (-1 / 7))
+adam = partial(torch.optim.Adam, lr=pick(smoke=3e-3, default=3e-3, full=1e-3))
 # widths from z1, next to the data, up to the top
 small = [(16,), (16, 6), (16, 10, 8, 6, 4)]
 WIDTHS = pick(smoke=small, default=small, full=[(50,), (100, 50), (64, 32, 16, 8, 4)])
@@ -101,9 +100,11 @@ def trained(widths, order, seed):
         train,
         estimator=pv.estimators.ELBO(beta=pv.training.Linear(max(1, steps // pick(smoke=3, default=3, full=16)))),
         optimizer=adam,
+        lr_factor=pick(smoke=None, default=None, full=stages),
         epochs=passes,
         batch_size=batch_size,
         seed=seed,
+        **kept(f"12_{len(widths)}_{order.__name__}_{seed}"),
     )
     return program
 

@@ -80,7 +80,8 @@ print(f"mean ink {ink.mean():.2f}, of the replicates {replicates.mean():.2f} pix
 #
 # The guide answers in one pass of a network with a normal density whose axes are those of z. The posterior
 # $p(z \mid x) \propto p(z)\, p(x \mid z)$ is what it is; NUTS samples from it by following gradients of the
-# log-density of `vae.model(x)` for one image. For each latent we print how far off the mean of the guide is (in
+# log-density of `vae.model(x)` for one image. It starts at the mean of the guide: a posterior may have several peaks,
+# and a chain stays with that in which it begins. For each latent we print how far off the mean of the guide is (in
 # standard deviations of the posterior, with the Monte Carlo error by the effective sample size), and how wide the
 # guide is (1: as wide as the posterior).
 
@@ -89,15 +90,17 @@ shown = amount(smoke=2, default=4, full=4)
 samples = []
 for i in range(shown):
     pyro.set_rng_seed(i)
+    q = vae.encode(test[i : i + 1])
     sampler = MCMC(
         NUTS(vae.model),
+        initial_params={"z": q.mean},
         num_samples=amount(smoke=20, default=250, full=2000),
         warmup_steps=amount(smoke=10, default=80, full=500),
         disable_progbar=True,
     )
     sampler.run(test[i : i + 1])
     samples.append(sampler.get_samples()["z"][:, 0])
-    q, found = vae.encode(test[i : i + 1]), samples[-1]
+    found = samples[-1]
     deviation, size = found.std(0), effective_sample_size(found[None])
     numbers = (q.mean[0] - found.mean(0)) / deviation, size.rsqrt(), q.stddev[0] / deviation, (2 * size).rsqrt()
     for j, (off, error, width, relative) in enumerate(zip(*(n.tolist() for n in numbers), strict=True), 1):

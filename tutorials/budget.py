@@ -5,6 +5,7 @@ budget that the head of the tutorial names, which may be days, ``--full --share 
 all of its schedules shortened likewise), ``--smoke`` shortens steps and data. ``--walk`` is for tests: what ``--full``
 takes, in the amounts of ``--smoke``, so that a fault on the way of ``--full`` shows in a minute. Notebooks have no
 command line: ``PYRO_VAE_TUTORIAL=smoke`` (or ``full``) and ``PYRO_VAE_SHARE=0.03`` in the environment do the same.
+Long trainings of ``--full`` are kept in folders beside its figures: after an interruption the same command goes on.
 Figures go into ``figures/``, unless ``PYRO_VAE_FIGURES`` names a folder.
 """
 
@@ -15,7 +16,6 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterable
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -25,10 +25,8 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from torch.nn import Parameter
-    from torch.optim import Adam
 
-__all__ = ["amount", "epochs", "falling", "figure", "pick"]
+__all__ = ["amount", "epochs", "figure", "kept", "pick"]
 
 #: Of one figure, so that the repository stays small.
 MOST_BYTES = 150_000
@@ -100,15 +98,10 @@ def epochs(*, smoke: int, default: int, full: int) -> int:
     return amount(smoke=smoke, default=default, full=math.ceil(SHARE * full))
 
 
-def falling(parameters: list[Parameter], *, lr: float, factor: float, at: Iterable[int], **options: Any) -> Adam:
-    """Return Adam with a learning rate that is multiplied by ``factor`` after each number of steps in ``at``."""
-    from torch.optim import Adam
-    from torch.optim.lr_scheduler import MultiStepLR
-
-    adam = Adam(parameters, lr=lr, fused=True, **options)
-    schedule = MultiStepLR(adam, list(at), gamma=factor)
-    adam.register_step_post_hook(lambda *_: schedule.step())
-    return adam
+def kept(name: str) -> dict[str, Any]:
+    """Return options of ``fit`` under which a training of days survives what interrupts it, with ``--full``."""
+    run_dir = FIGURES / "runs" / f"{name} {float(SHARE):g}"
+    return {"run_dir": run_dir, "resume": True} if MODE in ("full", "walk") else {}
 
 
 def figure(drawn: Figure, name: str) -> None:
