@@ -9,13 +9,14 @@ import pytest
 import torch
 from benchmarks.cross_product import build, estimators_for
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import pyro_vae as pv
 from pyro_vae import estimators as E
 from pyro_vae.programs import Functions
 from pyro_vae.testing import parts
 from pyro_vae.training import SVI, TF32, Capacity, LayersIn, Linear, Stages, groups, recorded
-from pyro_vae.training.compilers import inductor
+from pyro_vae.training.compilers import add_biases_apart, inductor
 from pyro_vae.training.distributed import Ranks
 
 ADAM = functools.partial(torch.optim.Adam, lr=1e-3)
@@ -174,6 +175,18 @@ def test_large_parameters_are_laid_out_alone(monkeypatch):
     large = [p for p in svi.program.parameters() if p.numel() > 1000]
     assert len(svi.compiled.groups) == len(large) + 1 == 7
     assert len({p.untyped_storage().data_ptr() for p in svi.program.parameters()}) == len(svi.compiled.groups)
+
+
+@pytest.mark.parametrize(("dtype", "products"), [(torch.float32, {"mm"}), (torch.bfloat16, {"addmm"})])
+def test_biases_are_added_apart(dtype, products):
+    """The same numbers without a product that adds; half precision, which would be rounded twice, stays."""
+    torch.manual_seed(0)
+    x, w, b = torch.randn(5, 7, dtype=dtype), torch.randn(3, 7, dtype=dtype), torch.randn(3, dtype=dtype)
+    graph = make_fx(lambda *t: torch.tanh(nn.functional.linear(*t)), tracing_mode="fake")(x, w, b)
+    before = graph(x, w, b)
+    add_biases_apart(graph)
+    assert {node.target._opname for node in graph.graph.nodes if "mm" in str(node.target)} == products
+    torch.testing.assert_close(graph(x, w, b), before, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -150,7 +150,8 @@ def test_only_full_keeps_its_trainings(tmp_path):
     ]
     assert told[:2] == [b"{}\n", b"{}\n"]
     for line, name in zip(told[2:], ("05_a 1", "05_a 0.005"), strict=True):
-        assert str(tmp_path / "runs" / name) in line.decode() and "'resume': True" in line.decode()
+        assert str(tmp_path / "runs" / name) in line.decode()
+        assert "'resume': True" in line.decode()
 
 
 @pytest.mark.slow

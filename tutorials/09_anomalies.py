@@ -5,7 +5,7 @@
 # surprising hole in it. Here we fix the number of false alarms first, which can be done honestly for any score, then
 # see on which anomalies plain probability fails, what corrects it, and which pixels are to blame for an alarm.
 #
-# With `--full`: MNIST with 256 levels, 20 latents, a hidden layer of 400, 20 epochs, in about 30 minutes on one CPU
+# With `--full`: MNIST with 256 levels, 20 latents, a hidden layer of 400, 20 epochs, in about 20 minutes on one CPU
 # core. There is no published figure for these anomalies.
 
 # %%
