@@ -1,8 +1,9 @@
 """What one training step costs: this library, hand-written PyTorch, stock Pyro and NumPyro, in one process, in turn.
 
 Run `python tests/benchmarks/step_time.py` (NumPyro comes with `pip install 'pyro-vae[bench]'` and is left out without
-it). Each row is the minimum over rounds of the mean of a block of steps, as other work on the machine only ever adds
-time; the ratios are what to quote. Every contender trains on one batch throughout.
+it). Milliseconds are the minimum over rounds of the mean of a block of steps, as other work on the machine only ever
+adds time. Ratios are what to quote: the median over rounds of the ratio within a round, whose blocks ran side by side.
+Every contender trains on one batch throughout.
 
 The rows of this library run within `flush_denormals`, as `fit` does. PyTorch by itself does not flush, and gets
 slower while it trains: "hand-written, flushed" is the same code with `torch.set_flush_denormal(True)` set.
@@ -19,6 +20,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from statistics import median
 from typing import Any
 
 import pyro
@@ -225,7 +227,7 @@ def in_turn(step: Callable[[Tensor], object], x: Tensor) -> Callable[[int], None
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", nargs="*", choices=list(WORK), default=list(WORK))
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--steps", type=int, default=60)
     options = parser.parse_args()
     where = torch.cuda.get_device_name() if ON_GPU else f"{torch.get_num_threads()} threads"
@@ -245,21 +247,22 @@ def main() -> None:
                 start = time.perf_counter()
                 run(2)
                 first[name] = time.perf_counter() - start
-        best = dict.fromkeys(runs, float("inf"))
+        taken: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(options.rounds):
             for name, (run, within) in runs.items():
                 with within():
                     run(5)
                     start = time.perf_counter()
                     run(options.steps)
-                    best[name] = min(best[name], (time.perf_counter() - start) / options.steps * 1e3)
+                    taken[name].append((time.perf_counter() - start) / options.steps * 1e3)
         print(f"\n{work}: {TITLES[work]}")
-        others = [name for name in BASELINES if name in best]
+        others = [name for name in BASELINES if name in taken]
         print(f"| contender | ms a step | {' | '.join(f'to {name}' for name in others)} | first two steps, s |")
         print("|" + "---|" * (3 + len(others)))
-        for name, ms in best.items():
-            ratios = " | ".join(f"{ms / best[other]:.2f}" for other in others)
-            print(f"| {name} | {ms:.2f} | {ratios} | {first[name]:.1f} |", flush=True)
+        for name, ms in taken.items():
+            medians = (median(a / b for a, b in zip(ms, taken[other], strict=True)) for other in others)
+            ratios = " | ".join(f"{ratio:.2f}" for ratio in medians)
+            print(f"| {name} | {min(ms):.2f} | {ratios} | {first[name]:.1f} |", flush=True)
 
 
 if __name__ == "__main__":
