@@ -7,8 +7,7 @@
 #
 # With `--full`: MNIST, a hidden layer of 500, batches of 100 and $10^8$ images (2,000 epochs), as in Kingma and
 # Welling (2014), seven runs in about 28 hours on one CPU core (estimated). `--share 0.06` ends within about two hours.
-# They have Adagrad in place of Adam, and bits: their bounds are drawn, not printed, and compare with tutorial 2 rather
-# than with this one.
+# They use Adagrad and bits, and show their bounds as curves; here it is Adam and grey levels.
 
 # %%
 import math
