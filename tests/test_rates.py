@@ -43,6 +43,16 @@ def test_rates_and_weights_are_those_of_a_scheduler_of_torch(ours, theirs):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-7)
 
 
+def test_steps_of_pyro_count_too():
+    """``step`` is Pyro's own loop, which calls the optimizer; it falls at the same steps."""
+    svi = SVI(make_vae(), pv.estimators.ELBO(), SGD, lr_factor=Stages([1, 3], 0.5))
+    rates = []
+    for _ in range(4):
+        svi.step(X)
+        rates.append(svi.optim.torch.param_groups[0]["lr"])
+    assert rates == [0.1, 0.05, 0.05, 0.025]
+
+
 def test_each_group_keeps_its_own_rate():
     def two(parameters):
         return torch.optim.SGD([{"params": parameters[:1], "lr": 0.4}, {"params": parameters[1:]}], lr=0.1)

@@ -58,6 +58,7 @@ class OneOptimizer(PyroOptim):
         self.torch = build(make, self.parameters)
         self.clip_norm = clip_norm
         self.lr_factor, self.rates = lr_factor, [group["lr"] for group in self.torch.param_groups]
+        self.calls = 0  # by Pyro's own loop, which counts no steps
         if lr_factor is not None and not callable(lr_factor):
             raise TypeError(
                 "lr_factor: expected a schedule such as pyro_vae.training.Cosine(10_000), or a function of the "
@@ -69,6 +70,8 @@ class OneOptimizer(PyroOptim):
     def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
         """Check that ``params``, as Pyro found them, are those held here, then update."""
         self.check(params)
+        self.set_rates(self.calls)
+        self.calls += 1
         self.clip(self.norm())
         self.torch.step()
 
