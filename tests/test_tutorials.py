@@ -56,7 +56,8 @@ def test_runs_and_writes_the_figures_it_names(script, tmp_path):
 def test_way_of_full(script, tmp_path):
     """What ``--full`` takes (MNIST, its networks, its settings), with the first few hundred rows and few steps."""
     run(script, figures=tmp_path, mode="walk")
-    assert {path.stem for path in tmp_path.iterdir()} == named(script)
+    # beside them the folders of long trainings
+    assert {path.stem for path in tmp_path.glob("*.png")} == named(script)
 
 
 @every
