@@ -16,7 +16,7 @@ from pyro_vae import estimators as E
 from pyro_vae.programs import Functions
 from pyro_vae.testing import parts
 from pyro_vae.training import SVI, TF32, Capacity, LayersIn, Linear, Stages, groups, recorded
-from pyro_vae.training.compilers import add_biases_apart, inductor
+from pyro_vae.training.compilers import add_biases_apart, draw_at_once, inductor
 from pyro_vae.training.distributed import Ranks
 
 ADAM = functools.partial(torch.optim.Adam, lr=1e-3)
@@ -187,6 +187,61 @@ def test_biases_are_added_apart(dtype, products):
     add_biases_apart(graph)
     assert {node.target._opname for node in graph.graph.nodes if "mm" in str(node.target)} == products
     torch.testing.assert_close(graph(x, w, b), before, rtol=1e-6, atol=1e-6)
+
+
+def test_noise_is_drawn_at_once():
+    """The same numbers of the same stream; what is of another width, or drawn over numbers in use, stays."""
+
+    def draws(x):
+        used = torch.empty(4)
+        first = used.isnan() & False  # whatever it holds
+        return x + torch.empty(5, 7).normal_(), torch.empty(2).normal_(0.0, 3.0), used.normal_(), first
+
+    graph = make_fx(draws, tracing_mode="fake")(torch.ones(5, 7))
+    before = drawn(graph)
+    draw_at_once(graph)
+    assert len(graph.graph.find_nodes(op="call_function", target=torch.ops.aten.randn.default)) == 1
+    assert len(graph.graph.find_nodes(op="call_function", target=torch.ops.aten.normal_.default)) == 2
+    for new, old in zip(drawn(graph), before, strict=True):
+        assert torch.equal(new, old)
+
+
+def drawn(graph):
+    torch.manual_seed(0)
+    return graph(torch.ones(5, 7))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("twice", [False, True])
+def test_inductor_without_its_surroundings(twice):
+    """Where these have something to do, as for an argument that comes twice, they stay."""
+    x, y = torch.arange(3.0), torch.ones(3)
+    example = [x, x if twice else y]
+
+    def step(a, b):
+        total = a + b
+        a.copy_(total)
+        return [total.sum(), b]
+
+    graph = make_fx(step, tracing_mode="fake")(*example)
+    call = inductor(graph, example)
+    assert (call.__module__ == inductor.__module__) is not twice
+    total, same = call(*example)
+    assert (float(total), x.tolist()) == ((6.0, [0.0, 2.0, 4.0]) if twice else (6.0, [1.0, 2.0, 3.0]))
+    assert torch.equal(same, example[1])
+
+
+def test_a_batch_that_wants_a_gradient_gets_it():
+    """As what comes before the program may be trained beside it: such a step runs uncompiled."""
+    (x,), (y,) = bits(16, 16)
+    _, _, svi = train(small, [(x,)] * 3, E.ELBO, compiler=Recorded())
+    before = svi.compiled
+    y.requires_grad_()
+    svi.update(y)
+    assert svi.compiled is before
+    assert y.grad.abs().sum() > 0
+    svi.update(x)
+    assert not any(t.requires_grad for t in svi.compiled.arguments)
 
 
 @pytest.mark.slow

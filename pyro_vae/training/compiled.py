@@ -79,13 +79,14 @@ class CompiledStep:
         self.schedule = torch.zeros((), dtype=used[0].dtype, device=device)
         self.metrics: list[str] = []
         self.weight = svi._weights[batch[0].shape[0]]
-        self.shape = [(x.shape, x.dtype) for x in batch]
+        self.shape = [(x.shape, x.dtype, False) for x in batch]
+        self.settings = list({id(g.options): (g.options, g.frozen) for g in self.groups}.values())
         self.arguments = [
             self.schedule,
             self.alive,
             *(group.lr for group in self.groups),
             *(t for group in self.groups for t in group.flat),
-            *self.columns,
+            *(column.detach() for column in self.columns),
             *self.buffers.values(),
         ]
         self.width = len(batch)
@@ -101,8 +102,10 @@ class CompiledStep:
             raise
 
     def fits(self, batch: tuple[Tensor, ...]) -> bool:
-        """Whether the graph is for batches of this shape."""
-        return [(x.shape, x.dtype) for x in batch] == self.shape and all(g.settings() == g.frozen for g in self.groups)
+        """Whether the graph is for batches of this shape that want no gradient, and for the settings of now."""
+        return [(x.shape, x.dtype, x.requires_grad) for x in batch] == self.shape and all(
+            options.items() >= constants.items() for options, constants in self.settings
+        )
 
     def __call__(self, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """Take one step and return the sums over the batch."""
@@ -110,7 +113,7 @@ class CompiledStep:
             self.schedule.fill_(self.estimator.read_schedule())
         for group in self.groups:
             group.look()
-        with torch.no_grad(), self.svi.precision:
+        with self.svi.precision:
             return dict(zip(self.metrics, self.call(batch), strict=True))
 
     def record(self, example: list[Tensor]) -> GraphModule:
