@@ -158,6 +158,21 @@ def test_momentum_a_capacity_and_a_rate_in_stages():
     )
 
 
+@pytest.mark.parametrize(
+    ("rule", "options"),
+    [
+        ("SGD", {"momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1, "maximize": True}),
+        ("SGD", {"momentum": 0.9, "nesterov": True}),
+        ("RMSprop", {"momentum": 0.5, "centered": True, "weight_decay": 0.1}),
+        ("RMSprop", {"maximize": True, "weight_decay": 0.1}),
+    ],
+)
+def test_rules_that_would_read_their_rate(rule, options):
+    """Taken as the rate times a direction, with all their options."""
+    optimizer = functools.partial(getattr(torch.optim, rule), lr=1e-3, **options)
+    both(small, bits(*[16] * 5), E.ELBO, optimizer=optimizer, rates=[1e-3, 1e-2, 1e-3, 1e-3, 1e-2])
+
+
 def test_groups_of_parameters():
     """Each group of an optimizer keeps its own rate."""
 

@@ -74,7 +74,9 @@ class LowRankNormal(dist.TorchDistribution):
         shape = self._extended_shape(sample_shape)
         axis = -1 - len(self.event_shape)
         lead = self.batch_shape + self.factor.shape[axis : axis + 1]
-        u = torch.randn(*sample_shape, *lead, *([1] * len(self.event_shape)), dtype=self.loc.dtype).to(self.loc.device)
+        u = torch.randn(
+            *sample_shape, *lead, *([1] * len(self.event_shape)), dtype=self.loc.dtype, device=self.loc.device
+        )
         noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         return self.loc + (self.factor * u).sum(axis) + self.scale * noise
 

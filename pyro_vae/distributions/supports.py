@@ -18,6 +18,7 @@ class Grid(constraints.Constraint):
     """
 
     is_discrete = True
+    lower_bound = 0.0
 
     def __init__(self, levels: int, step: float) -> None:
         self.levels, self.step = levels, step

@@ -80,6 +80,8 @@ class SemiAmortized(Conditional):
         self.posterior, self.steps, self.rate, self.points = posterior, steps, rate, points
         # in a tuple they are no submodules: a second owner would save and count their weights twice
         self._model = (prior, likelihood)
+        # drawn at the first datum, which tells how many latents there are, and then where the weights are
+        self.register_buffer("uniform", None, persistent=False)
 
     @classmethod
     def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2)) -> SemiAmortized:
@@ -100,6 +102,9 @@ class SemiAmortized(Conditional):
     def refine(self, raw: Tensor, x: Tensor, *context: Tensor) -> Tensor:
         """Return improved parameters, without a graph."""
         width = len(self.posterior.net.out_shape)
+        if self.uniform is None:
+            latent = self.given(raw, x, *context).event_shape.numel()
+            self.uniform = uniform(self.points, latent).to(raw)
         value, slope = self.ascent(raw, x, *context)
         rate = torch.full_like(value, self.rate)
         for _ in range(self.steps):
@@ -118,7 +123,7 @@ class SemiAmortized(Conditional):
         with torch.enable_grad():
             raw = raw.detach().requires_grad_()
             q = self.given(raw, x, *context)
-            z = quantiles(q, self.points)
+            z = quantiles(q, self.uniform)
             bound = likelihood(z, *context).log_prob(x) + prior(*context).log_prob(z) - q.log_prob(z)
             value = bound.mean(0)
             (slope,) = torch.autograd.grad(value.sum(), raw)
@@ -136,15 +141,14 @@ def replaced(posterior: Conditional, raw: Tensor) -> Iterator[None]:
         posterior.net = net
 
 
-def quantiles(q: TorchDistributionMixin, points: int) -> Tensor:
+def quantiles(q: TorchDistributionMixin, points: Tensor) -> Tensor:
     """Return draws at fixed points, ``(points, *batch, latent)``, differentiable by the parameters of q."""
-    u = uniform(points, q.event_shape.numel()).to(q.mean)
-    u = u.reshape(points, *[1] * len(q.batch_shape), -1)
+    u = points.reshape(len(points), *[1] * len(q.batch_shape), -1)
     if isinstance(q, torch.distributions.MultivariateNormal):
         return q.loc + (q.scale_tril @ torch.special.ndtri(u).unsqueeze(-1)).squeeze(-1)
     if isinstance(q, dist.Independent) and q.reinterpreted_batch_ndims == 1:
         try:
-            return q.base_dist.icdf(u.expand(points, *q.batch_shape, -1))
+            return q.base_dist.icdf(u.expand(len(points), *q.batch_shape, -1))
         except NotImplementedError:
             pass
     raise TypeError(
@@ -153,7 +157,6 @@ def quantiles(q: TorchDistributionMixin, points: int) -> Tensor:
     )
 
 
-@functools.lru_cache(maxsize=8)
 def uniform(points: int, latent: int) -> Tensor:
     """Return points of the unit cube, half of them the mirror images of the others."""
     with torch.random.fork_rng(devices=[]):

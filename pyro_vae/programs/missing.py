@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
 from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -9,6 +11,9 @@ from torch import Tensor
 from torch.distributions import constraints
 
 __all__ = ["factorized", "hide_missing"]
+
+#: A number inside each support that was met: no step looks for it again, on the CPU, while its device waits.
+FILLERS: WeakKeyDictionary[constraints.Constraint, float] = WeakKeyDictionary()
 
 
 def factorized(fn: TorchDistributionMixin) -> bool:
@@ -31,21 +36,29 @@ def hide_missing(fn: TorchDistributionMixin, x: Tensor) -> tuple[TorchDistributi
     """
     seen = ~torch.isnan(x)
     masked = fn.base_dist.mask(seen).to_event(fn.reinterpreted_batch_ndims)
-    return masked, torch.where(seen, x, filler(fn).to(x))
+    return masked, torch.where(seen, x, filler(fn))
 
 
-def filler(fn: TorchDistributionMixin) -> Tensor:
+def filler(fn: TorchDistributionMixin) -> Tensor | float:
     """Return a value inside the support, for each entry or for all."""
     own = getattr(fn.base_dist, "filler", None)
-    return torch.tensor(inside(fn.base_dist.support)) if own is None else own
+    if own is not None:
+        return own
+    support = fn.base_dist.support
+    if support not in FILLERS:
+        FILLERS[support] = inside(support)
+    return FILLERS[support]
 
 
 def inside(support: constraints.Constraint) -> float:
     """Return a number inside a constraint on numbers."""
+    lower = getattr(support, "lower_bound", None)
+    if support.is_discrete and isinstance(lower, (int, float)):
+        return float(lower)  # told without a look at a tensor: supports of counts are made anew for each batch
     for value in (0.0, 0.5, 1.0, 2.0, -1.0):
         if support.check(torch.tensor(value)).all():
             return value
-    lower, upper = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+    upper = getattr(support, "upper_bound", None)
     if lower is not None and upper is not None:
         return float((torch.as_tensor(lower) + torch.as_tensor(upper)).flatten()[0] / 2)
     if lower is not None:

@@ -24,6 +24,9 @@ ELEMENTWISE = (
     torch.optim.SGD,
 )
 
+#: Rules that would read a learning rate that is a tensor. Their step is the rate times a direction without it.
+READERS = (torch.optim.RMSprop, torch.optim.SGD)
+
 #: What these rules keep once for a parameter; everything else they keep for each number.
 COUNTS = ("step", "mu_product")
 
@@ -76,7 +79,7 @@ class Group:
                     state[key] = view
             for key in self.counts:
                 values = torch.stack([state[key] for state in states])
-                if not (values == values[0]).all():
+                if not alike(values):
                     raise Unsupported(f"the parameters were updated unequally often ({key})")
                 self.flat.append(values)
                 for state, view in zip(states, values.unbind(), strict=True):
@@ -95,21 +98,33 @@ class Group:
     def update(self, flat: Sequence[Tensor], lr: Tensor, gradient: Tensor) -> list[Tensor]:
         """Return the flat tensors after a step by torch's own rule."""
         new = [t.clone() for t in flat]
+        options = {**self.frozen, "lr": lr, "capturable": True, "foreach": False, "fused": False}
         parameter = new[0]
+        if self.rule in READERS:
+            # from zero at a rate of 1 the rule goes to the direction itself, once weight decay is in the gradient
+            gradient = -gradient if options["maximize"] else gradient
+            gradient = gradient + options["weight_decay"] * parameter if options["weight_decay"] else gradient
+            options |= {"lr": 1.0, "maximize": False, "weight_decay": 0}
+            parameter = torch.zeros_like(parameter)
         parameter.grad = gradient
         rule = self.rule([parameter], lr=0.1)
-        rule.param_groups[0].update(self.frozen, lr=lr, capturable=True, foreach=False, fused=False)
+        rule.param_groups[0].update(options)
         # in double precision, as torch's uncompiled rules compute their bias corrections
         counts = {key: new[i][0].double() for i, key in enumerate(self.counts, 1 + len(self.moments))}
         rule.state[parameter] = {**dict(zip(self.moments, new[1:], strict=False)), **counts}
         with as_compiled(), torch.no_grad():
             rule.step()
-        state = rule.state[parameter]
+        state, moved = rule.state[parameter], parameter.detach()
         return [
-            parameter.detach(),
+            flat[0] + lr * moved if self.rule in READERS else moved,
             *(state[key] for key in self.moments),
             *(state[key].expand(len(self.parameters)) for key in self.counts),
         ]
+
+
+def alike(values: Tensor) -> bool:
+    """Whether all numbers are the same; this waits for the device, once for a graph."""
+    return bool((values == values[0]).all())
 
 
 @contextmanager

@@ -152,7 +152,7 @@ def like(value: Any, p: Tensor) -> Any:
 
 
 def build(make: Make | torch.optim.Optimizer | PyroOptim, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return one torch optimizer over ``parameters``, fused where its class has it."""
+    """Return one torch optimizer over ``parameters``, fused or else capturable where its class has it."""
     if isinstance(make, torch.optim.Optimizer):
         return make
     if isinstance(make, PyroOptim):
@@ -169,9 +169,13 @@ def build(make: Make | torch.optim.Optimizer | PyroOptim, parameters: list[nn.Pa
         )
     constructor = make.func if isinstance(make, partial) else make
     options = make.keywords if isinstance(make, partial) else {}
-    has_fused = inspect.isclass(constructor) and "fused" in inspect.signature(constructor).parameters
-    fused = {"fused": True} if has_fused and not options.keys() & {"fused", "foreach", "differentiable"} else {}
-    made = make(parameters, **fused)
+    known = set(inspect.signature(constructor).parameters) if inspect.isclass(constructor) else set()
+    quick = {}
+    if "fused" in known and not options.keys() & {"fused", "foreach", "differentiable"}:
+        quick = {"fused": True}
+    elif "capturable" in known and "capturable" not in options and parameters[0].is_cuda:
+        quick = {"capturable": True}  # steps are counted on the device, else a graph cannot hold the rule
+    made = make(parameters, **quick)
     if not isinstance(made, torch.optim.Optimizer) or isinstance(made, torch.optim.LBFGS):
         raise TypeError(
             "optimizer: expected a callable that returns a torch optimizer which steps without a closure, such as "
