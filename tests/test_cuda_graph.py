@@ -23,7 +23,8 @@ class Recording:
 @pytest.fixture
 def cuda(monkeypatch):
     @contextmanager
-    def capture(graph):
+    def capture(graph, capture_error_mode):
+        assert capture_error_mode == "thread_local"
         yield
 
     for name, value in {
@@ -51,7 +52,7 @@ def test_steps_are_those_of_the_function(cuda):
     torch.manual_seed(0)
     own = torch.zeros(3)
     state = torch.get_rng_state()
-    graph = CudaGraph(lambda x, weight: step(x, weight), batches[:1], [own])
+    graph = CudaGraph(lambda x: step(x, own), batches[:1], [own])
     assert torch.equal(own, torch.zeros(3))
     torch.set_rng_state(state)  # a capture draws nothing
     graph.graph.call, graph.graph.found = lambda: step(*graph.batch, own), graph.found

@@ -138,8 +138,10 @@ class CompiledStep:
         try:
             call = compiler(graph, [*batch, *self.arguments])
             if batch[0].device.type == "cuda":
+                # the data, which may fill half of the device, are read only
+                changed = [self.alive, *(t for group in self.groups for t in group.flat), *self.buffers.values()]
                 with torch.no_grad(), self.svi.precision:
-                    return CudaGraph(call, batch, self.arguments)
+                    return CudaGraph(lambda *batch: call(*batch, *self.arguments), batch, changed)
         except Exception as error:
             first = str(error).strip().partition("\n")[0]
             raise Unsupported(f"the compiler failed: {type(error).__name__}: {first}") from error

@@ -39,15 +39,18 @@ def inductor(graph: GraphModule, example: list[Tensor]) -> Callable[..., Sequenc
     """
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner  # takes seconds to import
 
+    options: dict[str, Any] = {"fallback_random": True}
+    if example[0].device.type != "cpu":  # what surrounds the code there is no part of the CUDA graph
+        with torch.no_grad():
+            return compile_fx(graph, example, config_patches=options)
+    compute_once(graph)
+    add_biases_apart(graph)
+    draw_at_once(graph)
     # shapes are compared before the step is called (CompiledStep.fits), so not again for each tensor within it
-    options: dict[str, Any] = {"fallback_random": True, "size_asserts": False}
-    if example[0].device.type == "cpu":
-        compute_once(graph)
-        add_biases_apart(graph)
-        draw_at_once(graph)
-        inputs = zip(graph.graph.find_nodes(op="placeholder"), example, strict=True)
-        if sum(t.numel() for node, t in inputs if not only_rows(node)) < SMALL:
-            options |= {"cpp_wrapper": True, "memory_planning": True, "cpp.threads": 1}
+    options |= {"size_asserts": False}
+    inputs = zip(graph.graph.find_nodes(op="placeholder"), example, strict=True)
+    if sum(t.numel() for node, t in inputs if not only_rows(node)) < SMALL:
+        options |= {"cpp_wrapper": True, "memory_planning": True, "cpp.threads": 1}
     outputs, bare = results(graph), []
 
     def keep(lowered: GraphModule, inputs: Sequence[Tensor], **settings: Any) -> Callable[..., Any]:

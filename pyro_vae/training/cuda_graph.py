@@ -22,27 +22,28 @@ class CudaGraph:
     numbers of torch's generator are those that the function would draw.
 
     Args:
-        call: changes ``arguments`` in place and returns tensors
+        call: from a batch to tensors that it returns
         batch: an example of what is new in each call
-        arguments: what stays
+        changed: what else the function changes, in place
     """
 
     def __init__(
-        self, call: Callable[..., Sequence[Tensor]], batch: Sequence[Tensor], arguments: Sequence[Tensor]
+        self, call: Callable[..., Sequence[Tensor]], batch: Sequence[Tensor], changed: Sequence[Tensor]
     ) -> None:
         self.batch = [x.clone() for x in batch]
-        before = [t.clone() for t in arguments]
+        before = [t.clone() for t in changed]
         beside = torch.cuda.Stream()
         beside.wait_stream(torch.cuda.current_stream())
         with fork_rng(batch), torch.cuda.stream(beside):
             for _ in range(WARM_UPS):
-                call(*self.batch, *arguments)
+                call(*self.batch)
         torch.cuda.current_stream().wait_stream(beside)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.found = torch.stack(tuple(call(*self.batch, *arguments)))
+        # of this thread: others may be pinning the memory of the batches to come, which a capture of all would forbid
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+            self.found = torch.stack(tuple(call(*self.batch)))
         # the warm-ups took steps
-        for t, value in zip(arguments, before, strict=True):
+        for t, value in zip(changed, before, strict=True):
             t.copy_(value)
 
     def __call__(self, batch: Sequence[Tensor]) -> tuple[Tensor, ...]:
