@@ -23,7 +23,8 @@ class Recording:
 @pytest.fixture
 def cuda(monkeypatch):
     @contextmanager
-    def capture(graph, capture_error_mode):
+    def capture(graph, stream, capture_error_mode):
+        assert isinstance(stream, Stream)
         assert capture_error_mode == "thread_local"
         yield
 
@@ -31,6 +32,7 @@ def cuda(monkeypatch):
         "Stream": Stream,
         "current_stream": Stream,
         "stream": lambda stream: nullcontext(),
+        "device": lambda device: nullcontext(),
         "CUDAGraph": Recording,
         "graph": capture,
     }.items():

@@ -32,16 +32,17 @@ class CudaGraph:
     ) -> None:
         self.batch = [x.clone() for x in batch]
         before = [t.clone() for t in changed]
-        beside = torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with fork_rng(batch), torch.cuda.stream(beside):
-            for _ in range(WARM_UPS):
-                call(*self.batch)
-        torch.cuda.current_stream().wait_stream(beside)
-        self.graph = torch.cuda.CUDAGraph()
-        # of this thread: others may be pinning the memory of the batches to come, which a capture of all would forbid
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-            self.found = torch.stack(tuple(call(*self.batch)))
+        with torch.cuda.device(batch[0].device):
+            beside = torch.cuda.Stream()
+            beside.wait_stream(torch.cuda.current_stream())
+            with fork_rng(batch), torch.cuda.stream(beside):
+                for _ in range(WARM_UPS):
+                    call(*self.batch)
+            torch.cuda.current_stream().wait_stream(beside)
+            self.graph = torch.cuda.CUDAGraph()
+            # of this thread: others may pin the memory of the batches to come, which a capture of all would forbid
+            with torch.cuda.graph(self.graph, stream=beside, capture_error_mode="thread_local"):
+                self.found = torch.stack(tuple(call(*self.batch)))
         # the warm-ups took steps
         for t, value in zip(changed, before, strict=True):
             t.copy_(value)
