@@ -333,11 +333,20 @@ class Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("num_particles", [1, 5])
-def test_a_step_reads_no_number_from_the_device(vae, num_particles):
+#: Rules that torch has fused, and rules that it has not.
+RULES = [
+    functools.partial(torch.optim.Adam, lr=1e-3),
+    functools.partial(torch.optim.Adam, lr=1e-3, foreach=False),
+    functools.partial(torch.optim.Adamax, lr=1e-3, foreach=False),
+    functools.partial(torch.optim.SGD, lr=1e-3, momentum=0.9, foreach=False),
+]
+
+
+@pytest.mark.parametrize(("num_particles", "optimizer"), [(1, RULES[0]), (5, RULES[0]), (1, RULES[3])])
+def test_a_step_reads_no_number_from_the_device(vae, num_particles, optimizer):
     """The road that accelerators take, walked on the CPU."""
     elbo = pv.estimators.ELBO(num_particles=num_particles)
-    svi = pv.training.SVI(vae, elbo, functools.partial(torch.optim.Adam, lr=1e-3), clip_norm=1.0)
+    svi = pv.training.SVI(vae, elbo, optimizer, clip_norm=1.0)
     svi.deferred = True
     svi.update(X)
     with Reads() as reads:
@@ -348,20 +357,50 @@ def test_a_step_reads_no_number_from_the_device(vae, num_particles):
     assert reads.count > 0
 
 
-def test_a_bad_step_is_skipped_on_the_device_and_told_later(vae):
-    svi = pv.training.SVI(vae, pv.estimators.ELBO(), functools.partial(torch.optim.Adam, lr=1e-3))
-    svi.deferred = True
-    svi.update(X)
-    svi.settle((X,))
+def spoilt(svi):
+    """Return data with a NaN that the engine does not look for."""
     bad = X.clone()
     bad[3] = float("nan")
-    before = [p.detach().clone() for p in vae.parameters()]
     svi._seen.add(((bad.shape, bad.dtype),))
+    svi._weights[len(bad)] = float(len(bad))
+    return bad
+
+
+def everything(svi):
+    """Return weights and state of the optimizer as they are."""
+    held = [t for state in svi.optim.torch.state.values() for t in state.values()]
+    return [t.detach().clone() for t in (*svi.program.parameters(), *held)]
+
+
+@pytest.mark.parametrize("optimizer", RULES)
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_bad_step_is_skipped_on_the_device_and_told_later(vae, optimizer, steps):
+    svi = pv.training.SVI(vae, pv.estimators.ELBO(), optimizer)
+    svi.deferred = True
+    for _ in range(steps):
+        svi.update(X)
+    svi.settle((X,))
+    bad, before = spoilt(svi), everything(svi)
     svi.update(bad)
     svi.update(X)
-    assert all(torch.equal(p, b) for p, b in zip(vae.parameters(), before, strict=True))
+    assert all(torch.equal(now, then) for now, then in zip(everything(svi), before, strict=False))
     with pytest.raises(pv.training.NonFiniteError, match="not finite"):
         svi.settle((bad,))
+
+
+@pytest.mark.parametrize("optimizer", RULES)
+def test_bad_steps_left_out_on_the_device_leave_no_trace(vae, optimizer):
+    """Weights and moments are those of the good steps alone, whatever the rule."""
+    svi = pv.training.SVI(vae, pv.estimators.ELBO(), optimizer, skip_nonfinite=True, clip_norm=1.0)
+    svi.deferred = True
+    bad = spoilt(svi)
+    svi.update(bad)
+    for _ in range(2):
+        svi.update(X)
+    before = everything(svi)
+    assert float(svi.update(bad)["skipped"]) == len(bad)
+    assert all(torch.equal(now, then) for now, then in zip(everything(svi), before, strict=True))
+    assert all(torch.isfinite(t).all() for t in before)
 
 
 def test_the_environment_can_silence_the_bar(monkeypatch):

@@ -116,6 +116,25 @@ class OneOptimizer(PyroOptim):
             factor = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], factor)
 
+    def step_if(self, good: Tensor) -> None:
+        """Update unless a truth value on the device is false, and do not wait for it."""
+        if getattr(self.torch, "_step_supports_amp_scaling", False):  # a fused kernel asks by itself
+            self.torch.found_inf = (~good).float()
+            self.torch.step()
+            return
+        moved = [p for p in self.parameters if p.grad is not None]
+        if not all(self.torch.state.get(p) for p in moved):
+            # what there is nothing yet to put back to is looked at, once
+            if good:
+                self.torch.step()
+            return
+        kept = [t for p in moved for t in (p, *self.torch.state[p].values()) if is_on(good.device, t)]
+        before = [t.detach().clone() for t in kept]
+        self.torch.step()
+        with torch.no_grad():
+            for t, old in zip(kept, before, strict=True):
+                t.copy_(torch.where(good, t, old))
+
     def largest(self) -> tuple[str, float]:
         """Return name and norm of the parameter with the largest (or a non-finite) gradient."""
         norms = {name: float(p.grad.norm()) for name, p in self.named.items() if p.grad is not None}
@@ -142,6 +161,11 @@ class OneOptimizer(PyroOptim):
                     if isinstance(value, Tensor) and value.dim() and value.shape != held[i].shape:
                         raise ValueError(f"{name} of parameter {i}: expected shape {tuple(held[i].shape)}")
         self.torch.load_state_dict({**state_dict, "state": state})
+
+
+def is_on(device: torch.device, value: Any) -> bool:
+    """Whether something is a tensor on a device: some rules count their steps on the CPU."""
+    return isinstance(value, Tensor) and value.device == device
 
 
 def like(value: Any, p: Tensor) -> Any:

@@ -186,12 +186,14 @@ class SVI(pyro.infer.SVI):
         if self.skip_nonfinite:
             joined = {"count": metrics.pop("count")} if "count" in metrics else {}
             metrics = leave_out(metrics, finite, joined.get("count", float(batch[0].shape[0]))) | joined
-        if not self.freeze(finite) if self.deferred else not math.isfinite(total):
-            if not self.skip_nonfinite:
-                raise NonFiniteError(diagnosis(self, batch))
-        else:
+        if self.deferred:
+            self.optim.clip(norm)
+            self.optim.step_if(finite if self.skip_nonfinite else self.so_far(finite))
+        elif math.isfinite(total):
             self.optim.clip(norm)
             self.optim.torch.step()
+        elif not self.skip_nonfinite:
+            raise NonFiniteError(diagnosis(self, batch))
         self.steps += 1
         return metrics
 
@@ -227,19 +229,10 @@ class SVI(pyro.infer.SVI):
         self._weights[batch[0].shape[0]] = first_look(self, batch, check=not self._seen)
         self._seen.add(key)
 
-    def freeze(self, finite: Tensor) -> bool:
-        """Have the fused kernel skip a bad step; return False if it cannot and this is one.
-
-        Unless bad steps are to be skipped, it skips all after the first as well, until :meth:`settle` raises.
-        """
-        if not getattr(self.optim.torch, "_step_supports_amp_scaling", False):
-            return bool(finite)
-        if not self.skip_nonfinite:
-            self._flags.append(finite)
-            finite = torch.stack(self._flags).all()
-            self._flags = [finite]
-        self.optim.torch.found_inf = (~finite).float()
-        return True
+    def so_far(self, finite: Tensor) -> Tensor:
+        """Return whether all steps were good, this one too: after a bad one none counts until `settle` raises."""
+        self._flags = [torch.stack([*self._flags, finite]).all()]
+        return self._flags[0]
 
     def settle(self, batch: tuple[Tensor, ...]) -> None:
         """Wait for the device and raise if a step since the last call was bad."""
