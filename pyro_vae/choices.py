@@ -61,7 +61,7 @@ class Choices:
             default: the name where there is none
         """
         name, self.argv = self.take(key)
-        cls = self.chosen[key] = look_up(key, default if name is None else name, shelf)
+        cls = self.chosen[key.replace("-", "_")] = look_up(key, default if name is None else name, shelf)
         among = ", ".join(sorted(shelf)) if len(shelf) < 20 else "those of `pyro-vae list`"
         about = f"{first_line(cls)} (--{key} chooses among {among}.)"
         group = self.parser.add_argument_group(f"{key} {cls.__name__}", about)

@@ -104,6 +104,7 @@ def train(argv: list[str]) -> int:
         config = saved
     dataset, rows = cli_data.labelled(source.dataset, config)
     vae, estimator = run.program(config), run.build("estimator", config["estimator"])
+    lr_factor = config.get("lr_factor") and run.build("rate", config["lr_factor"])
     try_out(vae, estimator, dataset.train)
     chosen = {axis: config[axis]["name"] for axis in (*run.AXES, "program")}
     if saved is None and "--likelihood" not in {arg.partition("=")[0] for arg in argv}:
@@ -119,6 +120,7 @@ def train(argv: list[str]) -> int:
         valid=dataset.valid,
         estimator=estimator,
         optimizer=partial(torch.optim.Adam, lr=settings.learning_rate),
+        lr_factor=lr_factor,
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         seed=settings.seed,
@@ -189,8 +191,14 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     for axis in run.AXES:
         choices.add(axis, run.shelves()[axis], {**DEFAULTS, "likelihood": likelihood}[axis])
     choices.add("program", run.shelves()["program"], "VAE")
+    rates, parts = run.shelves()["rate"], [*run.AXES, "program"]
+    if choices.take("lr-factor")[0] is None:
+        among = ", ".join(sorted(rates))
+        add("--lr-factor", help=f"schedule that the learning rate is multiplied by: one of {among}; none by default")
+    else:
+        choices.add("lr-factor", rates, None)
+        parts.append("lr_factor")
     settings = read(choices)
-    parts = (*run.AXES, "program")
     config = {k: v for k, v in vars(settings).items() if k not in {*BESIDE, *parts}}
     return settings, {**config, **{part: choices.describe(part, settings) for part in parts}}
 

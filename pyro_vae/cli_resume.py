@@ -53,7 +53,7 @@ def earlier(
                 "leave it out to go on, or name another folder for a new run"
             )
     # read by the parser, as a configuration may have been written by anybody
-    parts = {*run.AXES, "program"}
+    parts = {*run.AXES, "program", "lr_factor"}
     plain = {key: saved[key] for key in given if key not in parts and saved.get(key) is not None}
     again = [f"--{key.replace('_', '-')}={value}" for key, value in plain.items()]
     return parse([*argv, *again], likelihood)[0], saved

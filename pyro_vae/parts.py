@@ -21,7 +21,7 @@ from pyro_vae.columns import Column
 from pyro_vae.conditional import Conditional
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs import VAE, MissingNotAtRandom, SemiSupervised
-from pyro_vae.training import schedules
+from pyro_vae.training import rates, schedules
 
 __all__ = ["NESTED", "arguments", "build", "required", "resolve", "shelf", "shelves", "split"]
 
@@ -51,6 +51,7 @@ def shelves() -> dict[str, dict[str, type]]:
         },
         "scale": shelf(scales, nn.Module),
         "schedule": shelf(schedules, object),
+        "rate": {**shelf(rates, object), "Linear": schedules.Linear},
         "program": {cls.__name__: cls for cls in PROGRAMS},
         "column": shelf(columns, Column),
     }

@@ -19,7 +19,7 @@ FIGURES = ["latent.png", "reconstructions.png", "samples.png", "training.png"]
 CHOSEN = (
     "--latent 2 --posterior.net ConvEncoder --posterior.net.channels [4,4] --posterior.net.activation=Tanh "
     "--likelihood Normal --likelihood.scale Shared --likelihood.scale.initial 0.3 --likelihood.net.hidden [7] "
-    "--estimator.beta Linear --estimator.beta.steps 30 --precision bfloat16"
+    "--estimator.beta Linear --estimator.beta.steps 30 --precision bfloat16 --lr-factor Stages --lr-factor.at [4,8]"
 ).split()
 
 
@@ -69,6 +69,22 @@ def test_the_configuration_says_what_was_chosen(trained):
     assert config["posterior"]["options"]["net"] == {"name": "ConvEncoder", "options": net}
     assert config["likelihood"]["options"]["scale"] == {"name": "Shared", "options": {"initial": 0.3, "shape": []}}
     assert config["estimator"]["options"]["beta"]["options"] == {"steps": 30, "start": 0.0, "end": 1.0}
+
+
+def test_the_rate_follows_the_schedule_that_was_asked_for(trained, capsys):
+    """The configuration names it, the run follows it and goes on with no other."""
+    folder = trained[0]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["lr_factor"] == {"name": "Stages", "options": {"at": [4, 8], "factor": 0.1}}
+    (newest,) = (folder / "checkpoints").iterdir()
+    assert "Stages(at=(4, 8), factor=0.1)" in "".join(p.read_text() for p in newest.glob("*.json"))
+    for asked, said in (
+        ("--lr-factor=Cosine --lr-factor.steps=9", "lr-factor"),
+        ("--lr-factor=Stages", "lr_factor.at"),
+    ):
+        assert cli.main(["train", "--resume", *asked.split(), "--run-dir", str(folder)]) == 2
+        assert said in capsys.readouterr().err
+    assert cli.main(["train", "--resume", "--quiet", "--run-dir", str(folder)]) == 0
 
 
 def test_layers_are_trained_in_the_bits_that_were_asked_for(trained, capsys):
@@ -170,6 +186,10 @@ def test_help(capsys):
         ("train --posterior.net.activation tanh", "(did you mean Tanh?)"),
         ("train --likelihood Normal --likelihood.scale Wide", "likelihood.scale: expected one of Fixed"),
         ("train --estimator.beta os.getcwd", "estimator.beta: expected one of Capacity, Cyclical, Linear"),
+        (
+            "train --lr-factor cosin",
+            "lr-factor: expected one of Cosine, Linear, Stages, got cosin",
+        ),
         ("train --estimator.num_particles many", "estimator.num_particles: Expected a int. Got value: many"),
         ("train --posterior.net.channels [3]", "recognized arguments: --posterior.net.channels"),
         ("train --data didgits", "(did you mean digits?)"),

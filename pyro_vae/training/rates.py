@@ -22,8 +22,8 @@ class Stages:
         Importance weighted autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
 
     Args:
-        at: the steps :math:`a_i`, in rising order; one that comes twice counts twice
-        factor: :math:`\gamma`, above 0
+        at: the steps a, in rising order; one that comes twice counts twice
+        factor: what the rate is multiplied by at each of them, above 0
 
     Raises:
         ValueError: steps that fall, or a factor that is not positive.
