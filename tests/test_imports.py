@@ -10,12 +10,13 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "pyro_vae"
 
-#: What every unit may import: checks of arguments, which import nothing themselves.
-ANY = {"counts"}
+#: What every unit may import, and what imports nothing itself: checks of arguments, tensors that are kept.
+ANY = {"counts", "kept"}
 
 #: What each unit may import of the rest of the package beside that.
 MAY = {
     "counts": set(),
+    "kept": set(),
     "nets": set(),
     "scales": set(),
     "missing_nets": {"nets"},

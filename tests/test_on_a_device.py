@@ -8,6 +8,7 @@ raises. What a step computes on the CPU instead, or brings from there, is found 
 import functools
 import inspect
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from benchmarks.cross_product import build, estimators_for
 from test_compiled import bits, discrete, small, triples
 from torch import nn
 from torch._subclasses import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -31,6 +33,35 @@ from pyro_vae.training.optimizer import build as build_optimizer
 
 #: Kernels that torch has not written for tensors without numbers; what they return has the shape of what they take.
 UNKNOWN = ("_sample_dirichlet", "_standard_gamma_grad", "_dirichlet_grad")
+
+
+#: What copies numbers from Python to a device, or waits there to know whether a matrix could be decomposed.
+WAITS = {
+    torch.tensor,
+    torch.as_tensor,
+    torch.asarray,
+    torch.Tensor.new_tensor,
+    torch.linalg.cholesky,
+    torch.linalg.inv,
+    torch.linalg.solve,
+    torch.inverse,
+}
+
+
+class Waiting(TorchFunctionMode):
+    """Collects the calls of what waits for a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if function in WAITS and out.is_meta:
+            callers = [frame.filename for frame in inspect.stack()]
+            if not any("zuko" in Path(name).parts for name in callers):  # a library that brings its own numbers
+                self.found.append(f"{function.__name__}, called by {callers[1]}")
+        return out
 
 
 class Elsewhere(TorchDispatchMode):
@@ -81,9 +112,10 @@ SGD = functools.partial(torch.optim.SGD, lr=1e-3, momentum=0.9, fused=False)
 @contextmanager
 def on_the_device():
     """Fail where something is computed elsewhere, or a number is read."""
-    with Elsewhere() as elsewhere:
+    with Elsewhere() as elsewhere, Waiting() as waiting:
         yield
     assert elsewhere.found == []
+    assert waiting.found == []
 
 
 def take(engine, program, estimator, batch):
@@ -188,7 +220,10 @@ def programs():
     }
 
 
-@pytest.mark.parametrize("name", list(programs()))
+QUICK = ("missing entries", "labels", "weights that are drawn")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in programs()])
 def test_every_program(name, engine):
     """Programs with several sites, holes, classes, sequences and weights that are drawn."""
     program, batch = programs()[name]
@@ -247,6 +282,7 @@ def test_every_part(engine):
             raise AssertionError(f"{[part.__name__ for part in triple]}: {error}") from error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", list(parts(pv.likelihoods)))
 def test_missing_entries(likelihood, engine):
     """A value inside each support fills the holes, which nobody looks for anew."""

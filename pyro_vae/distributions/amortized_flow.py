@@ -167,7 +167,7 @@ class AmortizedFlow(dist.TorchDistribution):
             eye = eye.reshape(-1, *[1] * (leaf.dim() - 1), leaf.shape[-1]).expand(-1, *leaf.shape)
             (rows,) = torch.autograd.grad(image, leaf, eye, is_grads_batched=True)
         residual = value - self.push(start.detach())[0]
-        return start.detach() + torch.linalg.solve(rows.movedim(0, -2), residual.unsqueeze(-1)).squeeze(-1)
+        return start.detach() + torch.linalg.solve_ex(rows.movedim(0, -2), residual.unsqueeze(-1))[0].squeeze(-1)
 
 
 def frozen(module: nn.Module) -> Callable[..., Tensor]:

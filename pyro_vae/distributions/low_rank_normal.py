@@ -90,7 +90,7 @@ class LowRankNormal(dist.TorchDistribution):
         y = y.flatten(y.dim() - len(self.event_shape)) / scale
         w = self.factor.flatten(cut + 1) / scale.unsqueeze(-2)
         eye = torch.eye(w.shape[-2], dtype=w.dtype, device=w.device)
-        root = torch.linalg.cholesky(eye + w @ w.mT)
+        root = torch.linalg.cholesky_ex(eye + w @ w.mT)[0]  # it is there: nobody has to wait to know
         u = torch.cholesky_solve((w @ y.unsqueeze(-1)), root)
         rest = y - (w.mT @ u).squeeze(-1)
         quadratic = (rest**2).sum(-1) + (u**2).sum((-2, -1))

@@ -7,6 +7,7 @@ import math
 import torch
 from pyro import distributions as dist
 from torch import Tensor
+from torch.distributions.utils import broadcast_all
 
 from pyro_vae.distributions.special import factorial_remainder
 
@@ -31,6 +32,19 @@ class StudentT(dist.StudentT):
         >>> StudentT(torch.tensor(1e9)).log_prob(torch.tensor(0.0))
         tensor(-0.9189)
     """
+
+    def __init__(
+        self,
+        df: Tensor | float,
+        loc: Tensor | float = 0.0,
+        scale: Tensor | float = 1.0,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.df, self.loc, self.scale = broadcast_all(df, loc, scale)
+        # torch's own brings the rate to the device each time, which waits for it
+        self._chi2 = torch.distributions.Gamma(self.df / 2, torch.full_like(self.df, 0.5), validate_args=False)
+        torch.distributions.Distribution.__init__(self, self.df.shape, validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance: StudentT | None = None) -> StudentT:
         """Return the distribution with another batch shape."""

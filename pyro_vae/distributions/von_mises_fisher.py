@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -18,6 +17,7 @@ from pyro_vae.distributions.bessel import bessel_ratio, log_bessel
 from pyro_vae.distributions.direction import from_pole
 from pyro_vae.distributions.hyperspherical_uniform import HypersphericalUniform
 from pyro_vae.distributions.sphere import log_area, sphere
+from pyro_vae.kept import kept
 
 __all__ = ["VonMisesFisher"]
 
@@ -82,13 +82,12 @@ class VonMisesFisher(dist.TorchDistribution):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draw: an angle by rejection, the rest uniform."""
         shape = self._extended_shape(sample_shape)
-        rule = nodes(self.loc.device)  # without a gradient too: they are there before a step is recorded
         with torch.no_grad():
             angle = draw_angle(self.concentration.expand(shape[:-1]), shape[-1])
         if torch.is_grad_enabled() and self.concentration.requires_grad:
             kappa = self.concentration.expand(shape[:-1])
             with torch.no_grad():
-                slope = angle_slope(angle, kappa, shape[-1], rule)
+                slope = angle_slope(angle, kappa, shape[-1])
             angle = angle + slope * (kappa - kappa.detach())
         around = normalize(self.loc.new_empty(*shape[:-1], shape[-1] - 1).normal_(), dim=-1)
         return from_pole(angle.cos(), angle.sin(), around, self.loc)
@@ -143,14 +142,14 @@ def draw_angle(kappa: Tensor, n: int) -> Tensor:
     return 2 * torch.asin(torch.sqrt((chosen / 2).clamp(tiny, 1.0)))
 
 
-@functools.lru_cache(maxsize=8)
+@kept
 def nodes(device: torch.device) -> tuple[Tensor, Tensor]:
     """Gauss-Legendre nodes and weights on [0, 1]."""
     x, w = (torch.as_tensor(v, device=device) for v in np.polynomial.legendre.leggauss(64))
     return (x + 1) / 2, w / 2
 
 
-def angle_slope(angle: Tensor, kappa: Tensor, n: int, rule: tuple[Tensor, Tensor]) -> Tensor:
+def angle_slope(angle: Tensor, kappa: Tensor, n: int) -> Tensor:
     r"""Return :math:`d\theta / d\kappa` at a fixed value of the distribution function.
 
     The density of the angle is :math:`p(\theta) \propto \sin^{n-2} \theta \, e^{\kappa \cos \theta}`, and its
@@ -163,7 +162,7 @@ def angle_slope(angle: Tensor, kappa: Tensor, n: int, rule: tuple[Tensor, Tensor
     reach = 14 / torch.sqrt(k + m)
     below = theta <= mode
     end = torch.where(below, (theta - reach).clamp_min(0.0), (theta + reach).clamp_max(math.pi))
-    x, w = rule
+    x, w = nodes(theta.device)
     other = theta + (end - theta) * x
     # sin may be a rounding error below 0 at pi
     log_ratio = m * ((other.sin().clamp_min(1e-300)) / theta.sin()).log() if m else torch.zeros_like(other)

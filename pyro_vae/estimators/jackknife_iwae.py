@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.sites import Terms
+from pyro_vae.kept import kept
 
 __all__ = ["JackknifeIWAE"]
 
@@ -61,11 +62,15 @@ class JackknifeIWAE(Estimator):
         k, m = self.num_particles, self.order
         total = 0.0
         for j in range(m + 1):
-            # all ways to leave out j particles: (subsets, particles, 1)
-            subsets = list(itertools.combinations(range(k), j))
-            which = torch.tensor(subsets, dtype=torch.long, device=log_w.device).reshape(len(subsets), j)
-            left_out = torch.zeros(len(subsets), k, dtype=torch.bool, device=log_w.device).scatter_(1, which, True)
-            kept = log_w.masked_fill(left_out.unsqueeze(-1), -math.inf)
-            each = kept.logsumexp(1) - math.log(k - j)
+            left = log_w.masked_fill(left_out(k, j, log_w.device).unsqueeze(-1), -math.inf)
+            each = left.logsumexp(1) - math.log(k - j)
             total = total + (-1) ** j * (k - j) ** m / (math.factorial(m - j) * math.factorial(j)) * each.mean(0)
         return total
+
+
+@kept
+def left_out(k: int, j: int, device: torch.device) -> Tensor:
+    """Return which particles are left out in each of the ways to leave out j of k: ``(ways, k)``."""
+    ways, n = list(itertools.combinations(range(k), j)), math.comb(k, j)
+    which = torch.tensor(ways, dtype=torch.long, device=device).reshape(n, j)
+    return torch.zeros(n, k, dtype=torch.bool, device=device).scatter_(1, which, True)

@@ -13,6 +13,7 @@ from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.score import ScoreFunction
 from pyro_vae.estimators.sites import Terms
 from pyro_vae.estimators.trace import Detached
+from pyro_vae.kept import kept
 
 __all__ = ["TVO"]
 
@@ -64,8 +65,8 @@ class TVO(ScoreFunction):
         log_w = terms.log_w(beta)
         log_q = sum(site.log_q for site in terms.latent)
         # one row a point: (points, particles, batch)
-        left = log_w.new_tensor(self.points[:-1])[:, None, None]
-        width = log_w.new_tensor(self.points)[:, None].diff(dim=0)
+        points = numbers(tuple(self.points), log_w.device).to(log_w.dtype)
+        left, width = points[:-1, None, None], points[:, None].diff(dim=0)
         fixed = log_w.detach()
         weights = (left * fixed).softmax(1)
         means = (weights * fixed).sum(1)
@@ -73,3 +74,9 @@ class TVO(ScoreFunction):
         # the sum of a row of `centred` is zero: only the part of log pi that differs between particles counts
         surrogate = (weights * log_w + centred * (log_q + left * log_w)).sum(1)
         return with_gradient_of((width * means).sum(0), (width * surrogate).sum(0))
+
+
+@kept
+def numbers(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return numbers on a device, in double precision."""
+    return torch.tensor(values, dtype=torch.float64, device=device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
@@ -75,5 +76,5 @@ class BetaBinomial(Conditional):
     def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
         """Return p(x given z)."""
         a, b = self.net(z, *context).unbind(-1 - len(self.shape))
-        counts = Family(positive(a), positive(b), self.total)
+        counts = Family(positive(a), positive(b), torch.full_like(a, self.total))
         return OnGrid(counts, self.total + 1, self.step).to_event(len(self.shape))

@@ -12,6 +12,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
+from pyro_vae.kept import kept
 from pyro_vae.nets import MLP, build
 from pyro_vae.scales import check_scale, positive
 
@@ -80,8 +81,6 @@ class SemiAmortized(Conditional):
         self.posterior, self.steps, self.rate, self.points = posterior, steps, rate, points
         # in a tuple they are no submodules: a second owner would save and count their weights twice
         self._model = (prior, likelihood)
-        # drawn at the first datum, which tells how many latents there are, and then where the weights are
-        self.register_buffer("uniform", None, persistent=False)
 
     @classmethod
     def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2)) -> SemiAmortized:
@@ -102,9 +101,6 @@ class SemiAmortized(Conditional):
     def refine(self, raw: Tensor, x: Tensor, *context: Tensor) -> Tensor:
         """Return improved parameters, without a graph."""
         width = len(self.posterior.net.out_shape)
-        if self.uniform is None:
-            latent = self.given(raw, x, *context).event_shape.numel()
-            self.uniform = uniform(self.points, latent).to(raw)
         value, slope = self.ascent(raw, x, *context)
         rate = torch.full_like(value, self.rate)
         for _ in range(self.steps):
@@ -123,7 +119,7 @@ class SemiAmortized(Conditional):
         with torch.enable_grad():
             raw = raw.detach().requires_grad_()
             q = self.given(raw, x, *context)
-            z = quantiles(q, self.uniform)
+            z = quantiles(q, self.points)
             bound = likelihood(z, *context).log_prob(x) + prior(*context).log_prob(z) - q.log_prob(z)
             value = bound.mean(0)
             (slope,) = torch.autograd.grad(value.sum(), raw)
@@ -141,14 +137,15 @@ def replaced(posterior: Conditional, raw: Tensor) -> Iterator[None]:
         posterior.net = net
 
 
-def quantiles(q: TorchDistributionMixin, points: Tensor) -> Tensor:
+def quantiles(q: TorchDistributionMixin, points: int) -> Tensor:
     """Return draws at fixed points, ``(points, *batch, latent)``, differentiable by the parameters of q."""
-    u = points.reshape(len(points), *[1] * len(q.batch_shape), -1)
+    u = uniform(points, q.event_shape.numel(), q.mean.device).to(q.mean.dtype)
+    u = u.reshape(points, *[1] * len(q.batch_shape), -1)
     if isinstance(q, torch.distributions.MultivariateNormal):
         return q.loc + (q.scale_tril @ torch.special.ndtri(u).unsqueeze(-1)).squeeze(-1)
     if isinstance(q, dist.Independent) and q.reinterpreted_batch_ndims == 1:
         try:
-            return q.base_dist.icdf(u.expand(len(points), *q.batch_shape, -1))
+            return q.base_dist.icdf(u.expand(points, *q.batch_shape, -1))
         except NotImplementedError:
             pass
     raise TypeError(
@@ -157,11 +154,12 @@ def quantiles(q: TorchDistributionMixin, points: Tensor) -> Tensor:
     )
 
 
-def uniform(points: int, latent: int) -> Tensor:
+@kept
+def uniform(points: int, latent: int, device: torch.device) -> Tensor:
     """Return points of the unit cube, half of them the mirror images of the others."""
     with torch.random.fork_rng(devices=[]):
         half = torch.quasirandom.SobolEngine(latent, scramble=True, seed=0).draw(points // 2).clamp(1e-4, 1 - 1e-4)
-    return torch.cat([half, 1 - half])
+    return torch.cat([half, 1 - half]).to(device)
 
 
 def unsqueezed(x: Tensor, dims: int) -> Tensor:
@@ -200,7 +198,7 @@ class _Decoder(Conditional):
 
     def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
         loc = self.net(z)
-        return dist.Normal(loc, 1.0).to_event(len(self.net.out_shape))
+        return dist.Normal(loc, torch.ones_like(loc)).to_event(len(self.net.out_shape))
 
 
 class _Encoder(Conditional):

@@ -95,4 +95,5 @@ class _UnitNormal(Conditional):
         self.net = build(partial(MLP, hidden=(16,)), shape, (latent,))
 
     def forward(self, x: Tensor, *context: Tensor) -> dist.Independent:
-        return dist.Normal(self.net(x), 1.0).to_event(1)
+        loc = self.net(x)
+        return dist.Normal(loc, torch.ones_like(loc)).to_event(1)

@@ -85,8 +85,8 @@ class BayesianDecoder(VAE):
     def model(self, x: Tensor, *context: Tensor) -> Tensor:
         """Draw the weights, then z for each datum, and observe ``x``."""
         announce(prior=self.prior, likelihood=self.likelihood)
-        loc = self.weights.loc.detach()
-        weights = pyro.sample("weights", dist.Normal(torch.zeros_like(loc), self.spread).to_event(1))
+        loc = torch.zeros_like(self.weights.loc)
+        weights = pyro.sample("weights", dist.Normal(loc, torch.full_like(loc, self.spread)).to_event(1))
         with self.plate(x):
             z = pyro.sample("z", self.prior(*context))
             return observe("x", self.given(weights, z, *context), x)
