@@ -9,10 +9,12 @@ import pytest
 import torch
 from benchmarks.cross_product import build, estimators_for
 from torch import nn
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import pyro_vae as pv
 from pyro_vae import estimators as E
+from pyro_vae.kept import kept
 from pyro_vae.programs import Functions
 from pyro_vae.testing import parts
 from pyro_vae.training import SVI, TF32, Capacity, LayersIn, Linear, Stages, groups, recorded
@@ -171,6 +173,15 @@ def test_rules_that_would_read_their_rate(rule, options):
     """Taken as the rate times a direction, with all their options."""
     optimizer = functools.partial(getattr(torch.optim, rule), lr=1e-3, **options)
     both(small, bits(*[16] * 5), E.ELBO, optimizer=optimizer, rates=[1e-3, 1e-2, 1e-3, 1e-3, 1e-2])
+
+
+def test_what_is_kept_is_no_stand_in():
+    """A number that is first asked for while a step is recorded has no value then, and one after it."""
+    halves = kept(lambda n, device: torch.tensor([0.5] * n, device=device))
+    with FakeTensorMode():
+        assert isinstance(halves(3, torch.device("cpu")), FakeTensor)
+    assert halves(3, torch.device("cpu")).tolist() == [0.5] * 3
+    assert halves(3, torch.device("cpu")) is halves(3, torch.device("cpu"))
 
 
 def test_groups_of_parameters():
