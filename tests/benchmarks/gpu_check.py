@@ -17,18 +17,29 @@ from collections.abc import Callable
 import torch
 
 import pyro_vae as pv
+from pyro_vae.parts import shelf
 from pyro_vae.training import SVI, TF32, LayersIn, inductor, recorded
 
 EPOCHS = 5
 
 
-def vae() -> pv.VAE:
+def vae(latent: int = 8) -> pv.VAE:
     """Return a small program, the same at each call."""
     torch.manual_seed(0)
     return pv.VAE(
-        prior=pv.priors.StandardNormal(8),
-        likelihood=pv.likelihoods.Bernoulli(8, (64,)),
-        posterior=pv.posteriors.MeanFieldNormal((64,), 8),
+        prior=pv.priors.StandardNormal(latent),
+        likelihood=pv.likelihoods.Bernoulli(latent, (64,)),
+        posterior=pv.posteriors.MeanFieldNormal((64,), latent),
+    )
+
+
+def discrete() -> pv.VAE:
+    """Return a small program with Bernoulli latents."""
+    torch.manual_seed(0)
+    return pv.VAE(
+        prior=pv.priors.Bernoulli(3),
+        likelihood=pv.likelihoods.Bernoulli(3, (64,)),
+        posterior=pv.posteriors.Bernoulli((64,), 3),
     )
 
 
@@ -92,6 +103,18 @@ def unsynchronized(compiler: object) -> str:
     return f"{len(batches) - 3} steps"
 
 
+def every_estimator() -> str:
+    """Each estimator of the shelf: recorded and captured it gives the losses of the uncompiled step."""
+    kinds = list(shelf(pv.estimators, pv.estimators.Estimator).values())
+    for kind in kinds:
+        make = discrete if kind.scores or kind is pv.estimators.Enumeration else functools.partial(vae, 3)
+        found, exact = (
+            trained(make(), estimator=kind.example(), epochs=2, compile=compiler)[0] for compiler in (recorded, False)
+        )
+        torch.testing.assert_close(torch.tensor(found), torch.tensor(exact), rtol=1e-3, atol=1e-3, msg=kind.__name__)
+    return f"{len(kinds)} estimators"
+
+
 def under_torchrun() -> str:
     """One process a GPU trains, with nccl between them."""
     ranks = torch.cuda.device_count()
@@ -107,6 +130,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "inductor and CUDA graph": functools.partial(same_as_uncompiled, True),
     "CUDA graph without inductor": functools.partial(same_as_uncompiled, recorded),
     "resumed": resumed,
+    "every estimator as a CUDA graph": every_estimator,
     "layers in bfloat16": functools.partial(low, LayersIn(torch.bfloat16)),
     "TF32": functools.partial(low, TF32()),
     "no synchronisation, uncompiled": functools.partial(unsynchronized, None),
