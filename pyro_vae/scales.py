@@ -29,7 +29,8 @@ def positive(raw: Tensor) -> Tensor:
         >>> positive(torch.tensor([-100.0, 100.0]))
         tensor([1.0000e-04, 1.0000e+02])
     """
-    return softplus(raw) + FLOOR
+    # a part of a network's output has short rows, whose ends a CPU would take one by one
+    return softplus(raw.contiguous()) + FLOOR
 
 
 def inverse_positive(scale: Tensor) -> Tensor:
