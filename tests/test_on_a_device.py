@@ -34,7 +34,6 @@ from pyro_vae.training.optimizer import build as build_optimizer
 #: Kernels that torch has not written for tensors without numbers; what they return has the shape of what they take.
 UNKNOWN = ("_sample_dirichlet", "_standard_gamma_grad", "_dirichlet_grad")
 
-
 #: What copies numbers from Python to a device, or waits there to know whether a matrix could be decomposed.
 WAITS = {
     torch.tensor,
@@ -305,17 +304,21 @@ def test_rows_and_bits(engine):
 
 
 def test_what_is_elsewhere_is_found(engine):
-    """The test can fail: a prior that draws on the CPU, a decoder that reads a number."""
+    """The test can fail: decoders that draw on the CPU, bring a number, or read one."""
 
     class Moved(nn.Linear):
         def forward(self, z):
             return super().forward(z) + torch.randn(4).to(z.device)
 
+    class Brought(nn.Linear):
+        def forward(self, z):
+            return super().forward(z) * torch.tensor(2.0, device=z.device)
+
     class Read(nn.Linear):
         def forward(self, z):
             return super().forward(z) if z.sum() > 0 else super().forward(-z)
 
-    for decoder, error in ((Moved, AssertionError), (Read, RuntimeError)):
+    for decoder, error in ((Moved, AssertionError), (Brought, AssertionError), (Read, RuntimeError)):
         net = lambda inputs, outputs, decoder=decoder: decoder(2, 4)  # noqa: E731
         program = pv.VAE(
             prior=pv.priors.StandardNormal(2),
