@@ -42,6 +42,7 @@ def part(cls, net):
         return cls.example()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(NODE is None, reason="needs Node.js (node) on the PATH")
 def test_every_likelihood_on_this_shelf_decodes_in_the_page():
     """The mean of each likelihood, by both kinds of network and of floats, is that of torch to 1e-4; two have none."""

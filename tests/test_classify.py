@@ -61,6 +61,7 @@ def test_error_of_the_exact_classifier_is_the_bayes_error():
     assert str(found).startswith("20,000 data in 2 classes, error 10.")
 
 
+@pytest.mark.slow
 def test_few_labels_and_unlabelled_data_beat_the_labels_alone():
     """10 labels of 3,000 data reach the Bayes error within 4 standard errors, which 10 labels alone do not."""
     (x, numbers), test = clusters(3000, 0), clusters(5000, 1)

@@ -286,6 +286,7 @@ def test_memory_is_the_peak_of_what_is_alive():
     assert 8000 <= memory.bytes <= 16100
 
 
+@pytest.mark.slow
 def test_memory_grows_with_particles_and_passes_save_it(toy):
     chosen = {
         "4": IWAE(num_particles=4),

@@ -113,6 +113,7 @@ def exact(vae, x):
     return evidence.detach(), (q * (q.log() - joint + evidence)).sum(0).detach()
 
 
+@pytest.mark.slow
 def test_length_is_minus_the_log_evidence_under_the_exact_posterior():
     """Enumerable, with Bayes' rule: x costs -log2 p(x) whatever z is drawn, within 2 words and 1e-4 bits a datum."""
     vae = toy()

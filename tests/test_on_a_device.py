@@ -219,17 +219,23 @@ def programs():
     }
 
 
-QUICK = ("missing entries", "labels", "weights that are drawn")
+#: What the quick tests look at: of each kind, and what was once found waiting.
+QUICK = ("missing entries", "labels", "weights that are drawn", "ELBO", "IWAE", "JackknifeIWAE", "TVO", "VIMCO")
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in programs()])
+def slow_but_some(names):
+    """Return the names as parameters of which some are for the quick tests."""
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", slow_but_some(programs()))
 def test_every_program(name, engine):
     """Programs with several sites, holes, classes, sequences and weights that are drawn."""
     program, batch = programs()[name]
     take(engine, program, E.ELBO(num_particles=2), batch)
 
 
-@pytest.mark.parametrize("name", E.__all__)
+@pytest.mark.parametrize("name", slow_but_some(E.__all__))
 def test_every_estimator(name, engine):
     """Each estimator of the shelf, under a schedule."""
     kind = getattr(E, name)

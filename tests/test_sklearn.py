@@ -61,6 +61,7 @@ def test_density_has_the_exact_evidence():
     assert density.score(x.numpy()) == pytest.approx(exact.mean(), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_linear_vae_is_probabilistic_pca(X):
     """Trained, its evidence is that of PCA within 0.002 nats, and the score is it within 4 standard errors."""
     density = linear(VAEDensity, epochs=400, batch_size=50, learning_rate=5e-3, num_particles=2000).fit(X)

@@ -207,6 +207,7 @@ def rows(n, side=4, seed=0):
     return torch.nn.functional.one_hot(words, side**2).sum(1).float(), topics, shares
 
 
+@pytest.mark.slow
 def test_recovers_topics():
     x, topics, shares = rows(400)
     k, words = topics.shape
