@@ -123,7 +123,12 @@ def discrete():
     )
 
 
-@pytest.mark.parametrize("name", E.__all__)
+def slow_but(quick, names):
+    """Return names as parameters, of which the quick tests see some."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", slow_but({"ELBO", "IWAE", "DReG", "VIMCO", "Enumeration", "FactorVAE"}, E.__all__))
 def test_every_estimator(name):
     """Each estimator of the shelf, with a schedule and clipping where bits or numbers are its latents."""
     kind = getattr(E, name)

@@ -174,6 +174,7 @@ def test_normalized_leaves_no_trace_and_takes_covariates_row_by_row():
         assert not torch.allclose(found[~rows], everywhere[~rows])
 
 
+@pytest.mark.slow
 def test_decoding_as_one_batch_removes_its_effect():
     """Two groups of cells in two batches, of which the second triples a quarter of the genes."""
     generator = torch.Generator().manual_seed(0)

@@ -79,6 +79,7 @@ def test_estimator_gap_is_chi_square_over_twice_the_particles():
     assert abs(found.estimator.mean - 0.0411) < 4 * found.estimator.standard_error + 0.0015
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("posterior", [pv.posteriors.MeanFieldNormal, pv.posteriors.FullRankNormal])
 def test_family_of_the_posterior(posterior):
     """O3: a mean field misses half the logarithm of det diag / det of the precision, a full covariance nothing."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from benchmarks.cross_product import build, estimators_for
-from test_compiled import bits, discrete, small, triples
+from test_compiled import bits, discrete, slow_but, small, triples
 from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.overrides import TorchFunctionMode
@@ -219,23 +219,14 @@ def programs():
     }
 
 
-#: What the quick tests look at: of each kind, and what was once found waiting.
-QUICK = ("missing entries", "labels", "weights that are drawn", "ELBO", "IWAE", "JackknifeIWAE", "TVO", "VIMCO")
-
-
-def slow_but_some(names):
-    """Return the names as parameters of which some are for the quick tests."""
-    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
-@pytest.mark.parametrize("name", slow_but_some(programs()))
+@pytest.mark.parametrize("name", slow_but({"missing entries", "labels", "weights that are drawn"}, programs()))
 def test_every_program(name, engine):
     """Programs with several sites, holes, classes, sequences and weights that are drawn."""
     program, batch = programs()[name]
     take(engine, program, E.ELBO(num_particles=2), batch)
 
 
-@pytest.mark.parametrize("name", slow_but_some(E.__all__))
+@pytest.mark.parametrize("name", slow_but({"ELBO", "IWAE", "JackknifeIWAE", "TVO", "VIMCO"}, E.__all__))
 def test_every_estimator(name, engine):
     """Each estimator of the shelf, under a schedule."""
     kind = getattr(E, name)

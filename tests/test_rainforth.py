@@ -17,6 +17,7 @@ def slopes(make, **size):
     return {group: slope(PARTICLES, [row[group] for row in found]) for group in ("model", "guide")}
 
 
+@pytest.mark.slow
 def test_signal_of_the_guide_falls_under_iwae():
     found = slopes(pv.estimators.IWAE, draws=110, data=256)
     assert found["model"] == pytest.approx(0.5, abs=0.1)

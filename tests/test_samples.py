@@ -81,6 +81,7 @@ def test_samples_of_the_true_model_are_as_good_as_training_data():
     assert memory.scores["samples"]["frechet"] < 0.05
 
 
+@pytest.mark.slow
 def test_features_of_a_classifier(digits):
     """Digits: samples of a VAE after two epochs are worse than training data; labels or features are needed."""
     vae = make_vae()

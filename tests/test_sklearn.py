@@ -120,6 +120,7 @@ def test_grid_search_over_a_classifier_and_a_density(X):
     assert search.best_params_ == {"epochs": 60}
 
 
+@pytest.mark.slow
 def test_random_state_decides_all_and_nothing_global_moves(X):
     """Equal seeds give equal bits, others not, and the streams of torch, numpy and Python stand where they were."""
 
