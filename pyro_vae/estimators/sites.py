@@ -227,10 +227,8 @@ class Terms:
 
 def closed_form(q: Any, p: Any) -> Tensor:
     """Return the divergence of two distributions, brought to one shape: torch does not broadcast all of its own."""
-    if q.batch_shape != p.batch_shape:
-        shape = torch.broadcast_shapes(q.batch_shape, p.batch_shape)
-        q, p = (fn.expand(shape) for fn in (q, p))
-    return kl_divergence(q, p)
+    shape = torch.broadcast_shapes(q.batch_shape, p.batch_shape)
+    return kl_divergence(*(fn if fn.batch_shape == shape else fn.expand(shape) for fn in (q, p)))
 
 
 def masked(site: Any, log_prob: Tensor) -> Tensor:

@@ -139,7 +139,8 @@ def replaced(posterior: Conditional, raw: Tensor) -> Iterator[None]:
 
 def quantiles(q: TorchDistributionMixin, points: int) -> Tensor:
     """Return draws at fixed points, ``(points, *batch, latent)``, differentiable by the parameters of q."""
-    u = uniform(points, q.event_shape.numel(), q.mean.device).to(q.mean.dtype)
+    like = q.mean
+    u = uniform(points, q.event_shape.numel(), like.device).to(like.dtype)
     u = u.reshape(points, *[1] * len(q.batch_shape), -1)
     if isinstance(q, torch.distributions.MultivariateNormal):
         return q.loc + (q.scale_tril @ torch.special.ndtri(u).unsqueeze(-1)).squeeze(-1)

@@ -36,7 +36,8 @@ def hide_missing(fn: TorchDistributionMixin, x: Tensor) -> tuple[TorchDistributi
     """
     seen = ~torch.isnan(x)
     masked = fn.base_dist.mask(seen).to_event(fn.reinterpreted_batch_ndims)
-    return masked, torch.where(seen, x, filler(fn))
+    value = filler(fn)
+    return masked, torch.where(seen, x, value.to(x) if isinstance(value, Tensor) else value)
 
 
 def filler(fn: TorchDistributionMixin) -> Tensor | float:

@@ -124,7 +124,7 @@ class OneOptimizer(PyroOptim):
             return
         moved = [p for p in self.parameters if p.grad is not None]
         if not all(self.torch.state.get(p) for p in moved):
-            # what there is nothing yet to put back to is looked at, once
+            # without a state there is nothing to put back to: a look, in the first step of rules that keep one
             if good:
                 self.torch.step()
             return
