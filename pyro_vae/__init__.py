@@ -6,13 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from pyro_vae import (
-    columns,
     data,
     distributions,
     estimators,
     evaluation,
     likelihoods,
-    missing_nets,
     nets,
     posteriors,
     priors,
@@ -20,12 +18,11 @@ from pyro_vae import (
     scales,
     tasks,
     testing,
-    topic_nets,
     training,
 )
 from pyro_vae.conditional import Conditional
+from pyro_vae.config.run import load
 from pyro_vae.programs import VAE, Program
-from pyro_vae.run import load
 from pyro_vae.training import fit
 
 if TYPE_CHECKING:
@@ -37,7 +34,6 @@ __all__ = [
     "VAE",
     "Conditional",
     "Program",
-    "columns",
     "data",
     "distributions",
     "estimators",
@@ -45,7 +41,6 @@ __all__ = [
     "fit",
     "likelihoods",
     "load",
-    "missing_nets",
     "nets",
     "plots",
     "posteriors",
@@ -54,7 +49,6 @@ __all__ = [
     "scales",
     "tasks",
     "testing",
-    "topic_nets",
     "training",
 ]
 

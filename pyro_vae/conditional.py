@@ -44,7 +44,7 @@ class Conditional(nn.Module, ABC):
     """
 
     #: Said after an error about data outside the support: which part or option to use instead.
-    remedy: ClassVar[str] = ""
+    hint: ClassVar[str] = ""
 
     #: How many numbers of context (labels, covariates) one datum brings beside z or x.
     context: int = 0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-__all__ = ["Fixed", "Optimal", "PerDatum", "Scale", "Shared", "positive"]
+__all__ = ["Fixed", "OptimalSigma", "PerExample", "Scale", "Shared", "positive"]
 
 #: No learned scale falls below it: densities and their gradients stay finite in float32.
 FLOOR = 1e-4
@@ -114,11 +114,11 @@ class Shared(Scale):
         return positive(self.raw)
 
 
-class PerDatum(Scale):
+class PerExample(Scale):
     r"""A scale for each entry of each datum, made by the network beside the location.
 
     Example:
-        >>> PerDatum()(torch.zeros(5, 2)).shape
+        >>> PerExample()(torch.zeros(5, 2)).shape
         torch.Size([5, 2])
     """
 
@@ -129,7 +129,7 @@ class PerDatum(Scale):
         return positive(*raw)
 
 
-class Optimal(nn.Module):
+class OptimalSigma(nn.Module):
     r"""The scale of a normal that fits best, in closed form: :math:`\sigma^2 = \operatorname{mean} (x - \mu)^2`.
 
     In training mode it is that of each batch, so that no step is spent on learning it. In evaluation mode it is a
@@ -148,7 +148,7 @@ class Optimal(nn.Module):
         ValueError: the scale is not a finite number above the floor 1e-4, or the momentum not above 0 and up to 1.
 
     Example:
-        >>> scale = Optimal()
+        >>> scale = OptimalSigma()
         >>> scale.refit(torch.tensor(4.0)), scale()
         (tensor(2.), tensor(1.1402))
     """
@@ -178,8 +178,8 @@ def as_scale(scale: Scale | float) -> Scale:
     """Return ``scale``, a number as a :class:`Fixed` one."""
     if isinstance(scale, nn.Module) and not isinstance(scale, Scale):
         raise TypeError(
-            f"expected a number or a Scale (Fixed, Shared, PerDatum), got {type(scale).__name__}; Optimal belongs to "
-            "the Normal likelihood alone"
+            f"expected a number or a Scale (Fixed, Shared, PerExample), got {type(scale).__name__}; OptimalSigma "
+            "belongs to the Normal likelihood alone"
         )
     return scale if isinstance(scale, Scale) else Fixed(scale)
 

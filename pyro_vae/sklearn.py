@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.counts import check_count
 from pyro_vae.estimators import Estimator
-from pyro_vae.evaluation.log_likelihood import log_weights
+from pyro_vae.evaluation.likelihood.log_likelihood import log_weights
 from pyro_vae.likelihoods import Normal
 from pyro_vae.posteriors import MeanFieldNormal
 from pyro_vae.priors import StandardNormal
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import evaluating
-from pyro_vae.rng import fork_rng
 from pyro_vae.scales import Shared
 from pyro_vae.training import fit
 
@@ -84,7 +84,7 @@ class _Fitted(BaseEstimator):
                 )
         if not isinstance(self.learning_rate, Real) or not self.learning_rate > 0:
             raise ValueError(f"learning_rate: expected a number above 0, got {self.learning_rate!r}")
-        check_count("latent", self.latent)
+        check_int("latent", self.latent)
 
     def _rows(self, X: Any, *, reset: bool = False) -> np.ndarray:
         """Return checked rows of floats."""
@@ -247,7 +247,7 @@ class VAEDensity(DensityMixin, _Fitted):
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-likelihood of each row in nats, of shape (n_samples,)."""
         check_is_fitted(self)
-        check_count("num_particles", self.num_particles)
+        check_int("num_particles", self.num_particles)
         x = self._tensor(self._rows(X))
         self.program_.check(x)
         found = []

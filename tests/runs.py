@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 import pyro_vae as pv
 from pyro_vae.training import checkpoint
-from pyro_vae.training.packing import pack
-from pyro_vae.training.weights import digest
+from pyro_vae.training.checkpoint.packing import pack
+from pyro_vae.training.checkpoint.weights import digest
 
 X = torch.rand(20, 6, generator=torch.Generator().manual_seed(0)).round()
 VALID = torch.rand(9, 6, generator=torch.Generator().manual_seed(1)).round()

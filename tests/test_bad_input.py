@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import pyro_vae as pv
 from pyro_vae import cli
 from pyro_vae.data import files
-from pyro_vae.evaluation.cost import PeakMemory
+from pyro_vae.evaluation.laboratory.cost import PeakMemory
 from pyro_vae.testing import parts
 from pyro_vae.training.loop import Loop
 
@@ -175,7 +175,7 @@ def test_schedule_that_turns_negative(vae):
 
 
 def test_a_program_is_expected():
-    with pytest.raises(TypeError, match="Functions"):
+    with pytest.raises(TypeError, match="FunctionProgram"):
         pv.fit(torch.nn.Linear(2, 2), X)
 
 

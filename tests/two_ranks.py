@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import pyro_vae as pv
 from pyro_vae.training import Callback, collectives
-from pyro_vae.training.distributed import Ranks
-from pyro_vae.training.order import Shuffled
+from pyro_vae.training.data.order import Shuffled
+from pyro_vae.training.ranks.distributed import Ranks
 
 SGD = functools.partial(torch.optim.SGD, lr=0.05)
 FIT = {"optimizer": SGD, "batch_size": 16, "seed": 3, "progress": False}
@@ -38,7 +38,7 @@ def make(seed=0):
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("x", dist.Normal(net(x.flip(-1)), 1.0).to_event(1), obs=x)
 
-    return pv.programs.Functions(model, lambda x: None, net=net)
+    return pv.programs.FunctionProgram(model, lambda x: None, net=net)
 
 
 def rows(n):

@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import pyro_vae as pv
+from pyro_vae._util.random_state import fork_rng
 from pyro_vae.plots.style import COLOURS, WIDTH, styled
-from pyro_vae.rng import fork_rng
 
 data = pv.data.load(pick(smoke="digits", default="digits", full="mnist"))
 train, test = data.train.x[: amount(smoke=128, default=None, full=None)], data.test.x[:1000]

@@ -112,7 +112,7 @@ def grey_values(views, x):
 
 def normal_learned(latent, shape, net):
     """A normal with a scale of its own: a part that is made once is shared by all that take it."""
-    return pv.likelihoods.Normal(latent, shape, net=net, scale=pv.scales.Optimal())
+    return pv.likelihoods.Normal(latent, shape, net=net, scale=pv.scales.OptimalSigma())
 
 
 pyro.set_rng_seed(0)
@@ -248,7 +248,7 @@ figure(pv.plots.image_rows(rows, title="New digits: means and draws at the same 
 # ## Exercise
 #
 # 1. Fix the scale of the normal to 0.5, 0.2, 0.1 and 0.05. Which one has the lowest bits per pixel, and how far is it
-#    from what `Optimal` finds? Sharpness goes on rising below it: what becomes worse?
+#    from what `OptimalSigma` finds? Sharpness goes on rising below it: what becomes worse?
 # 2. Weigh the divergence by `estimator=pv.estimators.ELBO(beta=s**2)` under a normal with $\sigma = 1$, or set
 #    $\sigma = s$ at beta 1. Show on paper that the two have the same optimum for decoder means and posterior.
 # 3. `pv.likelihoods.PixelCNN` draws pixels one after the other. What happens to the bits of code?

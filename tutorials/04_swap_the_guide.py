@@ -261,7 +261,7 @@ if pick(smoke=False, default=False, full=True):
     passes = epochs(smoke=1, default=1, full=3280)
     steps = passes * -(-len(train) // 50)
     # eight stages of 1, 3, 9, ... epochs, from a rate of 1e-3 to 1e-4, and a rising weight in the first 100 epochs
-    stages = pv.training.Stages([steps * (3**i - 1) // 6560 for i in range(1, 8)], factor=10 ** (-1 / 7))
+    stages = pv.training.MultiStep([steps * (3**i - 1) // 6560 for i in range(1, 8)], factor=10 ** (-1 / 7))
     elbo = pv.estimators.ELBO(beta=pv.training.Linear(max(1, steps * 100 // 3280)))
     for name, family in FAMILIES.items():
         pyro.set_rng_seed(0)

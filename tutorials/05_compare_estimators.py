@@ -165,7 +165,7 @@ adam = partial(torch.optim.Adam, lr=pick(smoke=3e-3, default=3e-3, full=1e-3))
 passes, batch_size = epochs(smoke=2, default=15, full=3280), pick(smoke=128, default=128, full=20)
 steps = passes * -(-len(train) // batch_size)
 # with --full eight stages of 1, 3, 9, ... epochs, from a rate of 1e-3 to 1e-4
-stages = pv.training.Stages([steps * (3**i - 1) // 6560 for i in range(1, 8)], factor=10 ** (-1 / 7))
+stages = pv.training.MultiStep([steps * (3**i - 1) // 6560 for i in range(1, 8)], factor=10 ** (-1 / 7))
 lr_factor = pick(smoke=None, default=None, full=stages)
 how = {"epochs": passes, "batch_size": batch_size, "optimizer": adam, "lr_factor": lr_factor}
 pv.fit(vae, train, **how, **kept("05_ELBO_1"))

@@ -142,7 +142,7 @@ class PixelsBefore(pv.Conditional):
 # %% [markdown]
 # The remedies change the bound that is followed, not the model:
 #
-# | remedy | what is made large |
+# | hint | what is made large |
 # |---|---|
 # | none | $-D - R$ |
 # | warm-up | $-D - \beta_t R$ with $\beta_t$ rising from 0 to 1 |
@@ -175,7 +175,7 @@ def strong_decoder(options, seed):
     return vae, pv.fit(vae, seen, **how, epochs=passes, batch_size=batch_size, seed=seed)
 
 
-runs = {remedy: [strong_decoder(options, seed) for seed in seeds] for remedy, options in REMEDIES.items()}
+runs = {hint: [strong_decoder(options, seed) for seed in seeds] for hint, options in REMEDIES.items()}
 
 
 # %% [markdown]
@@ -195,13 +195,13 @@ def mean_and_error(values):
     return f"{values.mean():6.2f} ± {values.std() / len(values) ** 0.5:.2f}"
 
 
-told = {remedy: [pv.evaluation.latents(vae, test.x) for vae, _ in each] for remedy, each in runs.items()}
-print("remedy      bound            rate             distortion (nats)  class told")
-for remedy, each in told.items():
+told = {hint: [pv.evaluation.latents(vae, test.x) for vae, _ in each] for hint, each in runs.items()}
+print("hint      bound            rate             distortion (nats)  class told")
+for hint, each in told.items():
     rate, distortion = [t.rate["z"] for t in each], [t.distortion for t in each]
     bound = [-r - d for r, d in zip(rate, distortion, strict=True)]
-    classes = [told_class(vae) for vae, _ in runs[remedy]]
-    print(f"{remedy:10}", *map(mean_and_error, (bound, rate, distortion, classes)), sep="  ")
+    classes = [told_class(vae) for vae, _ in runs[hint]]
+    print(f"{hint:10}", *map(mean_and_error, (bound, rate, distortion, classes)), sep="  ")
 print(f"(test digits; mean over {len(seeds)} seeds with its standard error)")
 
 # %% [markdown]
@@ -218,9 +218,9 @@ print(f"(test digits; mean over {len(seeds)} seeds with its standard error)")
 def rate_figure(runs):
     drawn = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     axes = drawn.subplots()
-    for i, (remedy, each) in enumerate(runs.items()):
+    for i, (hint, each) in enumerate(runs.items()):
         for j, (_, history) in enumerate(each):
-            label = remedy if j == 0 else None
+            label = hint if j == 0 else None
             axes.plot(range(1, passes + 1), history["kl"], color=COLOURS[i], linewidth=1.2, label=label)
     axes.axvline(passes // 2, color="black", linewidth=0.8, linestyle="--", label="warm-up ends")
     axes.set(title="The rate in training, with a decoder that hardly needs it", xlabel="epoch")

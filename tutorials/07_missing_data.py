@@ -93,7 +93,7 @@ def hide(x, seed, share=0.3):
 
 def trained(x, seed):
     pyro.set_rng_seed(seed)
-    encoder = partial(pv.columns.Features, table.columns, net=net, missing=True)
+    encoder = partial(pv.data.tables.Features, table.columns, net=net, missing=True)
     vae = pv.VAE(
         prior=pv.priors.StandardNormal(LATENTS),
         likelihood=pv.likelihoods.Heterogeneous(LATENTS, x.shape[1:], columns=table.columns, net=net),

@@ -38,7 +38,7 @@ second = {"epochs": epochs(smoke=2, default=20, full=3000), "optimizer": adam}
 if pick(smoke=False, default=False, full=True):
     # times 0.9 after every 10 of 3,000 epochs, down to 2e-4
     falls = [second["epochs"] * -(-len(train) // 100) * i // 300 for i in range(1, 23)]
-    second |= {"optimizer": partial(adam, eps=1e-4), "lr_factor": pv.training.Stages(falls, factor=0.9)}
+    second |= {"optimizer": partial(adam, eps=1e-4), "lr_factor": pv.training.MultiStep(falls, factor=0.9)}
 
 # %% [markdown]
 # ## A VAE first
@@ -92,7 +92,7 @@ def mixture(vae, seed):
     }
     responsibilities = pv.programs.Responsibilities(**parts)
     program = pv.programs.MixtureVAE(**parts, likelihood=vae.likelihood, classifier=responsibilities)
-    pv.tasks.place_clusters(program, train.x, seed=seed)
+    pv.tasks.init_clusters(program, train.x, seed=seed)
     return fit("mixture", program, seed, second)
 
 
@@ -249,7 +249,7 @@ print(f"difference   {apart.mean():+.3f} ± {apart.std() / len(apart) ** 0.5:.3f
 #
 # 1. Take 5 and 20 clusters. Compare the held-out bound (`pv.evaluation.log_likelihood`): does it know how many there
 #    are?
-# 2. Leave out `place_clusters`, and look at the sizes that `pv.tasks.cluster` prints. How many clusters are alive?
+# 2. Leave out `init_clusters`, and look at the sizes that `pv.tasks.cluster` prints. How many clusters are alive?
 # 3. Explain why codes of two seeds cannot be compared axis by axis, while distances within each can.
 #
 # ## References

@@ -25,8 +25,8 @@ from matplotlib.figure import Figure
 from pyro import distributions as dist
 
 import pyro_vae as pv
+from pyro_vae.nets import BagEncoder, MixtureOfTopics, ProductOfTopics
 from pyro_vae.plots.style import STYLE, WIDTH, styled
-from pyro_vae.topic_nets import BagEncoder, MixtureOfTopics, ProductOfTopics
 
 seeds = range(amount(smoke=2, default=3, full=5))
 

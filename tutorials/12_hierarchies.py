@@ -32,7 +32,7 @@ passes, seeds = epochs(smoke=1, default=16, full=3280), range(2)
 batch_size = pick(smoke=64, default=64, full=20)
 steps = passes * len(train) // batch_size
 # with --full eight stages of 1, 3, 9, ... epochs, from a rate of 1e-3 to 1e-4
-stages = pv.training.Stages([steps * (3**i - 1) // 6560 for i in range(1, 8)], factor=10 ** (-1 / 7))
+stages = pv.training.MultiStep([steps * (3**i - 1) // 6560 for i in range(1, 8)], factor=10 ** (-1 / 7))
 adam = partial(torch.optim.Adam, lr=pick(smoke=3e-3, default=3e-3, full=1e-3))
 # widths from z1, next to the data, up to the top
 small = [(16,), (16, 6), (16, 10, 8, 6, 4)]

@@ -8,6 +8,6 @@ is not set, downloaded once, and checked against a checksum either way.
 from pyro_vae.data.binarize import Binarization, DrawBits, Dynamic, Static, Threshold
 from pyro_vae.data.dataset import Dataset, Split
 from pyro_vae.data.registry import load, names
-from pyro_vae.data.tables import Table
+from pyro_vae.data.tables.table import Table
 
 __all__ = ["Binarization", "Dataset", "DrawBits", "Dynamic", "Split", "Static", "Table", "Threshold", "load", "names"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.columns import Column
+from pyro_vae.data.tables import Column
 
 __all__ = ["ENDINGS", "encode", "ending", "read", "typed"]
 

@@ -8,7 +8,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
-from pyro_vae.counts import check_count
+from pyro_vae._util.validation import check_int
 from pyro_vae.distributions.sphere import log_area, sphere
 
 __all__ = ["HypersphericalUniform"]
@@ -48,7 +48,7 @@ class HypersphericalUniform(dist.TorchDistribution):
         batch_shape: Sequence[int] = (),
         validate_args: bool | None = None,
     ) -> None:
-        check_count("dim", dim)
+        check_int("dim", dim)
         self.dim = dim
         self.like = torch.zeros(()) if like is None else like.detach().new_zeros(())
         super().__init__(torch.Size(batch_shape), torch.Size((dim,)), validate_args=validate_args)

@@ -13,11 +13,11 @@ from torch.distributions import constraints
 from torch.distributions.kl import register_kl
 from torch.nn.functional import normalize
 
+from pyro_vae._util.cache import cached_tensors
 from pyro_vae.distributions.bessel import bessel_ratio, log_bessel
 from pyro_vae.distributions.direction import from_pole
 from pyro_vae.distributions.hyperspherical_uniform import HypersphericalUniform
 from pyro_vae.distributions.sphere import log_area, sphere
-from pyro_vae.kept import kept
 
 __all__ = ["VonMisesFisher"]
 
@@ -142,7 +142,7 @@ def draw_angle(kappa: Tensor, n: int) -> Tensor:
     return 2 * torch.asin(torch.sqrt((chosen / 2).clamp(tiny, 1.0)))
 
 
-@kept
+@cached_tensors
 def nodes(device: torch.device) -> tuple[Tensor, Tensor]:
     """Gauss-Legendre nodes and weights on [0, 1]."""
     x, w = (torch.as_tensor(v, device=device) for v in np.polynomial.legendre.leggauss(64))

@@ -15,10 +15,10 @@ from pyro.infer import ELBO as PyroELBO
 from torch import Tensor, nn
 
 from pyro_vae.estimators.free_bits import FreeBits, PerDimension
-from pyro_vae.estimators.passes import in_passes
-from pyro_vae.estimators.sites import Site, Terms
-from pyro_vae.estimators.trace import Call, Record, draw_shared, outline, run
-from pyro_vae.parameters import announce
+from pyro_vae.programs.parameters import announce
+from pyro_vae.trace.passes import in_passes
+from pyro_vae.trace.run import Call, Record, draw_shared, outline, run
+from pyro_vae.trace.terms import Site, Terms
 
 __all__ = ["Estimator"]
 

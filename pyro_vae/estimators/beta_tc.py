@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_vae.counts import check_count
+from pyro_vae._util.validation import check_int
 from pyro_vae.estimators.base import mean
 from pyro_vae.estimators.over_batch import OverBatch, by_row, only_latent, reconstruction
-from pyro_vae.estimators.sites import Site, Terms, factors
+from pyro_vae.trace.terms import Site, Terms, factors
 
 __all__ = ["BetaTC"]
 
@@ -61,7 +61,7 @@ class BetaTC(OverBatch):
         self, *, data_size: int, alpha: float = 1.0, gamma: float = 1.0, stratified: bool = True, **options: Any
     ) -> None:
         super().__init__(**options)
-        check_count("data_size", data_size, 2)
+        check_int("data_size", data_size, 2)
         for name, value in (("alpha", alpha), ("gamma", gamma)):
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name}: expected a number of at least 0, got {value}")

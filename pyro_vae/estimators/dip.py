@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.estimators.over_batch import OverBatch, by_row, divergence, only_latent, reconstruction
-from pyro_vae.estimators.sites import Site, Terms, factors
+from pyro_vae.trace.terms import Site, Terms, factors
 
 __all__ = ["DIP"]
 

@@ -11,8 +11,8 @@ from torch.distributions import Bernoulli, Independent
 
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.score import ScoreFunction, log_score
-from pyro_vae.estimators.sites import Site, Terms, masked, particle_dim, per_datum
-from pyro_vae.estimators.trace import Record
+from pyro_vae.trace.run import Record
+from pyro_vae.trace.terms import Site, Terms, masked, particle_dim, per_datum
 
 __all__ = ["DisARM"]
 

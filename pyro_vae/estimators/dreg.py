@@ -9,7 +9,7 @@ from torch import Tensor
 from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import split_gradient, with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
-from pyro_vae.estimators.sites import Terms
+from pyro_vae.trace.terms import Terms
 
 __all__ = ["DReG"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae.estimators.base import Estimator, mean, weigh
-from pyro_vae.estimators.sites import Site, Terms
+from pyro_vae.trace.terms import Site, Terms
 
 __all__ = ["ELBO"]
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from pyro_vae.estimators.elbo import ELBO
-from pyro_vae.estimators.sites import PARTICLES, Site
-from pyro_vae.estimators.trace import Record
+from pyro_vae.trace.run import Record
+from pyro_vae.trace.terms import PARTICLES, Site
 
 __all__ = ["Enumeration"]
 

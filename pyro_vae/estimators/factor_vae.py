@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 from pyro_vae.estimators.base import mean
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.over_batch import OverBatch, divergence, draws, reconstruction
-from pyro_vae.estimators.sites import Terms
+from pyro_vae.trace.terms import Terms
 
 __all__ = ["FactorVAE"]
 

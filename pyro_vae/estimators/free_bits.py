@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pyro_vae.estimators.sites import Terms
+from pyro_vae.trace.terms import Terms
 
 __all__ = ["FreeBits", "PerDimension", "PerSite"]
 

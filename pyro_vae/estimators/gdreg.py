@@ -12,8 +12,8 @@ from torch.distributions import constraints
 from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
-from pyro_vae.estimators.sites import Draw, Site, Terms, factors
-from pyro_vae.estimators.trace import Record
+from pyro_vae.trace.run import Record
+from pyro_vae.trace.terms import Draw, Site, Terms, factors
 
 __all__ = ["GDReG"]
 

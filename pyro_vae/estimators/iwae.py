@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae.estimators.base import Estimator
-from pyro_vae.estimators.sites import Terms
+from pyro_vae.trace.terms import Terms
 
 __all__ = ["IWAE", "log_mean_exp"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae._util.cache import cached_tensors
 from pyro_vae.estimators.base import Estimator
-from pyro_vae.estimators.sites import Terms
-from pyro_vae.kept import kept
+from pyro_vae.trace.terms import Terms
 
 __all__ = ["JackknifeIWAE"]
 
@@ -68,7 +68,7 @@ class JackknifeIWAE(Estimator):
         return total
 
 
-@kept
+@cached_tensors
 def left_out(k: int, j: int, device: torch.device) -> Tensor:
     """Return which particles are left out in each of the ways to leave out j of k: ``(ways, k)``."""
     ways, n = list(itertools.combinations(range(k), j)), math.comb(k, j)

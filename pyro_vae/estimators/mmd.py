@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_vae.estimators.kernels import RBF, Kernel
 from pyro_vae.estimators.over_batch import OverBatch, mmd_to_prior, reconstruction
-from pyro_vae.estimators.sites import Terms
+from pyro_vae.trace.terms import Terms
 
 __all__ = ["MMD"]
 

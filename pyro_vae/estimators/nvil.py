@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.estimators.gradients import with_gradient_of
-from pyro_vae.estimators.score import ScoreFunction, climb
-from pyro_vae.estimators.sites import Terms
+from pyro_vae.estimators.score import ScoreFunction, score_surrogate
+from pyro_vae.trace.terms import Terms
 
 __all__ = ["NVIL"]
 
@@ -74,7 +74,7 @@ class NVIL(ScoreFunction):
             self.module.follow(above)
         # the gradient of the squared error of b, in the units of the signal
         regression = (signal * predicted).mean(0)
-        return with_gradient_of(log_w.mean(0), climb(terms, beta, signal) + regression)
+        return with_gradient_of(log_w.mean(0), score_surrogate(terms, beta, signal) + regression)
 
 
 class Baseline(nn.Module):

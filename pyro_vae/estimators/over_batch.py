@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pyro_vae.estimators.base import Estimator, mean
 from pyro_vae.estimators.kernels import Kernel, mmd
-from pyro_vae.estimators.sites import Site, Terms, particle_dim
-from pyro_vae.estimators.trace import Record
+from pyro_vae.trace.run import Record
+from pyro_vae.trace.terms import Site, Terms, particle_dim
 
 __all__ = ["OverBatch"]
 

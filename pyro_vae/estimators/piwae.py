@@ -7,7 +7,7 @@ from torch import Tensor
 from pyro_vae.estimators.gradients import split_gradient, with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.estimators.miwae import MIWAE
-from pyro_vae.estimators.sites import Terms
+from pyro_vae.trace.terms import Terms
 
 __all__ = ["PIWAE"]
 

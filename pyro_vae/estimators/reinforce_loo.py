@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae.estimators.gradients import with_gradient_of
-from pyro_vae.estimators.score import ScoreFunction, climb
-from pyro_vae.estimators.sites import Terms
+from pyro_vae.estimators.score import ScoreFunction, score_surrogate
+from pyro_vae.trace.terms import Terms
 
 __all__ = ["ReinforceLOO"]
 
@@ -56,4 +56,4 @@ class ReinforceLOO(ScoreFunction):
         k = log_w.shape[0]
         # log w less the mean of the others, by way of the mean of all
         signal = (log_w - log_w.mean(0)) * (k / (k - 1))
-        return with_gradient_of(log_w.mean(0), climb(terms, beta, signal))
+        return with_gradient_of(log_w.mean(0), score_surrogate(terms, beta, signal))

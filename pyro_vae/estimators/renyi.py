@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_vae.estimators.base import Estimator, mean
 from pyro_vae.estimators.iwae import log_mean_exp
-from pyro_vae.estimators.sites import Terms
+from pyro_vae.trace.terms import Terms
 
 __all__ = ["Renyi"]
 

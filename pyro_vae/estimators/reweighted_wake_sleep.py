@@ -12,8 +12,8 @@ from torch import Tensor
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.estimators.score import ScoreFunction
-from pyro_vae.estimators.sites import Site, Terms
-from pyro_vae.estimators.trace import Detached, Record
+from pyro_vae.trace.run import Detached, Record
+from pyro_vae.trace.terms import Site, Terms
 
 __all__ = ["ReweightedWakeSleep"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from pyro_vae.estimators.base import Estimator
-from pyro_vae.estimators.sites import Site, Terms
+from pyro_vae.trace.terms import Site, Terms
 
-__all__ = ["ScoreFunction", "climb", "log_score"]
+__all__ = ["ScoreFunction", "score_surrogate", "log_score"]
 
 
 class ScoreFunction(Estimator):
@@ -34,7 +34,7 @@ def log_score(terms: Terms) -> Tensor | float:
     return sum(site.log_q for site in terms.latent if not site.reparameterized)
 
 
-def climb(terms: Terms, beta: float | Tensor, signal: Tensor) -> Tensor:
+def score_surrogate(terms: Terms, beta: float | Tensor, signal: Tensor) -> Tensor:
     r"""Return an expression whose gradient is that of the bound, with a signal in place of :math:`\log w`.
 
     .. math:: \frac1K \sum_k \left( \nabla \log w_k + s_k \, \nabla_\phi \log q_\phi(z_k \mid x) \right)

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.counts import check_count
+from pyro_vae._util.cache import cached_tensors
+from pyro_vae._util.validation import check_int
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.score import ScoreFunction
-from pyro_vae.estimators.sites import Terms
-from pyro_vae.estimators.trace import Detached
-from pyro_vae.kept import kept
+from pyro_vae.trace.run import Detached
+from pyro_vae.trace.terms import Terms
 
 __all__ = ["TVO"]
 
@@ -54,7 +54,7 @@ class TVO(ScoreFunction):
 
     def __init__(self, *, intervals: int = 5, first: float = 0.025, num_particles: int = 20, **options: Any) -> None:
         super().__init__(num_particles=num_particles, **options)
-        check_count("intervals", intervals)
+        check_int("intervals", intervals)
         if not 0 < first < 1:
             raise ValueError(f"first: expected a number between 0 and 1, got {first}")
         points = torch.logspace(math.log10(first), 0, intervals, dtype=torch.float64)
@@ -76,7 +76,7 @@ class TVO(ScoreFunction):
         return with_gradient_of((width * means).sum(0), (width * surrogate).sum(0))
 
 
-@kept
+@cached_tensors
 def numbers(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Return numbers on a device, in double precision."""
     return torch.tensor(values, dtype=torch.float64, device=device)

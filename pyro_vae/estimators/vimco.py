@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.estimators.score import ScoreFunction, log_score
-from pyro_vae.estimators.sites import Terms
+from pyro_vae.trace.terms import Terms
 
 __all__ = ["VIMCO"]
 

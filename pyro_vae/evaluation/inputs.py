@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae._util.random_state import fork_rng
 from pyro_vae.programs.program import Program
-from pyro_vae.rng import fork_rng
-from pyro_vae.training.batches import Batches
-from pyro_vae.training.prefetch import Mapped
+from pyro_vae.training.data.batches import Batches
+from pyro_vae.training.data.prefetch import Mapped
 
 __all__ = ["BUDGET", "at_once", "batches_of", "one_batch"]
 

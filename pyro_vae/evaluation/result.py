@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from pyro_vae.evaluation.table import aligned, latex, write_csv, write_json
+from pyro_vae.evaluation.laboratory.table import aligned, latex, write_csv, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PerDatum", "Result"]
+__all__ = ["PerExample", "Result"]
 
 
 class Result(ABC):
@@ -48,7 +48,7 @@ class Result(ABC):
         Path(path).write_text(latex(self.summary()), encoding="utf-8")
 
 
-class PerDatum:
+class PerExample:
     """What is known of each datum with the noise of its draws: the mean over the data, and its two errors.
 
     Attributes:

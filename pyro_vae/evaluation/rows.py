@@ -7,9 +7,9 @@ import math
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
-from pyro_vae.evaluation.comparison import GradientRow, Row
-from pyro_vae.evaluation.gradients import Gradients, Moments
-from pyro_vae.evaluation.reference import Reference
+from pyro_vae.evaluation.laboratory.comparison import GradientRow, Row
+from pyro_vae.evaluation.laboratory.gradients import Gradients, Moments
+from pyro_vae.evaluation.laboratory.reference import Reference
 
 __all__ = ["row_of"]
 

@@ -40,7 +40,7 @@ class Bernoulli(Conditional):
         torch.Size([28, 28])
     """
 
-    remedy = (
+    hint = (
         "For grey values use ContinuousBernoulli or Normal, or draw bits with "
         'pyro_vae.data.load(name, binarize="dynamic"); Bernoulli(..., grey=True) takes them as they are, '
         "as a cross-entropy that is no log-probability."

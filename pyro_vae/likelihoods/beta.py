@@ -40,7 +40,7 @@ class Beta(Conditional):
         torch.Size([8, 8])
     """
 
-    remedy = "Where shares reach 0 or 1 use ContinuousBernoulli, or shrink them: (x * (n - 1) + 0.5) / n for n data."
+    hint = "Where shares reach 0 or 1 use ContinuousBernoulli, or shrink them: (x * (n - 1) + 0.5) / n for n data."
 
     def __init__(
         self,

@@ -8,8 +8,8 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.counts import check_count
 from pyro_vae.distributions import BetaBinomial as Family
 from pyro_vae.distributions import OnGrid
 from pyro_vae.nets import MLP, Net, as_shape, build
@@ -47,7 +47,7 @@ class BetaBinomial(Conditional):
         torch.Size([8, 8])
     """
 
-    remedy = (
+    hint = (
         "Counts run from 0 to total, shares k / total need grid=True; counts without a bound take Poisson or "
         "NegativeBinomial."
     )
@@ -64,7 +64,7 @@ class BetaBinomial(Conditional):
     ) -> None:
         super().__init__()
         self.context, self.shape = context, as_shape(shape)
-        check_count("total", total)
+        check_int("total", total)
         self.total, self.step = total, 1 / total if grid else 1.0
         self.net = build(net, (latent,), (2, *self.shape), context)
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pyro import distributions as dist
 from torch import Tensor, nn
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.counts import check_count
 from pyro_vae.distributions import LogCategorical, OnGrid
 from pyro_vae.nets import MLP, Net, as_shape, build
 
@@ -44,7 +44,7 @@ class Categorical(Conditional):
         torch.Size([28, 28])
     """
 
-    remedy = "Pixels are k / (levels - 1), codes k = 0, 1, ... need grid=False; round the data, or use Normal."
+    hint = "Pixels are k / (levels - 1), codes k = 0, 1, ... need grid=False; round the data, or use Normal."
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Categorical(Conditional):
     ) -> None:
         super().__init__()
         self.context, self.shape = context, as_shape(shape)
-        check_count("levels", levels, 2)
+        check_int("levels", levels, 2)
         self.levels, self.step = levels, 1 / (levels - 1) if grid else 1.0
         self.net = build(net, (latent,), (levels, *self.shape), context)
 

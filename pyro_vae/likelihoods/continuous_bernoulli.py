@@ -40,7 +40,7 @@ class ContinuousBernoulli(Conditional):
         torch.Size([8, 8])
     """
 
-    remedy = "Scale the data to [0, 1], or use Normal."
+    hint = "Scale the data to [0, 1], or use Normal."
 
     def __init__(
         self,

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pyro import distributions as dist
 from torch import Tensor, nn
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.counts import check_count
 from pyro_vae.distributions import DiscretizedLogistic as Family
 from pyro_vae.nets import MLP, Net, as_shape, build
-from pyro_vae.scales import PerDatum, Scale, as_scale
+from pyro_vae.scales import PerExample, Scale, as_scale
 
 __all__ = ["DiscretizedLogistic"]
 
@@ -48,7 +48,7 @@ class DiscretizedLogistic(Conditional):
         torch.Size([28, 28])
     """
 
-    remedy = (
+    hint = (
         "Round pixels to k / (levels - 1) first, for instance (x * 255).round() / 255; for grey values of any "
         "size use ContinuousBernoulli or Normal."
     )
@@ -65,8 +65,8 @@ class DiscretizedLogistic(Conditional):
     ) -> None:
         super().__init__()
         self.context, self.shape = context, as_shape(shape)
-        check_count("levels", levels, 2)
-        self.levels, self.scale = levels, PerDatum() if scale is None else as_scale(scale)
+        check_int("levels", levels, 2)
+        self.levels, self.scale = levels, PerExample() if scale is None else as_scale(scale)
         self.net = build(net, (latent,), (1 + self.scale.outputs, *self.shape), context)
 
     def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pyro import distributions as dist
 from torch import Tensor, nn
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.counts import check_count
 from pyro_vae.distributions import CoupledLogisticMixture
 from pyro_vae.distributions import DiscretizedLogisticMixture as Family
 from pyro_vae.nets import MLP, Net, as_shape, build
@@ -53,7 +53,7 @@ class DiscretizedLogisticMixture(Conditional):
         torch.Size([3, 8, 8])
     """
 
-    remedy = (
+    hint = (
         "Round pixels to k / (levels - 1) first, for instance (x * 255).round() / 255; for grey values of any "
         "size use ContinuousBernoulli or Normal."
     )
@@ -71,7 +71,7 @@ class DiscretizedLogisticMixture(Conditional):
     ) -> None:
         super().__init__()
         self.context, self.shape = context, as_shape(shape)
-        check_count("levels", levels, 2)
+        check_int("levels", levels, 2)
         if components < 1:
             raise ValueError(f"components: expected at least 1, got {components}")
         self.levels, self.components, self.coupled = levels, components, coupled

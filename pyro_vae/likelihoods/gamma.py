@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Gamma as Family
 from pyro_vae.nets import MLP, Net, as_shape, build
-from pyro_vae.scales import PerDatum, Scale, as_scale, positive
+from pyro_vae.scales import PerExample, Scale, as_scale, positive
 
 __all__ = ["Gamma"]
 
@@ -42,7 +42,7 @@ class Gamma(Conditional):
         torch.Size([8, 8])
     """
 
-    remedy = "For data that may be 0 or negative use Normal or StudentT; for counts NegativeBinomial."
+    hint = "For data that may be 0 or negative use Normal or StudentT; for counts NegativeBinomial."
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Gamma(Conditional):
     ) -> None:
         super().__init__()
         self.context, self.shape = context, as_shape(shape)
-        self.concentration = PerDatum() if concentration is None else as_scale(concentration)
+        self.concentration = PerExample() if concentration is None else as_scale(concentration)
         self.net = build(net, (latent,), (1 + self.concentration.outputs, *self.shape), context)
 
     def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:

@@ -10,8 +10,8 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from pyro_vae.columns import Binary, Categorical, Column, Count, Ordinal, Positive, Real, schema
 from pyro_vae.conditional import Conditional
+from pyro_vae.data.tables import Binary, Categorical, Column, Count, Ordinal, Positive, Real, schema
 from pyro_vae.distributions import ByColumn
 from pyro_vae.nets import MLP, Net, as_shape, build
 
@@ -33,7 +33,7 @@ class Heterogeneous(Conditional):
     Args:
         latent: number of latents
         shape: ``(number of columns,)``
-        columns: objects of ``pyro_vae.columns``, one a column; :meth:`schema` infers them from a table
+        columns: objects of ``pyro_vae.data.tables``, one a column; :meth:`schema` infers them from a table
         net: makes the decoder network, ``net((latent,), (outputs,))`` with the outputs of all columns in turn
         context: how many numbers of context one datum brings beside z
 
@@ -52,7 +52,7 @@ class Heterogeneous(Conditional):
         torch.Size([2])
     """
 
-    remedy = (
+    hint = (
         "Give the column another type: Real takes any number, Positive those above 0, Count 0, 1, 2, ..., and labels "
         "are codes 0, 1, 2, ... as pyro_vae.data.Table makes them."
     )
@@ -102,7 +102,7 @@ class Heterogeneous(Conditional):
 
     @staticmethod
     def schema(table: Any) -> tuple[Column, ...]:
-        """Infer the columns of a data frame, a dict of columns or an array; see ``pyro_vae.columns.infer``."""
+        """Infer the columns of a data frame, a dict of columns or an array; see ``pyro_vae.data.tables.infer``."""
         return schema(table)
 
     def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:

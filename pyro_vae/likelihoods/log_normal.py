@@ -30,7 +30,7 @@ class LogNormal(Conditional):
             and one for a scale that is an output
         context: how many numbers of context one datum brings beside z
         scale: sigma of the logarithm: a number (fixed), or an object of ``pyro_vae.scales`` (``Fixed``, ``Shared`` for
-            one learned number, ``PerDatum`` for an output of the network)
+            one learned number, ``PerExample`` for an output of the network)
 
     Shape:
         z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
@@ -41,7 +41,7 @@ class LogNormal(Conditional):
         torch.Size([28, 28])
     """
 
-    remedy = "For data that may be 0 or negative use Normal or StudentT; for counts NegativeBinomial."
+    hint = "For data that may be 0 or negative use Normal or StudentT; for counts NegativeBinomial."
 
     def __init__(
         self,

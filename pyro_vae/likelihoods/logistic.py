@@ -31,7 +31,7 @@ class Logistic(Conditional):
             and one for a scale that is an output
         context: how many numbers of context one datum brings beside z
         scale: s in the units of the data: a number (fixed), or an object of ``pyro_vae.scales`` (``Fixed``,
-            ``Shared`` for one learned number, ``PerDatum`` for an output of the network)
+            ``Shared`` for one learned number, ``PerExample`` for an output of the network)
 
     Shape:
         z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.

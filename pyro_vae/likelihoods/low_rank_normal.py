@@ -32,7 +32,7 @@ class LowRankNormal(Conditional):
         context: how many numbers of context one datum brings beside z
         rank: number of factors, the columns of W
         scale: sigma in the units of the data: a number (fixed), or an object of ``pyro_vae.scales`` (``Fixed``,
-            ``Shared`` for one learned number, ``PerDatum`` for an output of the network)
+            ``Shared`` for one learned number, ``PerExample`` for an output of the network)
 
     Shape:
         z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.

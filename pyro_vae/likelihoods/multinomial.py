@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.counts import check_count
 from pyro_vae.distributions import BagOfWords as Family
 from pyro_vae.nets import MLP, Net, as_shape, build
 
@@ -42,7 +42,7 @@ class Multinomial(Conditional):
         torch.Size([2000])
     """
 
-    remedy = "Words are counted 0, 1, 2, ...; frequencies are no counts, for them use Normal or Beta."
+    hint = "Words are counted 0, 1, 2, ...; frequencies are no counts, for them use Normal or Beta."
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Multinomial(Conditional):
     ) -> None:
         super().__init__()
         self.context, self.shape = context, as_shape(shape)
-        check_count("total", total)
+        check_int("total", total)
         self.total = total
         self.net = build(net, (latent,), self.shape, context)
 

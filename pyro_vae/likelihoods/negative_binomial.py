@@ -54,7 +54,7 @@ class NegativeBinomial(Conditional):
         tensor([10000., 10000., 10000., 10000., 10000.], grad_fn=<RoundBackward0>)
     """
 
-    remedy = "Counts are 0, 1, 2, ...; normalized or log-transformed counts take Normal or Gamma."
+    hint = "Counts are 0, 1, 2, ...; normalized or log-transformed counts take Normal or Gamma."
 
     def __init__(
         self,

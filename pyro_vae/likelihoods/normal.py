@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import RefittedNormal
 from pyro_vae.nets import MLP, Net, as_shape, build
-from pyro_vae.scales import Optimal, Scale, as_scale
+from pyro_vae.scales import OptimalSigma, Scale, as_scale
 
 __all__ = ["Normal"]
 
@@ -30,15 +30,15 @@ class Normal(Conditional):
             the scale is per datum
         context: how many numbers of context one datum brings beside z
         scale: sigma in the units of the data: a number (fixed), or an object of ``pyro_vae.scales``
-            (``Fixed``, ``Shared`` for one learned number, ``PerDatum`` for an output of the network,
-            ``Optimal`` for the best one of each batch in closed form)
+            (``Fixed``, ``Shared`` for one learned number, ``PerExample`` for an output of the network,
+            ``OptimalSigma`` for the best one of each batch in closed form)
 
     Shape:
         z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
 
     Example:
         >>> import torch, pyro_vae as pv
-        >>> Normal(3, (28, 28), scale=pv.scales.PerDatum())(torch.zeros(5, 3)).event_shape
+        >>> Normal(3, (28, 28), scale=pv.scales.PerExample())(torch.zeros(5, 3)).event_shape
         torch.Size([28, 28])
     """
 
@@ -49,11 +49,11 @@ class Normal(Conditional):
         *,
         net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
         context: int = 0,
-        scale: Scale | Optimal | float = 1.0,
+        scale: Scale | OptimalSigma | float = 1.0,
     ) -> None:
         super().__init__()
         self.context = context
-        self.scale = scale if isinstance(scale, Optimal) else as_scale(scale)
+        self.scale = scale if isinstance(scale, OptimalSigma) else as_scale(scale)
         self.shape = as_shape(shape)
         rows = (1 + self.scale.outputs,) if self.scale.outputs else ()
         self.net = build(net, (latent,), (*rows, *self.shape), context)
@@ -62,6 +62,6 @@ class Normal(Conditional):
         """Return p(x given z)."""
         out = self.net(z, *context)
         loc, *raw = out.unbind(-1 - len(self.shape)) if self.scale.outputs else (out,)
-        if self.training and isinstance(self.scale, Optimal):
+        if self.training and isinstance(self.scale, OptimalSigma):
             return RefittedNormal(loc, self.scale(), self.scale.refit).to_event(len(self.shape))
         return dist.Normal(loc, self.scale(*raw)).to_event(len(self.shape))

@@ -8,8 +8,8 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.counts import check_count
 from pyro_vae.distributions import OnGrid
 from pyro_vae.distributions import OrderedLogistic as Family
 from pyro_vae.nets import MLP, Net, as_shape, build
@@ -49,7 +49,7 @@ class OrderedLogistic(Conditional):
         torch.Size([8])
     """
 
-    remedy = (
+    hint = (
         "Grades are codes 0, 1, ..., levels - 1 (or k / (levels - 1) with grid=True); classes without an "
         "order take Categorical."
     )
@@ -66,7 +66,7 @@ class OrderedLogistic(Conditional):
     ) -> None:
         super().__init__()
         self.context, self.shape = context, as_shape(shape)
-        check_count("levels", levels, 2)
+        check_int("levels", levels, 2)
         self.levels, self.step = levels, 1 / (levels - 1) if grid else 1.0
         self.net = build(net, (latent,), self.shape, context)
         # thresholds of equal grades to start with: about one apart, the middle at 0

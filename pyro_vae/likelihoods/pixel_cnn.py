@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, silu
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.counts import check_count
 from pyro_vae.distributions import Autoregressive
 from pyro_vae.nets import MLP, Net, Shape, as_shape, build
 
@@ -56,7 +56,7 @@ class PixelCNN(Conditional):
         torch.Size([5, 4, 4])
     """
 
-    remedy = (
+    hint = (
         "Round pixels to k / (levels - 1) first, for instance (x * 255).round() / 255 with levels=256, or draw bits "
         "for levels=2; for grey values of any size use ContinuousBernoulli or Normal."
     )
@@ -75,7 +75,7 @@ class PixelCNN(Conditional):
     ) -> None:
         super().__init__()
         self.context, self.shape = context, as_shape(shape)
-        check_count("levels", levels, 2)
+        check_int("levels", levels, 2)
         if kernel < 1 or kernel % 2 == 0:
             raise ValueError(f"kernel: expected an odd width, got {kernel}")
         self.levels, self.features = levels, features

@@ -39,7 +39,7 @@ class Poisson(Conditional):
         torch.Size([8, 8])
     """
 
-    remedy = "Counts are 0, 1, 2, ...; for positive real numbers use Gamma or LogNormal, for any real numbers Normal."
+    hint = "Counts are 0, 1, 2, ...; for positive real numbers use Gamma or LogNormal, for any real numbers Normal."
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ class StudentT(Conditional):
             and one for each of scale and df that is an output
         context: how many numbers of context one datum brings beside z
         scale: sigma in the units of the data: a number (fixed), or an object of ``pyro_vae.scales`` (``Fixed``,
-            ``Shared`` for one learned number, ``PerDatum`` for an output of the network)
+            ``Shared`` for one learned number, ``PerExample`` for an output of the network)
         df: degrees of freedom :math:`\nu`, in the same way; None for one learned number, 5 at first
 
     Shape:

@@ -52,7 +52,7 @@ class ZeroInflatedNegativeBinomial(Conditional):
         torch.Size([2000])
     """
 
-    remedy = "Counts are 0, 1, 2, ...; normalized or log-transformed counts take Normal or Gamma."
+    hint = "Counts are 0, 1, 2, ...; normalized or log-transformed counts take Normal or Gamma."
 
     def __init__(
         self,

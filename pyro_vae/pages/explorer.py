@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae._util.random_state import fork_rng
 from pyro_vae.evaluation import log_likelihood
 from pyro_vae.evaluation.inputs import one_batch
 from pyro_vae.pages.array_program import UnsupportedOperation, array_program
@@ -20,7 +21,6 @@ from pyro_vae.plots.latents import MOST_CLASSES
 from pyro_vae.plots.style import COLOURS, MARKERS
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import device_of, evaluating, mean_or_draw
-from pyro_vae.rng import fork_rng
 from pyro_vae.tasks.latents import one_latent
 
 __all__ = ["explorer"]

@@ -11,8 +11,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pyro_vae import run
-from pyro_vae.evaluation.table import number
+from pyro_vae.config import run
+from pyro_vae.evaluation.laboratory.table import number
 from pyro_vae.pages.page import page
 
 __all__ = ["report"]

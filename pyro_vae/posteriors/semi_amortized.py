@@ -11,8 +11,8 @@ from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae._util.cache import cached_tensors
 from pyro_vae.conditional import Conditional
-from pyro_vae.kept import kept
 from pyro_vae.nets import MLP, build
 from pyro_vae.scales import check_scale, positive
 
@@ -155,7 +155,7 @@ def quantiles(q: TorchDistributionMixin, points: int) -> Tensor:
     )
 
 
-@kept
+@cached_tensors
 def uniform(points: int, latent: int, device: torch.device) -> Tensor:
     """Return points of the unit cube, half of them the mirror images of the others."""
     with torch.random.fork_rng(devices=[]):

@@ -6,7 +6,7 @@ from pyro_vae.programs.bayesian_decoder import BayesianDecoder
 from pyro_vae.programs.count_vae import CountVAE
 from pyro_vae.programs.hierarchical import BottomUp, Hierarchical, TopDown
 from pyro_vae.programs.missing_not_at_random import MissingNotAtRandom, SelfMasking
-from pyro_vae.programs.program import Functions, Program
+from pyro_vae.programs.program import FunctionProgram, Program
 from pyro_vae.programs.responsibilities import Responsibilities
 from pyro_vae.programs.semi_supervised import MixtureVAE, SemiSupervised
 from pyro_vae.programs.sequence_vae import BackwardGRU, SequenceVAE
@@ -21,7 +21,7 @@ __all__ = [
     "BackwardGRU",
     "BottomUp",
     "CountVAE",
-    "Functions",
+    "FunctionProgram",
     "Hierarchical",
     "MissingNotAtRandom",
     "MixtureVAE",

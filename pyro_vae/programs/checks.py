@@ -48,10 +48,10 @@ def check_values(name: str, x: Tensor, support: constraints.Constraint, likeliho
         index = first(bad)
         value = x[tuple(bad.nonzero()[0].tolist())]
         shown = f"{value.item():.6g}" if value.dim() == 0 else f"{value.tolist()}"
-        owner, remedy = type(likelihood).__name__, getattr(likelihood, "remedy", "")
+        owner, hint = type(likelihood).__name__, getattr(likelihood, "hint", "")
         raise ValueError(
             f"{name}: {name}[{index}] is {shown}, outside the support of the likelihood {owner}, "
-            f"{describe(support)} ({int(bad.sum()):,} of {bad.numel():,} are outside). {remedy}".rstrip()
+            f"{describe(support)} ({int(bad.sum()):,} of {bad.numel():,} are outside). {hint}".rstrip()
         )
 
 

@@ -7,10 +7,10 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyro_vae._util.random_state import fork_rng
 from pyro_vae.conditional import Conditional
 from pyro_vae.programs.checks import check_context, check_supports, check_tensor, check_values, first
 from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, mean_or_draw, observe
-from pyro_vae.rng import fork_rng
 
 __all__ = ["CountVAE"]
 

@@ -13,11 +13,11 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch import Tensor, nn
 
-from pyro_vae.parameters import announce, announcements_off
+from pyro_vae.programs.parameters import announce, announcements_off
 
 __all__ = [
     "DataPlate",
-    "Functions",
+    "FunctionProgram",
     "Program",
     "announce",
     "announcements_off",
@@ -78,7 +78,7 @@ class Program(nn.Module, ABC):
         """
 
 
-class Functions(Program):
+class FunctionProgram(Program):
     """A program made from a user's own two functions.
 
     References:
@@ -100,7 +100,7 @@ class Functions(Program):
         >>> def guide(x):
         ...     with pyro.plate("data", len(x), dim=-1):
         ...         pyro.sample("z", dist.Normal(net(x).squeeze(-1), 1.0))
-        >>> program = pv.programs.Functions(model, guide, net=net)
+        >>> program = pv.programs.FunctionProgram(model, guide, net=net)
         >>> pv.fit(program, torch.zeros(8, 2), epochs=1, progress=False).epochs
         1
     """

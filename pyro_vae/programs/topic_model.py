@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_vae._util.random_state import fork_rng
 from pyro_vae.distributions import BagOfWords
 from pyro_vae.programs.checks import base, describe
 from pyro_vae.programs.count_vae import check_totals
 from pyro_vae.programs.program import evaluating
 from pyro_vae.programs.vae import VAE
-from pyro_vae.rng import fork_rng
 
 __all__ = ["Perplexity", "TopicModel"]
 
@@ -79,7 +79,7 @@ class TopicModel(VAE):
 
     Example:
         >>> import torch, pyro_vae as pv
-        >>> from pyro_vae.topic_nets import BagEncoder, ProductOfTopics
+        >>> from pyro_vae.nets import BagEncoder, ProductOfTopics
         >>> program = pv.programs.TopicModel(
         ...     prior=pv.priors.LogisticNormal.like_dirichlet(3),
         ...     likelihood=pv.likelihoods.Multinomial(3, (20,), net=ProductOfTopics),

@@ -7,8 +7,8 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.counts import check_count
 from pyro_vae.programs.checks import check_context, check_supports, check_tensor, check_values
 from pyro_vae.programs.missing import factorized, hide_missing
 from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, mean_or_draw, observe
@@ -109,7 +109,7 @@ class VAE(Program):
         Raises:
             ValueError: ``n`` is no number of data, or the context does not fit.
         """
-        check_count("n", n)
+        check_int("n", n)
         check_context(context, self.context, n, self.dtype)
         with evaluating(self):
             prior = self.prior(*context)

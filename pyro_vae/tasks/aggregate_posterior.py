@@ -8,8 +8,8 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.counts import check_count
 from pyro_vae.distributions import Mixture
 from pyro_vae.programs.program import Program
 from pyro_vae.tasks.latents import each_batch
@@ -55,7 +55,7 @@ class AggregatePosterior(Conditional):
             from sklearn.mixture import GaussianMixture
         except ImportError as error:
             raise ImportError("AggregatePosterior needs scikit-learn: pip install 'pyro-vae[sklearn]'") from error
-        check_count("components", components)
+        check_int("components", components)
         z = encoded(program, x, draws, seed)
         if len(z) < components:
             raise ValueError(f"components: expected at most {len(z)}, one a latent drawn, got {components}")
@@ -72,7 +72,7 @@ class AggregatePosterior(Conditional):
 
 def encoded(program: Program, x: Any, draws: int, seed: int) -> Tensor:
     """Return draws of the posterior of each datum, (n * draws, latent)."""
-    check_count("draws", draws)
+    check_int("draws", draws)
     z = each_batch(program, x, lambda vae, z, *batch: z.flatten(0, 1), draws=draws, seed=seed)
     if z.dim() != 2:
         raise ValueError(f"program: expected latents that are vectors, got shape {tuple(z.shape[1:])}")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.counts import check_count
+from pyro_vae._util.validation import check_int
 from pyro_vae.programs import VAE
 from pyro_vae.programs.missing import factorized, hide_missing
 from pyro_vae.programs.program import Program
@@ -43,7 +43,7 @@ def attribution(program: Program, x: Any, *, num_particles: int = 64, seed: int 
         >>> attribution(toy.program, x)[1].argmax()
         tensor(2)
     """
-    check_count("num_particles", num_particles)
+    check_int("num_particles", num_particles)
     return each_batch(program, x, shares, draws=num_particles, seed=seed)
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae._util.random_state import fork_rng
 from pyro_vae.programs import VAE
 from pyro_vae.programs.checks import check_supports
 from pyro_vae.programs.missing import factorized
 from pyro_vae.programs.program import evaluating
-from pyro_vae.rng import fork_rng
 from pyro_vae.tasks.alphabets import Alphabet, Buckets, Levels, grid_of
 
 __all__ = ["BitsBack", "computing", "stack"]

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
-from pyro_vae.counts import check_count
+from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.inputs import batches_of
 from pyro_vae.programs.program import Program, device_of
-from pyro_vae.rng import fork_rng
 
 __all__ = ["Classification", "classify", "hide_labels", "labelled_batches"]
 
@@ -49,7 +49,7 @@ def hide_labels(y: Any, n: int, *, seed: int = 0) -> Tensor:
             f"{tuple(numbers.shape)}"
         )
     classes = int(numbers.max()) + 1
-    check_count("n", n, classes)
+    check_int("n", n, classes)
     hidden = torch.full((len(numbers), classes), math.nan)
     with fork_rng(seed=seed):
         # classes in a random order: none is always the one that gets a label more
@@ -98,7 +98,7 @@ def labelled_batches(x: Tensor, y: Tensor, *, batch_size: int = 200, labelled: i
     x, y = torch.as_tensor(x), torch.as_tensor(y)
     if y.dim() != 2 or len(x) != len(y):
         raise ValueError(f"y: expected shape ({len(x)}, classes), one row a datum, got {tuple(y.shape)}")
-    check_count("batch_size", batch_size, 2)
+    check_int("batch_size", batch_size, 2)
     known = ~torch.isnan(y).any(1)
     number = int(known.sum())
     if not 0 < number < len(y):

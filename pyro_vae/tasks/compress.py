@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.counts import check_count
+from pyro_vae._util.progress import progress_bar
+from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.inputs import one_batch
 from pyro_vae.programs import VAE
 from pyro_vae.programs.checks import check_context
-from pyro_vae.progress import progress_bar
 from pyro_vae.tasks.alphabets import LARGEST
 from pyro_vae.tasks.bits_back import BitsBack, computing, stack
 from pyro_vae.tasks.container import Compressed, CompressionError, checksum
 from pyro_vae.tasks.latents import as_context, one_latent
-from pyro_vae.training.weights import digest, unshared
+from pyro_vae.training.checkpoint.weights import digest, unshared
 
 __all__ = ["Compressor"]
 
@@ -69,7 +69,7 @@ class Compressor:
     """
 
     def __init__(self, program: VAE, *, buckets: int = 1024) -> None:
-        check_count("buckets", buckets, 2)
+        check_int("buckets", buckets, 2)
         if buckets > 4096:
             raise ValueError(f"buckets: expected at most 4096, so that each has a probability, got {buckets}")
         self.program, self.buckets = one_latent(program), buckets

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pyro_vae.columns import named
-from pyro_vae.columns.values import missing
-from pyro_vae.data.tables import Table
+from pyro_vae.data.tables import named
+from pyro_vae.data.tables.table import Table
+from pyro_vae.data.tables.values import missing
 
 __all__ = ["fill"]
 

@@ -10,10 +10,10 @@ from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.counts import check_count
 from pyro_vae.programs.program import Program, device_of, evaluating
-from pyro_vae.rng import fork_rng
 from pyro_vae.tasks.latents import as_context, decoded, one_latent
 
 __all__ = ["generate", "tempered"]
@@ -57,7 +57,7 @@ def generate(
         >>> generate(toy.program, 7, temperature=0.5, mean=True).shape
         torch.Size([7, 5])
     """
-    check_count("n", n)
+    check_int("n", n)
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature: expected a number above 0, got {temperature}")
     rows = as_context(program, context, n)

@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.counts import check_count
-from pyro_vae.estimators.trace import Call, Terms, run
-from pyro_vae.evaluation.codes import Sampled
+from pyro_vae._util.progress import progress_bar
+from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.inputs import at_once, batches_of
-from pyro_vae.evaluation.memory import refuse_too_many
-from pyro_vae.evaluation.simulate import Drawn
+from pyro_vae.evaluation.laboratory.memory import refuse_too_many
+from pyro_vae.evaluation.posterior.simulate import Drawn
+from pyro_vae.evaluation.representation.codes import Sampled
 from pyro_vae.programs import MissingNotAtRandom
 from pyro_vae.programs.program import Program, device_of, evaluating, mean_or_draw
-from pyro_vae.progress import progress_bar
-from pyro_vae.rng import fork_rng
 from pyro_vae.tasks.imputation import Imputation
 from pyro_vae.tasks.latents import labels_of
+from pyro_vae.trace.run import Call, Terms, run
 
 __all__ = ["impute", "refuse_empty"]
 
@@ -71,8 +71,8 @@ def impute(
         >>> found.x.shape, found.draws.shape
         (torch.Size([6, 5]), torch.Size([20, 6, 5]))
     """
-    check_count("num_particles", num_particles)
-    check_count("draws", draws, 0)
+    check_int("num_particles", num_particles)
+    check_int("draws", draws, 0)
     batches = batches_of(program, x)
     most, several = at_once(batches), max(num_particles, draws)
     batches.batch_size = max(1, most // several)

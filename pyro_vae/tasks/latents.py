@@ -9,11 +9,11 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
-from pyro_vae.columns import Categorical
+from pyro_vae._util.random_state import fork_rng
+from pyro_vae.data.tables import Categorical
 from pyro_vae.evaluation.inputs import at_once, batches_of
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import Program, device_of, evaluating, mean_or_draw
-from pyro_vae.rng import fork_rng
 
 __all__ = ["as_context", "decoded", "each_batch", "labels_of", "one_latent"]
 

@@ -10,10 +10,10 @@ from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
-from pyro_vae.counts import check_count
+from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.inputs import one_batch
 from pyro_vae.programs.program import Program, evaluating, mean_or_draw
-from pyro_vae.rng import fork_rng
 from pyro_vae.tasks.latents import decoded, one_latent
 
 __all__ = ["geometric", "interpolate", "linear", "spherical", "traverse"]
@@ -140,7 +140,7 @@ def interpolate(
         >>> interpolate(toy.program, toy.draw(3, 1), toy.draw(3, 2), steps=5, path=geometric).shape
         torch.Size([5, 3, 5])
     """
-    check_count("steps", steps, 2)
+    check_int("steps", steps, 2)
     vae = one_latent(program)
     here, there = one_batch(vae, start), one_batch(vae, end)
     if len(here[0]) != len(there[0]):

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.counts import check_count
+from pyro_vae._util.progress import progress_bar
+from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.inputs import one_batch
 from pyro_vae.programs.missing import hide_missing
 from pyro_vae.programs.program import Program, evaluating
-from pyro_vae.progress import progress_bar
-from pyro_vae.rng import fork_rng
 from pyro_vae.tasks.imputation import Imputation
 from pyro_vae.tasks.impute import refuse_empty
 from pyro_vae.tasks.latents import labels_of, one_latent
@@ -70,7 +70,7 @@ def pseudo_gibbs(
         torch.Size([10, 1, 2])
     """
     for name, value, least in (("draws", draws, 1), ("burn_in", burn_in, 0), ("every", every, 1)):
-        check_count(name, value, least)
+        check_int(name, value, least)
     vae = one_latent(program)
     batch = one_batch(vae, x)
     refuse_empty(batch[0], 0)

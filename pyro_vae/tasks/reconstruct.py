@@ -8,11 +8,11 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyro_vae._util.progress import progress_bar
+from pyro_vae._util.random_state import fork_rng
 from pyro_vae.evaluation.inputs import at_once, batches_of
 from pyro_vae.programs import SemiSupervised
 from pyro_vae.programs.program import Program, device_of, evaluating, mean_or_draw
-from pyro_vae.progress import progress_bar
-from pyro_vae.rng import fork_rng
 from pyro_vae.tasks.latents import one_latent
 
 __all__ = ["reconstruct"]

@@ -10,10 +10,10 @@ from pyro import distributions as dist
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyro_vae.counts import check_count
-from pyro_vae.evaluation.codes import drawn, means, variances
+from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.inputs import batches_of
-from pyro_vae.evaluation.representation import clustering_scores, sklearn
+from pyro_vae.evaluation.representation.codes import drawn, means, variances
+from pyro_vae.evaluation.representation.representation import clustering_scores, sklearn
 from pyro_vae.programs import MixtureVAE
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.tasks.classify import ROWS, classify
@@ -21,7 +21,7 @@ from pyro_vae.tasks.classify import ROWS, classify
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Clusters", "Embedding", "cluster", "embed", "place_clusters"]
+__all__ = ["Clusters", "Embedding", "cluster", "embed", "init_clusters"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def embed(program: Program, x: Any, *, draws: int = 16, seed: int = 0, progress:
         >>> found.names, found.mean.shape
         (('z[0]', 'z[1]'), torch.Size([5, 2]))
     """
-    check_count("draws", draws, 2)
+    check_int("draws", draws, 2)
 
     def moments(sites: list[Any]) -> tuple[tuple[str, ...], Tensor]:
         mean, variance = means(sites), variances(sites)
@@ -148,7 +148,7 @@ def cluster(program: MixtureVAE, x: Any) -> Clusters:
     return Clusters(classify(program, x).probabilities)
 
 
-def place_clusters(program: MixtureVAE, x: Any, *, seed: int = 0) -> None:
+def init_clusters(program: MixtureVAE, x: Any, *, seed: int = 0) -> None:
     """Move p(k) and p(z given k) of a program to where a mixture of normals finds clusters among its latents.
 
     Each cluster gets the mean and the variance of the draws from q(z given x) of its data. A mixture that learns all
@@ -178,7 +178,7 @@ def place_clusters(program: MixtureVAE, x: Any, *, seed: int = 0) -> None:
         >>> program = MixtureVAE(
         ...     **parts, likelihood=pv.likelihoods.Normal(1, (3,)), classifier=pv.programs.Responsibilities(**parts)
         ... )
-        >>> place_clusters(program, torch.randn(50, 3))
+        >>> init_clusters(program, torch.randn(50, 3))
     """
     check_clusters(program)
     sklearn()

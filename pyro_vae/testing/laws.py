@@ -20,11 +20,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from pyro_vae._util.random_state import fork_rng, random_state, set_random_state
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.sphere import sphere
 from pyro_vae.distributions.supports import Bags
 from pyro_vae.programs.program import Program
-from pyro_vae.rng import fork_rng, set_streams, streams
 from pyro_vae.testing.grids import simplex_grid, sphere_grid
 from pyro_vae.testing.lines import array_grid, bag_grid
 from pyro_vae.training import SVI, fit
@@ -188,10 +188,10 @@ def check_estimator(program: Program, estimator: PyroELBO, x: Tensor) -> None:
     pair = f"{type(program).__name__} under {type(estimator).__name__}"
 
     with fork_rng([x], seed=0):
-        start = streams(x.device)
+        start = random_state(x.device)
 
         def fresh() -> tuple[Program, PyroELBO]:
-            set_streams(start, x.device)
+            set_random_state(start, x.device)
             return copy.deepcopy(program), copy.deepcopy(estimator)
 
         own, bound = fresh()
@@ -199,7 +199,7 @@ def check_estimator(program: Program, estimator: PyroELBO, x: Tensor) -> None:
         assert math.isfinite(loss), f"{pair}: the loss is {loss}"
         own, bound = fresh()
         stock = pyro.infer.SVI(own.model, own.guide, pyro.optim.Adam({"lr": 1e-3}), bound)
-        set_streams(start, x.device)
+        set_random_state(start, x.device)
         same(pair, "SVI.step", stock.step(x), loss)
         moved(pair, program, own)
         own, bound = fresh()

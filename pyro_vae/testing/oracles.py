@@ -8,12 +8,12 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_vae._util.random_state import fork_rng
 from pyro_vae.likelihoods import Normal
 from pyro_vae.nets import MLP
 from pyro_vae.posteriors import MeanFieldNormal
 from pyro_vae.priors import StandardNormal
 from pyro_vae.programs import VAE
-from pyro_vae.rng import fork_rng
 from pyro_vae.scales import Shared, inverse_positive
 
 __all__ = ["LinearGaussian"]

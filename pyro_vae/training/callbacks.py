@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from pyro_vae.counts import check_count
+from pyro_vae._util.validation import check_int
 from pyro_vae.programs.program import Program
 
 __all__ = ["Callback", "EarlyStopping", "Log"]
@@ -72,7 +72,7 @@ class EarlyStopping(Callback):
     needs_valid = True
 
     def __init__(self, patience: int = 10, *, min_rise: float = 0.0, start: int = 0) -> None:
-        check_count("patience", patience)
+        check_int("patience", patience)
         self.patience, self.min_rise, self.start = patience, min_rise, start
         self.best, self.best_epoch = -float("inf"), 0
         self.weights: dict[str, torch.Tensor] = {}

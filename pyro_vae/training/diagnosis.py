@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.rng import fork_rng
+from pyro_vae._util.random_state import fork_rng
 
 if TYPE_CHECKING:
     from pyro_vae.training.svi import SVI

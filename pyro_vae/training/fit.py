@@ -12,22 +12,22 @@ from typing import Any
 import torch
 from pyro.infer import ELBO as PyroELBO
 
-from pyro_vae.counts import check_count
-from pyro_vae.devices import usable
+from pyro_vae._util.denormals import flush_denormals
+from pyro_vae._util.devices import resolve_device
+from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.validation import check_int
 from pyro_vae.estimators import ELBO
 from pyro_vae.programs.program import Program
-from pyro_vae.rng import fork_rng
-from pyro_vae.training.batches import Batches
 from pyro_vae.training.callbacks import Callback, Log
-from pyro_vae.training.compilers import Compiler, inductor
-from pyro_vae.training.denormals import flush_denormals
-from pyro_vae.training.distributed import Ranks, in_process_group
+from pyro_vae.training.checkpoint.checkpointer import Checkpointer, Resumer
+from pyro_vae.training.checkpoint.observer import Observer
+from pyro_vae.training.checkpoint.run_folder import RunFolder
+from pyro_vae.training.compile.compilers import Compiler, inductor
+from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.history import History
 from pyro_vae.training.loop import Loop
-from pyro_vae.training.recorder import Follower, Recorder
-from pyro_vae.training.run_folder import RunFolder
+from pyro_vae.training.ranks.distributed import Ranks, in_process_group
 from pyro_vae.training.svi import SVI
-from pyro_vae.training.watch import Watch
 
 __all__ = ["fit"]
 
@@ -62,7 +62,7 @@ def fit(
 
     .. math:: -\frac{1}{B} \sum_{n \in \text{batch}} \mathrm{bound}(x_n).
 
-    Started by torchrun, the processes train together: see :mod:`pyro_vae.training.distributed`.
+    Started by torchrun, the processes train together: see :mod:`pyro_vae.training.ranks.distributed`.
 
     Args:
         program: a Program, such as ``pyro_vae.VAE``
@@ -78,12 +78,12 @@ def fit(
         device: where to train; where the program is, by default
         clip_norm: largest global norm of the gradient
         lr_factor: by what the optimizer's learning rate is multiplied in each step: a schedule of
-            ``pyro_vae.training`` such as ``Stages``, ``Cosine`` or, to warm up, ``Linear``; or any function of the
+            ``pyro_vae.training`` such as ``MultiStep``, ``Cosine`` or, to warm up, ``Linear``; or any function of the
             number of the step
         compile: whether to compile the step, once and for batches of one size (others run as they are); the losses
             are those of the uncompiled step up to rounding. Where it cannot be compiled a warning says why.
             True means ``pyro_vae.training.inductor``; ``pyro_vae.training.recorded`` needs no compiler
-        precision: within what bound and gradient are computed, such as ``pyro_vae.training.LayersIn(torch.bfloat16)``
+        precision: within what bound and gradient are computed, such as ``pyro_vae.training.Autocast(torch.bfloat16)``
             or ``pyro_vae.training.TF32()``; all in the program's type by default
         skip_nonfinite: whether a step whose loss or gradient is NaN or infinite is left out instead of ending the
             training; the history tells the data of such steps as ``skipped``
@@ -124,7 +124,7 @@ def fit(
     if not isinstance(program, Program):
         raise TypeError(
             "program: expected a pyro_vae.Program such as VAE (wrap your own two functions by "
-            f"pyro_vae.programs.Functions(model, guide, net=net)), got {type(program).__name__}"
+            f"pyro_vae.programs.FunctionProgram(model, guide, net=net)), got {type(program).__name__}"
         )
     check_options(seed, checkpoint_every, epochs=epochs, keep=keep)
     if resume and run_dir is None:
@@ -132,18 +132,18 @@ def fit(
     ranks = Ranks.current()
     progress = progress and ranks.rank == 0  # the others leave files and terminal to rank 0
     with ExitStack() as stack:
-        watch, folder, checkpoint = Watch(), None, None
+        watch, folder, checkpoint = Observer(), None, None
         if run_dir is not None:
             folder = RunFolder(Path(run_dir), keep=keep)
-            watch = Follower(folder.checkpoints) if ranks.rank else Recorder(folder, every=checkpoint_every)
+            watch = Resumer(folder.checkpoints) if ranks.rank else Checkpointer(folder, every=checkpoint_every)
         first = next(program.parameters(), torch.zeros(()))
-        device = usable(ranks.local(first.device if device is None else device))
+        device = resolve_device(ranks.local(first.device if device is None else device))
         program.to(device)
         load = partial(Batches, batch_size=batch_size, seed=seed, device=device, dtype=first.dtype, ranks=ranks)
         sources = [load(data), *([] if valid is None else [load(valid, shuffle=False)])]
         for source in sources:
             stack.callback(source.close)
-            ranks.agree(partial(source.check, program, progress=progress))
+            ranks.all_agree(partial(source.check, program, progress=progress))
         svi = SVI(
             program,
             ELBO() if estimator is None else estimator,
@@ -162,10 +162,10 @@ def fit(
         try:
             with flush_denormals(), fork_rng(device, ranks.seed(seed)):
                 # where a run goes on, its folder is there and its streams are not yet what they were
-                if not ranks.most(int(folder is not None and ranks.rank == 0 and folder.holds_run)):
+                if not ranks.all_reduce_max(int(folder is not None and ranks.rank == 0 and folder.holds_run)):
                     loop.open()
                 if folder is not None:
-                    checkpoint = ranks.told(lambda: stack.enter_context(folder).start(resume=resume))
+                    checkpoint = ranks.broadcast(lambda: stack.enter_context(folder).start(resume=resume))
                 with training(program), watch.recording(loop, checkpoint):
                     loop.train(epochs, progress=progress)
         finally:
@@ -179,7 +179,7 @@ def fit(
 def check_options(seed: Any, checkpoint_every: Any, **counts: Any) -> None:
     """Refuse options that no training can go by."""
     for name, value in counts.items():
-        check_count(name, value)
+        check_int(name, value)
     if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
         raise ValueError(f"seed: expected an int of at most 64 bits, got {seed!r}")
     if not isinstance(checkpoint_every, (int, float)) or math.isnan(checkpoint_every):

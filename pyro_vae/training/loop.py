@@ -13,20 +13,20 @@ from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from pyro_vae._util.progress import progress_bar
+from pyro_vae._util.random_state import fork_rng, random_state, set_random_state
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs.program import Program, evaluating
-from pyro_vae.progress import progress_bar
-from pyro_vae.rng import fork_rng, set_streams, streams
-from pyro_vae.training.batches import Batch, Batches
 from pyro_vae.training.callbacks import Callback
-from pyro_vae.training.checkpoint import pack_in_bytes, unpack_bytes
-from pyro_vae.training.given import check_batch, check_first
+from pyro_vae.training.checkpoint.checkpoint import pack_in_bytes, unpack_bytes
+from pyro_vae.training.checkpoint.observer import Observer
+from pyro_vae.training.checkpoint.settings import settings_of
+from pyro_vae.training.checkpoint.signals import Interrupted
+from pyro_vae.training.checkpoint.weights import LastGood
+from pyro_vae.training.data.batches import Batch, Batches
+from pyro_vae.training.data.given import check_batch, check_first
 from pyro_vae.training.history import History
-from pyro_vae.training.settings import settings_of
-from pyro_vae.training.signals import Interrupted
 from pyro_vae.training.svi import SVI, NonFiniteError
-from pyro_vae.training.watch import Watch
-from pyro_vae.training.weights import LastGood
 
 __all__ = ["Loop"]
 
@@ -60,7 +60,7 @@ class Loop:
         *,
         held_out: Batches | None,
         hooks: Sequence[Callback],
-        watch: Watch,
+        watch: Observer,
     ) -> None:
         self.svi, self.program, self.batches, self.held_out = svi, svi.program, batches, held_out
         self.hooks, self.watch = hooks, watch
@@ -92,8 +92,8 @@ class Loop:
                     bar.set_description(f"epoch {self.epoch + 1}/{epochs}")
                     self.finish(self.run_steps(bar, good))
                     self.gather()
-                    self.ranks.lead(partial(self.watch.epoch, self))
-                    self.leave(self.ranks.most(self.watch.asks(self)))
+                    self.ranks.on_rank_zero(partial(self.watch.epoch, self))
+                    self.leave(self.ranks.all_reduce_max(self.watch.asks(self)))
         except NonFiniteError:
             good.restore()
             raise
@@ -128,10 +128,10 @@ class Loop:
 
     def save_if_asked(self) -> None:
         """Save what stands, after the same step on all ranks; leave if a signal has come to any."""
-        asked = self.ranks.most(self.watch.asks(self))
+        asked = self.ranks.all_reduce_max(self.watch.asks(self))
         if asked:
             self.gather()
-            self.ranks.lead(partial(self.watch.save, self))
+            self.ranks.on_rank_zero(partial(self.watch.save, self))
             self.leave(asked)
 
     def leave(self, asked: int) -> None:
@@ -148,7 +148,7 @@ class Loop:
 
     def means(self) -> dict[str, float]:
         """Return the means over the batches of the epoch so far, once the device is done."""
-        self.svi.settle(self.latest)
+        self.svi.raise_if_nonfinite(self.latest)
         sums = {name: float(value) for name, value in self.totals.items()}
         skipped = {"skipped": int(sums.pop("skipped"))} if "skipped" in sums else {}
         taken = int(self.count) - skipped.get("skipped", 0)
@@ -164,7 +164,7 @@ class Loop:
         row["seconds"] = time.perf_counter() - self.started
         self.history.append(row)
         # every hook is asked, also when an earlier one wants to stop
-        self.stopped = self.ranks.agree(lambda: any([hook.epoch(self.program, row) for hook in self.hooks]))  # noqa: C419
+        self.stopped = self.ranks.all_agree(lambda: any([hook.epoch(self.program, row) for hook in self.hooks]))  # noqa: C419
         self.epoch, self.batch, self.count, self.totals = self.epoch + 1, 0, 0, {}
 
     def open(self) -> None:
@@ -172,10 +172,10 @@ class Loop:
         if self.batches.loader is not None:
             batches = self.enter()
             first = next(batches, None)
-            self.ranks.agree(partial(check_batch, self.program, first, 0))
+            self.ranks.all_agree(partial(check_batch, self.program, first, 0))
             self.opened = chain([first], batches)
         if self.held_out is not None and self.held_out.loader is not None:
-            self.ranks.agree(partial(check_first, self.program, self.held_out, "valid"))
+            self.ranks.all_agree(partial(check_first, self.program, self.held_out, "valid"))
 
     def enter(self) -> Iterator[Batch]:
         """Return the batches of the epoch that are left, the random streams being where they were."""
@@ -188,19 +188,19 @@ class Loop:
             return batches(self.epoch)
         now = self.streams()
         # a loader draws its order as the epoch starts
-        self.set_streams(self.at_start)
+        self.set_random_state(self.at_start)
         left = batches(self.epoch, self.batch)
-        self.set_streams(now)
+        self.set_random_state(now)
         return left
 
     def streams(self) -> dict[str, Tensor]:
         """Return where all random streams stand."""
         own = getattr(self.batches.loader, "generator", None)
-        return streams(self.batches.device) | ({} if own is None else {"loader": own.get_state()})
+        return random_state(self.batches.device) | ({} if own is None else {"loader": own.get_state()})
 
-    def set_streams(self, found: dict[str, Tensor]) -> None:
+    def set_random_state(self, found: dict[str, Tensor]) -> None:
         """Put all random streams to where :meth:`streams` found them."""
-        set_streams(found, self.batches.device)
+        set_random_state(found, self.batches.device)
         if "loader" in found:
             self.batches.loader.generator.set_state(found["loader"])
 
@@ -214,7 +214,7 @@ class Loop:
         Raises:
             NonFiniteError: a step since the last look was bad.
         """
-        self.svi.settle(self.latest)
+        self.svi.raise_if_nonfinite(self.latest)
         return {
             "settings": self.settings,
             "epoch": self.epoch,
@@ -241,7 +241,7 @@ class Loop:
         self.totals = {name: value.to(self.batches.device) for name, value in state["totals"].items()}
         self.started = time.perf_counter() - float(state["seconds"])
         self.svi.restore(state["engine"])
-        self.set_streams(own["streams"])
+        self.set_random_state(own["streams"])
         self.history.rows = [dict(row) for row in state["rows"]]
         # last, as a hook that has its state may act on it at the end
         for hook, found in zip([h for h in self.hooks if h.state()], state["hooks"], strict=True):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["TF32", "LayersIn"]
+__all__ = ["TF32", "Autocast"]
 
 LAYERS = {
     getattr(functional, name)
@@ -19,7 +19,7 @@ LAYERS = {
 }
 
 
-class LayersIn(TorchFunctionMode):
+class Autocast(TorchFunctionMode):
     r"""Compute the layers of networks (linear, convolutions, attention) in another type, and nothing else.
 
     Within, a layer's input and weights are rounded to ``dtype`` and its output is brought back to the input's type.
@@ -39,7 +39,7 @@ class LayersIn(TorchFunctionMode):
     Example:
         >>> import torch
         >>> layer, x = torch.nn.Linear(100, 1), torch.rand(5, 100)
-        >>> with LayersIn(torch.bfloat16):
+        >>> with Autocast(torch.bfloat16):
         ...     y = layer(x)
         >>> y.dtype, bool(((y - layer(x)).abs() < 0.02).all()), bool((y == layer(x)).all())
         (torch.float32, True, False)
@@ -52,7 +52,7 @@ class LayersIn(TorchFunctionMode):
         self.dtype = dtype
 
     def __repr__(self) -> str:
-        return f"LayersIn({self.dtype})"
+        return f"Autocast({self.dtype})"
 
     def __torch_function__(
         self,

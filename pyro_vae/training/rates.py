@@ -7,13 +7,13 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pyro_vae.counts import check_count
+from pyro_vae._util.validation import check_int
 
-__all__ = ["Cosine", "Stages"]
+__all__ = ["Cosine", "MultiStep"]
 
 
 @dataclass(frozen=True)
-class Stages:
+class MultiStep:
     r"""Fall in stages: a factor more after each of some numbers of steps.
 
     .. math:: f_t = \gamma^{| \{ i : a_i \le t \} |}
@@ -29,7 +29,7 @@ class Stages:
         ValueError: steps that fall, or a factor that is not positive.
 
     Example:
-        >>> rate = Stages([100, 300], factor=0.5)
+        >>> rate = MultiStep([100, 300], factor=0.5)
         >>> rate(99), rate(100), rate(1000)
         (1.0, 0.5, 0.25)
     """
@@ -40,7 +40,7 @@ class Stages:
     def __post_init__(self) -> None:
         object.__setattr__(self, "at", tuple(self.at))
         for step in self.at:
-            check_count("at", step, 0)
+            check_int("at", step, 0)
         if list(self.at) != sorted(self.at):
             raise ValueError(f"at: expected steps in rising order, got {self.at}")
         if not 0 < self.factor < float("inf"):
@@ -78,7 +78,7 @@ class Cosine:
     end: float = 0.0
 
     def __post_init__(self) -> None:
-        check_count("steps", self.steps)
+        check_int("steps", self.steps)
         if not 0 <= self.end <= 1:
             raise ValueError(f"end: expected a number from 0 to 1, got {self.end}")
 

@@ -13,17 +13,17 @@ import torch
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
+from pyro_vae._util.random_state import fork_rng
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs.program import Program, announcements_off
-from pyro_vae.rng import fork_rng
-from pyro_vae.training.compiled import CompiledStep, leave_out
-from pyro_vae.training.compilers import Compiler
+from pyro_vae.training.compile.compiled import CompiledStep, leave_out
+from pyro_vae.training.compile.compilers import Compiler
+from pyro_vae.training.compile.groups import Unsupported
+from pyro_vae.training.data.on_device import OnDevice
 from pyro_vae.training.diagnosis import diagnosis
-from pyro_vae.training.distributed import Ranks
-from pyro_vae.training.first_look import first_look
-from pyro_vae.training.groups import Unsupported
-from pyro_vae.training.on_device import OnDevice
+from pyro_vae.training.dry_run import dry_run
 from pyro_vae.training.optimizer import OneOptimizer
+from pyro_vae.training.ranks.distributed import Ranks
 
 __all__ = ["SVI", "NonFiniteError"]
 
@@ -50,7 +50,7 @@ class SVI(pyro.infer.SVI):
             step in Python
         ranks: the processes whose gradients are joined; this one alone by default
         precision: a context manager within which bound and gradient are computed, such as
-            ``pyro_vae.training.LayersIn(torch.bfloat16)``
+            ``pyro_vae.training.Autocast(torch.bfloat16)``
         data: which lie on the device as a whole; ``update(rows)`` then takes a batch of them within the step
 
     Raises:
@@ -125,7 +125,7 @@ class SVI(pyro.infer.SVI):
 
         Raises:
             NonFiniteError: loss or gradient is NaN or infinite; no weight was moved. Compiled, and on other devices
-                than the CPU, it is :meth:`settle` that raises it.
+                than the CPU, it is :meth:`raise_if_nonfinite` that raises it.
         """
         self.optim.set_rates(self.steps)
         if self.compiler is not None and self.recorded and self.recorded["batch"] == described(batch):
@@ -136,7 +136,7 @@ class SVI(pyro.infer.SVI):
                 self.estimator.step = self.steps
                 self.steps += 1
                 return self.compiled(batch)
-            self.settle(batch)
+            self.raise_if_nonfinite(batch)
         metrics = self.uncompiled(batch, counts)
         if self.compiler is not None and not self.recorded:
             used = [name for name, p in self.optim.named.items() if p.grad is not None]
@@ -148,7 +148,7 @@ class SVI(pyro.infer.SVI):
         """Record and compile the step for batches of this shape; others stay as they are."""
         compiler, self.compiler = self.compiler, None
         with fork_rng(batch):
-            self.first_look(self.read(batch))
+            self.dry_run(self.read(batch))
         try:
             self.compiled = CompiledStep(
                 self, batch, compiler, used=[self.optim.named[n] for n in self.recorded["used"]]
@@ -171,7 +171,7 @@ class SVI(pyro.infer.SVI):
     def uncompiled(self, batch: tuple[Tensor, ...], counts: bool) -> dict[str, Tensor]:
         """Take one step in Python."""
         batch = self.read(batch)
-        self.first_look(batch)
+        self.dry_run(batch)
         self.optim.zero()
         # estimators of Pyro look for the parameters themselves and have to be told
         quiet = announcements_off() if isinstance(self.estimator, Estimator) else nullcontext()
@@ -221,20 +221,20 @@ class SVI(pyro.infer.SVI):
             self._shares[weight] = torch.full_like(loss, 1 / weight, requires_grad=False)
         return self._shares[weight]
 
-    def first_look(self, batch: tuple[Tensor, ...]) -> None:
+    def dry_run(self, batch: tuple[Tensor, ...]) -> None:
         """Before a batch of a new shape: run it once under Pyro's validation, and weigh its plate."""
         key = tuple((x.shape, x.dtype) for x in batch)
         if key in self._seen:
             return
-        self._weights[batch[0].shape[0]] = first_look(self, batch, check=not self._seen)
+        self._weights[batch[0].shape[0]] = dry_run(self, batch, check=not self._seen)
         self._seen.add(key)
 
     def so_far(self, finite: Tensor) -> Tensor:
-        """Return whether all steps were good, this one too: after a bad one none counts until `settle` raises."""
+        """Return whether all steps so far were finite; after a bad one none counts until an error is raised."""
         self._flags = [torch.stack([*self._flags, finite]).all()]
         return self._flags[0]
 
-    def settle(self, batch: tuple[Tensor, ...]) -> None:
+    def raise_if_nonfinite(self, batch: tuple[Tensor, ...]) -> None:
         """Wait for the device and raise if a step since the last call was bad."""
         alive = [*self._flags, *([self.compiled.alive] if self.compiled else [])]
         if not all(flag.item() for flag in alive):

@@ -7,7 +7,7 @@ the only run of its seed.
 
 A VAE of 10 latents (one hidden layer of 256, SiLU, the cross-entropy of grey pixels as in VaDE, batch 100, Adam 1e-3)
 is trained for half of the epochs. From there one copy goes on as it is, and its posterior means are clustered ("VAE");
-another goes on as a MixtureVAE from the clusters that a mixture of normals finds (`place_clusters`), with cluster
+another goes on as a MixtureVAE from the clusters that a mixture of normals finds (`init_clusters`), with cluster
 probabilities in closed form (`Responsibilities`). Methods of scikit-learn with one start a seed, normals with diagonal
 covariance. 120 epochs of the digits, 30 of MNIST (`--epochs` for others); the published 94.5% of VaDE is the best run
 of 3,000 epochs of 70,000 images, the 53.7% of a mixture on pixels from the same paper (Jiang et al., 2017).
@@ -88,7 +88,7 @@ def measure(x: Tensor, y: Tensor, epochs: int, seed: int) -> dict[str, dict[str,
     train(vae, x, epochs // 2, seed)
     program = mixture(copy.deepcopy(vae))
     train(vae, x, epochs - epochs // 2, seed + 1000)
-    pv.tasks.place_clusters(program, x, seed=seed)
+    pv.tasks.init_clusters(program, x, seed=seed)
     train(program, x, epochs - epochs // 2, seed + 1000)
     found = {f"{name}, pixels": scores for name, scores in baselines(x, y, seed).items()}
     latents = pv.tasks.embed(vae, x).mean

@@ -102,7 +102,7 @@ def stacked(draw: Draw, n: int) -> float:
     q = draw.m1.encode(draw.x).base_dist
     latents = torch.stack([q.mean, q.stddev], 1).detach()
     torch.manual_seed(draw.seed)
-    scale = pv.scales.PerDatum()
+    scale = pv.scales.PerExample()
     top = m2((LATENT,), pv.likelihoods.Normal(LATENT, (LATENT,), net=NET, context=CLASSES, scale=scale))
     loader = labelled_batches(latents, draw.labels(n), batch_size=BATCH, labelled=LABELLED)
     latents = DataLoader(loader.dataset, sampler=loader.sampler, batch_size=None, collate_fn=drawn)

@@ -75,12 +75,12 @@ class Contender:
 L = pv.likelihoods
 CONTENDERS = {
     "Normal, one sigma": Contender(lambda *args, **kw: L.Normal(*args, scale=pv.scales.Shared(0.1), **kw)),
-    "Normal, Optimal sigma": Contender(lambda *args, **kw: L.Normal(*args, scale=pv.scales.Optimal(0.1), **kw)),
-    "Normal, PerDatum": Contender(lambda *args, **kw: L.Normal(*args, scale=pv.scales.PerDatum(), **kw)),
-    "Normal, PerDatum, without noise": Contender(
-        lambda *args, **kw: L.Normal(*args, scale=pv.scales.PerDatum(), **kw), centres
+    "Normal, OptimalSigma": Contender(lambda *args, **kw: L.Normal(*args, scale=pv.scales.OptimalSigma(0.1), **kw)),
+    "Normal, PerExample": Contender(lambda *args, **kw: L.Normal(*args, scale=pv.scales.PerExample(), **kw)),
+    "Normal, PerExample, without noise": Contender(
+        lambda *args, **kw: L.Normal(*args, scale=pv.scales.PerExample(), **kw), centres
     ),
-    "Logistic, PerDatum": Contender(lambda *args, **kw: L.Logistic(*args, scale=pv.scales.PerDatum(), **kw)),
+    "Logistic, PerExample": Contender(lambda *args, **kw: L.Logistic(*args, scale=pv.scales.PerExample(), **kw)),
     "ContinuousBernoulli": Contender(L.ContinuousBernoulli),
     "DiscretizedLogistic": Contender(L.DiscretizedLogistic, levels),
     "DiscretizedLogisticMixture(5)": Contender(L.DiscretizedLogisticMixture, levels),

@@ -17,8 +17,8 @@ from collections.abc import Callable
 import torch
 
 import pyro_vae as pv
-from pyro_vae.parts import shelf
-from pyro_vae.training import SVI, TF32, LayersIn, inductor, recorded
+from pyro_vae.config.parts import shelf
+from pyro_vae.training import SVI, TF32, Autocast, inductor, recorded
 
 EPOCHS = 5
 
@@ -131,7 +131,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "CUDA graph without inductor": functools.partial(same_as_uncompiled, recorded),
     "resumed": resumed,
     "every estimator as a CUDA graph": every_estimator,
-    "layers in bfloat16": functools.partial(low, LayersIn(torch.bfloat16)),
+    "layers in bfloat16": functools.partial(low, Autocast(torch.bfloat16)),
     "TF32": functools.partial(low, TF32()),
     "no synchronisation, uncompiled": functools.partial(unsynchronized, None),
     "no synchronisation, compiled": functools.partial(unsynchronized, inductor),

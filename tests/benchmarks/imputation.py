@@ -72,10 +72,8 @@ def train(x: Tensor, seed: int, steps: int) -> pv.VAE:
     shape = x.shape[1:]
     vae = pv.VAE(
         prior=pv.priors.StandardNormal(LATENT),
-        likelihood=pv.likelihoods.StudentT(LATENT, shape, net=NET, scale=pv.scales.PerDatum()),
-        posterior=pv.posteriors.MeanFieldNormal(
-            shape, LATENT, net=functools.partial(pv.missing_nets.ZeroImputed, net=NET)
-        ),
+        likelihood=pv.likelihoods.StudentT(LATENT, shape, net=NET, scale=pv.scales.PerExample()),
+        posterior=pv.posteriors.MeanFieldNormal(shape, LATENT, net=functools.partial(pv.nets.ZeroImputed, net=NET)),
         missing=True,
     )
     pv.fit(

@@ -36,7 +36,7 @@ SHAPE, LATENT, TRAIN, TEST = (28, 28), 30, 20_000, 500
 NET = functools.partial(pv.nets.MLP, hidden=(300, 300))
 
 
-class AtLeast(pv.scales.PerDatum):
+class AtLeast(pv.scales.PerExample):
     """A scale for each pixel that does not go to 0 where all images are black."""
 
     def forward(self, *raw: Tensor) -> Tensor:
@@ -73,9 +73,7 @@ def train_vae(x: Tensor, seed: int, epochs: int) -> pv.VAE:
     vae = pv.VAE(
         prior=pv.priors.StandardNormal(LATENT),
         likelihood=pv.likelihoods.Normal(LATENT, SHAPE, net=NET, scale=AtLeast()),
-        posterior=pv.posteriors.MeanFieldNormal(
-            SHAPE, LATENT, net=functools.partial(pv.missing_nets.ZeroImputed, net=NET)
-        ),
+        posterior=pv.posteriors.MeanFieldNormal(SHAPE, LATENT, net=functools.partial(pv.nets.ZeroImputed, net=NET)),
         missing=True,
     )
     adam = functools.partial(torch.optim.Adam, lr=1e-3)

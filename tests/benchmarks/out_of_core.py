@@ -44,7 +44,7 @@ def write(path: Path, rows: int) -> np.memmap:
 
 
 class Resident:
-    """Watch the memory of this process in a thread, in MiB."""
+    """Observer the memory of this process in a thread, in MiB."""
 
     def __init__(self) -> None:
         self.peak = dict.fromkeys(("VmRSS", "RssAnon", "RssFile"), 0.0)

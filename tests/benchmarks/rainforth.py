@@ -24,10 +24,10 @@ from pyro.distributions.testing.fakes import NonreparameterizedNormal
 from torch import Tensor, nn
 
 import pyro_vae as pv
-from pyro_vae.evaluation.gradients import Follower, Moments
+from pyro_vae.evaluation.laboratory.gradients import Moments, Resumer
 from pyro_vae.plots.style import COLOURS, MARKERS, WIDTH, styled
 from pyro_vae.programs.program import DataPlate, Program, announce
-from pyro_vae.training.batches import mix
+from pyro_vae.training.data.batches import mix
 
 ESTIMATORS = {
     "IWAE": pv.estimators.IWAE,
@@ -104,7 +104,7 @@ def signal(
     all ratios by sqrt(M), above the noise of their estimate.
     """
     x = toy.draw(1).expand(data, -1)
-    follower = Follower(toy, make(num_particles=k), (x,))
+    follower = Resumer(toy, make(num_particles=k), (x,))
     groups = {"model": ["prior.mu"], "guide": ["posterior.b"]}
     found = {group: Moments() for group in groups}
     for i in range(draws):

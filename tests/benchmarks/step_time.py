@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 import pyro_vae as pv
 from pyro_vae.training import flush_denormals, inductor, recorded
-from pyro_vae.training.compilers import Compiler
+from pyro_vae.training.compile.compilers import Compiler
 
 
 def networks(features: int, hidden: int, latent: int) -> tuple[nn.Module, nn.Module]:

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from uci import TABLES, columns_of
 
 import pyro_vae as pv
-from pyro_vae.columns import Column, Features
+from pyro_vae.data.tables import Column, Features
 from pyro_vae.programs.missing import hide_missing
 
 LATENT, BATCH, RATE, STEPS, PATIENCE = 8, 250, 2e-3, 1500, 20

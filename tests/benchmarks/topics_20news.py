@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 import pyro_vae as pv
+from pyro_vae.nets import BagEncoder, MixtureOfTopics, ProductOfTopics
 from pyro_vae.programs import Perplexity, TopicModel
-from pyro_vae.topic_nets import BagEncoder, MixtureOfTopics, ProductOfTopics
 
 TOPICS, BATCH, HELD_OUT, RISE = 50, 64, 1258, 700
 DECODERS = {"product of topics (ProdLDA)": ProductOfTopics, "mixture of topics (LDA)": MixtureOfTopics}

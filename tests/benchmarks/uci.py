@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pyro_vae.columns import Column, Ordinal, Positive, Real, infer
+from pyro_vae.data.tables import Column, Ordinal, Positive, Real, infer
 
 TEST_ROWS = 1000
 ADULT = (

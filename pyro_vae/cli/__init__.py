@@ -1,0 +1,5 @@
+"""The command ``pyro-vae``: one file per command."""
+
+from pyro_vae.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,69 @@
+"""What an encoder sees of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.data.tables.types import Column
+from pyro_vae.nets import MLP, Net, build
+
+__all__ = ["Features"]
+
+
+class Features(nn.Module):
+    """An encoder network that sees a table as numbers of the order of one, labels as bits.
+
+    Give it to a posterior as ``net=functools.partial(Features, columns)``, in a program with ``missing=True`` as
+    ``functools.partial(Features, columns, missing=True)``.
+
+    Args:
+        columns: of the table
+        in_shape: ``(number of columns,)``
+        out_shape: shape of one output
+        context: how many further numbers are joined to the input
+        net: makes the network behind, ``net((width,), out_shape)``
+        missing: whether NaN arrives where an entry was not observed: its features are then 0, and beside those of all
+            columns the network sees which entries were observed
+
+    Raises:
+        ValueError: ``in_shape`` is not one number a column.
+
+    Example:
+        >>> from functools import partial
+        >>> import pyro_vae as pv
+        >>> from pyro_vae.data.tables import Categorical, Real
+        >>> columns = [Real("age", 40.0, 12.0), Categorical("colour", ("red", "green", "blue"))]
+        >>> posterior = pv.posteriors.MeanFieldNormal((2,), 3, net=partial(Features, columns))
+        >>> posterior(torch.tensor([[38.0, 1.0]])).event_shape
+        torch.Size([3])
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        in_shape: Sequence[int],
+        out_shape: Sequence[int],
+        *,
+        context: int = 0,
+        net: Callable[..., Net | nn.Module] = MLP,
+        missing: bool = False,
+    ) -> None:
+        super().__init__()
+        if tuple(in_shape) != (len(columns),):
+            raise ValueError(f"in_shape: expected ({len(columns)},), one number a column, got {tuple(in_shape)}")
+        self.columns, self.takes_missing = tuple(columns), missing
+        width = self.features(torch.zeros(1, len(columns))).shape[-1]
+        self.net = build(net, (width,), out_shape, context)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the network sees, 0 for what is missing."""
+        parts = [c.features(v) for c, v in zip(self.columns, x.unbind(-1), strict=True)]
+        seen = [(~torch.isnan(x)).to(x.dtype)] if self.takes_missing else []
+        return torch.cat([torch.nan_to_num(torch.cat(parts, -1)), *seen], -1)
+
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Map rows of a table."""
+        return self.net(self.features(x), *context)

@@ -1,0 +1,1 @@
+"""Comparing estimators: bias, variance, cost, and what they train."""

@@ -1,0 +1,1 @@
+"""The quality of the amortized posterior and what the latents carry."""

@@ -1,0 +1,241 @@
+"""Whether each latent stands for one factor of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pyro_vae._util.validation import check_int
+from pyro_vae.evaluation.laboratory.table import number
+from pyro_vae.evaluation.representation.codes import codes
+from pyro_vae.evaluation.representation.representation import sklearn
+from pyro_vae.evaluation.result import Result
+from pyro_vae.programs.program import Program
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Disentanglement", "disentanglement", "disentanglement_of_codes"]
+
+Array = np.ndarray
+
+#: Votes of FactorVAE, each of a set of so many data that share one factor.
+VOTES, SHARED = 500, 64
+#: A unit of less variance than this share of the largest does not count.
+DEAD = 1e-3
+
+
+@dataclass(frozen=True)
+class Disentanglement(Result):
+    """Scores in [0, 1]; 1 is a code each of whose units stands for one factor.
+
+    Attributes:
+        scores: by name
+        mutual_information: of each unit (row) and factor (column), in nats
+    """
+
+    scores: dict[str, float]
+    mutual_information: Array
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row a score."""
+        return [{"method": name, "score": "", "mean": value} for name, value in self.scores.items()]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return the scores as they are printed."""
+        return [{"score": name, "value": number(value)} for name, value in self.scores.items()]
+
+    def plot(self) -> Figure:
+        """Draw the mutual information of units and factors."""
+        from pyro_vae.plots import factor_map
+
+        return factor_map(self)
+
+
+def disentanglement(program: Program, x: Any, factors: Any, *, bins: int = 20, seed: int = 0) -> Disentanglement:
+    """Score the posterior means of a program; see :func:`disentanglement_of_codes`.
+
+    Args:
+        program: a Program
+        x: rows of data, or a tuple ``(x, context)``, as in ``fit``
+        factors: class numbers of each factor, of shape ``(n, factors)``
+        bins: into which units are cut for their mutual information
+        seed: of draws and votes
+
+    Returns:
+        The scores: they print, export and plot.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+        ValueError: the data do not fit the program, or there are no factors for each of them.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> x = toy.draw(300)
+        >>> found = disentanglement(toy.program, x, (toy.posterior(x)[0] > 0).long())
+        >>> sorted(found.scores)[:3]
+        ['DCI completeness', 'DCI disentanglement', 'DCI informativeness']
+    """
+    return disentanglement_of_codes(codes(program, x, seed=seed), factors, bins=bins, seed=seed)
+
+
+def disentanglement_of_codes(z: Any, factors: Any, *, bins: int = 20, seed: int = 0) -> Disentanglement:
+    r"""Score codes against known factors.
+
+    With the mutual information :math:`I_{jk}` of unit j (in bins) and factor k, :math:`H_k` the entropy of the factor:
+
+    * **MIG**: :math:`\frac1K \sum_k (I_{(1)k} - I_{(2)k}) / H_k`, the lead of its best unit over the second.
+    * **Modularity**: how far each unit that varies is informative on one factor alone.
+    * **SAP**: the lead of the best unit in the accuracy of thresholds on a single unit, balanced over the values
+      of the factor and corrected for chance.
+    * **DCI**: from the importances of a forest of trees, how far each unit serves one factor (disentanglement), each
+      factor is served by one unit (completeness), and the accuracy of the forest (informativeness).
+    * **FactorVAE**: accuracy of a majority vote for the factor that a set of data shares, by the unit that varies
+      least.
+
+    References:
+        MIG: Isolating sources of disentanglement (Chen et al., 2018), https://arxiv.org/abs/1802.04942;
+        Modularity: Learning deep disentangled embeddings (Ridgeway and Mozer, 2018), https://arxiv.org/abs/1802.05312;
+        SAP: Variational inference of disentangled latent concepts (Kumar et al., 2018),
+        https://arxiv.org/abs/1711.00848; DCI: A framework for the quantitative evaluation of disentangled
+        representations (Eastwood and Williams, 2018); FactorVAE: Disentangling by factorising (Kim and Mnih, 2018),
+        https://arxiv.org/abs/1802.05983
+
+    Args:
+        z: codes, of shape ``(n, units)``, at least 2 units
+        factors: class numbers of each factor, of shape ``(n, factors)``, at least 2 factors
+        bins: into which units are cut for their mutual information
+        seed: of votes, trees and splits
+
+    Returns:
+        The scores.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+        ValueError: the shapes are wrong, or a factor has a single value.
+
+    Example:
+        >>> factors = torch.cartesian_prod(torch.arange(5), torch.arange(5)).repeat(40, 1)
+        >>> found = disentanglement_of_codes(factors.double(), factors)
+        >>> round(found.scores["MIG"], 2)
+        1.0
+    """
+    sklearn()
+    check_int("bins", bins, 2)
+    z, y = np.asarray(torch.as_tensor(z).double().cpu()), np.asarray(torch.as_tensor(factors).long().cpu())
+    if z.ndim != 2 or y.ndim != 2 or len(z) != len(y) or min(z.shape[1], y.shape[1]) < 2:
+        raise ValueError(
+            f"factors: expected codes of shape (n, units) and factors of shape (n, factors), at least two of each, "
+            f"got {z.shape} and {y.shape}"
+        )
+    single = [k for k in range(y.shape[1]) if len(np.unique(y[:, k])) < 2]
+    if single:
+        raise ValueError(f"factors: factor {single[0]} has a single value, which nothing can stand for")
+    table = mutual_information(z, y, bins)
+    entropy = np.array(
+        [mutual_information(y[:, [k]], y[:, [k]], len(np.unique(y[:, k])))[0, 0] for k in range(y.shape[1])]
+    )
+    scores = {"MIG": top_two_gap(table / entropy), "modularity": modularity(table[varying(z)]), "SAP": sap(z, y, seed)}
+    scores |= dci(z, y, seed) | {"FactorVAE": factor_vae(z, y, np.random.default_rng(seed))}
+    return Disentanglement(scores, table)
+
+
+def mutual_information(z: Array, y: Array, bins: int) -> Array:
+    """Return the mutual information of each unit, cut into bins of equal width, and each factor."""
+    from sklearn.metrics import mutual_info_score
+
+    cut = [np.digitize(c, np.histogram_bin_edges(c, bins)[1:-1]) for c in z.T]
+    return np.array([[mutual_info_score(c, k) for k in y.T] for c in cut])
+
+
+def top_two_gap(table: Array) -> float:
+    """Return the mean lead of the largest entry of each column over the second."""
+    ordered = np.sort(table, 0)
+    return float((ordered[-1] - ordered[-2]).mean())
+
+
+def modularity(table: Array) -> float:
+    """Return how far each row has one large entry, as a mean over rows."""
+    square = table**2
+    best = square.max(1)
+    rest = (square.sum(1) - best) / (best * (table.shape[1] - 1))
+    return float((1 - rest).mean())
+
+
+def varying(z: Array) -> Array:
+    """Return the units whose variance is not negligible beside the largest."""
+    spread = z.var(0)
+    return np.flatnonzero(spread > DEAD * spread.max())
+
+
+def sap(z: Array, y: Array, seed: int) -> float:
+    """Return the lead of the best unit in the accuracy of thresholds on held-out data, the mean over factors."""
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.tree import DecisionTreeClassifier
+
+    train, test = halves(len(z), seed)
+
+    def accuracy(j: int, k: int) -> float:
+        tree = DecisionTreeClassifier(
+            max_leaf_nodes=len(np.unique(y[:, k])), class_weight="balanced", random_state=seed
+        )
+        found = tree.fit(z[train][:, [j]], y[train, k]).predict(z[test][:, [j]])
+        return max(0.0, float(balanced_accuracy_score(y[test, k], found, adjusted=True)))
+
+    return top_two_gap(np.array([[accuracy(j, k) for k in range(y.shape[1])] for j in range(z.shape[1])]))
+
+
+def halves(n: int, seed: int) -> tuple[Array, Array]:
+    """Split n rows at random into those to learn from and those to test on."""
+    order = np.random.default_rng(seed).permutation(n)
+    return order[: n // 2], order[n // 2 :]
+
+
+def dci(z: Array, y: Array, seed: int) -> dict[str, float]:
+    """Return disentanglement, completeness and informativeness from the importances of random forests."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    train, test = halves(len(z), seed)
+    weights, right = [], []
+    for k in range(y.shape[1]):
+        forest = RandomForestClassifier(50, max_features=None, min_samples_leaf=5, random_state=seed)
+        forest.fit(z[train], y[train, k])
+        weights.append(forest.feature_importances_)
+        right.append(forest.score(z[test], y[test, k]))
+    table = np.array(weights).T
+    return {
+        "DCI disentanglement": concentration(table),
+        "DCI completeness": concentration(table.T),
+        "DCI informativeness": float(np.mean(right)),
+    }
+
+
+def concentration(table: Array) -> float:
+    """Return one less the entropy of each row over that of equal shares, weighed by the rows' sums."""
+    total = table.sum(1, keepdims=True)
+    share = np.divide(table, total, out=np.full_like(table, 1 / table.shape[1]), where=total > 0)
+    logs = np.log(share, out=np.zeros_like(share), where=share > 0)
+    return float(((1 + (share * logs).sum(1) / np.log(table.shape[1])) * total[:, 0]).sum() / total.sum())
+
+
+def factor_vae(z: Array, y: Array, generator: np.random.Generator) -> float:
+    """Return the accuracy of the majority vote on held-out sets of data that share one factor."""
+    spread, alive = z.var(0), varying(z)
+    pools: list[list[Array]] = [[np.flatnonzero(c == v) for v in np.unique(c)] for c in y.T]
+
+    def votes() -> Array:
+        table = np.zeros((len(alive), y.shape[1]))
+        for _ in range(VOTES):
+            k = generator.integers(y.shape[1])
+            pool = pools[k][generator.integers(len(pools[k]))]
+            chosen = z[generator.choice(pool, SHARED)][:, alive]
+            table[(chosen.var(0) / spread[alive]).argmin(), k] += 1
+        return table
+
+    answer = votes().argmax(1)
+    test = votes()
+    return float(test[np.arange(len(alive)), answer].sum() / VOTES)

@@ -1,0 +1,61 @@
+"""Multilayer perceptrons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.nets.contract import Net, as_shape
+
+__all__ = ["MLP", "FlatLayers"]
+
+
+class MLP(Net):
+    r"""A multilayer perceptron: the input flattened, hidden layers, the output in ``out_shape``.
+
+    Args:
+        in_shape: shape of one input
+        out_shape: shape of one output
+        context: how many further numbers are joined to the input
+        hidden: width of each hidden layer
+        activation: class or function that makes the nonlinearity after each hidden layer
+
+    Shape:
+        ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
+
+    Raises:
+        ValueError: a shape is not a tuple of positive ints.
+
+    Example:
+        >>> MLP((28, 28), (2, 20), hidden=(400,))(torch.zeros(6, 5, 28, 28)).shape
+        torch.Size([6, 5, 2, 20])
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        out_shape: Sequence[int],
+        *,
+        context: int = 0,
+        hidden: Sequence[int] = (500, 500),
+        activation: Callable[[], nn.Module] = nn.SiLU,
+    ) -> None:
+        in_shape, out_shape = as_shape(in_shape), as_shape(out_shape)
+        widths = [math.prod(in_shape) + context, *hidden]
+        layers: list[nn.Module] = []
+        for i, o in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Linear(i, o), activation()]
+        layers.append(nn.Linear(widths[-1], math.prod(out_shape)))
+        super().__init__(FlatLayers(*layers), in_shape, out_shape, context=context)
+
+
+class FlatLayers(nn.Sequential):
+    """Layers over the flattened input, joined with the context."""
+
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return the output of the layers."""
+        x = x if x.dim() == 2 else x.reshape(x.shape[0], -1)
+        return super().forward(torch.cat([x, *context], -1) if context else x)

@@ -1,0 +1,1 @@
+"""Batches, their order, and bringing them to the device."""

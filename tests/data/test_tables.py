@@ -1,0 +1,189 @@
+"""Tables with mixed columns: their types, their way to numbers and back, and the density of their rows."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from pyro import distributions as dist
+
+import pyro_vae as pv
+
+C, L = pv.data.tables, pv.likelihoods
+TYPES = [
+    C.Real("income", 3e4, 1e4),
+    C.Positive("size", 2.0, 0.5),
+    C.Count("visits", 7.0),
+    C.Ordinal("grade", (1, 2, 3, 4)),
+    C.Categorical("colour", ("red", "green", "blue")),
+    C.Binary("smokes", ("no", "yes")),
+    C.Categorical("town", ("A", "B", "C")),
+    C.Categorical("sort", (10, 20, 30, 40, 50)),
+]
+
+
+def known_log_prob(part, z, x):
+    """The sum over columns by hand, from the outputs of the network in turn."""
+    raw, at, total = part.net(z), 0, 0
+    for c, v in zip(part.columns, x.unbind(-1), strict=True):
+        r = raw[..., at : at + c.outputs]
+        at += c.outputs
+        if isinstance(c, C.Real):
+            standard = dist.Normal(r[..., 0], pv.scales.positive(r[..., 1])).log_prob((v - c.shift) / c.scale)
+            total = total + standard - math.log(c.scale)
+        elif isinstance(c, C.Positive):
+            scale = pv.scales.positive(r[..., 1])
+            standard = dist.Normal(r[..., 0], scale).log_prob((v.log() - c.shift) / c.scale)
+            total = total + standard - math.log(c.scale) - v.log()
+        elif isinstance(c, C.Count):
+            mean, size = c.scale * pv.scales.positive(r[..., 0]), pv.scales.positive(r[..., 1])
+            total = total + dist.NegativeBinomial(size, logits=(mean / size).log()).log_prob(v)
+        elif isinstance(c, C.Ordinal):
+            cuts = -1 + torch.cat([torch.zeros_like(r[..., :1]), pv.scales.positive(r[..., 1:]).cumsum(-1)], -1)
+            total = total + dist.OrderedLogistic(r[..., 0], cuts).log_prob(v)
+        elif isinstance(c, C.Categorical):
+            total = total + dist.Categorical(logits=r).log_prob(v)
+        else:
+            total = total + dist.Bernoulli(logits=r[..., 0]).log_prob(v)
+    assert at == raw.shape[-1]
+    return total
+
+
+def test_heterogeneous_density_is_that_of_the_table_in_its_own_units():
+    part = L.Heterogeneous(3, (8,), columns=TYPES)
+    pv.testing.check_part(part, (3,))
+    z = torch.randn(7, 5, 3)
+    fn = part(z)
+    x = fn.sample()
+    assert torch.allclose(fn.log_prob(x), known_log_prob(part, z, x), atol=1e-3)
+    assert fn.base_dist.batch_shape == (7, 5, 8)
+    assert fn.support.check(fn.base_dist.filler.expand(8)).all()
+    assert fn.mean.shape == x.shape
+    # found once, and not in each step
+    assert fn.base_dist.filler is part.filler
+    assert fn.base_dist.expand((7, 5, 8)).filler is part.filler
+    assert "filler" not in part.state_dict()
+
+
+@pytest.mark.parametrize("column", TYPES, ids=lambda c: c.name)
+def test_each_column_has_mass_one(column):
+    unit = C.Real("income", 3.0, 2.0) if column.name == "income" else column
+    part = L.Heterogeneous(1, (2,), columns=[unit, C.Binary("other")])
+    for _ in range(3):
+        assert pv.testing.laws.check_mass(part(torch.randn(1)), part)
+
+
+def test_heterogeneous_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="expected one an entry"):
+        L.Heterogeneous(3, (7,), columns=TYPES)
+    part = L.Heterogeneous(3, (8,), columns=TYPES)
+    vae = pv.VAE(prior=pv.priors.StandardNormal(3), likelihood=part, posterior=pv.posteriors.MeanFieldNormal((8,), 3))
+    x = part(torch.randn(4, 3)).sample()
+    vae.check(x)
+    for column, bad in ((1, 0.0), (2, 0.5), (3, 4.0), (4, -1.0), (5, 2.0), (7, 5.0)):
+        worse = x.clone()
+        worse[2, column] = bad
+        with pytest.raises(ValueError, match=rf"x\[2, {column}\]"):
+            vae.check(worse)
+
+
+def make_table(n=60):
+    rng = np.random.default_rng(0)
+    return {
+        "income": rng.normal(size=n) * 1e4,
+        "size": np.exp(rng.normal(size=n)),
+        "visits": rng.poisson(20, n),
+        "grade": np.r_[1, 2, 3, 4, rng.integers(1, 5, n - 4)],
+        "colour": np.array(["red", "green", "blue", *rng.choice(["red", "green"], n - 3)]),
+        "smokes": rng.random(n) < 0.5,
+        "side": np.r_[1, 2, rng.integers(1, 3, n - 2)],
+        "low": rng.integers(-20, 20, n),
+        "half": np.array(["a", None, "b", *rng.choice(["a", "b"], n - 3)], dtype=object),
+    }
+
+
+def test_schema_infers_the_types():
+    found = [type(c).__name__ for c in L.Heterogeneous.schema(make_table())]
+    known = ["Real", "Positive", "Count", "Ordinal", "Categorical", "Binary", "Binary", "Real", "Binary"]
+    assert found == known
+
+
+def test_table_there_and_back():
+    data = make_table()
+    table = pv.data.Table(data)
+    assert table.x.dtype == torch.float32
+    assert table.x.isnan().sum() == 1
+    back = table.decode(table.x)
+    for name, values in data.items():
+        assert back[name].dtype.kind == values.dtype.kind, name
+        if values.dtype.kind == "f":
+            np.testing.assert_allclose(back[name], values, rtol=1e-6)
+        else:
+            assert back[name].tolist() == values.tolist()
+    other = {name: values[:5] for name, values in data.items()}
+    assert torch.equal(pv.data.Table(other, table.columns).x.nan_to_num(), table.x[:5].nan_to_num())
+    with pytest.raises(ValueError, match="violet"):
+        pv.data.Table({**other, "colour": np.array(["violet"] * 5)}, table.columns)
+    with pytest.raises(ValueError, match="columns"):
+        pv.data.Table({"age": [1.5, 2.0]}, table.columns)
+    with pytest.raises(ValueError, match="missing"):
+        pv.data.Table({"age": [None, None]})
+
+
+def test_table_of_a_data_frame_and_of_an_array():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(make_table())
+    frame["rank"] = pandas.Categorical(["low", "mid", "high"] * 20, categories=["low", "mid", "high"], ordered=True)
+    frame["nullable"] = pandas.array([1, None, *range(58)], dtype="Int64")
+    table = pv.data.Table(frame)
+    assert [type(c).__name__ for c in table.columns[-2:]] == ["Ordinal", "Count"]
+    assert table.columns[-2].values == ("low", "mid", "high")
+    assert table.x.isnan().sum() == 2
+    pandas.testing.assert_frame_equal(table.decode(table.x), frame, check_exact=False, rtol=1e-5)
+    array = np.random.default_rng(0).normal(size=(9, 2))
+    table = pv.data.Table(array)
+    assert table.names == ("0", "1")
+    np.testing.assert_allclose(np.stack(list(table.decode(table.x).values()), -1), array, rtol=1e-6)
+
+
+def test_a_missing_label_comes_back_as_none():
+    """In columns of numpy strings too, where astype would make it the word None (or Non)."""
+    table = pv.data.Table({"colour": np.array(["red", "blue", "red"]), "age": np.array([3.5, 4.5, 5.0])})
+    x = table.x.clone()
+    x[1] = torch.nan
+    torn = table.decode(x)
+    assert torn["colour"].tolist() == ["red", None, "red"]
+    assert pv.tasks.fill(torn, table, table.x)["colour"].tolist() == ["red", "blue", "red"]
+
+
+def test_features_tell_a_hole_from_every_value():
+    """Without ``missing`` a hole is seen as 0; with it, the last features say which entries were observed."""
+    columns = (C.Count("visits", 3.0), C.Binary("smokes", ("no", "yes")), C.Ordinal("grade", (1, 2, 3)))
+    x = torch.tensor([[0.0, 0.0, 1.0], [torch.nan, torch.nan, torch.nan]])
+    blind = C.Features(columns, (3,), (2,))
+    assert torch.equal(*blind.features(x))
+    seen = C.Features(columns, (3,), (2,), missing=True)
+    assert torch.equal(seen.features(x)[:, -3:], torch.tensor([[1.0] * 3, [0.0] * 3]))
+    assert (seen.takes_missing, blind.takes_missing) == (True, False)
+
+
+def test_heterogeneous_learns_a_table_with_holes():
+    torch.manual_seed(0)
+    table = pv.data.Table(make_table())
+    x = table.x.clone()
+    x[torch.rand(x.shape) < 0.1] = torch.nan
+    posterior = pv.posteriors.MeanFieldNormal((9,), 2, net=partial(C.Features, table.columns, missing=True))
+    assert torch.isfinite(posterior(x).base_dist.loc).all()
+    vae = pv.VAE(
+        prior=pv.priors.StandardNormal(2),
+        likelihood=L.Heterogeneous(2, (9,), columns=table.columns),
+        posterior=posterior,
+        missing=True,
+    )
+    history = pv.fit(vae, x, epochs=30, batch_size=20, seed=0, progress=False)
+    assert history["loss"][-1] < history["loss"][0] - 1
+    drawn = table.decode(vae.sample(6))
+    assert set(drawn["colour"]) <= {"red", "green", "blue"}
+    assert drawn["visits"].dtype.kind == "i"
+    assert table.decode(vae.reconstruct(x))["smokes"].dtype == bool

@@ -1,0 +1,323 @@
+"""Sequences: a linear-Gaussian state space with the exact guide (O13), and padding that changes nothing."""
+
+import functools
+import math
+
+import pyro
+import pytest
+import torch
+from pyro import distributions as dist
+from pyro import poutine
+
+import pyro_vae as pv
+from pyro_vae.testing import check_estimator
+
+FEATURES, Q, R = 3, 0.6, 0.8
+LENGTHS = torch.tensor([6, 1, 4, 6, 2, 5])
+ELBO = functools.partial(pv.estimators.ELBO, analytic_kl=False)
+
+
+class Linear(pv.Conditional):
+    """Normal around a linear function of the context, or around a constant."""
+
+    def __init__(self, weight, scale, bias=None):
+        super().__init__()
+        self.weight, self.scale = torch.nn.Parameter(weight), scale
+        self.bias = torch.nn.Parameter(torch.zeros(len(weight)).double() if bias is None else bias)
+
+    def forward(self, *given):
+        mean = given[0] @ self.weight.T + self.bias if given else self.bias + 0 * self.weight.sum()
+        return dist.Normal(mean, self.scale).to_event(1)
+
+
+class Messages(torch.nn.Module):
+    """p(x_t, ..., x_L given z_t) as precision and shift of a normal in z_t: the information filter, backwards."""
+
+    def __init__(self, a, c):
+        super().__init__()
+        self.a, self.c = a, c
+
+    def forward(self, x, lengths):
+        d = len(self.a)
+        precision, shift = x.new_zeros(len(x), d, d), x.new_zeros(len(x), d)
+        h = []
+        for t in reversed(range(x.shape[1])):
+            gain = (torch.eye(d).double() / Q**2 + precision).inverse()
+            precision = self.a.T @ (torch.eye(d).double() / Q**2 - gain / Q**4) @ self.a + self.c.T @ self.c / R**2
+            shift = (gain @ shift.unsqueeze(-1)).squeeze(-1) @ self.a / Q**2 + x[:, t] @ self.c / R**2
+            here = (t < lengths).double().unsqueeze(-1)
+            precision, shift = precision * here.unsqueeze(-1), shift * here
+            h.insert(0, torch.cat([shift, precision.flatten(1)], -1))
+        return torch.stack(h, 1)
+
+
+class Exact(pv.Conditional):
+    """q(z_t given z_(t-1), x_t, ..., x_L), moved off by `off`."""
+
+    def __init__(self, a, off=0.0):
+        super().__init__()
+        self.a, self.off = a, torch.nn.Parameter(torch.tensor(off).double())
+
+    def forward(self, h, z):
+        d = len(self.a)
+        precision = torch.eye(d).double() / Q**2 + h[..., d:].reshape(*h.shape[:-1], d, d)
+        right = z @ self.a.T / Q**2 + h[..., :d]
+        mean = torch.linalg.solve(precision, right.unsqueeze(-1)).squeeze(-1)
+        return dist.MultivariateNormal(mean + self.off, precision_matrix=precision)
+
+
+class Toy:
+    """z_t = A z_(t-1) + noise of scale Q, x_t = C z_t + noise of scale R, z_1 as if drawn from a known z_0."""
+
+    def __init__(self, latent=2, off=0.0):
+        g = torch.Generator().manual_seed(3)
+        normal = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)  # noqa: E731
+        self.a, self.c, start = 0.7 * normal(latent, latent), normal(FEATURES, latent), normal(latent)
+        self.first = self.a @ start
+        self.program = pv.programs.SequenceVAE(
+            prior=Linear(torch.zeros(latent, 1).double(), Q, self.first),
+            transition=Linear(self.a, Q),
+            likelihood=Linear(self.c, R),
+            posterior=Exact(self.a, off),
+            summary=Messages(self.a, self.c),
+        ).double()
+        with torch.no_grad():
+            self.program.start[0].copy_(start)
+
+    def kalman(self, x):
+        """Exact log p of one sequence, and mean and covariance of its last latents given all of it."""
+        eye = torch.eye(len(self.a)).double()
+        mean, covariance, total = self.first, Q**2 * eye, 0.0
+        for t, row in enumerate(x):
+            if t:
+                mean, covariance = self.a @ mean, self.a @ covariance @ self.a.T + Q**2 * eye
+            seen = self.c @ covariance @ self.c.T + R**2 * torch.eye(FEATURES).double()
+            total = total + dist.MultivariateNormal(self.c @ mean, seen).log_prob(row)
+            gain = covariance @ self.c.T @ seen.inverse()
+            mean, covariance = mean + gain @ (row - self.c @ mean), covariance - gain @ self.c @ covariance
+        return total, mean, covariance
+
+    def evidence(self, x, lengths):
+        return torch.stack([self.kalman(row[:n])[0] for row, n in zip(x, lengths, strict=True)]).detach()
+
+
+def padded(x, lengths, value):
+    return torch.where(torch.arange(x.shape[1])[:, None] < lengths[:, None, None], x, torch.tensor(value).to(x))
+
+
+def sequences(program, steps=6):
+    return program.sample(len(LENGTHS), steps)
+
+
+def standard(likelihood=None, latent=2):
+    net = functools.partial(pv.nets.MLP, hidden=(16,))
+    return pv.programs.SequenceVAE(
+        prior=pv.priors.Normal(latent),
+        transition=pv.priors.ConditionalNormal(latent, context=latent, net=net),
+        likelihood=likelihood or pv.likelihoods.Normal(latent, (FEATURES,), net=net),
+        posterior=pv.posteriors.MeanFieldNormal((8,), latent, context=latent, net=net),
+        summary=pv.programs.BackwardGRU((FEATURES,), 8),
+    ).double()
+
+
+@pytest.mark.parametrize("num_particles", [1, 4])
+def test_bound_with_the_exact_guide_is_the_evidence_at_every_length(num_particles):
+    toy = Toy()
+    x = padded(sequences(toy.program), LENGTHS, math.nan)
+    exact = toy.evidence(x, LENGTHS)
+    model, guide = toy.program.model, toy.program.guide
+    found = ELBO(num_particles=num_particles).per_datum(model, guide, x, LENGTHS)
+    assert torch.allclose(found, exact, atol=1e-9)
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    found = ELBO(num_particles=num_particles).per_datum(model, guide, x[order], LENGTHS[order].double())
+    assert torch.allclose(found, exact[order], atol=1e-9)
+    found = pv.evaluation.log_likelihood(toy.program, (x, LENGTHS), num_particles=num_particles)
+    assert torch.allclose(found.per_datum, exact, atol=1e-9)
+
+
+def test_off_the_exact_guide_the_bound_is_below_and_importance_sampling_is_right():
+    toy = Toy(off=0.25)
+    x = sequences(toy.program)
+    exact = toy.evidence(x, LENGTHS)
+    found = pv.evaluation.log_likelihood(toy.program, (x, LENGTHS), num_particles=5000)
+    assert ((found.per_datum - exact).abs() < 4 * found.noise).all()
+    closed, drawn = pv.estimators.ELBO(num_particles=1000), ELBO(num_particles=1000)
+    with torch.no_grad():
+        bounds = [
+            torch.stack([e.per_datum(toy.program.model, toy.program.guide, x, LENGTHS) for _ in range(10)])
+            for e in (closed, drawn)
+        ]
+    error = (bounds[0].var(0) / 10 + bounds[1].var(0) / 10).sqrt()
+    assert ((bounds[0].mean(0) - bounds[1].mean(0)).abs() < 4.5 * error).all()
+    assert (bounds[0].mean(0) + 4 * error < exact).all()
+    assert set(closed.kl_forms.values()) == {"closed form"}
+    assert list(closed.kl_forms) == [f"z_{t}" for t in range(1, 7)]
+
+
+def test_latents_are_the_smoothed_means():
+    """Against the top of log p(x, z), which is quadratic in z."""
+    toy = Toy()
+    x = sequences(toy.program)[:1]
+
+    def minus_log_joint(z):
+        data = {f"z_{t + 1}": z[t : t + 1] for t in range(6)}
+        return -poutine.trace(poutine.condition(toy.program.model, data)).get_trace(x).log_prob_sum()
+
+    zero = torch.zeros(6, 2, dtype=torch.float64, requires_grad=True)
+    gradient = torch.autograd.grad(minus_log_joint(zero), zero)[0].flatten()
+    hessian = torch.autograd.functional.hessian(minus_log_joint, zero).reshape(12, 12)
+    top = -torch.linalg.solve(hessian, gradient).reshape(6, 2)
+    assert torch.allclose(toy.program.latents(x)[0], top, atol=1e-9)
+
+
+def test_forecast_is_the_exact_predictive_distribution():
+    toy, n = Toy(), 20000
+    x = sequences(toy.program)[:1]
+    _, mean, covariance = toy.kalman(x[0, :4])
+    many = padded(x, torch.tensor([4]), math.nan).expand(n, -1, -1)
+    ahead = toy.program.forecast(many, torch.full((n,), 4), steps=2)
+    assert ahead.shape == (n, 2, FEATURES)
+    for t in range(2):
+        mean = toy.a @ mean
+        covariance = toy.a @ covariance @ toy.a.T + Q**2 * torch.eye(2).double()
+        seen = toy.c @ covariance @ toy.c.T + R**2 * torch.eye(FEATURES).double()
+        error = (seen.diagonal() / n).sqrt()
+        assert ((ahead[:, t].mean(0) - toy.c @ mean).abs() < 4 * error).all()
+        # variance of an entry of the empirical covariance: (c_ii c_jj + c_ij^2) / n
+        error = ((seen.diagonal().outer(seen.diagonal()) + seen.square()) / n).sqrt()
+        assert ((ahead[:, t].T.cov() - seen).abs() < 4 * error).all()
+
+
+LIKELIHOODS = {
+    "factorized": lambda: pv.likelihoods.Normal(2, (FEATURES,)),
+    "scale fitted to the batch": lambda: pv.likelihoods.Normal(2, (FEATURES,), scale=pv.scales.OptimalSigma()),
+    "not factorized": lambda: pv.likelihoods.LowRankNormal(2, (FEATURES,)),
+    "bits": lambda: pv.likelihoods.Bernoulli(2, (FEATURES,)),
+}
+
+
+def loss_and_gradient(program, estimator, *batch):
+    program = program.train()
+    program.zero_grad()
+    for module in program.modules():
+        if isinstance(module, pv.scales.OptimalSigma):
+            module.variance.fill_(1.0)
+    torch.manual_seed(0)
+    loss = estimator.differentiable_loss(program.model, program.guide, *batch)
+    loss.backward()
+    return [loss.detach(), *(p.grad for p in program.parameters()), *program.buffers()]
+
+
+@pytest.mark.parametrize("num_particles", [1, 3])
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_padding_leaves_bound_and_gradient_of_the_unpadded(name, num_particles):
+    program = standard(LIKELIHOODS[name]())
+    x = torch.rand(5, 7, FEATURES).double().round()
+    elbo, lengths = pv.estimators.ELBO(num_particles=num_particles), torch.full((5,), 3)
+    alone = [v.clone() for v in loss_and_gradient(program, elbo, x[:, :3])]
+    together = loss_and_gradient(program, elbo, x, lengths)
+    assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-12) for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -7.5, 1e300])
+def test_what_stands_in_the_padding_changes_nothing(name, value):
+    program = standard(LIKELIHOODS[name]())
+    x = torch.rand(len(LENGTHS), 6, FEATURES).double().round()
+    elbo = pv.estimators.ELBO()
+    first = [v.clone() for v in loss_and_gradient(program, elbo, x, LENGTHS)]
+    second = loss_and_gradient(program, elbo, padded(x, LENGTHS, value), LENGTHS)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    program.check(padded(x, LENGTHS, value), LENGTHS)
+
+
+def test_rows_of_different_lengths_are_those_rows_alone():
+    """At the same latents, each row cut to its length, the log-weights and their gradients add up."""
+    program = standard()
+    x = sequences(program)
+    drawn = poutine.trace(program.guide).get_trace(x, LENGTHS)
+    z = {name: drawn.nodes[name]["value"].detach() for name in drawn.stochastic_nodes}
+
+    def log_weight(data, *batch):
+        of = lambda run: poutine.trace(poutine.condition(run, data)).get_trace(*batch).log_prob_sum()  # noqa: E731
+        return of(program.model) - of(program.guide)
+
+    parameters = list(program.parameters())
+    together = log_weight(z, x, LENGTHS)
+    alone = sum(
+        log_weight({name: value[i : i + 1] for name, value in z.items()}, x[i : i + 1, :n])
+        for i, n in enumerate(LENGTHS.tolist())
+    )
+    assert torch.allclose(together, alone, rtol=1e-12)
+    pairs = zip(torch.autograd.grad(together, parameters), torch.autograd.grad(alone, parameters), strict=True)
+    assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-12) for a, b in pairs)
+
+
+def test_a_chain_that_explodes_beyond_the_end_has_a_finite_gradient():
+    program = standard()
+    with torch.no_grad():
+        program.posterior.net.body[-1].weight.mul_(1e3)
+    x = torch.randn(4, 200, FEATURES).double()
+    values = loss_and_gradient(program, pv.estimators.ELBO(), x, torch.tensor([1, 2, 1, 2]))
+    assert all(v.isfinite().all() for v in values)
+
+
+def test_training_the_guide_closes_the_gap():
+    toy = Toy(latent=1)
+    program = standard(latent=1)
+    program.prior, program.transition, program.likelihood = (
+        part.requires_grad_(False) for part in (toy.program.prior, toy.program.transition, toy.program.likelihood)
+    )
+    x = program.sample(2000, 4)
+    lengths = torch.arange(2000) % 4 + 1
+    adam = functools.partial(torch.optim.Adam, lr=1e-2)
+    pv.fit(program, (x, lengths), optimizer=adam, epochs=6, progress=False)
+    x, lengths = program.sample(200, 4), torch.arange(200) % 4 + 1
+    with torch.no_grad():
+        found = pv.estimators.ELBO(num_particles=200).per_datum(program.model, program.guide, x, lengths)
+    gap = toy.evidence(x, lengths) - found
+    assert 0 < gap.mean() < 0.05
+
+
+@pytest.mark.parametrize("num_particles", [1, 3])
+def test_laws(num_particles):
+    """An AssertionError of `check_estimator` names the law that the pair breaks."""
+    program = standard()
+    check_estimator(program, pv.estimators.ELBO(num_particles=num_particles), sequences(program))
+
+
+def test_stock_pyro_takes_sequences_with_lengths():
+    program = standard()
+    x = padded(sequences(program), LENGTHS, math.nan)
+    before = [p.detach().clone() for p in program.parameters()]
+    for elbo in (pyro.infer.Trace_ELBO(), pyro.infer.TraceMeanField_ELBO(), pyro.infer.RenyiELBO(num_particles=2)):
+        svi = pyro.infer.SVI(program.model, program.guide, pyro.optim.Adam({"lr": 1e-3}), elbo)
+        assert math.isfinite(svi.step(x, LENGTHS))
+    assert not any(torch.equal(p, b) for p, b in zip(program.parameters(), before, strict=True))
+    found = pyro.infer.Predictive(program.model, guide=program.guide, num_samples=5)(x, LENGTHS)
+    assert found["z_6"].shape == (5, 6, 2)
+    assert program.reconstruct(x, LENGTHS).shape == x.shape
+    assert program.sample(3, 9, mean=True).shape == (3, 9, FEATURES)
+
+
+def test_bad_input_is_refused():
+    program = standard(pv.likelihoods.Bernoulli(2, (FEATURES,)))
+    x = torch.ones(3, 4, FEATURES).double()
+
+    def refused(message, *data, program=program):
+        with pytest.raises(ValueError, match=message):
+            pv.fit(program, data if len(data) > 1 else data[0], epochs=1, progress=False)
+
+    refused(r"x: expected shape \(n, T, 3\), one sequence a row .*, got \(3, 3\)", x[:, 0])
+    refused(r"lengths\[1\] is 5, expected a whole number from 1 to 4", x, torch.tensor([4, 5, 0]))
+    refused(r"lengths\[2\] is 0, expected", x, torch.tensor([4, 2, 0]))
+    refused(r"lengths\[0\] is 1.5, expected", x, torch.tensor([1.5, 2, 1]))
+    refused(r"lengths\[2\] is nan, expected", x, torch.tensor([1, 2, math.nan]))
+    refused(r"lengths: expected shape \(3,\), .* got \(3, 1\)", x, torch.ones(3, 1))
+    refused(r"expected x, or \(x, lengths\), got 3 columns", x, torch.ones(3), torch.ones(3))
+    spoiled = x.clone()
+    spoiled[1, 2, 0] = math.nan
+    refused(r"x\[1, 2, 0\] is NaN", spoiled, torch.tensor([1, 3, 1]))
+    refused(r"x\[1, 2, 0\] is 2, outside the support", torch.nan_to_num(spoiled, 2.0), torch.tensor([1, 3, 1]))
+    program.transition = pv.priors.ConditionalNormal(3, context=2).double()
+    refused(r"transition ConditionalNormal makes latents of shape \(3,\), prior Normal has \(2,\)", x)

@@ -1,0 +1,414 @@
+"""The training loop: what it takes, what it records, and what it leaves alone."""
+
+import functools
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from conftest import make_vae
+from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+import pyro_vae as pv
+
+X = torch.rand(50, 8, 8).round()
+
+
+class Rows(Dataset):
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, i):
+        return X[i]
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(X)
+
+
+def memmap(folder):
+    np.save(folder / "x.npy", X.numpy())
+    return np.load(folder / "x.npy", mmap_mode="r")
+
+
+def read_only(folder):
+    array = X.numpy().copy()
+    array.flags.writeable = False
+    return array
+
+
+SOURCES = {
+    "tensor": lambda folder: X,
+    "float64 tensor": lambda folder: X.double(),
+    "array": lambda folder: X.numpy(),
+    "float64 array": lambda folder: X.numpy().astype(float),
+    "reversed view": lambda folder: X.numpy()[::-1],
+    "read-only array": read_only,
+    "array of the other byte order": lambda folder: X.numpy().astype(X.numpy().dtype.newbyteorder()),
+    "memmap": memmap,
+    "Dataset": lambda folder: Rows(),
+    "TensorDataset": lambda folder: TensorDataset(X),
+    "IterableDataset": lambda folder: Stream(),
+    "DataLoader": lambda folder: DataLoader(Rows(), batch_size=16, shuffle=True),
+    "split": lambda folder: pv.data.load("digits", binarize="dynamic").train[:50],
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_data_of_every_kind(kind, tmp_path, vae):
+    data = SOURCES[kind](tmp_path)
+    before = [p.clone() for p in vae.parameters()]
+    history = pv.fit(vae, data, epochs=2, batch_size=16, progress=False)
+    assert history.epochs == 2
+    assert history["step"] == [4, 8]
+    assert not any(torch.equal(p, b) for p, b in zip(vae.parameters(), before, strict=True))
+
+
+def test_a_dataset_applies_its_transform_itself():
+    """As those of torchvision do, to each datum: it is no transform of batches."""
+
+    class Doubled(Rows):
+        transform = staticmethod(lambda x: 2 * x)
+
+        def __getitem__(self, i):
+            return self.transform(super().__getitem__(i))
+
+    (x,) = next(pv.training.Batches(Doubled(), batch_size=16, shuffle=False).epoch(0))
+    (single,) = next(pv.training.Batches(Rows(), batch_size=16, shuffle=False).epoch(0))
+    assert torch.equal(x, 2 * single)
+
+
+def test_an_array_is_not_copied():
+    """It may be half of the memory."""
+    array = X.numpy().copy()
+    (column,) = pv.training.Batches(array, batch_size=16).columns
+    assert column.rows.data_ptr() == array.ctypes.data
+
+
+def test_array_tensor_and_memmap_train_alike(tmp_path):
+    found = []
+    kinds = (
+        "tensor",
+        "float64 tensor",
+        "array",
+        "memmap",
+        "Dataset",
+        "read-only array",
+        "array of the other byte order",
+    )
+    for kind in kinds:
+        torch.manual_seed(0)
+        found.append(pv.fit(make_vae(), SOURCES[kind](tmp_path), epochs=2, batch_size=16, progress=False)["loss"])
+    assert all(row == found[0] for row in found)
+
+
+def test_conditional_vae():
+    net = functools.partial(pv.nets.MLP, hidden=(16,))
+    vae = pv.VAE(
+        prior=pv.priors.StandardNormal(2),
+        likelihood=pv.likelihoods.Bernoulli(2, (8, 8), net=net, context=10),
+        posterior=pv.posteriors.MeanFieldNormal((8, 8), 2, net=net, context=10),
+    )
+    digits = pv.data.load("digits", binarize="static")
+    c = torch.nn.functional.one_hot(digits.train.y, 10).float()
+    history = pv.fit(vae, (digits.train, c), epochs=8, progress=False)
+    assert history["loss"][-1] < history["loss"][0]
+    assert vae.sample(5, c[:5]).shape == (5, 8, 8)
+    assert vae.reconstruct(digits.train.x[:5], c[:5]).shape == (5, 8, 8)
+    found = pv.evaluation.log_likelihood(vae, (digits.test.x[:9], c[:9]), num_particles=5)
+    assert found.per_datum.shape == (9,)
+
+
+def with_batch_norm():
+    def net(in_shape, out_shape):
+        wide = torch.nn.Linear(int(np.prod(in_shape)), int(np.prod(out_shape)))
+        return torch.nn.Sequential(torch.nn.Flatten(), wide, torch.nn.BatchNorm1d(wide.out_features))
+
+    return pv.VAE(
+        prior=pv.priors.StandardNormal(3),
+        likelihood=pv.likelihoods.Bernoulli(3, (8, 8), net=net),
+        posterior=pv.posteriors.MeanFieldNormal((8, 8), 3, net=net),
+    )
+
+
+def test_last_batch_of_one_trains_with_batch_norm():
+    vae = with_batch_norm()
+    assert pv.fit(vae, X[:33], epochs=2, batch_size=16, progress=False)["step"] == [2, 4]
+    assert pv.fit(make_vae(), X[:1], epochs=1, batch_size=16, progress=False)["step"] == [1]
+
+
+def test_history_in_nats_per_datum(vae):
+    history = pv.fit(vae, X, valid=X, epochs=3, progress=False)
+    row = history.rows[-1]
+    assert row["loss"] == pytest.approx(row["kl"] - row["reconstruction"], rel=1e-5)
+    assert {"epoch", "step", "loss", "reconstruction", "kl", "beta", "valid_bound", "seconds"} == set(row)
+    assert len(str(history).splitlines()) == 4
+    assert history.plot().axes
+    with pytest.raises(KeyError, match="expected one of"):
+        history["nothing"]
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0])
+def test_scaled_plate_reports_nats_per_datum(scale):
+    """A user's plate of N/B changes neither what is reported nor the step."""
+    toy, plain = pv.testing.LinearGaussian(off=0.1), pv.testing.LinearGaussian(off=0.1)
+    x = toy.draw(20)
+
+    def plate(x):
+        return pyro.plate("data", int(scale * len(x)), subsample=torch.arange(len(x)), dim=-1)
+
+    def model(x):
+        with plate(x):
+            pyro.sample("x", toy.program.likelihood(pyro.sample("z", toy.program.prior())), obs=x)
+
+    def guide(x):
+        with plate(x):
+            pyro.sample("z", toy.program.posterior(x))
+
+    program = pv.programs.FunctionProgram(model, guide, toy=toy.program)
+    history = pv.fit(program, x, epochs=2, batch_size=10, progress=False)
+    expected = pv.fit(plain.program, x, epochs=2, batch_size=10, progress=False)
+    assert history["loss"] == pytest.approx(expected["loss"], rel=1e-9)
+
+
+def test_kl_warm_up():
+    vae = make_vae()
+    seen = []
+    elbo = pv.estimators.ELBO(beta=pv.training.Linear(8))
+    pv.fit(vae, X, estimator=elbo, epochs=3, batch_size=10, progress=False, callbacks=[lambda m, s: seen.append(m)])
+    assert [round(m["beta"], 3) for m in seen] == [0.5, 1.0, 1.0]
+
+
+def test_early_stopping_goes_back_to_the_best_weights():
+    toy = pv.testing.LinearGaussian(off=0.3)
+    x = toy.draw(64)
+    stop = pv.training.EarlyStopping(patience=3)
+    fast = functools.partial(torch.optim.SGD, lr=0.3)
+    history = pv.fit(toy.program, x, valid=x, optimizer=fast, epochs=100, callbacks=[stop], progress=False)
+    assert history.epochs == stop.best_epoch + 4
+    assert stop.best == max(history["valid_bound"])
+    for name, value in toy.program.state_dict().items():
+        assert torch.equal(value, stop.weights[name])
+
+
+def test_early_stopping_needs_a_validation_bound(vae):
+    with pytest.raises(ValueError, match="pass `valid=` to fit"):
+        pv.fit(vae, X, epochs=2, callbacks=[pv.training.EarlyStopping()], progress=False)
+
+
+def test_run_dir(vae, tmp_path):
+    history = pv.fit(vae, X, valid=X, epochs=2, run_dir=tmp_path / "run", progress=False)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines == history.rows
+    saved = load_file(tmp_path / "run" / "weights.safetensors")
+    assert all(torch.equal(saved[name], value) for name, value in vae.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        functools.partial(torch.optim.Adam, lr=1e-2),
+        functools.partial(torch.optim.AdamW, lr=1e-2),
+        functools.partial(torch.optim.Adamax, lr=1e-2),
+        functools.partial(torch.optim.SGD, lr=2e-2),
+        lambda parameters: torch.optim.RMSprop(parameters, lr=5e-3),
+        pyro.optim.Adam({"lr": 1e-2}),
+        "instance",
+    ],
+)
+def test_every_optimizer(vae, optimizer):
+    if optimizer == "instance":
+        optimizer = torch.optim.Adam(vae.parameters(), lr=1e-2)
+    history = pv.fit(vae, X, optimizer=optimizer, epochs=10, batch_size=10, progress=False)
+    assert history["loss"][-1] < history["loss"][0]
+
+
+@pytest.mark.parametrize("elbo", [pyro.infer.Trace_ELBO, pyro.infer.TraceMeanField_ELBO, pyro.infer.TraceGraph_ELBO])
+def test_estimators_of_pyro_run_in_fit(vae, elbo):
+    history = pv.fit(vae, X, valid=X, estimator=elbo(), epochs=10, batch_size=10, progress=False)
+    assert history["loss"][-1] < history["loss"][0]
+    assert history["valid_bound"][-1] == pytest.approx(-history["loss"][-1], rel=0.2)
+
+
+def test_optimizer_over_other_parameters_is_refused(vae):
+    with pytest.raises(RuntimeError, match="holds other parameters than the program"):
+        pv.fit(vae, X, optimizer=torch.optim.Adam(make_vae().parameters()), epochs=1, progress=False)
+    some = torch.optim.Adam(vae.likelihood.parameters())
+    with pytest.raises(RuntimeError, match="missing .*posterior"):
+        pv.fit(vae, X, optimizer=some, epochs=1, progress=False)
+
+
+def test_parameters_beside_the_program_are_refused():
+    toy = pv.testing.LinearGaussian()
+
+    def model(x):
+        pyro.param("stray", torch.tensor(1.0))
+        toy.program.model(x)
+
+    program = pv.programs.FunctionProgram(model, toy.program.guide, toy=toy.program)
+    with pytest.raises(RuntimeError, match="that the program does not know"):
+        pv.fit(program, toy.draw(9), epochs=1, progress=False)
+    pyro.clear_param_store()
+
+
+def test_parameters_that_are_never_used_are_refused():
+    toy = pv.testing.LinearGaussian()
+    program = pv.programs.FunctionProgram(toy.program.model, toy.program.guide, decoder=toy.decoder)
+    with pytest.raises(RuntimeError, match="does not know"):
+        pv.fit(program, toy.draw(9), epochs=1, progress=False)
+
+
+def test_clipping_is_global():
+    vae = make_vae()
+    adam = pv.training.SVI(vae, pv.estimators.ELBO(), functools.partial(torch.optim.SGD, lr=1.0), clip_norm=0.5)
+    before = torch.cat([p.detach().clone().flatten() for p in vae.parameters()])
+    adam.update(X)
+    after = torch.cat([p.detach().flatten() for p in vae.parameters()])
+    assert float((after - before).norm()) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_nothing_global_is_changed():
+    state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    flags = {key: pyro.settings.get(key) for key in pyro.settings.get()}
+    vae = make_vae()
+    torch.set_rng_state(state[0])
+    pv.fit(vae, X, valid=X, epochs=1, progress=False)
+    pv.evaluation.log_likelihood(vae, X, num_particles=3)
+    pv.evaluation.latents(vae, X)
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert (np.random.get_state()[1] == state[1]).all()
+    assert {key: pyro.settings.get(key) for key in flags} == flags
+    assert len(pyro.get_param_store()) == 0
+
+
+def test_evaluation_moves_nothing():
+    vae = with_batch_norm().train()
+    before = {k: v.clone() for k, v in vae.state_dict().items()}
+    first = pv.evaluation.log_likelihood(vae, X, num_particles=3)
+    again = pv.evaluation.log_likelihood(vae, X, num_particles=3)
+    pv.evaluation.latents(vae, X)
+    vae.sample(4)
+    vae.reconstruct(X)
+    vae.check(X)
+    assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
+    assert all(m.training for m in vae.modules())
+    assert torch.equal(first.per_datum, again.per_datum)
+
+
+PROCESS = """
+import hashlib, torch, pyro_vae as pv
+torch.manual_seed(0)
+vae = pv.VAE(prior=pv.priors.StandardNormal(3), likelihood=pv.likelihoods.Bernoulli(3, (8, 8)),
+             posterior=pv.posteriors.MeanFieldNormal((8, 8), 3))
+digits = pv.data.load("digits", binarize="dynamic")
+pv.fit(vae, digits.train[:256], epochs=2, clip_norm=1.0, progress=False, seed=4)
+print(hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in vae.parameters())).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_the_same_in_every_process():
+    found = {
+        subprocess.run([sys.executable, "-c", PROCESS], capture_output=True, text=True, check=True, env=None).stdout
+        for _ in range(3)
+    }
+    assert len(found) == 1
+
+
+class Reads(TorchDispatchMode):
+    """Count how often a number is read from a tensor: on an accelerator each would wait for the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+#: Rules that torch has fused, and rules that it has not.
+RULES = [
+    functools.partial(torch.optim.Adam, lr=1e-3),
+    functools.partial(torch.optim.Adam, lr=1e-3, foreach=False),
+    functools.partial(torch.optim.Adamax, lr=1e-3, foreach=False),
+    functools.partial(torch.optim.SGD, lr=1e-3, momentum=0.9, foreach=False),
+]
+
+
+@pytest.mark.parametrize(("num_particles", "optimizer"), [(1, RULES[0]), (5, RULES[0]), (1, RULES[3])])
+def test_a_step_reads_no_number_from_the_device(vae, num_particles, optimizer):
+    """The road that accelerators take, walked on the CPU."""
+    elbo = pv.estimators.ELBO(num_particles=num_particles)
+    svi = pv.training.SVI(vae, elbo, optimizer, clip_norm=1.0)
+    svi.deferred = True
+    svi.update(X)
+    with Reads() as reads:
+        svi.update(X)
+    assert reads.count == 0
+    with Reads() as reads:
+        pyro.infer.SVI(vae.model, vae.guide, pyro.optim.Adam({}), pyro.infer.Trace_ELBO()).step(X)
+    assert reads.count > 0
+
+
+def spoilt(svi):
+    """Return data with a NaN that the engine does not look for."""
+    bad = X.clone()
+    bad[3] = float("nan")
+    svi._seen.add(((bad.shape, bad.dtype),))
+    svi._weights[len(bad)] = float(len(bad))
+    return bad
+
+
+def everything(svi):
+    """Return weights and state of the optimizer as they are."""
+    held = [t for state in svi.optim.torch.state.values() for t in state.values()]
+    return [t.detach().clone() for t in (*svi.program.parameters(), *held)]
+
+
+@pytest.mark.parametrize("optimizer", RULES)
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_bad_step_is_skipped_on_the_device_and_told_later(vae, optimizer, steps):
+    svi = pv.training.SVI(vae, pv.estimators.ELBO(), optimizer)
+    svi.deferred = True
+    for _ in range(steps):
+        svi.update(X)
+    svi.raise_if_nonfinite((X,))
+    bad, before = spoilt(svi), everything(svi)
+    svi.update(bad)
+    svi.update(X)
+    assert all(torch.equal(now, then) for now, then in zip(everything(svi), before, strict=False))
+    with pytest.raises(pv.training.NonFiniteError, match="not finite"):
+        svi.raise_if_nonfinite((bad,))
+
+
+@pytest.mark.parametrize("optimizer", RULES)
+def test_bad_steps_left_out_on_the_device_leave_no_trace(vae, optimizer):
+    """Weights and moments are those of the good steps alone, whatever the rule."""
+    svi = pv.training.SVI(vae, pv.estimators.ELBO(), optimizer, skip_nonfinite=True, clip_norm=1.0)
+    svi.deferred = True
+    bad = spoilt(svi)
+    svi.update(bad)
+    for _ in range(2):
+        svi.update(X)
+    before = everything(svi)
+    assert float(svi.update(bad)["skipped"]) == len(bad)
+    assert all(torch.equal(now, then) for now, then in zip(everything(svi), before, strict=True))
+    assert all(torch.isfinite(t).all() for t in before)
+
+
+def test_the_environment_can_silence_the_bar(monkeypatch):
+    """Tqdm reads TQDM_DISABLE for what it is not told, so that a bar which may be shown is told nothing."""
+    from pyro_vae._util import progress
+
+    told = []
+    monkeypatch.setattr(progress, "tqdm", lambda *args, **options: told.append(options))
+    progress.progress_bar(range(3), unit="step", progress=True)
+    progress.progress_bar(range(3), unit="step", progress=False)
+    assert told == [{"unit": "step"}, {"unit": "step", "disable": True}]

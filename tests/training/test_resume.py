@@ -1,0 +1,456 @@
+"""A run that is killed and resumed ends bit for bit as one that was left alone."""
+
+import functools
+import itertools
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pyro
+import pytest
+import runs
+import torch
+from runs import VALID, X, at_call, checkpoints, ending, in_child, program, rubbish, train
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+import pyro_vae as pv
+from pyro_vae import cli
+from pyro_vae.data import Split
+from pyro_vae.data.binarize import DrawBits
+from pyro_vae.training import lock
+from pyro_vae.training.svi import SVI
+
+forks = pytest.mark.skipif(
+    not hasattr(os, "fork") or torch.cuda.is_available(), reason="autograd's device threads do not survive a fork"
+)
+
+
+class Rows(Dataset):
+    """A data set with noise of its own."""
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, i):
+        return torch.bernoulli(0.1 + 0.8 * X[i])
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(X)
+
+
+def optimizer(cls, **options):
+    return lambda: {"optimizer": functools.partial(cls, **{"lr": 1e-2, **options})}
+
+
+def falling_rate():
+    """The rate is halved by a callback after each epoch."""
+    vae = program()
+    adam = torch.optim.Adam(vae.parameters(), lr=1e-2)
+
+    def halve(metrics, step):
+        adam.param_groups[0]["lr"] /= 2
+
+    return {"program": vae, "optimizer": adam, "callbacks": [halve]}
+
+
+def stopping(patience=1):
+    """Early stopping that does stop, some epochs after the best."""
+    stop = pv.training.EarlyStopping(patience=patience)
+    return {"callbacks": [stop], "epochs": 9, "optimizer": functools.partial(torch.optim.SGD, lr=0.7)}
+
+
+#: Options of a run, made anew for each.
+RUNS = {
+    "plain": dict,
+    "warm-up": lambda: {"estimator": pv.estimators.ELBO(beta=pv.training.Linear(3)), "clip_norm": 1.0, "epochs": 3},
+    "early stopping": stopping,
+    "early stopping, one left": functools.partial(stopping, 2),
+    "batch norm and dropout": lambda: {"program": program(runs.noisy_net), "batch_size": 6},
+    "bits drawn anew": lambda: {"data": Split(0.1 + 0.8 * X, None, DrawBits())},
+    "Dataset with noise": lambda: {"data": Rows()},
+    "loader": lambda: {"data": DataLoader(Rows(), batch_size=7, shuffle=True)},
+    "loader with a generator": lambda: {
+        "data": DataLoader(TensorDataset(X), 7, shuffle=True, generator=torch.Generator().manual_seed(1))
+    },
+    "stream": lambda: {"data": Stream()},
+    "learned baseline": lambda: {
+        "estimator": pv.estimators.NVIL(num_particles=2, baseline=torch.nn.Linear(6, 1)),
+    },
+    "estimator of Pyro": lambda: {"estimator": pyro.infer.Trace_ELBO()},
+    "falling rate": falling_rate,
+    "rate in stages": lambda: {"lr_factor": pv.training.MultiStep([2, 5], 0.5), "epochs": 3},
+    "SGD with momentum": optimizer(torch.optim.SGD, momentum=0.9),
+    "Adamax": optimizer(torch.optim.Adamax),
+    "NAdam": optimizer(torch.optim.NAdam),
+    "AMSGrad": optimizer(torch.optim.AdamW, amsgrad=True),
+    "unfused": optimizer(torch.optim.Adam, foreach=False),
+    "float64": lambda: {"program": program().double(), "data": X.double(), "valid": VALID.double()},
+    "without validation": lambda: {"valid": None},
+    "compiled": lambda: {
+        "compile": pv.training.recorded,  # compiling it each time would take minutes
+        "batch_size": 7,
+        "estimator": pv.estimators.ELBO(beta=pv.training.Linear(3)),
+        "lr_factor": pv.training.Cosine(9),
+    },
+    "compiled, bits drawn anew, layers in bfloat16": lambda: {
+        "compile": pv.training.recorded,
+        "data": Split(0.1 + 0.8 * X, None, DrawBits()),
+        "precision": pv.training.Autocast(torch.bfloat16),
+    },
+}
+
+
+def options(name):
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return RUNS[name]()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_from_every_checkpoint_the_same_checkpoints_follow(name, tmp_path):
+    """All positions: within epochs, before and after validation, at the end; each is also a resume of a resume."""
+    whole = tmp_path / "whole"
+    vae, history = train(whole, keep=99, **options(name))
+    wanted = checkpoints(whole)
+    steps = history.rows[-1]["step"]
+    assert len(wanted) == steps + history.epochs
+    for kept in range(max(1, len(wanted) - 8), len(wanted) + 1):  # the last nine of a long run
+        folder = tmp_path / str(kept)
+        shutil.copytree(whole, folder)
+        for path in sorted((folder / "checkpoints").iterdir())[kept:]:
+            shutil.rmtree(path)
+        torch.manual_seed(kept)  # what the process drew before must not matter
+        train(folder, keep=99, **options(name))
+        assert checkpoints(folder) == wanted
+        assert ending(folder) == ending(whole)
+
+
+@pytest.mark.parametrize("name", ["plain", "loader", "batch norm and dropout", "early stopping"])
+def test_saving_changes_nothing(name, tmp_path):
+    vae, history = train(tmp_path, **options(name))
+    other, plain = train(**options(name))
+    assert all(torch.equal(p, q) for p, q in zip(vae.state_dict().values(), other.state_dict().values(), strict=True))
+    assert history["loss"] == plain["loss"]
+    assert history["valid_bound"] == plain["valid_bound"]
+
+
+def test_a_finished_run_is_left_alone(tmp_path):
+    vae, history = train(tmp_path, **options("early stopping"))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != "lock"}
+    again, same = train(tmp_path, **options("early stopping"))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != "lock"} == before
+    assert same.rows == history.rows
+    assert all(torch.equal(p, q) for p, q in zip(vae.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_more_epochs_go_on_where_fewer_ended(tmp_path):
+    train(tmp_path / "a", epochs=4)
+    train(tmp_path / "b", epochs=2)
+    train(tmp_path / "b", epochs=4)
+    assert ending(tmp_path / "a") == ending(tmp_path / "b")
+
+
+REFUSED = {
+    "batch_size 10 (now 9)": lambda: {"batch_size": 9},
+    "seed 3 (now 4)": lambda: {"seed": 4},
+    "clip_norm None (now 1.0)": lambda: {"clip_norm": 1.0},
+    "optimizer Adam (now SGD)": lambda: {"optimizer": functools.partial(torch.optim.SGD, lr=1e-3)},
+    "optimizer lr 0.001 (now 0.01)": optimizer(torch.optim.Adam),
+    "lr_factor None (now MultiStep(at=(2,), factor=0.1))": lambda: {"lr_factor": pv.training.MultiStep([2])},
+    "estimator beta 1.0 (now Linear(steps=3,": lambda: {"estimator": pv.estimators.ELBO(beta=pv.training.Linear(3))},
+    "estimator num_particles 1 (now 2)": lambda: {"estimator": pv.estimators.ELBO(num_particles=2)},
+    "data 20 rows of (6,) torch.float32 (now 19 rows of": lambda: {"data": X[:19]},
+    "valid 9 rows of": lambda: {"valid": None},
+    "callbacks  (now EarlyStopping)": lambda: {"callbacks": [pv.training.EarlyStopping()]},
+    "of another shape or type: ": lambda: {"program": program(functools.partial(pv.nets.MLP, hidden=(7,)))},
+    "unknown: ": lambda: {"program": program(functools.partial(pv.nets.MLP, hidden=()))},
+}
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_other_settings_are_refused_by_name(said, tmp_path):
+    train(tmp_path, epochs=1)
+    before = checkpoints(tmp_path)
+    changed = REFUSED[said]()
+    vae = changed.pop("program", None) or program()
+    weights = {name: value.clone() for name, value in vae.state_dict().items()}
+    with pytest.raises(ValueError, match="resume: ") as error:
+        train(tmp_path, program=vae, **changed)
+    assert said in str(error.value)
+    assert checkpoints(tmp_path) == before
+    assert all(torch.equal(value, weights[name]) for name, value in vae.state_dict().items())
+
+
+def test_a_used_folder_is_refused_without_resume(tmp_path):
+    train(tmp_path, epochs=1)
+    with pytest.raises(ValueError, match="holds a run .*resume=True"):
+        train(tmp_path, resume=False)
+    with pytest.raises(ValueError, match="resume: expected the run_dir"):
+        pv.fit(program(), X, resume=True)
+    with pytest.raises(ValueError, match="keep: expected an int of at least 1"):
+        train(tmp_path, keep=0)
+
+
+@forks
+@pytest.mark.parametrize(("epochs", "every"), [(1, 5), pytest.param(2, 1, marks=pytest.mark.slow)])
+def test_killed_at_every_call_that_writes(epochs, every, tmp_path):
+    """Leave the process before each fsync and rename (or every fifth), until a run gets through; each is resumed."""
+
+    def killed(folder, k):
+        with at_call(k, lambda: os._exit(9)):
+            train(folder, **{**options("early stopping"), "epochs": epochs, "keep": 1})
+
+    killed(tmp_path / "whole", -1)
+    wanted = ending(tmp_path / "whole")
+
+    for k in itertools.count(1, every):
+        folder = tmp_path / str(k)
+        status = in_child(functools.partial(killed, folder, k))
+        if status == 0:
+            break
+        assert status == 9
+        assert in_child(functools.partial(killed, folder, -1)) == 0
+        assert ending(folder) == wanted
+        assert not rubbish(folder)
+        shutil.rmtree(folder)
+    assert k > 25 * epochs
+
+
+def command(folder, *more):
+    small = "--posterior.net.hidden=[4] --likelihood.net.hidden=[4] --latent=2 --particles=2 --quiet"
+    settings = f"--epochs=4 --batch-size=200 --patience=2 --estimator.beta Linear --estimator.beta.steps 20 {small}"
+    return cli.main(["train", "--resume", f"--run-dir={folder}", *settings.split(), *more])
+
+
+def silent(work):
+    """Return a function that does something without a word."""
+
+    def quiet():
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        return work()
+
+    return quiet
+
+
+@forks
+@pytest.mark.slow
+def test_the_command_killed_twenty_times(tmp_path):
+    """kill -9 at random times from the first to the last moment of the command."""
+    start = time.perf_counter()
+    assert in_child(silent(functools.partial(command, tmp_path / "whole"))) == 0
+    took = time.perf_counter() - start
+    wanted, times, runs_done = ending(tmp_path / "whole"), random.Random(0), 0
+    kills = 0
+    while kills < 20:
+        folder = tmp_path / f"run {runs_done}"
+        pid = runs.fork(silent(functools.partial(command, folder)))
+        time.sleep(times.uniform(0, 0.7 * took))
+        os.kill(pid, signal.SIGKILL)
+        if os.WIFSIGNALED(os.waitpid(pid, 0)[1]):
+            kills += 1
+            if kills % 3:  # every third time it may come to its end
+                continue
+        assert in_child(silent(functools.partial(command, folder))) == 0
+        assert ending(folder) == wanted
+        assert not rubbish(folder)
+        runs_done += 1
+    assert runs_done > 5
+
+
+@pytest.mark.slow
+def test_a_real_process_ends_by_a_signal_with_its_exit_status(tmp_path):
+    """SIGTERM, SIGINT and kill -9 in turn, each to the run that the one before left."""
+    words = "train --resume --epochs=60 --batch-size=16 --patience=60 --latent=2 --particles=2 --quiet".split()
+    line = [sys.executable, "-m", "pyro_vae", *words, f"--run-dir={tmp_path}"]
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)):
+        before = set((tmp_path / "checkpoints").glob("*")) if (tmp_path / "checkpoints").exists() else set()
+        process = subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        while not (tmp_path / "checkpoints").exists() or set((tmp_path / "checkpoints").glob("step*")) <= before:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == status
+        if status > 0:
+            assert f"{signal.Signals(number).name}: saved in " in err
+            assert str(max((tmp_path / "checkpoints").glob("step*"))) in err
+
+
+def test_the_command_resumes_only_what_was_begun(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "results", lambda *args: "")
+    monkeypatch.setattr(cli, "figures", lambda *args: {})
+    monkeypatch.setattr(cli, "save", lambda *args: None)
+    folder = tmp_path / "run"
+    assert command(folder) == 0
+    wanted = ending(folder)
+    assert command(folder) == 0  # a finished run: its evaluation once more
+    assert ending(folder) == wanted
+    capsys.readouterr()
+    for option in ("--epochs=5", "--posterior.net.hidden=[5]", "--prior=VampPrior"):
+        assert command(folder, option) == 2
+        err = capsys.readouterr().err
+        assert f"error: {option[2:].partition('=')[0]}: the run in " in err
+        assert len(err.splitlines()) == 1
+    assert cli.main(["train", "--resume"]) == 2
+    assert "resume: expected the folder of the run in --run-dir" in capsys.readouterr().err
+    assert cli.main(["train", f"--run-dir={folder}"]) == 1
+    assert "already holds a run" in capsys.readouterr().err
+    config = folder / "config.json"
+    text = config.read_text()
+    for old, new, said in (
+        ('"Linear"', '"os.system"', "estimator.beta: expected one of"),
+        ('"epochs": 4', '"epochs": "import os"', "epochs: Not of type PositiveInt"),
+        ('"digits"', '"/etc/passwd"', "data: expected one of"),
+    ):
+        assert old in text
+        config.write_text(text.replace(old, new))
+        assert cli.main(["train", "--resume", f"--run-dir={folder}"]) in (1, 2)
+        assert said in capsys.readouterr().err
+
+
+class Sends:
+    """Sends signals to this very process in the course of a training step."""
+
+    def __init__(self, monkeypatch, *numbers, step=2):
+        update = SVI.update
+
+        def updated(svi, *batch, **options):
+            found = update(svi, *batch, **options)
+            if svi.steps == step:
+                for number in numbers:
+                    os.kill(os.getpid(), number)
+            return found
+
+        monkeypatch.setattr(SVI, "update", updated)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_the_step_finish_and_saves(number, tmp_path, monkeypatch):
+    train(tmp_path / "whole")
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        Sends(patch, number, step=3)
+        with pytest.raises(KeyboardInterrupt) as end:
+            train(tmp_path / "cut", checkpoint_every=1e9)
+    assert isinstance(end.value, pv.training.Interrupted)
+    assert end.value.number == number
+    assert end.value.checkpoint == tmp_path / "cut" / "checkpoints" / "step-00000003-epoch-0001"
+    assert f"{signal.Signals(number).name}: saved in {end.value.checkpoint}" in str(end.value)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert list(checkpoints(tmp_path / "cut")) == ["step-00000002-epoch-0001", "step-00000003-epoch-0001"]
+    train(tmp_path / "cut")
+    assert ending(tmp_path / "cut") == ending(tmp_path / "whole")
+
+
+def test_handlers_stay_only_while_a_run_is_trained(tmp_path):
+    def handlers():
+        return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    def fail(metrics, step):
+        seen.append(handlers())
+        raise RuntimeError("stop")
+
+    before, seen = handlers(), []
+    train(tmp_path, epochs=1)
+    assert handlers() == before
+    for folder in (tmp_path, None):
+        with pytest.raises(RuntimeError, match="stop"):
+            train(folder, callbacks=[fail])
+        assert handlers() == before
+    assert not set(seen[0]) & set(before)
+    assert seen[1] == before
+
+
+def test_a_signal_in_validation_does_not_wait_for_its_end(tmp_path, monkeypatch):
+    train(tmp_path / "whole", valid=VALID.repeat(9, 1), **options("warm-up"))
+    settings, calls = options("warm-up"), []
+    own = settings["estimator"].per_datum
+
+    def per_datum(*args):
+        calls.append(1)
+        if len(calls) == 1:  # a second signal would end this process
+            os.kill(os.getpid(), signal.SIGTERM)
+        return own(*args)
+
+    settings["estimator"].per_datum = per_datum
+    with pytest.raises(pv.training.Interrupted) as end:
+        train(tmp_path / "cut", valid=VALID.repeat(9, 1), **settings)
+    assert len(calls) == 1
+    assert end.value.checkpoint.name == "step-00000002-epoch-0000"
+    train(tmp_path / "cut", valid=VALID.repeat(9, 1), **options("warm-up"))
+    assert ending(tmp_path / "cut") == ending(tmp_path / "whole")
+
+
+def test_a_signal_while_saving_waits_for_the_save(tmp_path):
+    train(tmp_path / "whole")
+    with (
+        at_call(9, lambda: os.kill(os.getpid(), signal.SIGTERM)),
+        pytest.raises(pv.training.Interrupted) as end,
+    ):
+        train(tmp_path / "cut")
+    assert not rubbish(tmp_path / "cut")
+    assert end.value.checkpoint == sorted((tmp_path / "cut" / "checkpoints").iterdir())[-1]
+    train(tmp_path / "cut")
+    assert ending(tmp_path / "cut") == ending(tmp_path / "whole")
+
+
+@forks
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once(second, tmp_path, monkeypatch):
+    def work():
+        Sends(monkeypatch, signal.SIGTERM, second)
+        try:
+            train(tmp_path)
+        except KeyboardInterrupt as end:
+            return 7 if not isinstance(end, pv.training.Interrupted) else 8
+
+    assert in_child(silent(work)) == (-signal.SIGTERM if second == signal.SIGTERM else 7)
+    train(tmp_path)
+
+
+def test_other_threads_train_without_signals(tmp_path):
+    thread = threading.Thread(target=train, args=(tmp_path / "thread",))
+    thread.start()
+    thread.join()
+    train(tmp_path / "main")
+    assert ending(tmp_path / "thread") == ending(tmp_path / "main")
+
+
+@forks
+def test_two_processes_in_one_folder(tmp_path):
+    """The second is refused at once by number and host of the first, and takes over when that is killed."""
+    train(tmp_path / "whole")
+    ready, wait = os.pipe(), os.pipe()
+
+    def first():
+        def hold(metrics, step):
+            os.write(ready[1], b"1")
+            os.read(wait[0], 1)
+
+        train(tmp_path / "run", callbacks=[hold])
+
+    pid = runs.fork(first)
+    os.read(ready[0], 1)
+    before = checkpoints(tmp_path / "run")
+    with pytest.raises(pv.training.RunInUseError, match=f"in use by process {pid} on "):
+        train(tmp_path / "run")
+    assert checkpoints(tmp_path / "run") == before
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    train(tmp_path / "run")
+    assert ending(tmp_path / "run") == ending(tmp_path / "whole")
+    assert (tmp_path / "run" / "lock").read_text() == ""
+
+
+def test_a_system_without_locks_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "fcntl", None)
+    with pytest.warns(UserWarning, match="no lock here .*no other process trains in this folder"):
+        train(tmp_path, epochs=1)
