@@ -7,6 +7,11 @@ import pytest
 import torch
 
 
+def pytest_make_parametrize_id(val):
+    """Name parameters without their address in memory, which differs between the workers of pytest-xdist."""
+    return type(val).__name__ if " at 0x" in repr(val) and not hasattr(val, "__name__") else None
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     with torch.random.fork_rng():

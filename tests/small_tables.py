@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import pyro_vae as pv
-from pyro_vae import cli
+from pyro_vae.cli import command as cli
 
 TINY = [
     *("--epochs=1", "--particles=3", "--quiet", "--latent=2", "--batch-size=20"),

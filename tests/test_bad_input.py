@@ -14,7 +14,7 @@ from small_tables import NAMES, images, table_rows, train, write_csv
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import pyro_vae as pv
-from pyro_vae import cli
+from pyro_vae.cli import command as cli
 from pyro_vae.data import files
 from pyro_vae.evaluation.laboratory.cost import PeakMemory
 from pyro_vae.testing import parts
@@ -510,7 +510,7 @@ def test_particles_that_do_not_fit_into_memory(monkeypatch):
     toy.program.missing = True
     x = toy.draw(1)
     monkeypatch.setattr(pv.evaluation.inputs, "BUDGET", 2**19)
-    monkeypatch.setattr(pv.evaluation.memory, "available", lambda device: 2.0**22)
+    monkeypatch.setattr(pv.evaluation.laboratory.memory, "available", lambda device: 2.0**22)
     works = {
         "log_likelihood": lambda k: pv.evaluation.log_likelihood(toy.program, x, num_particles=k),
         "impute": lambda k: pv.tasks.impute(toy.program, x, num_particles=k, draws=0),

@@ -19,8 +19,9 @@ from pyro import distributions as dist
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import pyro_vae as pv
-from pyro_vae.training import Callback, collectives
+from pyro_vae.training import Callback
 from pyro_vae.training.data.order import Shuffled
+from pyro_vae.training.ranks import collectives
 from pyro_vae.training.ranks.distributed import Ranks
 
 SGD = functools.partial(torch.optim.SGD, lr=0.05)

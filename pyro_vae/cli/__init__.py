@@ -1,5 +1,5 @@
 """The command ``pyro-vae``: one file per command."""
 
-from pyro_vae.cli.main import main
+from pyro_vae.cli.command import main
 
 __all__ = ["main"]

@@ -12,7 +12,8 @@ from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Binomial as Family
 from pyro_vae.distributions import OnGrid
-from pyro_vae.nets import MLP, Net, as_shape, build
+from pyro_vae.nets import MLP
+from pyro_vae.nets.contract import Net, as_shape, build
 
 __all__ = ["Binomial"]
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import LogCategorical, OnGrid
-from pyro_vae.nets import MLP, Net, as_shape, build
+from pyro_vae.nets import MLP
+from pyro_vae.nets.contract import Net, as_shape, build
 
 __all__ = ["Categorical"]
 

@@ -11,7 +11,8 @@ from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import CoupledLogisticMixture
 from pyro_vae.distributions import DiscretizedLogisticMixture as Family
-from pyro_vae.nets import MLP, Net, as_shape, build
+from pyro_vae.nets import MLP
+from pyro_vae.nets.contract import Net, as_shape, build
 from pyro_vae.scales import positive
 
 __all__ = ["DiscretizedLogisticMixture"]

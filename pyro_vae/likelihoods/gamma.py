@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Gamma as Family
-from pyro_vae.nets import MLP, Net, as_shape, build
+from pyro_vae.nets import MLP
+from pyro_vae.nets.contract import Net, as_shape, build
 from pyro_vae.scales import PerExample, Scale, as_scale, positive
 
 __all__ = ["Gamma"]

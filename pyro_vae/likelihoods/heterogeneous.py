@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from pyro_vae.conditional import Conditional
 from pyro_vae.data.tables import Binary, Categorical, Column, Count, Ordinal, Positive, Real, schema
 from pyro_vae.distributions import ByColumn
-from pyro_vae.nets import MLP, Net, as_shape, build
+from pyro_vae.nets import MLP
+from pyro_vae.nets.contract import Net, as_shape, build
 
 __all__ = ["Heterogeneous"]
 

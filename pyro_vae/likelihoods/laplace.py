@@ -8,7 +8,8 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
-from pyro_vae.nets import MLP, Net, as_shape, build
+from pyro_vae.nets import MLP
+from pyro_vae.nets.contract import Net, as_shape, build
 from pyro_vae.scales import Scale, as_scale
 
 __all__ = ["Laplace"]

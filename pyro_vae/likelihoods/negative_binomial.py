@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import NegativeBinomial as Family
 from pyro_vae.distributions.negative_binomial import shares_of
-from pyro_vae.nets import MLP, Net, as_shape, build
+from pyro_vae.nets import MLP
+from pyro_vae.nets.contract import Net, as_shape, build
 from pyro_vae.scales import Scale, Shared, as_scale, positive
 
 __all__ = ["NegativeBinomial"]

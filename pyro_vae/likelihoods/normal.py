@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import RefittedNormal
-from pyro_vae.nets import MLP, Net, as_shape, build
+from pyro_vae.nets import MLP
+from pyro_vae.nets.contract import Net, as_shape, build
 from pyro_vae.scales import OptimalSigma, Scale, as_scale
 
 __all__ = ["Normal"]

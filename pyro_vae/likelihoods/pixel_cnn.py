@@ -12,7 +12,8 @@ from torch.nn.functional import conv2d, silu
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Autoregressive
-from pyro_vae.nets import MLP, Net, Shape, as_shape, build
+from pyro_vae.nets import MLP
+from pyro_vae.nets.contract import Net, Shape, as_shape, build
 
 __all__ = ["PixelCNN"]
 

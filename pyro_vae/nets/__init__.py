@@ -3,7 +3,7 @@
 A network maps ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
 """
 
-from pyro_vae.nets.contract import Net, Shape, as_shape, build, image_shape
+from pyro_vae.nets.contract import Net, Shape, build
 from pyro_vae.nets.conv import ConvDecoder, ConvEncoder
 from pyro_vae.nets.missing import SetEncoder, ZeroImputed
 from pyro_vae.nets.mlp import MLP
@@ -20,7 +20,5 @@ __all__ = [
     "SetEncoder",
     "Shape",
     "ZeroImputed",
-    "as_shape",
     "build",
-    "image_shape",
 ]

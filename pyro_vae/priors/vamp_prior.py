@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Mixture
-from pyro_vae.nets import MLP, as_shape, build
+from pyro_vae.nets import MLP
+from pyro_vae.nets.contract import as_shape, build
 from pyro_vae.scales import positive
 
 __all__ = ["VampPrior"]

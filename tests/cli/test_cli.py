@@ -9,8 +9,8 @@ import torch
 from pyro import distributions as dist
 
 import pyro_vae as pv
-from pyro_vae import cli
 from pyro_vae.cli import choices as choices_module
+from pyro_vae.cli import command as cli
 from pyro_vae.config import run
 from pyro_vae.data import Dataset, Split
 from pyro_vae.data.sources import LOADERS

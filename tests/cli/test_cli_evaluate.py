@@ -2,7 +2,7 @@
 
 import json
 
-from pyro_vae import cli
+from pyro_vae.cli import command as cli
 
 
 def test_evaluate_a_run(tmp_path, capsys):

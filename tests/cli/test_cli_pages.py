@@ -9,7 +9,7 @@ import pytest
 from webpages import content, needs_nothing
 
 import pyro_vae as pv
-from pyro_vae import cli
+from pyro_vae.cli import command as cli
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 from small_tables import NAMES, holed, images, read_csv, table_rows, train, write_csv
 
 import pyro_vae as pv
-from pyro_vae import cli
+from pyro_vae.cli import command as cli
 from pyro_vae.config import run
 from pyro_vae.data import files
 

@@ -9,9 +9,9 @@ import torch
 from pyro import poutine
 
 import pyro_vae as pv
-from pyro_vae.estimators import passes
 from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.testing import LinearGaussian
+from pyro_vae.trace import passes
 
 E = pv.estimators
 COPIES, BLOCKS = 640, 25

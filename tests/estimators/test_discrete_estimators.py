@@ -14,11 +14,12 @@ from pyro import poutine
 from torch import nn
 
 import pyro_vae as pv
-from pyro_vae.estimators import IWAE, NVIL, VIMCO, DisARM, Enumeration, ReinforceLOO, ReweightedWakeSleep, passes
+from pyro_vae.estimators import IWAE, NVIL, VIMCO, DisARM, Enumeration, ReinforceLOO, ReweightedWakeSleep
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.estimators.score import ScoreFunction, log_score, score_surrogate
 from pyro_vae.testing import check_estimator
+from pyro_vae.trace import passes
 
 LINEAR = functools.partial(pv.nets.MLP, hidden=())
 KINDS = {

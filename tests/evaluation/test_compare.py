@@ -13,7 +13,7 @@ from pyro import infer
 from scipy import stats
 
 import pyro_vae as pv
-from pyro_vae import cli
+from pyro_vae.cli import command as cli
 from pyro_vae.cli.compare import estimators_of
 from pyro_vae.estimators import ELBO, IWAE, DReG, StickingTheLanding
 from pyro_vae.evaluation.laboratory.cost import PeakMemory

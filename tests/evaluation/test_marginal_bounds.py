@@ -11,7 +11,7 @@ from test_missing import holes, marginal, with_missing
 from test_semi_supervised import Toy, labels
 
 import pyro_vae as pv
-from pyro_vae.evaluation import annealing
+from pyro_vae.evaluation.likelihood import annealing
 from pyro_vae.evaluation.likelihood.marginal_bounds import marginal_bounds
 from pyro_vae.testing import LinearGaussian, parts
 

@@ -9,7 +9,7 @@ import torch
 from pyro import distributions as dist
 
 import pyro_vae as pv
-from pyro_vae.estimators import trace
+from pyro_vae.trace import run as trace
 
 #: why an estimator has nothing to say about a reparameterized latent of a single datum
 BATCH = dict.fromkeys(["BetaTC", "DIP", "FactorVAE", "InfoVAE", "MMD", "WAE"], "needs a batch of more than one")

@@ -19,8 +19,10 @@ from runs import X, at_call, checkpoints, ending, essence, in_child, program, ru
 from safetensors.torch import load_file, save
 
 import pyro_vae as pv
+from pyro_vae._util import durable
 from pyro_vae.config import run
-from pyro_vae.training import CheckpointError, SaveError, checkpoint, durable
+from pyro_vae.training import CheckpointError, SaveError
+from pyro_vae.training.checkpoint import checkpoint
 from pyro_vae.training.checkpoint.checkpoint import FILES, MANIFEST
 from pyro_vae.training.checkpoint.packing import pack, unpack
 from pyro_vae.training.checkpoint.weights import read_weights

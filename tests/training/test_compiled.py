@@ -17,7 +17,8 @@ from pyro_vae import estimators as E
 from pyro_vae._util.cache import cached_tensors
 from pyro_vae.programs import FunctionProgram
 from pyro_vae.testing import parts
-from pyro_vae.training import SVI, TF32, Autocast, Capacity, Linear, MultiStep, groups, recorded
+from pyro_vae.training import SVI, TF32, Autocast, Capacity, Linear, MultiStep, recorded
+from pyro_vae.training.compile import groups
 from pyro_vae.training.compile.compilers import add_biases_apart, draw_at_once, inductor
 from pyro_vae.training.ranks.distributed import Ranks
 

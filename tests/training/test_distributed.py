@@ -14,8 +14,8 @@ import two_ranks
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_vae as pv
-from pyro_vae.training import collectives
 from pyro_vae.training.data.batches import refuse_unshared
+from pyro_vae.training.ranks import collectives
 from pyro_vae.training.ranks.distributed import Ranks
 
 HERE = Path(__file__).parents[1]

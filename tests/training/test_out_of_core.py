@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 
 import pyro_vae as pv
 from pyro_vae.data import DrawBits, Split
-from pyro_vae.training import Batches, order, prefetch
+from pyro_vae.training import Batches
+from pyro_vae.training.data import order, prefetch
 from pyro_vae.training.data.order import Shuffled
 from pyro_vae.training.data.prefetch import Mapped, ReadAhead
 

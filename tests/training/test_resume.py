@@ -19,10 +19,10 @@ from runs import VALID, X, at_call, checkpoints, ending, in_child, program, rubb
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import pyro_vae as pv
-from pyro_vae import cli
+from pyro_vae.cli import command as cli
 from pyro_vae.data import Split
 from pyro_vae.data.binarize import DrawBits
-from pyro_vae.training import lock
+from pyro_vae.training.checkpoint import lock
 from pyro_vae.training.svi import SVI
 
 forks = pytest.mark.skipif(
