@@ -18,7 +18,7 @@ from pyro_vae.evaluation.inputs import at_once, batches_of
 from pyro_vae.evaluation.likelihood.log_likelihood import log_likelihood
 from pyro_vae.evaluation.representation.codes import Sampled
 from pyro_vae.programs.program import Program, device_of, evaluating
-from pyro_vae.trace.run import run
+from pyro_vae.trace import run
 
 __all__ = ["Detector", "ImportanceWeighted", "NegativeBound", "Reconstruction", "Score"]
 
@@ -109,7 +109,7 @@ class Reconstruction(Score):
         """Return minus the mean log-likelihood of each datum."""
 
         def log_p(batch: tuple[Tensor, ...], k: int) -> Tensor:
-            terms = run(program.model, program.guide, batch, {}, num_particles=k, record=Sampled).split()[0]
+            terms = run(program.model, program.guide, batch, {}, num_particles=k, draws=Sampled).split()[0]
             return sum(site.log_p for site in terms.observed).mean(0)
 
         return -averaged(log_p, program, x, self.num_particles, seed)

@@ -18,7 +18,7 @@ from pyro_vae.programs import MissingNotAtRandom
 from pyro_vae.programs.program import Program, device_of, evaluating, mean_or_draw
 from pyro_vae.tasks.imputation import Imputation
 from pyro_vae.tasks.latents import labels_of
-from pyro_vae.trace.run import Call, Terms, run
+from pyro_vae.trace import Call, Terms, run
 
 __all__ = ["impute", "refuse_empty"]
 
@@ -102,7 +102,7 @@ def filled(
     program: Program, batch: tuple[Tensor, ...], num_particles: int, draws: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the single imputation, several, and the effective sample size of a batch."""
-    terms = run(program.model, program.guide, batch, {}, num_particles=num_particles, record=Sampled)
+    terms = run(program.model, program.guide, batch, {}, num_particles=num_particles, draws=Sampled)
     share = terms.log_w().softmax(0).expand(num_particles, -1)
     missing = torch.isnan(batch[0])
     means, drawn = entries(terms, batch[0])

@@ -17,9 +17,10 @@ import pyro_vae as pv
 from pyro_vae.estimators import IWAE, NVIL, VIMCO, DisARM, Enumeration, ReinforceLOO, ReweightedWakeSleep
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
-from pyro_vae.estimators.score import ScoreFunction, log_score, score_surrogate
+from pyro_vae.estimators.score import score_surrogate
 from pyro_vae.testing import check_estimator
-from pyro_vae.trace import passes
+from pyro_vae.trace import Scored, passes
+from pyro_vae.trace.antithetic import pair_score
 
 LINEAR = functools.partial(pv.nets.MLP, hidden=())
 KINDS = {
@@ -380,8 +381,10 @@ def test_score_without_the_path_of_a_number_is_seen():
     assert not unbiased(Wrong(num_particles=2), toy, toy.elbo())
 
 
-class Plain(ScoreFunction):
+class Plain(pv.estimators.Estimator):
     """REINFORCE: the log-weight itself is the signal."""
+
+    draws = Scored
 
     def bound(self, terms, beta):
         log_w = terms.log_w(beta)
@@ -396,7 +399,7 @@ def wrong_vimco(change):
             log_w = terms.log_w(beta)
             value = log_mean_exp(log_w)
             signal = value.detach() - pv.estimators.vimco.without_each(log_w.detach())
-            return change(log_w, value, signal, log_score(terms))
+            return change(log_w, value, signal, terms.log_q(unreparameterized=True))
 
     return Wrong(num_particles=2)
 
@@ -431,7 +434,7 @@ def test_attached_weights_are_seen_in_wake_sleep():
     class Wrong(ReweightedWakeSleep):
         def bound(self, terms, beta):
             log_w = terms.log_w(beta)
-            log_q = sum(site.log_q for site in terms.latent)
+            log_q = terms.log_q()
             return with_gradient_of(log_mean_exp(log_w), (log_w.softmax(0) * (log_w + 2 * log_q)).sum(0))
 
     toy = Toy("bits")
@@ -447,7 +450,7 @@ def test_unequal_pairs_are_seen_in_disarm():
     class Wrong(DisARM):
         def bound(self, terms, beta):
             for site in terms.latent:
-                site.pair_score = site.pair_score.roll(1, 0)
+                site._cache[pair_score] = site.read(pair_score).roll(1, 0)
             return super().bound(terms, beta)
 
     toy = Toy("bits")
@@ -473,7 +476,7 @@ def test_rows_of_a_batch_have_nothing_to_do_with_each_other(name):
 
 def test_weights_joined_over_the_batch_are_seen():
     class Joined(IWAE):
-        scores = True
+        draws = Scored
 
         def bound(self, terms, beta):
             log_w = terms.log_w(beta)
@@ -503,7 +506,7 @@ def test_scale_multiplies_the_loss(name, scale):
 
 def test_scale_inside_the_logarithm_is_seen():
     class Inside(VIMCO):
-        def local(self, terms, beta):
+        def local_loss(self, terms, beta):
             scale = terms.sites[0].scale
             return -log_mean_exp(scale * terms.log_w(beta)).sum(), {}
 
@@ -682,23 +685,23 @@ def test_layers_of_bits():
     toy.program, toy.parameters = program, list(program.parameters())
     exact = -Enumeration().differentiable_loss(program.model, program.guide, toy.x)
     assert unbiased(ReinforceLOO(), toy, exact)
-    with pytest.raises(ValueError, match="site 'z2' depends on an earlier draw: use VIMCO or ReinforceLOO"):
+    with pytest.raises(ValueError, match="guide: .*'z2'"):
         DisARM().differentiable_loss(program.model, program.guide, toy.x)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: VIMCO(num_particles=1), "num_particles: VIMCO expects an int of at least 2, got 1"),
-        (lambda: ReinforceLOO(num_particles=1), "num_particles: ReinforceLOO expects an int of at least 2"),
+        (lambda: VIMCO(num_particles=1), "num_particles: .*2, got 1"),
+        (lambda: ReinforceLOO(num_particles=1), "num_particles"),
         (
             lambda: ReweightedWakeSleep(num_particles=1),
-            "ReweightedWakeSleep expects an int of at least 2, got 1",
+            "num_particles: .*2, got 1",
         ),
-        (lambda: ReweightedWakeSleep(sleep=1.5), "sleep: expected a share between 0 and 1, got 1.5"),
-        (lambda: DisARM(num_particles=3), "num_particles: DisARM draws pairs and expects an even number, got 3"),
-        (lambda: DisARM(num_particles=4, particles_per_pass=1), "particles_per_pass: DisARM draws pairs"),
-        (lambda: NVIL(decay=1.0), "decay: expected a number of at least 0 and below 1"),
+        (lambda: ReweightedWakeSleep(sleep=1.5), "sleep"),
+        (lambda: DisARM(num_particles=3), "num_particles: .* even"),
+        (lambda: DisARM(num_particles=4, particles_per_pass=1), "particles_per_pass"),
+        (lambda: NVIL(decay=1.0), "decay"),
     ],
 )
 def test_bad_options(make, message):
@@ -722,17 +725,17 @@ def normal_vae():
 def test_refusals_name_the_site():
     x = torch.zeros(2, 4)
     vae = normal_vae()
-    with pytest.raises(ValueError, match="draws site 'z' from Normal: use a Bernoulli posterior"):
+    with pytest.raises(ValueError, match="guide: .*'z'.*Normal"):
         DisARM().loss(vae.model, vae.guide, x)
     toy = Toy("bits")
-    with pytest.raises(ValueError, match="site 'z' from Bernoulli, which has no reparameterized .* such as VIMCO"):
+    with pytest.raises(ValueError, match="guide: .*'z'.*Bernoulli"):
         IWAE().loss(toy.program.model, toy.program.guide, toy.x)
     wide = pv.VAE(
         prior=pv.priors.Bernoulli(13),
         likelihood=pv.likelihoods.Normal(13, (4,)),
         posterior=pv.posteriors.Bernoulli((4,), 13),
     )
-    with pytest.raises(ValueError, match=r"'z' has 2\^13 of them, and 4,096 are the most"):
+    with pytest.raises(ValueError, match=r"guide: .*'z' has 2\^13 values"):
         Enumeration().loss(wide.model, wide.guide, x)
 
 
@@ -759,10 +762,10 @@ def shared_bit(where):
 def test_sites_that_are_not_of_one_datum_are_refused():
     x = torch.zeros(3)
     for where in ("outside", "inside"):
-        with pytest.raises(ValueError, match="'b' stands outside the plate of the data or in a further plate"):
+        with pytest.raises(ValueError, match="guide: .*'b'"):
             Enumeration().loss(*shared_bit(where), x)
     for estimator in (ReinforceLOO(), VIMCO(), NVIL(), ReweightedWakeSleep()):
-        with pytest.raises(ValueError, match="'b' stands outside the plate of the data: give it"):
+        with pytest.raises(ValueError, match="guide: .*'b'"):
             estimator.loss(*shared_bit("outside"), x)
 
 
@@ -780,5 +783,5 @@ def test_data_that_cannot_be_dreamed_are_refused():
     net = nn.Linear(2, 1)
     x = torch.zeros(3, 2)
     assert ReweightedWakeSleep().differentiable_loss(model, guide, x).requires_grad
-    with pytest.raises(ValueError, match=r"sleep: .* shape of x, \(3, 2\); this one observes .*left.*: use sleep=0"):
+    with pytest.raises(ValueError, match="sleep: .*left"):
         ReweightedWakeSleep(sleep=0.5).differentiable_loss(model, guide, x)

@@ -18,7 +18,7 @@ from pyro_vae.evaluation.laboratory.table import number
 from pyro_vae.evaluation.likelihood.pareto import LEAST, pareto_k
 from pyro_vae.evaluation.result import PerExample, Result
 from pyro_vae.programs.program import Program, device_of, evaluating
-from pyro_vae.trace.run import run
+from pyro_vae.trace import run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to
 
-from pyro_vae.estimators.enumeration import EveryDiscrete, factor
+from pyro_vae.trace import Enumerated
+from pyro_vae.trace.handlers import factor
 from pyro_vae.programs.program import Program
-from pyro_vae.trace.run import Call, Record
-from pyro_vae.trace.terms import Site, in_data_plate
+from pyro_vae.trace import Call, Recorder
+from pyro_vae.trace import Site
+from pyro_vae.trace.layout import in_data_plate
 
 __all__ = ["Target"]
 
@@ -40,7 +42,7 @@ class Target:
     def __init__(self, program: Program, batch: tuple[Tensor, ...], chains: int) -> None:
         self.model, self.call = program.model, Call(program.model, program.guide, batch, {}, chains)
         with torch.no_grad():
-            drawn = self.call.trace(self.model, Record()).sites
+            drawn = self.call.trace(self.model, Recorder()).sites
         self.sites = {name: site for name, site in drawn.items() if not site["is_observed"] and continuous(site)}
         if not self.sites:
             raise ValueError("program: annealing moves continuous latents, and this program has none")
@@ -49,7 +51,7 @@ class Target:
     def start(self) -> Tensor:
         """Draw latents from the prior, of shape (chains, batch, size)."""
         with torch.no_grad():
-            return self.pack(self.call.trace(self.model, Record()).sites)
+            return self.pack(self.call.trace(self.model, Recorder()).sites)
 
     def at(self, drawn: Mapping[str, Any]) -> Tensor:
         """Return the latents of a run of the model without chains, the same for each chain."""
@@ -92,7 +94,7 @@ class Target:
     def terms(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p(z, y) and log p(x given z, y), each of shape (*values of y, chains, batch)."""
         sites, jacobian = self.unpack(u)
-        scored = self.call.trace(self.model, EveryDiscrete(sites))
+        scored = self.call.trace(self.model, Enumerated(sites))
         latent, observed = jacobian, torch.zeros_like(jacobian)
         for name, message in scored.sites.items():
             log_p = Site(name, message).log_p

@@ -18,8 +18,8 @@ from pyro_vae.evaluation.posterior.simulate import simulate
 from pyro_vae.evaluation.representation.codes import Sampled, units
 from pyro_vae.evaluation.result import Result
 from pyro_vae.programs.program import Program, evaluating
-from pyro_vae.trace.run import run
-from pyro_vae.trace.terms import Site
+from pyro_vae.trace import run
+from pyro_vae.trace import Site
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -158,7 +158,7 @@ def ranks(program: Program, batch: list[Tensor], draws: int) -> dict[str, Tensor
     """Simulate one batch and return the rank of each quantity, of shape (batch,)."""
     made = simulate(program, batch)
     # one particle more than draws: two at least are needed for a plate, and the last one is left out
-    terms = run(program.model, program.guide, made.batch, {}, num_particles=draws + 1, record=Sampled)
+    terms = run(program.model, program.guide, made.batch, {}, num_particles=draws + 1, draws=Sampled)
     found = {}
     for site in terms.latent:
         if not site.local:

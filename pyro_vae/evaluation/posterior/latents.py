@@ -17,8 +17,8 @@ from pyro_vae.evaluation.representation.codes import Sampled, means
 from pyro_vae.evaluation.representation.information import Information, information
 from pyro_vae.evaluation.result import Result
 from pyro_vae.programs.program import Program, device_of, evaluating
-from pyro_vae.trace.run import run
-from pyro_vae.trace.terms import Terms
+from pyro_vae.trace import run
+from pyro_vae.trace import Terms
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +41,7 @@ class Latents(Result):
         variance: for each site, the variance over the data of the posterior mean of each unit
         threshold: a unit whose variance is above it is active
         rate: for each site, the mean divergence from the prior
-        dimension_kl: for each site, that of each unit; NaN where posterior or prior is no product over units
+        kl_per_dimension: for each site, that of each unit; NaN where posterior or prior is no product over units
         distortion: minus the mean of log p(x given z)
         information: for each site, of the aggregate posterior
         data: how many
@@ -50,7 +50,7 @@ class Latents(Result):
     variance: dict[str, Tensor]
     threshold: float
     rate: dict[str, float]
-    dimension_kl: dict[str, Tensor]
+    kl_per_dimension: dict[str, Tensor]
     distortion: float
     information: dict[str, Information]
     data: int
@@ -65,7 +65,7 @@ class Latents(Result):
         return [
             {"site": name, "unit": i, "variance": v, "active": v > self.threshold, "kl": kl}
             for name, variance in self.variance.items()
-            for i, (v, kl) in enumerate(zip(variance.tolist(), self.dimension_kl[name].tolist(), strict=True))
+            for i, (v, kl) in enumerate(zip(variance.tolist(), self.kl_per_dimension[name].tolist(), strict=True))
         ]
 
     def summary(self) -> list[dict[str, Any]]:
@@ -164,7 +164,7 @@ def latents(
     done, every = 0, max(1, math.ceil(len(batches) / aggregate))
     with evaluating(program), fork_rng(device, seed):
         for batch in batches.epoch(0):
-            terms = run(program.model, program.guide, batch, {}, num_particles=draws, record=Sampled)
+            terms = run(program.model, program.guide, batch, {}, num_particles=draws, draws=Sampled)
             parts.append(measure(terms))
             rows = torch.arange(-done % every, len(batch[0]), every, device=device)
             done += len(batch[0])
@@ -172,7 +172,7 @@ def latents(
             if sum(len(part[0]) for part in kept) < aggregate:
                 kept.append(tuple(column[rows] for column in batch))
         whole = tuple(torch.cat(column)[:aggregate] for column in zip(*kept, strict=True))
-        terms = run(program.model, program.guide, whole, {}, record=Sampled)
+        terms = run(program.model, program.guide, whole, {}, draws=Sampled)
         split = informations(terms, list(parts[0]["means"]))
     names = list(parts[0]["means"])
     variance = {}
@@ -208,7 +208,7 @@ def measure(terms: Terms) -> dict[str, Any]:
     each = {}
     for name, site in sites.items():
         try:
-            each[name] = site.dimension_kl.mean(0).double().cpu()
+            each[name] = site.kl_per_dimension.mean(0).double().cpu()
         except ValueError:
             each[name] = found[name].new_empty(0)
         if each[name].shape != found[name].shape[1:]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.conditional import Conditional
 from pyro_vae.programs.program import Program
-from pyro_vae.trace.run import Call, Record
+from pyro_vae.trace import Call, Recorder
 
 __all__ = ["Local"]
 
@@ -82,7 +82,7 @@ class Local(Program):
         handles = [owner.net.register_forward_hook(partial(keep, owner)) for owner in owners]
         try:
             with fork_rng(batch, seed), torch.no_grad():
-                Call(program.model, program.guide, batch, {}).trace(program.guide, Record())
+                Call(program.model, program.guide, batch, {}).trace(program.guide, Recorder())
         finally:
             for handle in handles:
                 handle.remove()

@@ -18,7 +18,7 @@ from pyro_vae.evaluation.posterior.simulate import simulate
 from pyro_vae.evaluation.representation.codes import Sampled
 from pyro_vae.evaluation.result import Result
 from pyro_vae.programs.program import Program, evaluating
-from pyro_vae.trace.run import Call
+from pyro_vae.trace import Call
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

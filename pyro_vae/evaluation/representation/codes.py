@@ -12,13 +12,13 @@ from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.evaluation.inputs import at_once, batches_of
 from pyro_vae.programs.program import Program, device_of, evaluating
-from pyro_vae.trace.run import Call, Record
-from pyro_vae.trace.terms import in_data_plate
+from pyro_vae.trace import Call, Recorder
+from pyro_vae.trace.layout import in_data_plate
 
 __all__ = ["Sampled", "codes", "drawn", "means", "units", "variances"]
 
 
-class Sampled(Record):
+class Sampled(Recorder):
     """Draw every latent, also those marked for enumeration."""
 
     def enumerates(self, msg: Any) -> bool:
