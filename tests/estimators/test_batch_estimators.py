@@ -438,7 +438,8 @@ def test_discriminator_finds_the_total_correlation():
     def closure():
         optimizer.zero_grad()
         torch.manual_seed(0)
-        loss = estimator.confusion(toy.program.encode(x).sample().unsqueeze(0)).mean()
+        z = toy.program.encode(x).sample().unsqueeze(0)
+        loss = estimator.confusion(z, torch.rand_like(z).argsort(1)).mean()
         loss.backward()
         return loss
 
@@ -495,7 +496,7 @@ def test_faults_of_the_discriminator_are_seen(fault, monkeypatch):
     right = E.FactorVAE.confusion
     estimator = E.FactorVAE(discriminator=discriminator(), gamma=3.0, num_particles=2)
     if fault == "discriminator climbs":
-        monkeypatch.setattr(E.FactorVAE, "confusion", lambda self, z: -right(self, z))
+        monkeypatch.setattr(E.FactorVAE, "confusion", lambda self, z, order: -right(self, z, order))
     elif fault == "no shuffling":
         monkeypatch.setattr(torch.Tensor, "gather", lambda self, dim, index: self)
     elif fault == "wrong sign":
@@ -504,7 +505,7 @@ def test_faults_of_the_discriminator_are_seen(fault, monkeypatch):
         drawn = []
         take = over_batch.draws
         monkeypatch.setattr(factor_vae, "draws", lambda terms: drawn.append(take(terms)) or drawn[-1])
-        monkeypatch.setattr(E.FactorVAE, "confusion", lambda self, z: right(self, drawn[-1]))
+        monkeypatch.setattr(E.FactorVAE, "confusion", lambda self, z, order: right(self, drawn[-1], order))
     assert not factor_agrees(estimator)
 
 
