@@ -32,24 +32,24 @@ class Layout(NamedTuple):
     @classmethod
     def of(cls, messages: Iterable[Any]) -> Layout:
         """Find the plate of the data from the messages of a model."""
-        messages = list(messages)
-        stacks = [frames(m) for m in messages if m["is_observed"] and frames(m)]
-        names = {frame.name for m in messages for frame in frames(m)}
-        for frame in stacks[0] if stacks else ():
-            if all(frame.name in {other.name for other in stack} for stack in stacks):
-                return cls(frame.name, frame.dim, frozenset(names - {frame.name}))
-        if not stacks:
+        stacks = [(m["is_observed"], frames(m)) for m in messages]
+        names = {frame.name for _, stack in stacks for frame in stack}
+        observed = [stack for is_observed, stack in stacks if is_observed and stack]
+        if not observed:
             return cls(None, -1, frozenset(names))
-        return cls(stacks[0][0].name, stacks[0][0].dim, frozenset(names - {stacks[0][0].name}))
+        shared = [f for f in observed[0] if all(f.name in [g.name for g in stack] for stack in observed[1:])]
+        data = (shared or observed[0])[0]
+        names.discard(data.name)
+        return cls(data.name, data.dim, frozenset(names))
 
     def contains(self, message: Any) -> bool:
         """Whether a site has one value per example; a site outside the plate of the data is shared by all examples."""
         if self.name is None:
             return True
-        return any(
-            frame.name == self.name or (frame.dim == self.dim and frame.name not in self.others)
-            for frame in frames(message)
-        )
+        for frame in message["cond_indep_stack"]:
+            if frame.name == self.name or (frame.dim == self.dim and frame.name not in self.others):
+                return True
+        return False
 
     def per_example(self, x: Tensor, message: Any, event_dim: int = 0) -> Tensor:
         """Sum over the plates inside an example.
@@ -84,12 +84,15 @@ class Layout(NamedTuple):
 def frames(message: Any) -> list[Any]:
     """Return the vectorized plates round a site from the outside in, without the plate over particles."""
     found = [f for f in message["cond_indep_stack"] if f.dim is not None and f.name != PARTICLES]
-    return sorted(found, key=lambda frame: frame.counter)
+    return found if len(found) < 2 else sorted(found, key=lambda frame: frame.counter)
 
 
 def particle_dim(message: Any) -> int | None:
     """Return the dimension of the plate over particles, None where there is a single particle."""
-    return next((frame.dim for frame in message["cond_indep_stack"] if frame.name == PARTICLES), None)
+    for frame in message["cond_indep_stack"]:
+        if frame.name == PARTICLES:
+            return frame.dim
+    return None
 
 
 def in_data_plate(message: Any) -> bool:
