@@ -154,7 +154,7 @@ def stopped(site: Site, what: str) -> Any:
     """Return the message of the guide with its parameters or its draws held constant."""
     if site.enumerated or site.stopped is None:
         raise ValueError(
-            f"guide: gradients of the parameters and of the draws of site {site.name!r} cannot be told apart, because "
+            f"guide: gradients of the parameters and of the draws of site {site.name!r} cannot be separated, because "
             "its values are summed over: use ELBO, IWAE or Enumeration"
         )
     return site.stopped(what)[site.name]

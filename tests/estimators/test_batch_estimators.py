@@ -196,7 +196,7 @@ def test_penalty_is_that_of_the_aggregate_posterior(make, particles, learned_pri
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_weight_of_the_discrepancy(name):
-    """Two weights apart, the objective of each datum differs by the discrepancy of the batch, with its sign."""
+    """Two weights apart, the objective of each example differs by the discrepancy of the batch, with its sign."""
     make, options, offset = WEIGHTS[name]
     toy = LinearGaussian(off=0.3)
     x = toy.draw(10)
@@ -462,7 +462,7 @@ def factor_gradients(estimator, toy, x):
     )
 
 
-def factor_by_hand(estimator, toy, x):
+def factor_by_definition(estimator, toy, x):
     """The two losses apart, each with the gradient that it is to have."""
     torch.manual_seed(0)
     elbo = E.ELBO(num_particles=2)
@@ -483,7 +483,7 @@ def factor_by_hand(estimator, toy, x):
 def factor_agrees(estimator):
     toy = LinearGaussian(off=0.2)
     x = toy.draw(9)
-    a, b = factor_gradients(estimator, toy, x), factor_by_hand(estimator, toy, x)
+    a, b = factor_gradients(estimator, toy, x), factor_by_definition(estimator, toy, x)
     return all(torch.allclose(s, t) for s, t in zip([a[0], *a[1], *a[2]], [b[0], *b[1], *b[2]], strict=True))
 
 

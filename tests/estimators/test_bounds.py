@@ -62,7 +62,7 @@ FORMULAS = {
 
 
 def draws_of(estimator, vae, x, seed=0):
-    """Return losses and gradients, one row for each block of copies of the datum."""
+    """Return losses and gradients, one row for each block of copies of the example."""
     torch.manual_seed(seed)
     parameters = list(vae.parameters())
     rows = x.expand(COPIES, -1)
@@ -114,8 +114,8 @@ def test_cubo_sends_the_guide_down_and_the_model_up():
     guide = torch.cat([torch.full((p.numel(),), "posterior" in n) for n, p in vae.named_parameters()])
     losses, gradients = draws_of(E.CUBO(num_particles=2), vae, x)
     assert scores(losses, upper.detach()) < 4
-    climb = exact_gradient(on_a_grid(vae, x, log_mean_exp), vae)
-    assert scores(gradients, torch.where(guide, -exact_gradient(upper, vae), climb)).max() < 4.5
+    upward = exact_gradient(on_a_grid(vae, x, log_mean_exp), vae)
+    assert scores(gradients, torch.where(guide, -exact_gradient(upper, vae), upward)).max() < 4.5
 
 
 def test_sticking_the_landing_is_biased_with_two_particles():
@@ -333,7 +333,7 @@ def test_rows_do_not_know_of_each_other(estimator):
         poutine.mask(program.model, mask=mask), poutine.mask(program.guide, mask=mask), x
     )
     assert torch.allclose(masked, -rows[mask].sum())
-    # another datum beside it, the same noise
+    # another example in the batch, the same noise
     torch.manual_seed(0)
     other = estimator.per_datum(program.model, program.guide, torch.cat([x[:3], x[:1] + 5]))
     assert torch.allclose(other[:3], rows[:3])

@@ -40,7 +40,7 @@ ALL = {
 
 
 class Toy:
-    """A small VAE in double precision, one datum, and all values of its latents."""
+    """A small VAE in double precision, one example, and all values of its latents."""
 
     def __init__(self, kind="bits", likelihood=None, seed=0):
         prior, posterior, latent, options = KINDS[kind]
@@ -102,7 +102,7 @@ def gradient(loss, parameters):
 
 
 def draws(estimator, toy, blocks=32, rows=400):
-    """Return values (blocks, 1) and gradients (blocks, parameters), each a mean over so many copies of one datum."""
+    """Return values (blocks, 1) and gradients (blocks, parameters), each a mean over so many copies of one example."""
     values, gradients = [], []
     for _ in range(blocks):
         bound = -estimator.differentiable_loss(toy.program.model, toy.program.guide, toy.copies(rows)) / rows
@@ -116,7 +116,7 @@ within = functools.partial(within, standard_errors=4.5)
 
 
 def unbiased(estimator, toy, exact, **options):
-    """Whether value and gradient of an estimator have the mean that they ought to have."""
+    """Whether the means of value and gradient are the exact ones."""
     values, gradients = draws(estimator, toy, **options)
     return within(values, exact.detach()) and within(gradients, gradient(exact, toy.parameters))
 
@@ -157,13 +157,13 @@ def test_baseline_of_vimco_is_a_geometric_mean():
     found = pv.estimators.vimco.without_each(log_w)
     for k in range(3):
         others = torch.cat([log_w[:k], log_w[k + 1 :]])
-        by_hand = log_mean_exp(torch.cat([others, others.mean(0, keepdim=True)]))
-        assert torch.allclose(found[k], by_hand, atol=1e-12)
+        exact = log_mean_exp(torch.cat([others, others.mean(0, keepdim=True)]))
+        assert torch.allclose(found[k], exact, atol=1e-12)
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.4])
 @pytest.mark.parametrize("kind", KINDS)
-def test_enumeration_is_the_sum_by_hand(kind, beta):
+def test_enumeration_is_the_sum_over_all_values(kind, beta):
     toy = Toy(kind)
     for options in ({}, {"analytic_kl": False}):
         elbo = Enumeration(beta=beta, **options)
@@ -323,12 +323,12 @@ class Mixed:
                 z = pyro.sample("z", self.number(x))
                 pyro.sample("b", self.bit(x, z))
 
-    def grid(self, held=False):
+    def grid(self, detached=False):
         """Return log-weights, probabilities and log q at both bits and the nodes of a quadrature over z."""
         x, b = self.x, torch.tensor([[0.0], [1.0]]).double()
         number = self.number(x, b if self.bit_first else 0.0 * b)
         z = number.loc + number.scale * self.point
-        z = z.detach() if held else z
+        z = z.detach() if detached else z
         bit = self.bit(x, 0.0 if self.bit_first else z)
         log_bit = bit.log_prob(b).expand_as(z)
         log_p = dist.Bernoulli(logits=self.net["p"][1]).log_prob(b) + self.prior(b).log_prob(z)
@@ -349,7 +349,7 @@ class Mixed:
 
 
 @pytest.mark.parametrize("bit_first", [True, False])
-def test_numbers_beside_bits_keep_the_gradient_through_their_draw(bit_first):
+def test_numbers_together_with_bits_keep_the_gradient_through_their_draw(bit_first):
     toy = Mixed(bit_first)
     for estimator in (ReinforceLOO(num_particles=2), frozen(mean=-3.0), Enumeration()):
         assert unbiased(estimator, toy, toy.elbo()), estimator
@@ -360,7 +360,7 @@ def test_numbers_beside_bits_keep_the_gradient_through_their_draw(bit_first):
 
 def test_wake_sleep_goes_through_no_draw():
     toy = Mixed(True)
-    log_w, q, log_q = toy.grid(held=True)
+    log_w, q, log_q = toy.grid(detached=True)
     i, j = torch.cartesian_prod(*[torch.arange(len(q))] * 2).T
     weights = torch.stack([log_w[i], log_w[j]]).detach().softmax(0)
     each = log_w + 2 * log_q  # log p for the model, and log q for the guide
@@ -458,7 +458,7 @@ def test_unequal_pairs_are_seen_in_disarm():
 
 
 def rows_apart(estimator, toy):
-    """Whether value and gradient of the first row stay the same whatever stands in the others."""
+    """Whether value and gradient of the first row stay the same whatever the other rows are."""
     found = []
     for other in (0.0, 3.0):
         x = torch.cat([toy.copies(1), toy.copies(3) + other])
@@ -555,7 +555,7 @@ def test_passes_are_unbiased():
 
 
 def test_baselines_lower_the_variance():
-    """Two particles of data whose evidence differs: no baseline, one of all data, one of each datum, pairs."""
+    """Two particles of data whose evidence differs: no baseline, one of all data, one of each example, pairs."""
     toy = Toy("bits")
     x = (2 * toy.program.sample(6)).repeat(10, 1)
     mean = float(ReinforceLOO(num_particles=100).per_datum(toy.program.model, toy.program.guide, x).detach().mean())
@@ -601,7 +601,7 @@ def test_mean_and_variance_of_nvil_run():
 
 
 @pytest.mark.parametrize("engine", ["ours", "stock"])
-def test_baseline_of_nvil_is_trained_beside_the_program(engine):
+def test_baseline_of_nvil_is_trained_with_the_program(engine):
     toy = Toy("bits")
     net = pv.nets.MLP((4,), (1,), hidden=(8,)).double()
     nvil = NVIL(baseline=net)
@@ -616,7 +616,7 @@ def test_baseline_of_nvil_is_trained_beside_the_program(engine):
     assert not any(torch.equal(p, b) for p, b in zip(net.parameters(), before, strict=True))
 
 
-def test_baseline_of_nvil_learns_the_bound_of_each_datum():
+def test_baseline_of_nvil_learns_the_bound_of_each_example():
     toy = Toy("bits")
     net = pv.nets.MLP((4,), (1,), hidden=(32,)).double()
     nvil = NVIL(baseline=net, decay=0.99)
@@ -642,7 +642,7 @@ def test_estimator_obeys_the_laws(name, kind):
     if name == "DisARM" and kind != "bits":
         pytest.skip("bits only")
     toy = Toy(kind)
-    # many rows: where all draws of a datum are the same there is nothing to learn from them
+    # many rows: where all draws of an example are the same there is nothing to learn from them
     check_estimator(toy.program, ALL[name](), toy.program.sample(40))
 
 
@@ -740,7 +740,7 @@ def test_refusals_name_the_site():
 
 
 def shared_bit(where):
-    """FunctionProgram with a bit for all data, or for each of two parts of a datum."""
+    """FunctionProgram with a bit for all data, or for each of two parts of an example."""
 
     def bit(x):
         if where == "outside":
@@ -759,7 +759,7 @@ def shared_bit(where):
     return model, bit
 
 
-def test_sites_that_are_not_of_one_datum_are_refused():
+def test_sites_that_are_not_of_one_example_are_refused():
     x = torch.zeros(3)
     for where in ("outside", "inside"):
         with pytest.raises(ValueError, match="guide: .*'b'"):

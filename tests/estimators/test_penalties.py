@@ -19,7 +19,7 @@ def loss_of(estimator, program, x, seed=0):
 
 
 def kl_per_dimension(toy, x):
-    """The divergence of each dimension of each datum, (batch, latent)."""
+    """The divergence of each dimension of each example, (batch, latent)."""
     q = toy.program.encode(x).base_dist
     return 0.5 * (q.mean.square() + q.variance - 1 - q.variance.log())
 
@@ -51,7 +51,7 @@ def test_capacity_is_the_distance_from_the_target(step):
     estimator.step = step
     target = 3.0 * min(step / 100, 1)
     kl = kl_per_dimension(toy, x).sum(1).mean()
-    assert (kl < target) == (step >= 100), "both signs of the distance are to be tested"
+    assert (kl < target) == (step >= 100), "both signs of the distance must be tested"
     exact = loss_of(E.ELBO(beta=0.0), toy.program, x) + 10 * 7.0 * (kl - target).abs()
     found = loss_of(estimator, toy.program, x)
     assert torch.allclose(found, exact, rtol=1e-12)
@@ -98,7 +98,7 @@ HINGES = [
 
 
 def spread_toy():
-    """One dimension below 0.6 nats on average, one above, and both together below 1.7, though not in each datum."""
+    """One dimension below 0.6 nats on average, one above, and both together below 1.7, though not in each example."""
     toy = LinearGaussian(off=0.1)
     with torch.no_grad():
         toy.encoder.weight[1] *= 0.3
@@ -130,14 +130,14 @@ def test_free_bits_take_the_hinge_off(estimator, beta, free_bits, hinge):
 
 
 @pytest.mark.parametrize(("free_bits", "hinge"), HINGES)
-def test_a_hinge_for_each_datum_is_seen(free_bits, hinge, monkeypatch):
+def test_a_hinge_for_each_example_is_seen(free_bits, hinge, monkeypatch):
     """The mean over the batch stands inside of the hinge: outside of it the value is another."""
     toy, x = spread_toy()
 
-    def each_datum(self, terms):
+    def each_example(self, terms):
         return torch.relu(self.nats - terms.latent[0].kl_per_dimension).sum(-1).mean()
 
-    monkeypatch.setattr(E.PerDimension, "hinge", each_datum)
+    monkeypatch.setattr(E.PerDimension, "hinge", each_example)
     monkeypatch.setattr(E.PerSite, "hinge", lambda s, terms: torch.relu(s.nats - terms.kl(terms.latent[0])).mean())
     exact = loss_of(E.ELBO(), toy.program, x) + 10 * hinge(kl_per_dimension(toy, x))
     assert not torch.allclose(loss_of(E.ELBO(free_bits=free_bits), toy.program, x), exact, rtol=1e-4)
