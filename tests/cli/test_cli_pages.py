@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from webpages import content, needs_nothing
+from helpers.webpages import content, needs_nothing
 
 import pyro_vae as pv
 from pyro_vae.cli import command as cli

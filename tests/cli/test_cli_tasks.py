@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from small_tables import NAMES, holed, images, read_csv, table_rows, train, write_csv
+from helpers.small_tables import NAMES, holed, images, read_csv, table_rows, train, write_csv
 
 import pyro_vae as pv
 from pyro_vae.cli import command as cli

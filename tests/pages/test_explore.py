@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from webpages import Reader, array, content, needs_nothing
+from helpers.webpages import Reader, array, content, needs_nothing
 
 import pyro_vae as pv
 from pyro_vae import pages
