@@ -29,8 +29,8 @@ PHRASES = {
     r"(ask|asks|asked|asking) (for|of)": "take, require, request",
     r"(stand|stands|stood) (in|behind|beside|on|at)(?! for)": "is in; a direct verb",
     r"less (the|its|their|a|an|input)": "minus",
-    r"(nats|bits|seconds|ms|milliseconds|minutes|particles|draws|samples|rows|numbers?|values?|points|times|mean|once) "
-    r"an? (example|step|row|epoch|batch|digit|image|token|dimension|entry|column|class|pixel|site|seed|core|line|draw"
+    r"(nats|bits|seconds|ms|milliseconds|minutes|particles|draws|samples|rows|numbers?|values?|points|times|mean|once)"
+    r" an? (example|step|row|epoch|batch|digit|image|token|dimension|entry|column|class|pixel|site|seed|core|line|draw"
     r"|sample|point|coordinate|angle|run|pass|word|document)": "per",
 }
 #: Names that have been replaced.

@@ -1,4 +1,4 @@
-"""A linear-Gaussian model with a class, whose evidence and posteriors are known (O16)."""
+"""A linear-Gaussian model with a class; its evidence and posteriors are known exactly."""
 
 import torch
 from pyro import distributions as dist
@@ -25,7 +25,7 @@ class Classes(pv.Conditional):
 
 
 class Decoder(pv.Conditional):
-    """x given z and y: normal around W z + mu_y (`shift=False`: around W z)."""
+    """x given z and y: normal with mean W z + mu_y, or W z + mu_0 with `shift=False`."""
 
     def __init__(self, w, mu, shift=True):
         super().__init__()
@@ -37,7 +37,7 @@ class Decoder(pv.Conditional):
 
 
 class Classifier(pv.Conditional):
-    """The exact p(y given x), moved off by `off`."""
+    """The exact p(y given x), with logits shifted by multiples of `off`."""
 
     def __init__(self, model, off=0.0):
         super().__init__()
@@ -48,7 +48,7 @@ class Classifier(pv.Conditional):
 
 
 class Encoder(pv.Conditional):
-    """The exact p(z given x, y), moved off by `off`."""
+    """The exact p(z given x, y), with its mean shifted by `off`."""
 
     def __init__(self, w, mu, off=0.0):
         super().__init__()
@@ -74,13 +74,14 @@ class Toy:
         ).double()
 
     def log_joint(self, x):
-        """Exact log p(x, y) for each class, (n, classes)."""
+        """Return the exact log p(x, y) for each class, of shape (n, classes)."""
         covariance = self.w @ self.w.T + SIGMA**2 * torch.eye(FEATURES, dtype=torch.float64)
         fn = dist.MultivariateNormal(self.mu.double(), covariance)
         return fn.log_prob(x.unsqueeze(-2)) + self.probs.double().log()
 
 
 def labels(n, known):
+    """Return one-hot labels, NaN from row `known` on."""
     y = torch.nn.functional.one_hot(torch.arange(n) % CLASSES, CLASSES).double()
     y[known:] = float("nan")
     return y

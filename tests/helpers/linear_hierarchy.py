@@ -1,4 +1,4 @@
-"""A hierarchy of two linear-Gaussian layers, whose evidence is known."""
+"""A hierarchy of two linear-Gaussian layers with a known evidence."""
 
 import math
 
@@ -11,7 +11,7 @@ SIGMA = 0.7
 
 
 class Chain(pv.Conditional):
-    """y given x: normal around weight * x + bias, with a known scale."""
+    """y given x: normal with mean `weight x + bias` and a fixed scale."""
 
     def __init__(self, weight, bias, scale, context=0):
         super().__init__()
@@ -25,7 +25,7 @@ class Chain(pv.Conditional):
 
 
 def linear(inference):
-    """z2 -> z1 -> x, all linear and normal, so that p(x) is known; the guides are arbitrary."""
+    """Return z2 -> z1 -> x, all linear and normal, with arbitrary guides."""
     g = torch.Generator().manual_seed(0)
 
     def normal(*shape, size=0.5):
@@ -50,6 +50,7 @@ def linear(inference):
 
 
 def evidence(program, x):
+    """Return the exact log p(x) per row."""
     w1, w2 = program.likelihood.weight, program.layers[0].weight
     inner = w2 @ w2.T + program.layers[0].scale.exp() ** 2 * torch.eye(3)
     covariance = w1 @ inner @ w1.T + program.likelihood.scale.exp() ** 2 * torch.eye(4)

@@ -6,6 +6,7 @@ import pyro_vae as pv
 
 
 def holes(x, share=0.4, seed=0):
+    """Return x with a fraction of its entries NaN, none in the first column."""
     generator = torch.Generator().manual_seed(seed)
     missing = torch.rand(x.shape, generator=generator) < share
     missing[:, 0] = False
@@ -18,7 +19,7 @@ def with_missing(toy):
 
 
 def marginal(toy, row):
-    """Exact log-density of the observed entries of one datum."""
+    """Return the exact log-density of the observed entries of one row."""
     seen = ~torch.isnan(row)
     w, mean = toy.decoder.weight[seen], toy.decoder.bias[seen]
     noise = toy.program.likelihood.scale() ** 2 * torch.eye(int(seen.sum()), dtype=w.dtype)

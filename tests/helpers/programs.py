@@ -1,4 +1,4 @@
-"""Small programs and batches of binary values for them."""
+"""Small programs, and batches of binary values to train them on."""
 
 import functools
 
@@ -35,12 +35,13 @@ def discrete():
 
 
 def bits(*sizes):
+    """Return one batch of binary rows of each size."""
     torch.manual_seed(2)
     return [(torch.rand(n, 8).bernoulli(),) for n in sizes]
 
 
 def triples():
-    """Yield programs in which each part of the shelves occurs."""
+    """Yield (prior, likelihood, posterior) such that every exported part that fits some program occurs."""
     priors, likelihoods, posteriors = (list(parts(s)) for s in (pv.priors, pv.likelihoods, pv.posteriors))
     for likelihood in likelihoods:
         yield pv.priors.StandardNormal, likelihood, pv.posteriors.MeanFieldNormal
@@ -52,6 +53,7 @@ def triples():
 
 
 def fits(prior, posterior):
+    """Return whether the two have compatible supports."""
     program, data = build(prior, pv.likelihoods.Normal, posterior)
     try:
         program.check(*data)

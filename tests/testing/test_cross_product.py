@@ -1,4 +1,4 @@
-"""Every prior with every posterior, and the likelihoods in turn: compatible parts train, others are refused by name."""
+"""Every prior with every posterior, the likelihoods in turn: compatible parts train, others are refused by name."""
 
 import functools
 

@@ -112,12 +112,12 @@ def test_rank_0_alone_writes_shows_and_logs(found):
     assert not (folder / "1").exists()
     assert "epoch 2/2" in errors[0]
     assert "epoch" not in errors[1]
-    assert (first["noise"]["told"], second["noise"]["told"]) == ([3, 6], [])
+    assert (first["noise"]["steps"], second["noise"]["steps"]) == ([3, 6], [])
 
 
 def test_buffers_follow_rank_0(found):
     for rank in found[2]:
-        assert rank["buffers"]["weights"]["parts.net.told"].tolist() == [1.0, 1.0]
+        assert rank["buffers"]["weights"]["parts.net.filled"].tolist() == [1.0, 1.0]
 
 
 def test_a_sampler_is_told_the_epoch(found):
