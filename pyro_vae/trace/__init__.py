@@ -5,9 +5,9 @@ importance sampling and the tasks read nothing else.
 """
 
 from pyro_vae.trace.handlers import Detached, Enumerated, Recorder, Reparameterized, Sampled, Scored
-from pyro_vae.trace.tracing import Call, run
 from pyro_vae.trace.site import Site
 from pyro_vae.trace.terms import Draw, Terms
+from pyro_vae.trace.tracing import Call, run
 
 __all__ = [
     "Call",

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from pyro_vae.trace.handlers import Recorder
-from pyro_vae.trace.tracing import Call, draw_shared, outline, run
 from pyro_vae.trace.site import Quantity, Site, kl_per_dimension
 from pyro_vae.trace.terms import Draw, Terms
+from pyro_vae.trace.tracing import Call, draw_shared, outline, run
 
 __all__ = ["run_in_passes"]
 

@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to
 
-from pyro_vae.trace import Enumerated
-from pyro_vae.trace.handlers import factor
 from pyro_vae.programs.program import Program
-from pyro_vae.trace import Call, Recorder
-from pyro_vae.trace import Site
+from pyro_vae.trace import Call, Enumerated, Recorder, Site
+from pyro_vae.trace.handlers import factor
 from pyro_vae.trace.layout import in_data_plate
 
 __all__ = ["Target"]

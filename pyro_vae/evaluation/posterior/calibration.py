@@ -18,8 +18,7 @@ from pyro_vae.evaluation.posterior.simulate import simulate
 from pyro_vae.evaluation.representation.codes import Sampled, units
 from pyro_vae.evaluation.result import Result
 from pyro_vae.programs.program import Program, evaluating
-from pyro_vae.trace import run
-from pyro_vae.trace import Site
+from pyro_vae.trace import Site, run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

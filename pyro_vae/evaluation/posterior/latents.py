@@ -17,8 +17,7 @@ from pyro_vae.evaluation.representation.codes import Sampled, means
 from pyro_vae.evaluation.representation.information import Information, information
 from pyro_vae.evaluation.result import Result
 from pyro_vae.programs.program import Program, device_of, evaluating
-from pyro_vae.trace import run
-from pyro_vae.trace import Terms
+from pyro_vae.trace import Terms, run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
