@@ -13,6 +13,7 @@ from pyro.infer import ELBO as PyroELBO
 from torch import Tensor, nn
 
 from pyro_vae._util.validation import check_int
+from pyro_vae.estimators.averages import mean, same, scaled_sum
 from pyro_vae.estimators.penalties import Capacity, FreeBits, PerDimension
 from pyro_vae.programs.parameters import announce
 from pyro_vae.trace import Call, Recorder, Reparameterized, Terms
@@ -253,20 +254,3 @@ class Estimator(PyroELBO):
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         # the abstract method of pyro.infer.ELBO, which `terms` replaces
         raise NotImplementedError(f"{type(self).__name__} collects its terms by `terms`")
-
-
-def same(a: float | Tensor, b: float | Tensor) -> bool:
-    """Whether two scales are known to be equal without reading the values of a tensor."""
-    return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b)
-
-
-def mean(terms: Tensor) -> Tensor:
-    """Return the mean over particles, ``(particles, batch)`` to ``(batch,)``, for free where there is one."""
-    return terms[0] if terms.shape[0] == 1 else terms.mean(0)
-
-
-def scaled_sum(scale: float | Tensor, per_example: Tensor) -> Tensor:
-    """Return the scaled sum over the batch."""
-    if isinstance(scale, Tensor):
-        return (scale * per_example).sum()
-    return per_example.sum() if scale == 1.0 else per_example.sum() * scale

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int
-from pyro_vae.estimators.base import mean
+from pyro_vae.estimators.averages import mean
 from pyro_vae.estimators.over_batch import OverBatch, only_latent, per_row, reconstruction
 from pyro_vae.trace import Site, Terms
 from pyro_vae.trace.site import factors

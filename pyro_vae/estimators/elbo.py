@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.estimators.base import Estimator, mean, scaled_sum
+from pyro_vae.estimators.averages import mean, scaled_sum
+from pyro_vae.estimators.base import Estimator
 from pyro_vae.trace import Site, Terms
 
 __all__ = ["ELBO"]

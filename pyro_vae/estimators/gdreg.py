@@ -105,19 +105,20 @@ class FromNoise(Recorder):
 
     def __init__(self, values: dict[str, Tensor]) -> None:
         super().__init__()
-        self.values, self.made = values, {}
+        self.given = values
+        self.made: dict[str, Tensor] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["name"] in self.values and not msg["is_observed"]:
+        if msg["name"] in self.given and not msg["is_observed"]:
             base = location_scale(msg["fn"], msg["name"])
-            noise = ((self.values[msg["name"]] - base.loc) / base.scale).detach()
+            noise = ((self.given[msg["name"]] - base.loc) / base.scale).detach()
             msg["done"], msg["value"] = True, base.loc + base.scale * noise
 
     def _pyro_post_sample(self, msg: Any) -> None:
         super()._pyro_post_sample(msg)
-        if msg["name"] in self.values:
+        if msg["name"] in self.given:
             self.made[msg["name"]] = msg["value"]
-            if len(self.made) == len(self.values):
+            if len(self.made) == len(self.given):
                 raise AllDrawn
 
 

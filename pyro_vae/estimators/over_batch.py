@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.estimators.base import Estimator, mean
+from pyro_vae.estimators.averages import mean
+from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.kernels import Kernel, mmd
 from pyro_vae.trace import Recorder, Site, Terms
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_vae.estimators.base import Estimator, mean
+from pyro_vae.estimators.averages import mean
+from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.trace import Terms
 
