@@ -95,9 +95,7 @@ class Estimator(PyroELBO):
 
     @abstractmethod
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        """Return the estimate of each example, ``(batch,)``, whose gradient is followed.
-
-        A pure function: it changes nothing, and calling it twice gives the same expression twice.
+        """Return the estimate of each example, ``(batch,)``: a pure function, whose gradient is followed.
 
         Args:
             terms: one run of guide and model
@@ -146,14 +144,11 @@ class Estimator(PyroELBO):
         return run_in_passes(call, self.draws, self.check_terms, self.evaluate, self.particles_per_pass)
 
     def check_terms(self, terms: Terms, recorder: Recorder) -> None:
-        """Raise if this estimator cannot use a latent site of a run.
+        """Raise a ValueError if no gradient goes through a draw that needs one, or if scales differ.
 
         Args:
             terms: one run of guide and model
             recorder: the handler that drew the latents
-
-        Raises:
-            ValueError: no gradient goes through a draw that needs one, or guide and model are scaled differently.
         """
         for site in terms.latent:
             recorder.check(site, type(self).__name__)
