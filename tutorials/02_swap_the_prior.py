@@ -247,7 +247,7 @@ def with_forty(name, bits):
     vae = pv.VAE(prior=prior, likelihood=pv.likelihoods.Bernoulli(40, shape, net=net), posterior=q)
     rise, patience = epochs(smoke=1, default=1, full=100), epochs(smoke=1, default=1, full=50)
     how = {"estimator": pv.estimators.ELBO(beta=pv.training.Linear(rise * -(-len(bits.train) // 100)))}
-    how["callbacks"] = [pv.training.EarlyStopping(patience, start=rise)]
+    how["callbacks"] = [pv.training.EarlyStopping(patience, start_epoch=rise)]
     how |= {"optimizer": partial(torch.optim.Adam, lr=5e-4), **kept(f"02_{name}")}
     return vae, pv.fit(
         vae, bits.train, valid=bits.valid, epochs=epochs(smoke=2, default=2, full=2000), batch_size=100, **how
@@ -261,7 +261,7 @@ if pick(smoke=False, default=False, full=True):
         vae, history = with_forty(name, bits)
         rows = bits.test.x[: amount(smoke=64, default=None, full=2000)]
         told = pv.evaluation.log_likelihood(vae, rows, num_particles=amount(smoke=10, default=100, full=5000))
-        print(f"{name:16} log p(x) {told.mean:.2f} nats after {history.epochs} epochs")
+        print(f"{name:16} log p(x) {told.mean:.2f} nats after {len(history)} epochs")
 
 # %% [markdown]
 # ## Exercise

@@ -97,7 +97,7 @@ def train(argv: list[str]) -> int:
     settings, _ = parse(argv, LIKELIHOODS["grey"])
     folder = folder_of(settings, settings.data)
     settings, saved = earlier(folder, settings, argv, parse)
-    device = resolve_device(ranks.local(settings.device))
+    device = resolve_device(ranks.local_device(settings.device))
     source = ranks.load(partial(cli_data.load, saved or vars(settings)))
     if saved is None:
         settings, config = parse(argv, LIKELIHOODS[source.kind])
@@ -137,7 +137,7 @@ def train(argv: list[str]) -> int:
     if ranks.rank:
         return 0
     print(
-        f"\n{history.epochs} epochs in {history['seconds'][-1]:.0f} s; kept the weights of epoch {stop.best_epoch}, "
+        f"\n{len(history)} epochs in {history[-1]['seconds']:.0f} s; kept the weights of epoch {stop.best_epoch}, "
         f"with the best validation bound, {stop.best:.2f} nats per datum\n"
     )
     print(results(vae, dataset, settings))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae import tasks
-from pyro_vae._util import durable
+from pyro_vae._util.atomic_files import write_file
 from pyro_vae.cli.choices import look_up
 from pyro_vae.cli.data import array_of, is_file, load, numbers, refuse_empty_rows, table_of
 from pyro_vae.config import run
@@ -166,6 +166,6 @@ class Target:
             sys.stdout.write(content.decode())
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        durable.replace(self.path, content)
+        write_file(self.path, content)
         rows = len(next(iter(values.values()))) if isinstance(values, dict) else len(values)
         print(f"{rows:,} rows are in {self.path}")

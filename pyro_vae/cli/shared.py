@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
 from pyro_vae import data
-from pyro_vae._util import durable
+from pyro_vae._util.atomic_files import write_file
 from pyro_vae.cli.choices import Choices, look_up
 from pyro_vae.cli.data import is_file
 from pyro_vae.data.binarize import CHOICES as BINARIZATIONS
@@ -65,5 +65,5 @@ def save(figure: Any, path: Path) -> None:
 def write_page(text: str, path: Path) -> None:
     """Write a page whole, its folder too, and say where it is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    durable.replace(path, text.encode())
+    write_file(path, text.encode())
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser")

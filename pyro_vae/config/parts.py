@@ -22,7 +22,7 @@ from pyro_vae.data import tables
 from pyro_vae.data.tables import Column
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs import VAE, MissingNotAtRandom, SemiSupervised
-from pyro_vae.training import rates, schedules
+from pyro_vae.training import schedules
 
 __all__ = ["NESTED", "arguments", "build", "required", "resolve", "shelf", "shelves", "split"]
 
@@ -51,8 +51,8 @@ def shelves() -> dict[str, dict[str, type]]:
             name: found for name, found in shelf(nn.modules.activation, nn.Module).items() if not required(found)
         },
         "scale": shelf(scales, nn.Module),
-        "schedule": shelf(schedules, object),
-        "rate": {**shelf(rates, object), "Linear": schedules.Linear},
+        "schedule": schedules.BETA,
+        "rate": schedules.LEARNING_RATE,
         "program": {cls.__name__: cls for cls in PROGRAMS},
         "column": shelf(tables, Column),
     }

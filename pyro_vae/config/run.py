@@ -14,15 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyro_vae
-from pyro_vae._util import durable
+from pyro_vae._util.atomic_files import write_file
 from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.versions import VERSION
 from pyro_vae.config.parts import NESTED, arguments, build, required, resolve, shelf, shelves, split
 from pyro_vae.data.tables import Column, Features
 from pyro_vae.nets import ZeroImputed
 from pyro_vae.priors import OneHotCategorical
 from pyro_vae.programs import Program, SelfMasking
-from pyro_vae.training.checkpoint.weights import read_weights
+from pyro_vae.training.checkpoint.serialization import read_weights
 
 __all__ = [
     "AXES",
@@ -134,11 +134,11 @@ def write(run_dir: Path, config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: the folder holds a run, or it is a file.
     """
-    versions = {"schema": SCHEMA, "pyro_vae": pyro_vae.__version__}
+    versions = {"schema": SCHEMA, "pyro_vae": VERSION}
     text = json.dumps({**versions, **config}, indent=2, allow_nan=False)
     refuse_used(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    durable.replace(run_dir / "config.json", f"{text}\n".encode())
+    write_file(run_dir / "config.json", f"{text}\n".encode())
 
 
 def refuse_used(run_dir: Path) -> None:
@@ -176,8 +176,7 @@ def read(run_dir: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: expected a configuration with a schema number, got {schema!r}")
     if schema > SCHEMA:
         raise ValueError(
-            f"{path}: schema {schema} is newer than {SCHEMA}, which pyro_vae {pyro_vae.__version__} reads: "
-            "update pyro_vae"
+            f"{path}: schema {schema} is newer than {SCHEMA}, which pyro_vae {VERSION} reads: update pyro_vae"
         )
     missing = [key for key in ("latent", "shape", "seed", *AXES) if key not in config]
     if missing:

@@ -74,7 +74,7 @@ class MissingNotAtRandom(VAE):
         ...     mask=pv.programs.SelfMasking((4,)),
         ... )
         >>> x = torch.where(torch.arange(4) < 2, torch.zeros(8, 4), torch.tensor(float("nan")))
-        >>> pv.fit(program, x, epochs=1, progress=False).epochs
+        >>> len(pv.fit(program, x, epochs=1, progress=False))
         1
     """
 

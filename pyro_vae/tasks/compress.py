@@ -18,7 +18,7 @@ from pyro_vae.tasks.alphabets import LARGEST
 from pyro_vae.tasks.bits_back import BitsBack, computing, stack
 from pyro_vae.tasks.container import Compressed, CompressionError, checksum
 from pyro_vae.tasks.latents import as_context, one_latent
-from pyro_vae.training.checkpoint.weights import digest, unshared
+from pyro_vae.training.checkpoint.serialization import digest, unshared
 
 __all__ = ["Compressor"]
 

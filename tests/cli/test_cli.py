@@ -20,7 +20,8 @@ FIGURES = ["latent.png", "reconstructions.png", "samples.png", "training.png"]
 CHOSEN = (
     "--latent 2 --posterior.net ConvEncoder --posterior.net.channels [4,4] --posterior.net.activation=Tanh "
     "--likelihood Normal --likelihood.scale Shared --likelihood.scale.initial 0.3 --likelihood.net.hidden [7] "
-    "--estimator.beta Linear --estimator.beta.steps 30 --precision bfloat16 --lr-factor MultiStep --lr-factor.at [4,8]"
+    "--estimator.beta Linear --estimator.beta.num_steps 30 --precision bfloat16 "
+    "--lr-factor MultiStep --lr-factor.milestones [4,8]"
 ).split()
 
 
@@ -37,6 +38,7 @@ def trained(tmp_path_factory):
 
 def test_train_without_a_choice(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pyro_vae._util.progress.can_show_bars", lambda: True)
     state = torch.get_rng_state()
     assert cli.main(["train", "--epochs", "1", "--particles", "5"]) == 0
     assert torch.equal(torch.get_rng_state(), state)
@@ -69,19 +71,19 @@ def test_the_configuration_says_what_was_chosen(trained):
     net = {"channels": [4, 4], "hidden": 256, "activation": tanh}
     assert config["posterior"]["options"]["net"] == {"name": "ConvEncoder", "options": net}
     assert config["likelihood"]["options"]["scale"] == {"name": "Shared", "options": {"initial": 0.3, "shape": []}}
-    assert config["estimator"]["options"]["beta"]["options"] == {"steps": 30, "start": 0.0, "end": 1.0}
+    assert config["estimator"]["options"]["beta"]["options"] == {"num_steps": 30, "start": 0.0, "end": 1.0}
 
 
 def test_the_rate_follows_the_schedule_that_was_asked_for(trained, capsys):
     """The configuration names it, the run follows it and goes on with no other."""
     folder = trained[0]
     config = json.loads((folder / "config.json").read_text())
-    assert config["lr_factor"] == {"name": "MultiStep", "options": {"at": [4, 8], "factor": 0.1}}
+    assert config["lr_factor"] == {"name": "MultiStep", "options": {"milestones": [4, 8], "factor": 0.1}}
     (newest,) = (folder / "checkpoints").iterdir()
-    assert "MultiStep(at=(4, 8), factor=0.1)" in "".join(p.read_text() for p in newest.glob("*.json"))
+    assert "MultiStep(milestones=(4, 8), factor=0.1)" in "".join(p.read_text() for p in newest.glob("*.json"))
     for asked, said in (
-        ("--lr-factor=Cosine --lr-factor.steps=9", "lr-factor"),
-        ("--lr-factor=MultiStep", "lr_factor.at"),
+        ("--lr-factor=Cosine --lr-factor.num_steps=9", "lr-factor"),
+        ("--lr-factor=MultiStep", "lr_factor.milestones"),
     ):
         assert cli.main(["train", "--resume", *asked.split(), "--run-dir", str(folder)]) == 2
         assert said in capsys.readouterr().err

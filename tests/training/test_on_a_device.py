@@ -29,7 +29,7 @@ from pyro_vae.testing import parts
 from pyro_vae.training import SVI, Autocast, Linear, recorded, svi
 from pyro_vae.training.compile import groups
 from pyro_vae.training.compile.groups import ELEMENTWISE, as_compiled
-from pyro_vae.training.data.on_device import OnDevice
+from pyro_vae.training.data.column import OnDevice
 from pyro_vae.training.optimizer import OneOptimizer
 from pyro_vae.training.optimizer import build as build_optimizer
 

@@ -10,7 +10,7 @@ from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
 from pyro_vae._util.progress import progress_bar
-from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.random_state import derive_seed, fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.inputs import BUDGET, one_batch
 from pyro_vae.evaluation.laboratory.comparison import Comparison
@@ -22,7 +22,6 @@ from pyro_vae.evaluation.likelihood.marginal_bounds import MarginalBounds
 from pyro_vae.evaluation.likelihood.pareto import pareto_k
 from pyro_vae.evaluation.rows import row_of
 from pyro_vae.programs.program import Program, buffers_kept, evaluating
-from pyro_vae.training.data.batches import mix
 
 __all__ = ["compare_estimators", "named"]
 
@@ -128,7 +127,7 @@ def compare_estimators(
             given=reference,
             num_particles=reference_particles,
             draws=draws,
-            seed=mix(seed, 2**32),
+            seed=derive_seed(seed, 2**32),
         )
         rough = not_smooth(program, batch)
     most = max(estimator.num_particles for estimator in chosen.values())

@@ -17,10 +17,9 @@ from pyro.infer import ELBO as PyroELBO
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.random_state import derive_seed, fork_rng
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs.program import Program, announcements_off
-from pyro_vae.training.data.batches import mix
 from pyro_vae.training.svi import SVI
 
 __all__ = ["Resumer", "Gradients", "Moments", "collect", "guide_parameters", "not_smooth"]
@@ -178,7 +177,7 @@ def collect(
     directions: dict[str, Tensor] = {}
     ours = isinstance(follower.estimator, Estimator)
     for i in range(draws):
-        noise = mix(seed, i)
+        noise = derive_seed(seed, i)
         value = follower.follow(noise)
         vectors = {key: follower.gradient(names) for key, names in groups.items()}
         for key, vector in vectors.items():

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.random_state import derive_seed, fork_rng
 from pyro_vae.estimators import ELBO
 from pyro_vae.evaluation.inputs import BUDGET
 from pyro_vae.evaluation.laboratory.gradients import Moments, Resumer
 from pyro_vae.evaluation.likelihood.log_likelihood import LogLikelihood, log_likelihood, log_weights
 from pyro_vae.evaluation.likelihood.marginal_bounds import MarginalBounds
 from pyro_vae.programs.program import Program
-from pyro_vae.training.data.batches import mix
 
 __all__ = ["Evidence", "Reference", "find_reference"]
 
@@ -133,6 +132,6 @@ def elbo_gradient(program: Program, batch: Sequence[Tensor], names: list[str], d
     follower = Resumer(program, ELBO(num_particles=PARTICLES), batch)
     found = Moments()
     for i in range(draws):
-        follower.follow(mix(seed, i))
+        follower.follow(derive_seed(seed, i))
         found.add(follower.gradient(names))
     return found
