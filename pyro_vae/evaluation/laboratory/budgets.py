@@ -1,4 +1,4 @@
-"""How long a training may last, in steps, particles or seconds."""
+"""How long a training lasts: a budget in steps, particles or seconds."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Spent:
     """What a training has used.
 
     Attributes:
-        steps: of the optimizer
-        particles: draws of the latents for a datum, summed over the batches
-        seconds: in steps alone, without evaluation
+        steps: optimizer steps
+        particles: samples of the latents, over all examples of all batches
+        seconds: time in steps, without evaluation
     """
 
     steps: int = 0
@@ -26,10 +26,10 @@ class Spent:
 
 @dataclass(frozen=True)
 class Budget(ABC):
-    """How much of one resource every training gets.
+    """The amount of one resource that every training gets.
 
     Args:
-        amount: of the resource
+        amount: the amount
 
     Raises:
         ValueError: the amount is not above 0.
@@ -41,15 +41,15 @@ class Budget(ABC):
 
     def __post_init__(self) -> None:
         if not 0 < self.amount < float("inf"):
-            raise ValueError(f"budget: {type(self).__name__} expects a number above 0, got {self.amount}")
+            raise ValueError(f"budget: expected {type(self).__name__} of a number above 0, got {self.amount}")
 
     @abstractmethod
     def used(self, spent: Spent) -> float:
-        """Return how much of the resource is used, as a share of the amount."""
+        """Return the share of the budget that is used."""
 
 
 class Steps(Budget):
-    """So many steps of the optimizer.
+    """A number of optimizer steps.
 
     Example:
         >>> Steps(100).used(Spent(steps=25))
@@ -64,7 +64,7 @@ class Steps(Budget):
 
 
 class Particles(Budget):
-    """So many draws of the latents, for all data and all particles together: an equal share of compute.
+    """A number of samples of the latents, over all examples: the same compute for each estimator.
 
     Example:
         >>> Particles(1000).used(Spent(particles=128))
@@ -74,12 +74,12 @@ class Particles(Budget):
     unit = "particles"
 
     def used(self, spent: Spent) -> float:
-        """Return the share of the draws."""
+        """Return the share of the samples."""
         return spent.particles / self.amount
 
 
 class Seconds(Budget):
-    """So many seconds in steps; what they buy depends on the machine, so that no seed repeats it exactly.
+    """A number of seconds in steps; the result depends on the machine and is not reproducible.
 
     Example:
         >>> Seconds(60).used(Spent(seconds=15.0))

@@ -1,4 +1,4 @@
-"""Draws of the gradient that an estimator follows, and what they say of it."""
+"""Samples of the objective of an estimator and of its gradient."""
 
 from __future__ import annotations
 
@@ -19,107 +19,77 @@ from torch import Tensor
 
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.estimators import Estimator
+from pyro_vae.evaluation.laboratory.moments import Moments
 from pyro_vae.programs.program import Program, announcements_off
 from pyro_vae.training.data.batches import mix
 from pyro_vae.training.svi import SVI
 
-__all__ = ["Resumer", "Gradients", "Moments", "collect", "guide_parameters", "not_smooth"]
+__all__ = ["GradientSampler", "Gradients", "guide_parameters", "not_reparameterized", "sample_gradients"]
 
 
-class Moments:
-    """Mean and variance of vectors by running sums, so that memory does not grow with their number."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = self.squares = torch.zeros((), dtype=torch.float64)
-
-    def add(self, vector: Tensor) -> None:
-        """Count one more vector."""
-        vector = vector.double()
-        if not self.count:
-            self.mean, self.squares = torch.zeros_like(vector), torch.zeros_like(vector)
-        self.count += 1
-        apart = vector - self.mean
-        self.mean.add_(apart, alpha=1 / self.count)
-        self.squares.addcmul_(apart, vector - self.mean)
-
-    @property
-    def variance(self) -> Tensor:
-        """Variance of each entry."""
-        return self.squares / max(self.count - 1, 1)
-
-    @property
-    def noise(self) -> float:
-        """Expected squared distance of the mean from the expectation."""
-        return float(self.variance.sum()) / max(self.count, 1)
-
-
-class Resumer:
-    """A copy of a program under one estimator: what it follows on one batch, for noise of a given seed.
+class GradientSampler:
+    """A copy of a program and an estimator that samples objectives and gradients on one batch.
 
     Args:
-        program: is copied, and left as it is
-        estimator: is copied too
+        program: the program, which is copied
+        estimator: the estimator, which is copied
         batch: x and context
     """
 
     def __init__(self, program: Program, estimator: PyroELBO, batch: Sequence[Tensor]) -> None:
         self.program, self.estimator = copy.deepcopy(program), copy.deepcopy(estimator)
         self.batch = tuple(batch)
-        # a learning rate of zero: a whole step can be timed, and the weights stay
+        # with a learning rate of zero a complete step can be timed without changing the weights
         self.svi = SVI(self.program, self.estimator, partial(torch.optim.Adam, lr=0.0))
         self.svi.dry_run(self.batch)
-        self.svi.steps = getattr(estimator, "step", 0)  # where a schedule of its beta stands
+        self.svi.steps = getattr(estimator, "step", 0)  # a schedule of beta depends on the step
         self.named = {name: p for name, p in self.program.named_parameters() if p.requires_grad}
 
-    def follow(self, seed: int) -> float:
-        """Return the objective in mean nats per datum, and leave the gradient of the loss in the weights."""
+    def backward(self, seed: int) -> float:
+        """Return the objective in mean nats per example, and leave the gradient of the loss in the parameters."""
         self.svi.optim.zero()
-        with self.noise(seed):
+        with self.seeded(seed):
             return -float(self.svi.backward(self.batch)["loss"]) / self.batch[0].shape[0]
 
     def objective(self, seed: int) -> float:
         """Return the objective without its gradient."""
-        with self.noise(seed), torch.no_grad():
+        with self.seeded(seed), torch.no_grad():
             loss = self.estimator.loss(self.program.model, self.program.guide, *self.batch)
         return -(sum(loss) if isinstance(loss, tuple) else loss) / self.svi._weights[self.batch[0].shape[0]]
 
     def bound(self, seed: int) -> float:
-        """Return the bound at beta 1 in mean nats per datum, as an estimator of this library tells it."""
-        with self.noise(seed), torch.no_grad():
+        """Return the bound at beta 1 in mean nats per example, for an estimator of this library."""
+        with self.seeded(seed), torch.no_grad():
             found = self.estimator.per_datum(self.program.model, self.program.guide, *self.batch)
         return float(found.mean())
 
     def step(self) -> None:
-        """Take a whole training step, which moves no weight."""
+        """Take a complete training step with a learning rate of zero."""
         self.svi.optim.zero()
-        with self.quiet():
+        with self.as_in_training():
             self.svi.backward(self.batch)
         self.svi.optim.torch.step()
 
     @contextmanager
-    def noise(self, seed: int) -> Iterator[None]:
-        """Run as the engine does, with noise of a seed."""
-        with fork_rng(self.batch, seed), self.quiet():
+    def seeded(self, seed: int) -> Iterator[None]:
+        """Run as in training, with a random seed."""
+        with fork_rng(self.batch, seed), self.as_in_training():
             yield
 
     @contextmanager
-    def quiet(self) -> Iterator[None]:
-        """Run as the engine does: without validation, and unannounced where the estimator does not ask."""
+    def as_in_training(self) -> Iterator[None]:
+        """Run without validation, and without announcing parameters unless the estimator is one of Pyro."""
         silent = announcements_off() if isinstance(self.estimator, Estimator) else nullcontext()
         with pyro.validation_enabled(False), silent:
             yield
 
     def gradient(self, names: Sequence[str]) -> Tensor:
-        """Return the gradient of the objective left by :meth:`follow`, of these parameters as one vector."""
-        grads = [self.named[n].grad for n in names]
-        flat = [
-            (torch.zeros_like(self.named[n]) if g is None else -g).flatten() for n, g in zip(names, grads, strict=True)
-        ]
-        return torch.cat(flat) if flat else torch.zeros(0)
+        """Return the gradient of the objective that :meth:`backward` left in these parameters, as one vector."""
+        grads = [torch.zeros_like(self.named[n]) if self.named[n].grad is None else -self.named[n].grad for n in names]
+        return torch.cat([g.flatten() for g in grads]) if grads else torch.zeros(0)
 
     def slope(self, names: Sequence[str], direction: Tensor, seed: int) -> float:
-        """Return the derivative of the objective along a unit vector, by a central difference with equal noise."""
+        """Return the derivative of the objective along a unit vector: a central difference with the same seed."""
         start = [self.named[n].detach().clone() for n in names]
         parts = direction.to(start[0]).split([p.numel() for p in start])
         step = torch.finfo(start[0].dtype).eps ** (1 / 3)
@@ -137,13 +107,13 @@ class Resumer:
 
 @dataclass
 class Gradients:
-    """What was drawn of one estimator on one batch.
+    """Samples of one estimator on one batch.
 
     Attributes:
-        bound: of the bound at beta 1
-        groups: for ``"guide"`` and ``"model"``, of the gradient of the objective
-        slopes: for both, draws of the slope of the objective along the mean gradient (first row), and of the
-            component of the gradient along it (second row), with equal noise
+        bound: moments of the bound at beta 1
+        groups: for ``"guide"`` and ``"model"``, moments of the gradient of the objective
+        slopes: for both, samples of the slope of the objective along the mean gradient (first row), and of the
+            component of the gradient along it (second row), with the same seeds
     """
 
     bound: Moments = field(default_factory=Moments)
@@ -151,69 +121,69 @@ class Gradients:
     slopes: dict[str, Tensor] = field(default_factory=dict)
 
 
-def collect(
-    follower: Resumer,
+def sample_gradients(
+    sampler: GradientSampler,
     groups: dict[str, list[str]],
     *,
-    draws: int,
+    num_samples: int,
     seed: int,
     smooth: bool,
     tick: Callable[[], Any],
 ) -> Gradients:
-    """Draw values and gradients of an estimator.
+    """Sample values and gradients of an estimator.
 
     Args:
-        follower: the estimator on its batch
+        sampler: the estimator on its batch
         groups: names of the parameters of guide and model
-        draws: how many; the first half gives the directions of slopes, which the last quarter takes
-        seed: of the noise
-        smooth: whether the draws of the latents are differentiable by the parameters, so that there are slopes
-        tick: called after each draw
-
-    Returns:
-        The sums.
+        num_samples: number of samples; the first half gives the directions of the slopes, the last quarter the slopes
+        seed: random seed
+        smooth: whether the samples of the latents are differentiable, so that slopes exist
+        tick: called after each sample
     """
     found = Gradients(groups={key: Moments() for key in groups})
     slopes: dict[str, list[tuple[float, float]]] = {key: [] for key in groups}
     directions: dict[str, Tensor] = {}
-    ours = isinstance(follower.estimator, Estimator)
-    for i in range(draws):
-        noise = mix(seed, i)
-        value = follower.follow(noise)
-        vectors = {key: follower.gradient(names) for key, names in groups.items()}
+    ours = isinstance(sampler.estimator, Estimator)
+    for i in range(num_samples):
+        own_seed = mix(seed, i)
+        value = sampler.backward(own_seed)
+        vectors = {key: sampler.gradient(names) for key, names in groups.items()}
         for key, vector in vectors.items():
             found.groups[key].add(vector)
-        found.bound.add(torch.tensor(follower.bound(noise) if ours else value, dtype=torch.float64))
-        if i == draws // 2 - 1:
+        found.bound.add(torch.tensor(sampler.bound(own_seed) if ours else value, dtype=torch.float64))
+        if i == num_samples // 2 - 1 and smooth and math.isfinite(value):
             means = {key: moments.mean.clone() for key, moments in found.groups.items()}
-            smooth = smooth and math.isfinite(value)
-            directions = {key: mean / mean.norm() for key, mean in means.items() if smooth and mean.norm() > 0}
-        if i >= draws - draws // 4:
+            directions = {key: mean / mean.norm() for key, mean in means.items() if mean.norm() > 0}
+        if i >= num_samples - num_samples // 4:
             for key, u in directions.items():
-                slopes[key].append((follower.slope(groups[key], u, noise), float(vectors[key].double() @ u)))
+                slopes[key].append((sampler.slope(groups[key], u, own_seed), float(vectors[key].double() @ u)))
         tick()
     found.slopes = {key: torch.tensor(rows, dtype=torch.float64).T for key, rows in slopes.items() if rows}
     return found
 
 
 def guide_parameters(program: Program, batch: Sequence[Tensor]) -> list[str]:
-    """Return the names of the parameters on which the guide's draws or densities depend."""
+    """Return the names of the parameters on which the samples or densities of the guide depend."""
     named = {name: p for name, p in program.named_parameters() if p.requires_grad}
     with fork_rng(batch), torch.enable_grad():
-        trace = poutine.trace(program.guide).get_trace(*batch)
-        sites = [s for s in trace.nodes.values() if s["type"] == "sample" and not site_is_subsample(s)]
-        terms = [t for s in sites for t in (s["value"], s["fn"].log_prob(s["value"])) if t.requires_grad]
+        sites = sample_sites(program, batch)
+        terms = [t for s in sites.values() for t in (s["value"], s["fn"].log_prob(s["value"])) if t.requires_grad]
         if not terms:
             return []
         grads = torch.autograd.grad(sum(t.sum() for t in terms), list(named.values()), allow_unused=True)
     return [name for name, g in zip(named, grads, strict=True) if g is not None]
 
 
-def not_smooth(program: Program, batch: Sequence[Tensor]) -> str:
-    """Say which draw of the guide is not reparameterized; nothing where all are."""
+def not_reparameterized(program: Program, batch: Sequence[Tensor]) -> str:
+    """Return which latent of the guide is not reparameterized; empty if all are."""
     with fork_rng(batch), torch.no_grad():
-        trace = poutine.trace(program.guide).get_trace(*batch)
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not site_is_subsample(site) and not site["fn"].has_rsample:
-            return f"the guide draws {name!r} without a reparameterized sampler"
+        for name, site in sample_sites(program, batch).items():
+            if not site["fn"].has_rsample:
+                return f"the guide samples {name!r} without reparameterization"
     return ""
+
+
+def sample_sites(program: Program, batch: Sequence[Tensor]) -> dict[str, Any]:
+    """Return the sample sites of the guide."""
+    nodes = poutine.trace(program.guide).get_trace(*batch).nodes
+    return {name: site for name, site in nodes.items() if site["type"] == "sample" and not site_is_subsample(site)}

@@ -9,26 +9,26 @@ from torch import Tensor
 
 __all__ = ["pareto_k"]
 
-#: Fewer draws have a tail shorter than five.
-LEAST = 25
+#: With fewer samples the tail has fewer than five.
+MIN_SAMPLES = 25
 
-#: A regularization of k towards 0.5, worth so many observations of the tail.
+#: A regularization of k towards 0.5, with the weight of this number of tail samples.
 PRIOR_SIZE, PRIOR_K = 10, 0.5
 
-#: Below this share of the largest weight the spread of a tail is rounding.
+#: Below this share of the largest weight the spread of a tail is rounding error.
 ROUNDING = 1e-10
 
 
 def pareto_k(log_w: Tensor) -> Tensor:
-    r"""Estimate the shape k of the tail of importance weights, which tells whether they can be averaged.
+    r"""Estimate the tail shape k of importance weights, which shows whether their mean is reliable.
 
-    The largest :math:`M = \min(S / 5, 3 \sqrt S)` of S weights, less the next one, follow a generalized Pareto
-    distribution,
+    The excess of the largest :math:`M = \min(S / 5, 3 \sqrt S)` of S weights over the next one follows a generalized
+    Pareto distribution,
 
     .. math:: P(w > u + y \mid w > u) \approx (1 + k y / \sigma)^{-1/k},
 
-    with 1/k finite moments. Up to k = 0.7 an importance-weighted mean is reliable at a practical S, above 1 the
-    weights have no mean. The fit is the nearly Bayesian one of Zhang and Stephens, drawn weakly towards 0.5.
+    with 1/k finite moments. Up to k = 0.7 an importance-weighted mean is reliable for a practical S; above 1 the
+    weights have no mean. k is the nearly Bayesian estimate of Zhang and Stephens, shrunk weakly towards 0.5.
 
     References:
         Pareto smoothed importance sampling (Vehtari et al., 2024), https://arxiv.org/abs/1507.02646;
@@ -36,25 +36,23 @@ def pareto_k(log_w: Tensor) -> Tensor:
         https://doi.org/10.1198/tech.2009.08017
 
     Args:
-        log_w: log-weights, of shape ``(draws, *batch)``
+        log_w: log-weights, of shape ``(samples, *batch)``
 
     Returns:
-        k, of shape ``(*batch)``; minus infinity where the largest weights are all the same.
+        k, of shape ``(*batch)``; minus infinity where the largest weights are all equal.
 
     Raises:
-        ValueError: fewer than 25 draws, whose tail is shorter than five.
+        ValueError: there are fewer than 25 samples.
 
     Example:
         >>> import torch
         >>> pareto_k(torch.randn(1000, 3)).shape
         torch.Size([3])
     """
-    draws = log_w.shape[0]
-    if draws < LEAST:
-        raise ValueError(
-            f"log_w: expected at least {LEAST} draws along the first dimension, got shape {tuple(log_w.shape)}"
-        )
-    size = min(draws // 5, math.ceil(3 * math.sqrt(draws)))
+    n = log_w.shape[0]
+    if n < MIN_SAMPLES:
+        raise ValueError(f"log_w: expected at least {MIN_SAMPLES} samples (rows), got shape {tuple(log_w.shape)}")
+    size = min(n // 5, math.ceil(3 * math.sqrt(n)))
     ordered = log_w.double().sort(0).values
     weights = (ordered[-size - 1 :] - ordered[-1]).exp()
     tail = weights[1:] - weights[0]
@@ -65,7 +63,7 @@ def pareto_k(log_w: Tensor) -> Tensor:
 
 
 def fit_shape(y: Tensor) -> Tensor:
-    """Return the shape of a generalized Pareto distribution from exceedances in rising order, (draws, *batch)."""
+    """Return the shape of a generalized Pareto distribution from sorted excesses, of shape ``(samples, *batch)``."""
     n = y.shape[0]
     points = 30 + int(math.sqrt(n))
     grid = torch.arange(1, points + 1, dtype=y.dtype, device=y.device).reshape(-1, *[1] * (y.dim() - 1))

@@ -1,4 +1,4 @@
-"""Features of images from a network that was trained on photographs."""
+"""Features of images from an Inception network."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch.nn.functional import interpolate
 
 __all__ = ["Inception"]
 
-#: Mean and standard deviation of the colours that the network was trained on, and the size of its images.
-MEAN, DEVIATION, SIDE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 299
+#: Mean and standard deviation of the colours of ImageNet, and the size of the network's images.
+MEAN, STD, SIZE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 299
 
 
 class Inception:
     r"""The last hidden layer of Inception v3, as ``features`` of :func:`samples`.
 
-    Images are made 299 pixels wide and high, grey ones get three equal channels, and colours are standardised as
-    ImageNet's. The weights are those that torchvision downloads; published FID values are for the weights of
-    TensorFlow's port, which can be given as ``network`` and take other numbers.
+    Images are resized to 299 x 299, grey images get three equal channels, and colours are standardized as for ImageNet.
+    The default weights are those of torchvision, which it downloads. Published FID values use the weights of the
+    TensorFlow port: pass these as ``network`` to reproduce them.
 
     References:
         Rethinking the Inception architecture for computer vision (Szegedy et al., 2016),
@@ -26,16 +26,16 @@ class Inception:
         https://arxiv.org/abs/1706.08500
 
     Args:
-        network: from images ``(n, 3, 299, 299)`` to features ``(n, d)``, on the device of the images; torchvision's
-            Inception v3 with ImageNet weights (2,048 features; extra ``inception``) if None
-        batch_size: images that go through the network at once
+        network: from images ``(n, 3, 299, 299)`` to features ``(n, d)``; torchvision's Inception v3 with ImageNet
+            weights (2,048 features; extra ``inception``) if None
+        batch_size: images per call of the network
 
     Raises:
-        ImportError: no network is given, and torchvision is not installed.
+        ImportError: ``network`` is None and torchvision is not installed.
 
     Example:
-        >>> of_colours = Inception(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
-        >>> of_colours(torch.rand(2, 28, 28)).shape
+        >>> colours = Inception(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+        >>> colours(torch.rand(2, 28, 28)).shape
         torch.Size([2, 3])
     """
 
@@ -47,7 +47,7 @@ class Inception:
         """Return features of images.
 
         Args:
-            x: ``(n, height, width)``, or ``(n, channels, height, width)`` with one channel or three, in [0, 1]
+            x: ``(n, height, width)``, or ``(n, channels, height, width)`` with one or three channels, in [0, 1]
 
         Returns:
             Features of shape ``(n, d)``.
@@ -61,12 +61,12 @@ class Inception:
                 f"x: expected images (n, height, width) or (n, 1 or 3, height, width), got shape {tuple(x.shape)}"
             )
         self.network.to(x.device)
-        mean, deviation = (images.new_tensor(values).view(3, 1, 1) for values in (MEAN, DEVIATION))
+        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
         found = []
         with torch.no_grad():
             for part in images.split(self.batch_size):
-                large = interpolate(part, (SIDE, SIDE), mode="bilinear", antialias=True).expand(-1, 3, -1, -1)
-                found.append(self.network((large - mean) / deviation))
+                large = interpolate(part, (SIZE, SIZE), mode="bilinear", antialias=True).expand(-1, 3, -1, -1)
+                found.append(self.network((large - mean) / std))
         return torch.cat(found)
 
 
@@ -76,7 +76,7 @@ def pretrained() -> nn.Module:
         from torchvision.models import Inception_V3_Weights, inception_v3
     except ImportError as error:
         raise ImportError(
-            "evaluation.Inception needs torchvision: pip install 'pyro-vae[inception]', or give a network"
+            "evaluation.Inception needs torchvision: pip install 'pyro-vae[inception]', or pass a network"
         ) from error
     network = inception_v3(weights=Inception_V3_Weights.IMAGENET1K_V1)
     network.fc = nn.Identity()

@@ -1,4 +1,4 @@
-"""Features of data: the last hidden layer of a classifier trained on the same data."""
+"""A small classifier with a last hidden layer in which samples are compared with data."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pyro_vae._util.random_state import fork_rng
 
 __all__ = ["STEPS", "Classifier", "train_classifier"]
 
-#: Features of a datum, and steps of training with so many data each.
+#: Number of features, training steps and examples per step.
 WIDTH, STEPS, BATCH = 64, 800, 128
 
 
 class Classifier(nn.Module):
-    """A small classifier: two convolutions for images, a perceptron for vectors.
+    """A classifier with two convolutions for images and one hidden layer for vectors.
 
     Args:
-        shape: shape of one datum; ``(h, w)`` and ``(channels, h, w)`` are images
-        classes: how many
+        shape: shape of one example; ``(h, w)`` and ``(channels, h, w)`` are images
+        classes: number of classes
     """
 
     def __init__(self, shape: torch.Size, classes: int) -> None:
@@ -47,13 +47,13 @@ class Classifier(nn.Module):
             return torch.cat([self.body(part) for part in x.split(1000)])
 
     def accuracy(self, x: Tensor, y: Tensor) -> float:
-        """Return the share of data that it classifies as ``y``."""
+        """Return the share of correctly classified examples."""
         with torch.no_grad():
             return float((self.head(self.features(x)).argmax(1) == y).double().mean())
 
 
 def train_classifier(x: Tensor, y: Tensor, *, seed: int, tick: Callable[[], object]) -> Classifier:
-    """Train a classifier of x, ``(n, *shape)``, with class numbers y, ``(n,)``."""
+    """Train a classifier on x of shape ``(n, *shape)`` and class numbers y of shape ``(n,)``."""
     with fork_rng(x.device, seed), torch.enable_grad():
         net = Classifier(x.shape[1:], int(y.max()) + 1).to(x)
         adam = torch.optim.Adam(net.parameters(), lr=1e-3)
