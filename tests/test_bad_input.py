@@ -510,10 +510,11 @@ def test_particles_that_do_not_fit_into_memory(monkeypatch):
     toy.program.missing = True
     x = toy.draw(1)
     monkeypatch.setattr(pv.evaluation.inputs, "BUDGET", 2**19)
+    monkeypatch.setattr(pv.evaluation.over, "BUDGET", 2**19)
     monkeypatch.setattr(pv.evaluation.laboratory.memory, "available", lambda device: 2.0**22)
     works = {
         "log_likelihood": lambda k: pv.evaluation.log_likelihood(toy.program, x, num_particles=k),
-        "impute": lambda k: pv.tasks.impute(toy.program, x, num_particles=k, draws=0),
+        "impute": lambda k: pv.tasks.impute(toy.program, x, num_particles=k, num_samples=0),
     }
     for name, work in works.items():
         with pytest.raises(
@@ -531,7 +532,7 @@ def test_scores_take_no_more_memory_with_more_particles(score, monkeypatch):
     """They are averaged in passes, whose size does not depend on the number."""
     toy = pv.testing.LinearGaussian()
     x, peaks = toy.draw(4), []
-    monkeypatch.setattr(pv.evaluation.inputs, "BUDGET", 2**19)
+    monkeypatch.setattr(pv.evaluation.over, "BUDGET", 2**19)
     for particles in (1000, 4000):
         with PeakMemory() as memory:
             score(particles)(toy.program, x)

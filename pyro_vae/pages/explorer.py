@@ -21,7 +21,7 @@ from pyro_vae.plots.latents import MOST_CLASSES
 from pyro_vae.plots.style import COLOURS, MARKERS
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import device_of, evaluating, mean_or_draw
-from pyro_vae.tasks.latents import one_latent
+from pyro_vae.tasks.decoding import require_vae
 
 __all__ = ["explorer"]
 
@@ -75,7 +75,7 @@ def explorer(
         >>> explorer(toy, torch.zeros(5, 8, 8), num_particles=50)[:15]
         '<!doctype html>'
     """
-    if any(getattr(part, "context", 0) for part in one_latent(vae).children()):
+    if any(getattr(part, "context", 0) for part in require_vae(vae).children()):
         raise TypeError("vae: expected a program without context, which the page has no place to choose")
     (x,) = one_batch(vae, x)
     if torch.isnan(x).any():
