@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import pyro_vae as pv
 from pyro_vae.cli import command as cli
 from pyro_vae.data import files
-from pyro_vae.evaluation.laboratory.cost import PeakMemory
+from pyro_vae.evaluation.cost import PeakMemory
 from pyro_vae.testing import parts
 from pyro_vae.training.loop import Loop
 
@@ -509,9 +509,8 @@ def test_particles_that_do_not_fit_into_memory(monkeypatch):
     toy = pv.testing.LinearGaussian()
     toy.program.missing = True
     x = toy.draw(1)
-    monkeypatch.setattr(pv.evaluation.inputs, "BUDGET", 2**19)
     monkeypatch.setattr(pv.evaluation.over, "BUDGET", 2**19)
-    monkeypatch.setattr(pv.evaluation.laboratory.memory, "available", lambda device: 2.0**22)
+    monkeypatch.setattr(pv.evaluation.cost, "available", lambda device: 2.0**22)
     works = {
         "log_likelihood": lambda k: pv.evaluation.log_likelihood(toy.program, x, num_particles=k),
         "impute": lambda k: pv.tasks.impute(toy.program, x, num_particles=k, num_samples=0),
@@ -546,7 +545,7 @@ def test_evaluation_takes_what_fit_takes(tmp_path):
     x = toy.draw(12)
     np.save(tmp_path / "x.npy", x.numpy())
     forms = (x, x.numpy(), np.load(tmp_path / "x.npy", mmap_mode="r"), TensorDataset(x))
-    found = [pv.evaluation.log_likelihood(toy.program, form, num_particles=10).per_datum for form in forms]
+    found = [pv.evaluation.log_likelihood(toy.program, form, num_particles=10).per_example for form in forms]
     for other in found[1:]:
         assert torch.equal(other, found[0])
 
@@ -582,7 +581,7 @@ def test_data_frames_are_rows_of_numbers(vae):
     toy = pv.testing.LinearGaussian()
     x = toy.draw(12)
     frame = pandas.DataFrame(x.numpy(), columns=["x", "transform", "c", "d", "e"])
-    found = [pv.evaluation.log_likelihood(toy.program, form, num_particles=10).per_datum for form in (x, frame)]
+    found = [pv.evaluation.log_likelihood(toy.program, form, num_particles=10).per_example for form in (x, frame)]
     assert torch.equal(*found)
     assert pv.fit(toy.program, frame, epochs=1, progress=False).epochs == 1
     with pytest.raises(ValueError, match=r"x: expected a table of numbers alone, .*pyro_vae.data.Table\(x\).x"):

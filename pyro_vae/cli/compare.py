@@ -53,7 +53,7 @@ def compare(argv: list[str]) -> int:
     size = {"batch_size": settings.batch_size, "optimizer": optimizer}
     if settings.epochs:
         fit(vae, dataset.train, epochs=settings.epochs, **size, **shared)
-    table = evaluation.compare_estimators(vae, x, estimators, draws=settings.draws, **shared)
+    table = evaluation.compare_estimators(vae, x, estimators, num_samples=settings.draws, **shared)
     print(f"{source}; gradients after {settings.epochs} epochs under the ELBO\n\n{table}\n")
     run.write(folder, config)
     export(table, "comparison", folder)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.evaluation import log_likelihood
-from pyro_vae.evaluation.inputs import one_batch
+from pyro_vae.evaluation.over import one_batch
 from pyro_vae.pages.array_program import UnsupportedOperation, array_program
 from pyro_vae.pages.page import asset, page
 from pyro_vae.plots import is_image
@@ -124,7 +124,7 @@ def explorer(
         "classes": classes if len(classes) <= MOST_CLASSES else [],
         "colours": COLOURS,
         "markers": MARKERS,
-        "evidence": numbers(found.per_datum),
+        "evidence": numbers(found.per_example),
         "tails": numbers(found.pareto_k),
         "steps": drawn.get("steps"),
         "grid": grid,

@@ -32,7 +32,7 @@ def rank_curves(found: Any) -> Figure:
     Example:
         >>> import pyro_vae as pv
         >>> toy = pv.testing.LinearGaussian(off=0.1)
-        >>> found = pv.evaluation.calibration(toy.program, toy.draw(8), simulations=200)
+        >>> found = pv.evaluation.calibration(toy.program, toy.draw(8), num_simulations=200)
         >>> len(rank_curves(found).axes)
         2
     """
@@ -109,10 +109,10 @@ def nearest_neighbours(found: Any) -> Figure:
         >>> nearest_neighbours(found).axes[0].get_xlabel()
         'Euclidean distance'
     """
-    if is_image(found.drawn.shape[1:]):
+    if is_image(found.sampled.shape[1:]):
         closest = found.distance.argsort()[:16]
         figure = reconstructions(
-            found.drawn[closest],
+            found.sampled[closest],
             found.nearest[closest],
             title="Samples closest to training data, and their neighbours",
         )
@@ -155,7 +155,7 @@ def scores(found: Any, title: str) -> Figure:
     rows = found.rows()
     figure, (axes,) = panels(1, height=1.2 + 0.26 * len(rows), title=title)
     names = [f"{row['method']}: {row['score']}" for row in rows]
-    deviation = [0.0 if math.isnan(row["deviation"]) else row["deviation"] for row in rows]
+    deviation = [0.0 if math.isnan(row["std"]) else row["std"] for row in rows]
     places = range(len(rows))
     axes.errorbar([r["mean"] for r in rows], places, xerr=deviation, color=COLOURS[0], marker="o", linestyle="none")
     axes.set_yticks(places, names)

@@ -28,11 +28,11 @@ def comparison(found: Any) -> Figure:
     Example:
         >>> import pyro_vae as pv
         >>> toy = pv.testing.LinearGaussian(off=0.1)
-        >>> found = pv.evaluation.compare_estimators(toy.program, toy.draw(8), [pv.estimators.ELBO()], draws=20)
+        >>> found = pv.evaluation.compare_estimators(toy.program, toy.draw(8), [pv.estimators.ELBO()], num_samples=20)
         >>> len(comparison(found).axes)
         4
     """
-    rows = found.rows
+    rows = found.estimators
     figure = Figure(figsize=(WIDTH, 2.3 + 0.46 * len(rows)), layout="constrained")
     (gap, snr), (bias, cost) = figure.subplots(2, 2, sharey=True)
     draw(gap, [r.gap for r in rows], [4 * r.gap_error for r in rows], 0)
@@ -95,7 +95,7 @@ def training_comparison(found: Any) -> Figure:
         ...     [pv.estimators.ELBO()],
         ...     budget=pv.evaluation.Steps(4),
         ...     valid=toy.draw(16),
-        ...     points=2,
+        ...     num_points=2,
         ... )
         >>> [axes.get_xlabel() for axes in training_comparison(found).axes]
         ['steps', 'seconds in steps']

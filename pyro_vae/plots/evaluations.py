@@ -58,7 +58,7 @@ def log_likelihoods(found: Any) -> Figure:
         ['log p(x) (nats)', 'particles', 'Pareto k of the weights']
     """
     figure, (value, ess, tail) = panels(3, title=f"Log-likelihood, {found.num_particles:,} particles")
-    histogram(value, found.per_datum, 0)
+    histogram(value, found.per_example, 0)
     value.axvline(found.mean, color="black", linewidth=0.8)
     value.set(title=f"mean {found.mean:.2f}", xlabel="log p(x) (nats)", ylabel="data")
     histogram(ess, found.ess, 2)
@@ -83,20 +83,17 @@ def marginal_bounds(found: Any) -> Figure:
     Example:
         >>> import pyro_vae as pv
         >>> toy = pv.testing.LinearGaussian(off=0.1)
-        >>> found = pv.evaluation.marginal_bounds(toy.program, toy.draw(4), steps=10, chains=4, simulated=4)
+        >>> found = pv.evaluation.marginal_bounds(toy.program, toy.draw(4), num_steps=10, num_simulated=4)
         >>> len(marginal_bounds(found).axes)
         2
     """
     made = found.simulated
-    figure, every = panels(1 if made is None else 2, title=f"{found.chains} chains, {found.steps:,} temperatures")
-    histogram(every[0], found.per_datum, 0)
+    figure, every = panels(1 if made is None else 2, title=found.source.capitalize())
+    histogram(every[0], found.per_example, 0)
     every[0].set(title=f"Given data: mean {found.mean:.2f}", xlabel="lower bound on log p(x) (nats)", ylabel="data")
     if made is not None:
-        gap = made.upper - made.lower
-        places = range(len(gap))
-        every[1].errorbar(
-            places, gap.tolist(), yerr=(4 * made.noise).tolist(), color=COLOURS[3], marker="o", linestyle="none"
-        )
+        gap, error = made.gap.per_example.tolist(), (4 * made.gap.per_example_error).tolist()
+        every[1].errorbar(range(len(gap)), gap, yerr=error, color=COLOURS[3], marker="o", linestyle="none")
         every[1].axhline(0.0, color="black", linewidth=0.8)
         every[1].set(title="Simulated data: upper - lower", xlabel="datum", ylabel="nats (bars: 4 s.e.)")
         every[1].xaxis.set_major_locator(MaxNLocator("auto", integer=True))
@@ -116,15 +113,15 @@ def inference_gaps(found: Any) -> Figure:
     Example:
         >>> import pyro_vae as pv
         >>> toy = pv.testing.LinearGaussian(off=0.1)
-        >>> found = pv.evaluation.inference_gaps(toy.program, toy.draw(8), evidence=toy.log_evidence, steps=50)
+        >>> found = pv.evaluation.inference_gaps(toy.program, toy.draw(8), evidence=toy.log_evidence, num_steps=50)
         >>> inference_gaps(found).axes[0].get_xlabel()
         'nats per datum'
     """
-    figure, (axes,) = panels(1, title=f"Inference gaps of {len(found.inference.per_datum):,} data")
+    figure, (axes,) = panels(1, title=f"Inference gaps of {len(found.inference.per_example):,} data")
     names = list(found.gaps)
     looks = {"markerfacecolor": COLOURS[3], "markeredgecolor": "none", "marker": "D"}
     drawn = axes.boxplot(
-        [found.gaps[name].per_datum.tolist() for name in names],
+        [found.gaps[name].per_example.tolist() for name in names],
         orientation="horizontal",
         showmeans=True,
         meanprops=looks,
@@ -156,7 +153,7 @@ def latent_units(found: Any) -> Figure:
         2
     """
     active = ", ".join(f"{n} of {len(found.variance[name])}" for name, n in found.active.items())
-    figure, (kl, variance) = panels(2, title=f"Latent units, {found.data:,} data: {active} active")
+    figure, (kl, variance) = panels(2, title=f"Latent units, {found.num_examples:,} data: {active} active")
     for i, (name, values) in enumerate(found.variance.items()):
         look = {
             "color": COLOURS[i % len(COLOURS)],

@@ -11,10 +11,10 @@ from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.data.tables import Categorical
-from pyro_vae.evaluation.laboratory.memory import refuse_too_many
+from pyro_vae.evaluation.cost import check_memory
 from pyro_vae.evaluation.over import at_once, one_batch, over
-from pyro_vae.evaluation.posterior.simulate import Drawn
-from pyro_vae.evaluation.representation.codes import Sampled
+from pyro_vae.evaluation.posterior.posterior_means import Sampled
+from pyro_vae.evaluation.samples.simulate import SampleObserved
 from pyro_vae.programs import MissingNotAtRandom
 from pyro_vae.programs.missing import hide_missing
 from pyro_vae.programs.program import Program, device_of, evaluating, mean_or_draw
@@ -81,7 +81,7 @@ def impute(
         nonlocal fits
         if not fits and most > at_once(batch[0]):  # particles of a single example exceed the memory of one pass
             first, share = tuple(column[:1] for column in batch), num_samples / most
-            refuse_too_many(
+            check_memory(
                 "num_particles, num_samples",
                 most,
                 lambda k: impute_batch(program, first, k, int(k * share)),
@@ -223,7 +223,7 @@ def resample(program: Program, batch: tuple[Tensor, ...], terms: Terms, chosen: 
     shape = (num_samples, *batch[0].shape)
     if isinstance(program, MissingNotAtRandom):
         return latents["missing"]["value"].reshape(shape)
-    record = Call(program.model, program.guide, batch, {}, num_samples).trace(program.model, Drawn(latents))
+    record = Call(program.model, program.guide, batch, {}, num_samples).trace(program.model, SampleObserved(latents))
     (observed,) = [site for site in record.sites.values() if site["is_observed"]]
     return observed["value"].reshape(shape)
 

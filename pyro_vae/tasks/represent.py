@@ -12,8 +12,8 @@ from torch.distributions import kl_divergence
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.over import over
-from pyro_vae.evaluation.representation.codes import Sampled, means, variances
-from pyro_vae.evaluation.representation.representation import clustering_scores, sklearn
+from pyro_vae.evaluation.posterior.posterior_means import Sampled, means, variances
+from pyro_vae.evaluation.representation.representation import clustering_scores, require_sklearn
 from pyro_vae.programs import MixtureVAE
 from pyro_vae.programs.program import Program
 from pyro_vae.tasks.classify import check_unlabelled, classify
@@ -182,7 +182,7 @@ def init_clusters(program: MixtureVAE, x: Any, *, seed: int = 0) -> None:
         >>> init_clusters(program, torch.randn(50, 3))
     """
     require_clusters(program)
-    sklearn()
+    require_sklearn()
     from sklearn.mixture import GaussianMixture
 
     if not any(p.requires_grad for p in program.prior.parameters()):

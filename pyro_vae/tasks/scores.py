@@ -16,8 +16,8 @@ from pyro_vae._util.validation import check_int
 from pyro_vae.estimators import ELBO
 from pyro_vae.evaluation.likelihood.log_likelihood import log_likelihood
 from pyro_vae.evaluation.over import over, passes
-from pyro_vae.evaluation.posterior.local import Local
-from pyro_vae.evaluation.representation.codes import Sampled
+from pyro_vae.evaluation.posterior.local_guide import LocalGuide
+from pyro_vae.evaluation.posterior.posterior_means import Sampled
 from pyro_vae.programs.program import Program
 from pyro_vae.trace.run import run
 
@@ -69,7 +69,7 @@ class ImportanceWeighted(Score):
     def __call__(self, program: Program, x: Any, *, seed: int = 0) -> Tensor:
         """Return the negative log-likelihood of each example."""
         found = log_likelihood(program, x, num_particles=self.num_particles, seed=seed, progress=False)
-        return -found.per_datum
+        return -found.per_example
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,8 @@ class LikelihoodRegret(Score):
             def bound(program: Program) -> Tensor:
                 return elbo.per_datum(program.model, program.guide, *batch)
 
-            before, local = bound(program), Local(program, batch)
-            local.optimize(bound, self.num_steps, self.learning_rate, lambda: None)
+            before, local = bound(program), LocalGuide(program, batch)
+            local.optimize(bound, self.num_steps, self.learning_rate)
             return bound(local) - before
 
         return over(program, x, regret, batch_size=200, seed=seed, progress=False).double()

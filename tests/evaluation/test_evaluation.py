@@ -227,4 +227,4 @@ def test_a_stream_is_evaluated():
     assert found.data == 30
     assert found.information["z"].data == 20
     assert torch.allclose(found.variance["z"], whole.variance["z"])
-    assert evaluation.log_likelihood(toy.program, loader, num_particles=3).per_datum.shape == (30,)
+    assert evaluation.log_likelihood(toy.program, loader, num_particles=3).per_example.shape == (30,)

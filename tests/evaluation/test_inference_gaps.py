@@ -76,7 +76,7 @@ def test_estimator_gap_is_chi_square_over_twice_the_particles():
     x = vae.sample(2000)
     exact = dist.Normal(torch.tensor(0.5).double(), math.sqrt(2)).log_prob(x).sum(-1)
     found = inference_gaps(vae, x, evidence=lambda x: exact, num_particles=10, steps=1)
-    assert abs(found.estimator.mean - 0.0411) < 4 * found.estimator.standard_error + 0.0015
+    assert abs(found.estimator.mean - 0.0411) < 4 * found.estimator.std_error + 0.0015
 
 
 @pytest.mark.slow

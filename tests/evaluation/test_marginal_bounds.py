@@ -23,12 +23,12 @@ def test_sandwich_is_closer_than_a_tenth_of_a_nat_and_holds_the_truth():
     found = marginal_bounds(toy.program, x, chains=32, steps=80, simulated=32)
     exact, made = toy.log_evidence(x).detach(), found.simulated
     truth = toy.log_evidence(made.x).detach()
-    print(f"given {float((found.per_datum - exact).mean()):.4f}, below {float((truth - made.lower).mean()):.4f}, ")
+    print(f"given {float((found.per_example - exact).mean()):.4f}, below {float((truth - made.lower).mean()):.4f}, ")
     print(f"above {float((made.upper - truth).mean()):.4f}, gap {made.gap:.4f} +- {made.error:.4f}")
     print(f"accepted {found.acceptance:.2f}")
     assert abs(made.gap) + 2 * made.error < 0.1
     assert 0.5 < found.acceptance < 0.8
-    assert abs(float((found.per_datum - exact).mean())) < 4 * found.monte_carlo_error
+    assert abs(float((found.per_example - exact).mean())) < 4 * found.monte_carlo_error
     # an expectation of the lower bound lies below the truth, that of the upper bound above
     assert float((made.lower - truth).mean()) < 4 * made.error
     assert float((truth - made.upper).mean()) < 4 * made.error
@@ -94,14 +94,14 @@ def test_sandwich_holds_the_quadrature_of_a_nonlinear_decoder(likelihood):
     assert abs(made.gap) + 2 * made.error < 0.1
     assert float((made.lower - truth).mean()) < 4 * made.error
     assert float((truth - made.upper).mean()) < 4 * made.error
-    assert float((found.per_datum - quadrature(vae, x, 201)).mean().abs()) < 4 * found.monte_carlo_error + 0.01
+    assert float((found.per_example - quadrature(vae, x, 201)).mean().abs()) < 4 * found.monte_carlo_error + 0.01
 
 
 QUICK = {"chains": 32, "steps": 40, "leapfrogs": 3}
 
 
 def agrees(found, exact, tolerance=0.02):
-    return float((found.per_datum - exact).mean().abs()) < 4 * found.monte_carlo_error + tolerance
+    return float((found.per_example - exact).mean().abs()) < 4 * found.monte_carlo_error + tolerance
 
 
 def test_missing_entries():
@@ -161,8 +161,8 @@ def test_constrained_latents_move_on_the_whole_line():
     vae = pv.VAE(prior=Flat(), likelihood=Pick(), posterior=Wide())
     found = marginal_bounds(vae, torch.eye(3, dtype=torch.float64), chains=64, steps=60, leapfrogs=3, simulated=6)
     exact = (concentration / concentration.sum()).log()
-    assert float(found.noise.max()) < 0.2
-    assert ((found.per_datum - exact).abs() < 4 * found.noise).all()
+    assert float(found.per_example_error.max()) < 0.2
+    assert ((found.per_example - exact).abs() < 4 * found.per_example_error).all()
     assert abs(found.simulated.gap) < 4 * found.simulated.error + 0.02
 
 
@@ -247,7 +247,7 @@ def test_chunks_of_data_and_of_particles_agree(monkeypatch):
     whole = pv.evaluation.log_likelihood(toy.program, x, num_particles=40)
     monkeypatch.setattr(inputs, "BUDGET", 512 * 7)  # seven particles of one datum at a time
     cut = pv.evaluation.log_likelihood(toy.program, x, num_particles=40, batch_size=2)
-    assert torch.allclose(cut.per_datum, whole.per_datum, atol=1e-9)
+    assert torch.allclose(cut.per_example, whole.per_example, atol=1e-9)
 
 
 @pytest.mark.parametrize("posterior", list(parts(pv.posteriors)), ids=lambda p: p.__name__)
@@ -263,7 +263,7 @@ def test_log_likelihood_of_every_posterior(posterior):
         except ValueError:
             continue
         found = pv.evaluation.log_likelihood(vae, x, num_particles=30)
-        assert found.per_datum.isfinite().all()
+        assert found.per_example.isfinite().all()
         assert (found.ess >= 1 - 1e-6).all()
         return
     # its draws are relaxed: no prior of the shelf lives there
@@ -284,7 +284,7 @@ def test_log_likelihood_of_every_prior(prior):
             vae.check(x)
         except ValueError:
             continue
-        assert pv.evaluation.log_likelihood(vae, x, num_particles=30).per_datum.isfinite().all()
+        assert pv.evaluation.log_likelihood(vae, x, num_particles=30).per_example.isfinite().all()
         return
     raise AssertionError(f"{prior.__name__} fits no posterior")
 

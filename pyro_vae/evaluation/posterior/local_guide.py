@@ -60,8 +60,8 @@ class LocalGuide(Program):
         for owner in self.owners:
             if not torch.equal(outputs[0][owner], outputs[1][owner]):
                 raise ValueError(
-                    f"program: expected encoders that take x alone, but that of {type(owner).__name__} takes samples of "
-                    "other latents, so no constant can replace its output"
+                    f"program: expected encoders that take x alone, but that of {type(owner).__name__} takes samples "
+                    "of other latents, so no constant can replace its output"
                 )
         self.constants = nn.ModuleList(Constant(outputs[0][owner]) for owner in self.owners)
 

@@ -15,7 +15,7 @@ MEAN, STD, SIZE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 299
 class Inception:
     r"""The last hidden layer of Inception v3, as ``features`` of :func:`samples`.
 
-    Images are resized to 299 x 299, grey images get three equal channels, and colours are standardized as for ImageNet.
+    Images are resized to 299 x 299, grey images get three equal channels, and colours are standardized for ImageNet.
     The default weights are those of torchvision, which it downloads. Published FID values use the weights of the
     TensorFlow port: pass these as ``network`` to reproduce them.
 
