@@ -20,7 +20,7 @@ from pyro_vae.cli import data as cli_data
 from pyro_vae.cli.choices import Choices, first_line, usage
 from pyro_vae.cli.shared import DEFAULTS, LIKELIHOODS, add_common, folder_of, read, save
 from pyro_vae.config import run
-from pyro_vae.evaluation.laboratory.budgets import Budget, Particles, Seconds, Steps
+from pyro_vae.evaluation.laboratory.train_under import Budget, Particles, Seconds, Steps
 from pyro_vae.training import fit
 
 __all__ = ["compare"]
