@@ -21,7 +21,7 @@ from pyro_vae.trace.terms import Terms
 
 __all__ = ["Latents", "latents"]
 
-ADVICE = """Remedies for collapsed units, cheapest first:
+HINTS = """Hints for collapsed units, cheapest first:
   KL warm-up:              estimator=ELBO(beta=pv.training.Linear(...)), or beta below 1
   free bits:               estimator=ELBO(free_bits=0.1), in nats per dimension
   a weaker decoder:        a smaller network, or one that is not autoregressive
@@ -80,14 +80,14 @@ class Latents(Result, plot="latent_units"):
         ]
 
     def report(self) -> str:
-        """Return which units have collapsed to the prior, and remedies; empty if all units are active."""
+        """Return which units have collapsed to the prior, and hints; empty if all units are active."""
         lines = []
         for name, variance in self.variance.items():
             idle = (variance <= self.threshold).nonzero().flatten().tolist()
             if idle:
                 units = ", ".join(map(str, idle[:20])) + (", ..." if len(idle) > 20 else "")
                 lines.append(f"{len(idle)} of {len(variance)} units of {name!r} have collapsed: {units}")
-        return "\n".join([*lines, ADVICE]) if lines else ""
+        return "\n".join([*lines, HINTS]) if lines else ""
 
     def heading(self) -> str:
         """Return rate and distortion."""
@@ -139,7 +139,7 @@ def latents(
         progress: show a progress bar
 
     Returns:
-        The measures, with remedies if units have collapsed.
+        The measures, with hints if units have collapsed.
 
     Raises:
         ValueError: the data do not fit the program.
