@@ -31,7 +31,7 @@ from pyro_vae.estimators import ELBO, Estimator
 from pyro_vae.evaluation.posterior.posterior_means import posterior_means
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import evaluating
-from pyro_vae.trace.run import run as trace
+from pyro_vae.trace.tracing import run as trace
 from pyro_vae.training import TF32, Autocast, EarlyStopping, Interrupted, LostRankError, NonFiniteError, fit
 from pyro_vae.training.ranks.distributed import Ranks, in_process_group
 

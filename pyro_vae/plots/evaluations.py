@@ -162,7 +162,7 @@ def latent_units(found: Any) -> Figure:
             "label": name,
         }
         variance.plot(range(1, len(values) + 1), values.sort(descending=True).values.clamp(min=1e-8).tolist(), **look)
-        each = found.dimension_kl[name]
+        each = found.kl_per_dimension[name]
         kl.plot(range(1, len(each) + 1), each.sort(descending=True).values.tolist(), **look)
     variance.axhline(found.threshold, color="black", linewidth=0.8, linestyle="--")
     variance.set(title="Variance of the posterior mean", xlabel="unit, in falling order", yscale="log")

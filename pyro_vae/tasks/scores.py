@@ -17,9 +17,8 @@ from pyro_vae.estimators import ELBO
 from pyro_vae.evaluation.likelihood.log_likelihood import log_likelihood
 from pyro_vae.evaluation.over import over, passes
 from pyro_vae.evaluation.posterior.local_guide import LocalGuide
-from pyro_vae.evaluation.posterior.posterior_means import Sampled
 from pyro_vae.programs.program import Program
-from pyro_vae.trace.run import run
+from pyro_vae.trace import Sampled, run
 
 __all__ = [
     "ImportanceWeighted",
@@ -119,7 +118,7 @@ class Reconstruction(Score):
         """Return the negative expected log-likelihood of each example."""
 
         def log_p(batch: tuple[Tensor, ...], k: int) -> Tensor:
-            terms = run(program.model, program.guide, batch, {}, num_particles=k, record=Sampled).split()[0]
+            terms = run(program.model, program.guide, batch, {}, num_particles=k, draws=Sampled).split()[0]
             return sum(site.log_p for site in terms.observed).mean(0)
 
         return -average(log_p, program, x, self.num_particles, seed)

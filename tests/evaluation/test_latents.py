@@ -56,8 +56,8 @@ def test_active_units_have_an_eigenvalue_above_the_noise(curve, beta, active):
     assert "free_bits" in found.report()
     # a collapsed unit has no divergence
     idle = found.variance["z"] <= found.threshold
-    assert float(found.dimension_kl["z"][idle].max()) < 0.02
-    assert float(found.dimension_kl["z"][~idle].min()) > 0.05
+    assert float(found.kl_per_dimension["z"][idle].max()) < 0.02
+    assert float(found.kl_per_dimension["z"][~idle].min()) > 0.05
 
 
 def test_rate_and_distortion_are_exact(curve):

@@ -7,13 +7,13 @@ import struct
 import pytest
 import torch
 from pyro import distributions as dist
+from pyro_vae.tasks.container import checksum
 
 import pyro_vae as pv
 from pyro_vae.distributions import IndependentBernoulli
 from pyro_vae.tasks import Compressed, CompressionError, Compressor, NegativeBound
 from pyro_vae.tasks import compress as task
 from pyro_vae.tasks.bits_back import BitsBack
-from pyro_vae.tasks.container import checksum
 
 SMALL = functools.partial(pv.nets.MLP, hidden=(64,))
 

@@ -13,11 +13,10 @@ from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.over import over
 from pyro_vae.evaluation.posterior.information import Information, information
-from pyro_vae.evaluation.posterior.posterior_means import Sampled, means
+from pyro_vae.evaluation.posterior.posterior_means import means
 from pyro_vae.evaluation.result import Result, number
 from pyro_vae.programs.program import Program, device_of, evaluating
-from pyro_vae.trace.run import run
-from pyro_vae.trace.terms import Terms
+from pyro_vae.trace import Sampled, Terms, run
 
 __all__ = ["Latents", "latents"]
 
@@ -37,7 +36,7 @@ class Latents(Result, plot="latent_units"):
         variance: by site, the variance over the data of the posterior mean of each unit
         threshold: a unit with a larger variance is active
         rate: by site, the mean divergence from the prior
-        dimension_kl: by site, the divergence of each unit; NaN unless posterior and prior are products over units
+        kl_per_dimension: by site, the divergence of each unit; NaN unless posterior and prior are products over units
         distortion: minus the mean of log p(x given z)
         information: by site, measures of the aggregate posterior
         num_examples: number of examples
@@ -46,7 +45,7 @@ class Latents(Result, plot="latent_units"):
     variance: dict[str, Tensor]
     threshold: float
     rate: dict[str, float]
-    dimension_kl: dict[str, Tensor]
+    kl_per_dimension: dict[str, Tensor]
     distortion: float
     information: dict[str, Information]
     num_examples: int
@@ -61,7 +60,7 @@ class Latents(Result, plot="latent_units"):
         return [
             {"site": name, "unit": i, "variance": v, "active": v > self.threshold, "kl": kl}
             for name, variance in self.variance.items()
-            for i, (v, kl) in enumerate(zip(variance.tolist(), self.dimension_kl[name].tolist(), strict=True))
+            for i, (v, kl) in enumerate(zip(variance.tolist(), self.kl_per_dimension[name].tolist(), strict=True))
         ]
 
     def summary(self) -> list[dict[str, Any]]:
@@ -156,19 +155,19 @@ def latents(
 
     def measure_batch(*batch: Tensor) -> dict[str, Any]:
         some.add(batch)
-        return measure(run(program.model, program.guide, batch, {}, num_particles=num_samples, record=Sampled))
+        return measure(run(program.model, program.guide, batch, {}, num_particles=num_samples, draws=Sampled))
 
     options = {"num_particles": num_samples, "seed": seed, "progress": progress}
     found = over(program, x, measure_batch, desc="latents", **options)
     names = list(found["mean"])
     with evaluating(program), fork_rng(device_of(program), seed):
-        split = informations(run(program.model, program.guide, some.rows(), {}, record=Sampled), names)
+        split = informations(run(program.model, program.guide, some.rows(), {}, draws=Sampled), names)
     variance = {name: found["mean"][name].var(0, correction=0) - found["noise"][name].mean(0) for name in names}
     return Latents(
         {name: v.clamp(min=0.0) for name, v in variance.items()},
         threshold,
         {name: float(found["kl"][name].mean()) for name in names},
-        {name: found["dimension_kl"][name].mean(0) for name in names},
+        {name: found["kl_per_dimension"][name].mean(0) for name in names},
         -float(found["log_p"].mean()),
         split,
         some.seen,
@@ -206,19 +205,19 @@ def measure(terms: Terms) -> dict[str, Any]:
     """Return for each example the means of units with their noise, divergences and log p(x given z)."""
     sites = {site.name: site for site in terms.latent if site.local}
     found = {name: m.double() for name, m in means(site.guide for site in sites.values()).items()}
-    dimension_kl = {}
+    kl_per_dimension = {}
     for name, site in sites.items():
         try:
-            each = site.dimension_kl.mean(0).double()
+            each = site.kl_per_dimension.mean(0).double()
         except ValueError:
             each = None
         unknown = each is None or each.shape != found[name].shape[1:]
-        dimension_kl[name] = torch.full_like(found[name][0], math.nan) if unknown else each
+        kl_per_dimension[name] = torch.full_like(found[name][0], math.nan) if unknown else each
     return {
         "mean": {name: m.mean(0) for name, m in found.items()},
         "noise": {name: m.var(0) / terms.num_particles for name, m in found.items()},
         "kl": {name: terms.kl(site).double() for name, site in sites.items()},
-        "dimension_kl": dimension_kl,
+        "kl_per_dimension": kl_per_dimension,
         "log_p": sum(site.log_p for site in terms.observed if site.local).mean(0).double(),
     }
 
