@@ -369,7 +369,7 @@ def test_a_training_that_breaks_says_so(toy, tmp_path):
     found.to_latex(tmp_path / "t.tex")
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 1 + 3 + 5
     left, right = found.plot().axes
-    assert (left.get_xlabel(), right.get_xlabel()) == ("steps", "seconds in steps")
+    assert (left.get_xlabel(), right.get_xlabel()) == ("steps", "training time (seconds)")
 
 
 def test_budgets_are_refused(toy):
