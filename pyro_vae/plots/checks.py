@@ -84,6 +84,7 @@ def predictive_checks(result: Any) -> Figure:
     return figure
 
 
+@styled
 def nearest_neighbours(result: Any) -> Figure:
     """Plot the samples closest to training images above these images; for other data a histogram of distances.
 
@@ -106,12 +107,6 @@ def nearest_neighbours(result: Any) -> Figure:
         figure = reconstructions(result.sampled[closest], result.nearest[closest], title=title)
         figure.axes[0].set_yticklabels(["sample", "train"])
         return figure
-    return distances(result)
-
-
-@styled
-def distances(result: Any) -> Figure:
-    """Plot the distance of samples and test data to the nearest training example."""
     figure, (axes,) = panels(1, title="Memorization: distance to the nearest training example")
     for i, (name, values) in enumerate({"samples": result.distance, "test data": result.test_distance}.items()):
         histogram(axes, values, i, density=True, label=name)
