@@ -49,6 +49,9 @@ VALUES = {
     "num_steps": 3,
     "progress": False,
 }
+#: Other arguments: the program, and optional ones with their defaults.
+OTHERS = {"program", "compress", "context", "false_alarm_rate", "learning_rate", "levels", "mean", "path", "prior"}
+OTHERS |= {"seed", "thin", "units"}
 SPECIAL = {
     "impute": {"x": INCOMPLETE},
     "pseudo_gibbs": {"x": INCOMPLETE},
@@ -191,3 +194,8 @@ def test_streams_are_read_once_or_refused(name):
 
 def test_tasks_are_discovered():
     assert {"generate", "impute", "classify", "Detector", "embed", "cluster", "Compressor", "Typicality"} <= set(TASKS)
+
+
+def test_arguments_have_the_same_names_everywhere():
+    for name in TASKS:
+        assert set(takes(getattr(tasks, name))) <= {*VALUES, *OTHERS, *SPECIAL.get(name, {})}, name
