@@ -207,8 +207,9 @@ class InputComplexity(Score):
 
     def __call__(self, program: Program, x: Any, *, seed: int = 0) -> Tensor:
         """Return the corrected score of each example."""
-        if not 2 <= self.levels <= 256:
-            raise ValueError(f"levels: expected 2 to 256, got {self.levels}")
+        check_int("levels", self.levels, 2)
+        if self.levels > 256:
+            raise ValueError(f"levels: expected at most 256, got {self.levels}")
         # once, as x may be a stream
         x, *context = over(program, x, lambda *batch: batch, seed=seed, progress=False)
         if x.min() < 0 or x.max() > 1:

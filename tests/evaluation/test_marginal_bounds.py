@@ -15,7 +15,7 @@ from pyro_vae.evaluation import marginal_bounds
 from pyro_vae.evaluation.likelihood import annealing
 from pyro_vae.testing import LinearGaussian
 
-QUICK = {"num_chains": 32, "num_steps": 40, "num_leapfrog_steps": 3}
+QUICK = {"num_chains": 32, "num_steps": 28, "num_leapfrog_steps": 3}
 
 
 def agrees(found, exact, tolerance=0.02):

@@ -51,7 +51,7 @@ def test_a_failed_training_has_a_reason():
     assert found.curves[0].failure in str(found)
     assert [row["failure"] for row in found.rows()] == 3 * [found.curves[0].failure] + 5 * [""]
     left, right = found.plot().axes
-    assert (left.get_xlabel(), right.get_xlabel()) == ("steps", "seconds in steps")
+    assert (left.get_xlabel(), right.get_xlabel()) == ("steps", "training time (seconds)")
 
 
 def test_invalid_budgets_are_refused():
