@@ -516,9 +516,7 @@ def test_particles_that_do_not_fit_into_memory(monkeypatch):
         "impute": lambda k: pv.tasks.impute(toy.program, x, num_particles=k, num_samples=0),
     }
     for name, work in works.items():
-        with pytest.raises(
-            ValueError, match=r"num_particles.*: 10,000,000 at once need .* GiB are free: ask for at most"
-        ) as error:
+        with pytest.raises(ValueError, match=r"num_particles.*10,000,000.* at most") as error:
             work(10_000_000)
         fits = int(str(error.value).rpartition(" ")[2].replace(",", ""))
         with PeakMemory() as memory:
@@ -571,7 +569,7 @@ def test_scores_of_sets_refuse_what_they_cannot_compare(vae):
         pv.evaluation.samples(vae, X, X[:1], features=lambda x: x.flatten(1))
     with pytest.raises(TypeError, match="train: expected a tensor or array of rows, .* got DataLoader"):
         pv.evaluation.samples(vae, DataLoader(X), X, features=lambda x: x.flatten(1))
-    with pytest.raises(ValueError, match="y: expected at least two classes, .* got 30 data in 1 classes"):
+    with pytest.raises(ValueError, match="y: expected at least two classes"):
         pv.evaluation.representation(vae, X, torch.zeros(30).long())
 
 
