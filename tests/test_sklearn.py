@@ -71,7 +71,7 @@ def test_linear_vae_is_probabilistic_pca(X):
     exact = torch.distributions.MultivariateNormal(b, covariance).log_prob(torch.as_tensor(X)).mean().item()
     assert abs(exact - PCA(2).fit(X).score(X)) < 0.002
     # the same noise for all rows: their errors do not average out
-    noise = pv.evaluation.log_likelihood(program, X, num_particles=2000).noise
+    noise = pv.evaluation.log_likelihood(program, X, num_particles=2000).per_example_error
     assert abs(density.score(X) - exact) < 4 * float(noise.mean())
 
 

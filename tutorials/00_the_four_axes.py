@@ -62,7 +62,7 @@ def trained(prior=None, likelihood=None, posterior=None, estimator=None):
 def score(vae):
     """Importance-weighted log-likelihood of test data, mean and standard error."""
     found = pv.evaluation.log_likelihood(vae, test, num_particles=amount(smoke=10, default=200, full=1000))
-    return f"{found.mean:8.2f} ± {found.standard_error:.2f}"
+    return f"{found.mean:8.2f} ± {found.std_error:.2f}"
 
 
 # %% [markdown]

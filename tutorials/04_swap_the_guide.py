@@ -148,7 +148,7 @@ def inference_gap(vae, seed):
 
 def gaps(vae, seed):
     steps = amount(smoke=20, default=150, full=500)
-    found = pv.evaluation.inference_gaps(vae, x, evidence=log_evidence, steps=steps, seed=seed)
+    found = pv.evaluation.inference_gaps(vae, x, evidence=log_evidence, num_steps=steps, seed=seed)
     return found.approximation.mean, found.amortization.mean
 
 
@@ -272,9 +272,10 @@ if pick(smoke=False, default=False, full=True):
         )
         how = {"optimizer": adam, "lr_factor": stages, "epochs": passes, "batch_size": 50, **kept(f"04_{name}")}
         pv.fit(vae, train, estimator=elbo, **how)
-        annealed = pv.evaluation.marginal_bounds(vae, x, steps=amount(smoke=10, default=500, full=1000), simulated=0)
+        num_steps = amount(smoke=10, default=500, full=1000)
+        annealed = pv.evaluation.marginal_bounds(vae, x, num_steps=num_steps, num_simulated=0)
         steps_of_q = amount(smoke=20, default=150, full=500)
-        print(f"{name}: {pv.evaluation.inference_gaps(vae, x, evidence=annealed, steps=steps_of_q)}")
+        print(f"{name}: {pv.evaluation.inference_gaps(vae, x, evidence=annealed, num_steps=steps_of_q)}")
 
 # %% [markdown]
 # ## Exercise

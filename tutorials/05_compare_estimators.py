@@ -51,7 +51,7 @@ found = pv.evaluation.compare_estimators(
     x,
     {f"{name} ({k})": make(num_particles=k) for name, make in KINDS.items() for k in particles},
     reference=toy.log_evidence,
-    draws=amount(smoke=16, default=100, full=1000),
+    num_samples=amount(smoke=16, default=100, full=1000),
 )
 for k in particles:
     row = found[f"IWAE ({k})"]
@@ -181,8 +181,8 @@ looked_at = pv.evaluation.compare_estimators(
         pv.estimators.DReG(num_particles=K),
         pv.estimators.StickingTheLanding(num_particles=K),
     ],
-    reference_particles=amount(smoke=200, default=2000, full=5000),
-    draws=amount(smoke=8, default=40, full=200),
+    reference_num_particles=amount(smoke=200, default=2000, full=5000),
+    num_samples=amount(smoke=8, default=40, full=200),
 )
 print(looked_at)
 figure(looked_at.plot(), "05_laboratory")

@@ -107,7 +107,8 @@ def trained(x, seed):
 
 opened = [hide(table.x, seed) for seed in masks]
 programs = [trained(x, seed) for seed, x in enumerate(opened)]
-found = [pv.tasks.impute(vae, x, num_particles=500, draws=draws) for vae, x in zip(programs, opened, strict=True)]
+settings = {"num_particles": 500, "num_samples": draws}
+found = [pv.tasks.impute(vae, x, **settings) for vae, x in zip(programs, opened, strict=True)]
 print(found[0])
 
 # %% [markdown]
@@ -247,7 +248,7 @@ def reliability(column):
     for answer in found:
         rows = answer.missing[:, column]
         for code in range(len(table.columns[column].values)):
-            said.append((answer.draws[:, rows, column] == code).double().mean(0))
+            said.append((answer.samples[:, rows, column] == code).double().mean(0))
             right.append((table.x[rows, column] == code).double())
     said, right = torch.cat(said), torch.cat(right)
     bins = [(said >= low) & (said <= high) for low, high in zip(edges[:-1], edges[1:], strict=True)]
@@ -281,7 +282,7 @@ figure(label_figure(), "07_labels")
 #    side? The model of `pv.programs.MissingNotAtRandom` learns why values are missing.
 # 2. Train by `pv.estimators.ELBO()` in place of IWAE and look at `found[0].ess` and at the coverage. What do the
 #    weights repair, and what can they not?
-# 3. How much higher is the blood pressure of smokers? Answer from each of the M tables `found[0].draws`, with its
+# 3. How much higher is the blood pressure of smokers? Answer from each of the M tables `found[0].samples`, with its
 #    variance $V_m$, and join the answers $\theta_m$ by Rubin's rule: the variance of their mean is
 #    $\bar V + (1 + 1 / M) \operatorname{Var}(\theta_m)$. Which answer from one value a hole is too sure?
 #

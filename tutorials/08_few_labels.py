@@ -118,7 +118,7 @@ def with_all_images(n, seed):
         pv.posteriors.MeanFieldNormal(shape, latent, net=net, context=classes),
     )
     y = pv.tasks.hide_labels(train.y, n, seed=seed)
-    batches = pv.tasks.labelled_batches(train.x, y, batch_size=BATCH, labelled=LABELLED)
+    batches = pv.tasks.labelled_batches(train.x, y, batch_size=BATCH, num_labelled=LABELLED)
     passes = epochs(smoke=2, default=25, full=3000)
     pv.fit(program, batches, epochs=passes, optimizer=adam, seed=seed, **kept(f"08_{n}_{seed}"))
     return program

@@ -117,7 +117,7 @@ ALPHAS = (0.05, 0.1, 0.2)
 for alpha in ALPHAS:
     rates = {}
     for name, reference in {"held-out": calibration, "training": train[: len(calibration)]}.items():
-        detector = pv.tasks.Detector(programs[0], score, reference, false_alarms=alpha)
+        detector = pv.tasks.Detector(programs[0], score, reference, false_alarm_rate=alpha)
         rates[name] = float(detector.alarms(normal).double().mean())
     error = (alpha * (1 - alpha) * (1 / len(normal) + 1 / len(calibration))) ** 0.5
     print(
@@ -151,7 +151,7 @@ def score_figure(scores, threshold):
     return drawn
 
 
-detector = pv.tasks.Detector(programs[0], score, calibration, false_alarms=0.05)
+detector = pv.tasks.Detector(programs[0], score, calibration, false_alarm_rate=0.05)
 figure(score_figure(scores, detector.threshold), "09_scores")
 
 # %% [markdown]
@@ -176,7 +176,7 @@ SCORES = {
     "reconstruction": pv.tasks.Reconstruction(16),
     "typicality": pv.tasks.Typicality(bound, train[:500]),
     "less complexity": pv.tasks.InputComplexity(bound, levels=levels),
-    "likelihood regret": pv.tasks.LikelihoodRegret(steps=amount(smoke=5, default=30, full=100), num_particles=4),
+    "likelihood regret": pv.tasks.LikelihoodRegret(num_steps=amount(smoke=5, default=30, full=100), num_particles=4),
 }
 
 

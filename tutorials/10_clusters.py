@@ -226,9 +226,9 @@ figure(embedding.plot(test.y[:1000]), "10_map")
 
 # %%
 def overlap(a, b):
-    total = a.deviation.square()[:, None] + b.deviation.square()
+    total = a.std.square()[:, None] + b.std.square()
     apart = (a.mean[:, None] - b.mean).square() / total
-    spread = (total / (2 * a.deviation[:, None] * b.deviation)).log()
+    spread = (total / (2 * a.std[:, None] * b.std)).log()
     return (0.25 * apart + 0.5 * spread).sum(-1)
 
 

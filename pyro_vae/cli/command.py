@@ -28,7 +28,7 @@ from pyro_vae.cli.tasks import TASKS
 from pyro_vae.config import run
 from pyro_vae.data.sources import LOADERS
 from pyro_vae.estimators import ELBO, Estimator
-from pyro_vae.evaluation.representation.codes import codes
+from pyro_vae.evaluation.posterior.posterior_means import posterior_means
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import evaluating
 from pyro_vae.trace.tracing import run as trace
@@ -222,7 +222,7 @@ def results(vae: VAE, dataset: data.Dataset, settings: Namespace) -> str:
     """Evaluate on the test data and return the table of results."""
     x, device = dataset.test.x, next(vae.parameters()).device
     found = evaluation.log_likelihood(vae, x, num_particles=settings.particles, progress=not settings.quiet)
-    units = evaluation.latents(vae, x)
+    units = evaluation.latents(vae, x, progress=not settings.quiet)
     rows = []
     with evaluating(vae), fork_rng(device, settings.seed):
         for batch in x.to(device).split(250):
@@ -237,7 +237,7 @@ def results(vae: VAE, dataset: data.Dataset, settings: Namespace) -> str:
         for name, m, e in zip(("bound (ELBO)", "reconstruction", "KL"), mean, error, strict=True)
     }
     lines["log-likelihood"] = (
-        f"{found.mean:10.2f}  {found.standard_error:10.2f}   importance sampling, {found.num_particles:,} particles, "
+        f"{found.mean:10.2f}  {found.std_error:10.2f}   importance sampling, {found.num_particles:,} particles, "
         f"their error {found.monte_carlo_error:.3f}"
     )
     active = ", ".join(f"{n} of {units.variance[site].numel()}" for site, n in units.active.items())
@@ -254,7 +254,7 @@ def figures(vae: VAE, split: data.Split, seed: int) -> dict[str, Any]:
     name = type(vae.likelihood).__name__
     with evaluating(vae), fork_rng(device, seed):
         x_hat, samples = vae.reconstruct(x), vae.sample(80, mean=True)
-        means = codes(vae, split.x)
+        means = posterior_means(vae, split.x)
     latent = {"latent": plots.latent_map(means, split.y)}
     if hasattr(vae.likelihood, "columns"):  # in units of their own
         return latent

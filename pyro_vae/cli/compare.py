@@ -20,7 +20,7 @@ from pyro_vae.cli import data as cli_data
 from pyro_vae.cli.choices import Choices, first_line, usage
 from pyro_vae.cli.shared import DEFAULTS, LIKELIHOODS, add_common, folder_of, read, save
 from pyro_vae.config import run
-from pyro_vae.evaluation.laboratory.budgets import Budget, Particles, Seconds, Steps
+from pyro_vae.evaluation.laboratory.train_under import Budget, Particles, Seconds, Steps
 from pyro_vae.training import fit
 
 __all__ = ["compare"]
@@ -53,7 +53,7 @@ def compare(argv: list[str]) -> int:
     size = {"batch_size": settings.batch_size, "optimizer": optimizer}
     if settings.epochs:
         fit(vae, dataset.train, epochs=settings.epochs, **size, **shared)
-    table = evaluation.compare_estimators(vae, x, estimators, draws=settings.draws, **shared)
+    table = evaluation.compare_estimators(vae, x, estimators, num_samples=settings.draws, **shared)
     print(f"{source}; gradients after {settings.epochs} epochs under the ELBO\n\n{table}\n")
     run.write(folder, config)
     export(table, "comparison", folder)

@@ -30,14 +30,14 @@ def evaluate(argv: list[str]) -> int:
     some = {n: x[:: max(1, len(x) // n)][:n] for n in (settings.gaps, settings.bounds) if n}
     works: dict[str, Callable[[], Result]] = {
         "log_likelihood": lambda: evaluation.log_likelihood(vae, x, num_particles=settings.particles, **shared),
-        "latents": lambda: evaluation.latents(vae, x, seed=settings.seed),
+        "latents": lambda: evaluation.latents(vae, x, **shared),
         "calibration": lambda: evaluation.calibration(vae, x, **shared),
     }
     if settings.gaps:
         works["inference_gaps"] = lambda: evaluation.inference_gaps(vae, some[settings.gaps], **shared)
     if settings.bounds:
         works["marginal_bounds"] = lambda: evaluation.marginal_bounds(
-            vae, some[settings.bounds], steps=settings.temperatures, **shared
+            vae, some[settings.bounds], num_steps=settings.temperatures, **shared
         )
     folder = Path(settings.run) / "evaluation"
     for name, work in works.items():

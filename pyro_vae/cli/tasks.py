@@ -137,13 +137,13 @@ def impute(argv: list[str]) -> int:
     add("--particles", type=PositiveInt, default=1000, help="draws of the latents of each datum")
     job = begin(choices)
     rows, draws = job.rows(), job.settings.draws
-    found = tasks.impute(job.program, rows.x, num_particles=job.settings.particles, draws=draws, **job.noise)
+    found = tasks.impute(job.program, rows.x, num_particles=job.settings.particles, num_samples=draws, **job.noise)
     if not draws:
         job.target.write(rows.filled(found.x))
     elif rows.cells is None and job.target.kind != ".csv":
-        job.target.write(found.draws.numpy())
+        job.target.write(found.samples.numpy())
     else:
-        job.target.write(stacked([rows.filled(x) for x in found.draws]))
+        job.target.write(stacked([rows.filled(x) for x in found.samples]))
     return 0
 
 
@@ -190,12 +190,12 @@ def embed(argv: list[str]) -> int:
         "--draws", type=PositiveInt, default=64, help="at least 2, where there is no closed form"
     )
     job = begin(choices)
-    found = tasks.embed(job.program, job.rows().x, draws=job.settings.draws, **job.noise)
+    found = tasks.embed(job.program, job.rows().x, num_samples=job.settings.draws, **job.noise)
     if job.target.kind == ".npy":
-        job.target.write(torch.stack([found.mean, found.deviation], 1).numpy())
+        job.target.write(torch.stack([found.mean, found.std], 1).numpy())
     else:
         names = [f"{name}.{what}" for what in ("mean", "sd") for name in found.names]
-        job.target.write(dict(zip(names, torch.cat([found.mean, found.deviation], 1).T.numpy(), strict=True)))
+        job.target.write(dict(zip(names, torch.cat([found.mean, found.std], 1).T.numpy(), strict=True)))
     return 0
 
 

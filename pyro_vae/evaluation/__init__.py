@@ -1,33 +1,59 @@
-"""Evaluation of any program: bounds on its evidence, what its latents carry, calibration, samples, representations."""
+"""Evaluation of any program: likelihood, estimators, posterior, samples and representations.
 
-from pyro_vae.evaluation.laboratory.budgets import Particles, Seconds, Steps
+Evaluation never changes weights, buffers, modes or the global random state.
+"""
+
 from pyro_vae.evaluation.laboratory.compare import compare_estimators
-from pyro_vae.evaluation.laboratory.train_under import train_under
-from pyro_vae.evaluation.likelihood.log_likelihood import log_likelihood
-from pyro_vae.evaluation.likelihood.marginal_bounds import marginal_bounds
-from pyro_vae.evaluation.likelihood.pareto import pareto_k
-from pyro_vae.evaluation.likelihood.rate_distortion import rate_distortion
-from pyro_vae.evaluation.posterior.calibration import calibration
-from pyro_vae.evaluation.posterior.inference_gaps import inference_gaps
-from pyro_vae.evaluation.posterior.latents import latents
-from pyro_vae.evaluation.posterior.predictive import predictive_check
-from pyro_vae.evaluation.representation.disentanglement import disentanglement, disentanglement_of_codes
-from pyro_vae.evaluation.representation.representation import clustering_accuracy, clustering_scores, representation
-from pyro_vae.evaluation.samples.inception import Inception
-from pyro_vae.evaluation.samples.samples import samples
+from pyro_vae.evaluation.laboratory.comparison import Comparison
+from pyro_vae.evaluation.laboratory.train_under import Particles, Seconds, Steps, TrainingComparison, train_under
+from pyro_vae.evaluation.likelihood.log_likelihood import LogLikelihood, log_likelihood, pareto_k
+from pyro_vae.evaluation.likelihood.marginal_bounds import MarginalBounds, marginal_bounds
+from pyro_vae.evaluation.posterior.calibration import Calibration, calibration
+from pyro_vae.evaluation.posterior.inference_gaps import InferenceGaps, inference_gaps
+from pyro_vae.evaluation.posterior.latents import Latents, latents
+from pyro_vae.evaluation.posterior.predictive_check import PredictiveCheck, predictive_check
+from pyro_vae.evaluation.posterior.rate_distortion import RateDistortion, rate_distortion
+from pyro_vae.evaluation.representation.disentanglement import (
+    Disentanglement,
+    disentanglement,
+    disentanglement_of_means,
+)
+from pyro_vae.evaluation.representation.representation import (
+    Representation,
+    clustering_accuracy,
+    clustering_scores,
+    representation,
+)
+from pyro_vae.evaluation.result import PerExample, Result
+from pyro_vae.evaluation.samples.features import Inception
+from pyro_vae.evaluation.samples.samples import Samples, samples
 from pyro_vae.evaluation.samples.set_metrics import frechet_distance, kernel_distance, precision_recall
 
 __all__ = [
+    "Calibration",
+    "Comparison",
+    "Disentanglement",
     "Inception",
+    "InferenceGaps",
+    "Latents",
+    "LogLikelihood",
+    "MarginalBounds",
     "Particles",
+    "PerExample",
+    "PredictiveCheck",
+    "RateDistortion",
+    "Representation",
+    "Result",
+    "Samples",
     "Seconds",
     "Steps",
+    "TrainingComparison",
     "calibration",
     "clustering_accuracy",
     "clustering_scores",
     "compare_estimators",
     "disentanglement",
-    "disentanglement_of_codes",
+    "disentanglement_of_means",
     "frechet_distance",
     "inference_gaps",
     "kernel_distance",

@@ -1,76 +1,196 @@
-"""What every evaluator returns: numbers that print, export and plot themselves."""
+"""The base class of all results: tables that print, export and plot."""
 
 from __future__ import annotations
 
+import csv
+import json
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
-
-from pyro_vae.evaluation.laboratory.table import aligned, latex, write_csv, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PerExample", "Result"]
+__all__ = ["PerExample", "Result", "aligned", "latex", "number"]
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 class Result(ABC):
-    """What an evaluator found."""
+    """What an evaluation returns: it prints as tables, exports to CSV, JSON and LaTeX, and plots itself.
+
+    A subclass is a dataclass and names the function of :mod:`pyro_vae.plots` that plots it.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Means(Result, plot="scores"):
+        ...     means: dict[str, float]
+        ...
+        ...     def rows(self):
+        ...         return [{"method": name, "mean": value} for name, value in self.means.items()]
+        >>> print(Means({"first": 1.0, "second": 0.123456}))
+        method     mean
+        first         1
+        second  0.12346
+    """
+
+    def __init_subclass__(cls, plot: str) -> None:
+        cls._plot = plot
 
     @abstractmethod
     def rows(self) -> list[dict[str, Any]]:
-        """Return all that was found with all digits, for the files."""
+        """Return all numbers with all digits, as they are exported."""
 
-    @abstractmethod
     def summary(self) -> list[dict[str, Any]]:
-        """Return the table that is printed, for people."""
+        """Return the rows as they are printed."""
+        return [{k: v if isinstance(v, str) else number(v, digits=5) for k, v in row.items()} for row in self.rows()]
 
-    @abstractmethod
     def plot(self) -> Figure:
-        """Draw what was found."""
+        """Plot the result."""
+        from pyro_vae import plots
+
+        return getattr(plots, self._plot)(self)
+
+    def heading(self) -> str:
+        """Return the text above the printed tables."""
+        return ""
+
+    def tables(self) -> list[list[dict[str, Any]]]:
+        """Return all printed tables."""
+        return [self.summary()]
+
+    def notes(self) -> str:
+        """Return the text below the printed tables."""
+        return ""
 
     def __str__(self) -> str:
-        return aligned(self.summary())
+        return "\n\n".join(part for part in (self.heading(), *map(aligned, self.tables()), self.notes()) if part)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the name of the class, its single numbers and texts, and the rows."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        single = {name: value for name, value in values.items() if isinstance(value, (int, float, str))}
+        return {"evaluation": type(self).__name__, **single, "rows": self.rows()}
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the rows with all digits."""
-        write_csv(self.rows(), path)
+        """Write the rows with all digits; NaN is left empty."""
+        rows = self.rows()
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows({k: "" if is_nan(v) else v for k, v in row.items()} for row in rows)
 
     def to_json(self, path: str | Path) -> None:
-        """Write the rows with all digits."""
-        write_json({"evaluation": type(self).__name__, "rows": self.rows()}, path)
+        """Write :meth:`to_dict` with all digits; NaN becomes null, infinity a string."""
+        text = json.dumps(plain(self.to_dict()), indent=2, allow_nan=False)
+        Path(path).write_text(text + "\n", encoding="utf-8")
 
     def to_latex(self, path: str | Path) -> None:
-        """Write the printed table for LaTeX with the package booktabs."""
-        Path(path).write_text(latex(self.summary()), encoding="utf-8")
+        """Write the printed tables for LaTeX with the package booktabs."""
+        Path(path).write_text("\n".join(map(latex, self.tables())), encoding="utf-8")
 
 
+@dataclass(frozen=True)
 class PerExample:
-    """What is known of each datum with the noise of its draws: the mean over the data, and its two errors.
+    """Estimates for single examples, in nats.
 
     Attributes:
-        per_datum: in nats, of shape ``(n,)``
-        noise: Monte Carlo standard error of each entry, of shape ``(n,)``
+        per_example: the estimate for each example, of shape ``(n,)``
+        per_example_error: its Monte Carlo standard error, of shape ``(n,)``
     """
 
-    per_datum: Tensor
-    noise: Tensor
+    per_example: Tensor
+    per_example_error: Tensor
 
     @property
     def mean(self) -> float:
-        """Mean over the data, in nats per datum."""
-        return float(self.per_datum.mean())
+        """Mean over the examples, in nats per example."""
+        return float(self.per_example.mean())
 
     @property
-    def standard_error(self) -> float:
-        """Standard error of the mean as an estimate for the population the data were drawn from."""
-        n = len(self.per_datum)
-        return float(self.per_datum.std() / math.sqrt(n)) if n > 1 else math.nan
+    def std_error(self) -> float:
+        """Standard error of the mean as an estimate for the population of the examples."""
+        n = len(self.per_example)
+        return float(self.per_example.std() / math.sqrt(n)) if n > 1 else math.nan
 
     @property
     def monte_carlo_error(self) -> float:
-        """Standard error of the mean from the draws alone: what another seed would change."""
-        return float(self.noise.square().sum().sqrt() / len(self.noise))
+        """Standard error of the mean for these examples: how far another seed would change it."""
+        return float(self.per_example_error.square().sum().sqrt() / len(self.per_example))
+
+    def __float__(self) -> float:
+        return self.mean
+
+
+def by_example(**columns: Tensor) -> list[dict[str, Any]]:
+    """Return one row per example from columns of shape ``(n,)``."""
+    values = torch.stack([column.double() for column in columns.values()], 1).tolist()
+    return [{"example": i, **dict(zip(columns, row, strict=True))} for i, row in enumerate(values)]
+
+
+def number(value: float, error: float = math.nan, digits: int = 3) -> str:
+    """Format a number to the precision of its standard error if there is one; NaN is a dash.
+
+    Example:
+        >>> number(1.23456), number(-97.1234, 0.0321), number(float("nan")), number(123456.0)
+        ('1.23', '-97.123 ± 0.032', '-', '1.23e+05')
+    """
+    if math.isnan(value):
+        return "-"
+    if math.isfinite(error) and error > 0:
+        places = min(6, max(0, 1 - math.floor(math.log10(error))))
+        if places < 6 or error > 1e-6:
+            return f"{value:.{places}f} ± {error:.{places}f}"
+    return f"{value:.{digits}g}"
+
+
+def cells(rows: Rows) -> list[list[str]]:
+    """Return the header and the rows of a table as text."""
+    return [list(rows[0]), *([str(v) for v in row.values()] for row in rows)]
+
+
+def aligned(rows: Rows) -> str:
+    """Return a table as text: the first column aligned left, the others right."""
+    lines = cells(rows)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))).rstrip()
+        for line in lines
+    )
+
+
+def latex(rows: Rows) -> str:
+    """Return a LaTeX ``tabular`` with the rules of the package booktabs."""
+    head, *body = [" & ".join(map(escape, line)) + r" \\" for line in cells(rows)]
+    columns = "l" + "r" * (len(rows[0]) - 1)
+    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
+    return "\n".join([*lines, r"\end{tabular}", ""])
+
+
+def escape(text: str) -> str:
+    """Escape a cell for LaTeX."""
+    for char in "&%#_":
+        text = text.replace(char, f"\\{char}")
+    return text.replace("±", r"$\pm$")
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON represents it."""
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if is_nan(value):
+        return None
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
+
+
+def is_nan(value: Any) -> bool:
+    """Return whether a value is NaN."""
+    return isinstance(value, float) and math.isnan(value)

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.evaluation import log_likelihood
-from pyro_vae.evaluation.inputs import one_batch
+from pyro_vae.evaluation.over import one_batch
 from pyro_vae.pages.array_program import UnsupportedOperation, array_program
 from pyro_vae.pages.page import asset, page
 from pyro_vae.plots import is_image
-from pyro_vae.plots.latents import MOST_CLASSES
+from pyro_vae.plots.latents import MAX_CLASSES
 from pyro_vae.plots.style import COLOURS, MARKERS
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import device_of, evaluating, mean_or_draw
-from pyro_vae.tasks.latents import one_latent
+from pyro_vae.tasks.decoding import require_vae
 
 __all__ = ["explorer"]
 
@@ -75,7 +75,7 @@ def explorer(
         >>> explorer(toy, torch.zeros(5, 8, 8), num_particles=50)[:15]
         '<!doctype html>'
     """
-    if any(getattr(part, "context", 0) for part in one_latent(vae).children()):
+    if any(getattr(part, "context", 0) for part in require_vae(vae).children()):
         raise TypeError("vae: expected a program without context, which the page has no place to choose")
     (x,) = one_batch(vae, x)
     if torch.isnan(x).any():
@@ -121,10 +121,10 @@ def explorer(
         "data": encode(x),
         "rows": list(range(len(x))) if rows is None else rows.tolist(),
         "labels": None if labels is None else labels.tolist(),
-        "classes": classes if len(classes) <= MOST_CLASSES else [],
+        "classes": classes if len(classes) <= MAX_CLASSES else [],
         "colours": COLOURS,
         "markers": MARKERS,
-        "evidence": numbers(found.per_datum),
+        "evidence": numbers(found.per_example),
         "tails": numbers(found.pareto_k),
         "steps": drawn.get("steps"),
         "grid": grid,

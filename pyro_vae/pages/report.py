@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae.config import run
-from pyro_vae.evaluation.laboratory.table import number
+from pyro_vae.evaluation.result import number
 from pyro_vae.pages.page import page
 
 __all__ = ["report"]
@@ -127,7 +127,7 @@ def moments(rows: Rows) -> list[dict[str, Any]]:
     found = []
     for key in dict.fromkeys(key for row in rows for key in row):
         values = [row[key] for row in rows if is_number(row.get(key))]
-        if key == "datum" or not values:
+        if key == "example" or not values:
             continue
         found.append(
             {

@@ -43,7 +43,7 @@ class Perplexity:
         """Return the perplexities of documents ``x``, given the log-likelihood of their counts (or bounds on it).
 
         Args:
-            log_likelihood: of each document in nats, as ``evaluation.log_likelihood(program, x).per_datum`` or
+            log_likelihood: of each document in nats, as ``evaluation.log_likelihood(program, x).per_example`` or
                 ``ELBO().per_datum(program.model, program.guide, x)`` return it, of shape ``(n,)``
             x: the counts of words, ``(n, *shape)``
         """
@@ -136,7 +136,7 @@ class TopicModel(VAE):
     ) -> Perplexity:
         """Return upper bounds on the perplexity of documents, from the ELBO of each.
 
-        Tighter ones come from ``Perplexity.of(evaluation.log_likelihood(program, x).per_datum, x)``.
+        Tighter ones come from ``Perplexity.of(evaluation.log_likelihood(program, x).per_example, x)``.
 
         Args:
             x: documents, ``(n, *shape)``

@@ -1,20 +1,23 @@
-"""What a trained VAE is used for: new data, missing entries, anomalies, representations and compression."""
+"""Uses of a trained VAE: generate, impute, classify, detect anomalies, represent and compress data."""
 
-from pyro_vae.tasks.aggregate_posterior import AggregatePosterior
-from pyro_vae.tasks.attribution import attribution
 from pyro_vae.tasks.classify import Classification, classify, hide_labels, labelled_batches
 from pyro_vae.tasks.compress import Compressor
-from pyro_vae.tasks.container import Compressed, CompressionError
-from pyro_vae.tasks.detect import Detector, ImportanceWeighted, NegativeBound, Reconstruction, Score
-from pyro_vae.tasks.detect_corrections import InputComplexity, LikelihoodRegret, Typicality
-from pyro_vae.tasks.fill import fill
-from pyro_vae.tasks.generate import generate, tempered
-from pyro_vae.tasks.imputation import Imputation
-from pyro_vae.tasks.impute import impute
-from pyro_vae.tasks.paths import geometric, interpolate, linear, spherical, traverse
-from pyro_vae.tasks.pseudo_gibbs import pseudo_gibbs
-from pyro_vae.tasks.reconstruct import reconstruct
+from pyro_vae.tasks.compressed import Compressed, CompressionError
+from pyro_vae.tasks.detect import Detector, attribution
+from pyro_vae.tasks.generate import AggregatePosterior, generate, reconstruct, tempered
+from pyro_vae.tasks.imputation import Imputation, fill
+from pyro_vae.tasks.impute import impute, pseudo_gibbs
+from pyro_vae.tasks.interpolate import geometric, interpolate, linear, spherical, traverse
 from pyro_vae.tasks.represent import Clusters, Embedding, cluster, embed, init_clusters
+from pyro_vae.tasks.scores import (
+    ImportanceWeighted,
+    InputComplexity,
+    LikelihoodRegret,
+    NegativeBound,
+    Reconstruction,
+    Score,
+    Typicality,
+)
 
 __all__ = [
     "AggregatePosterior",
@@ -42,10 +45,10 @@ __all__ = [
     "geometric",
     "hide_labels",
     "impute",
+    "init_clusters",
     "interpolate",
     "labelled_batches",
     "linear",
-    "init_clusters",
     "pseudo_gibbs",
     "reconstruct",
     "spherical",

@@ -1,4 +1,4 @@
-"""Classify with few labels: hide labels, train with labelled data in every batch, and count errors."""
+"""Classification with few labels: hide labels, put labelled examples into every batch, and measure the error."""
 
 from __future__ import annotations
 
@@ -13,130 +13,119 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
-from pyro_vae.evaluation.inputs import batches_of
-from pyro_vae.programs.program import Program, device_of
+from pyro_vae.evaluation.over import over
+from pyro_vae.programs.program import Program
 
 __all__ = ["Classification", "classify", "hide_labels", "labelled_batches"]
 
-#: Data classified at once, with all draws of their latents.
-ROWS = 250
 
-
-def hide_labels(y: Any, n: int, *, seed: int = 0) -> Tensor:
-    """Keep the labels of ``n`` data, as many of each class up to one, and hide all others.
+def hide_labels(y: Any, num_labelled: int, *, seed: int = 0) -> Tensor:
+    """Keep the labels of a random subset with the same number of examples per class (up to one), hide all others.
 
     Args:
-        y: class numbers 0, 1, ..., of shape ``(data,)``
-        n: labels to keep, at least one of each class
-        seed: of the draw
+        y: class numbers 0, 1, ..., of shape ``(n,)``
+        num_labelled: number of examples that keep their label, at least one per class
+        seed: random seed of the choice
 
     Returns:
-        Floats of shape ``(data, classes)``: one-hot rows, and rows of NaN where the label is hidden, as
-        ``programs.SemiSupervised`` takes them.
+        Floats of shape ``(n, classes)``, as ``programs.SemiSupervised`` takes them: rows are one-hot, or NaN where the
+        label is hidden.
 
     Raises:
-        ValueError: ``y`` holds no class numbers, or too few data of a class.
+        ValueError: ``y`` contains no class numbers, or too few examples of a class.
 
     Example:
         >>> y = hide_labels([0, 1, 0, 1, 1, 0], 2)
         >>> y.shape, int((~y.isnan()).any(1).sum())
         (torch.Size([6, 2]), 2)
     """
-    numbers = class_numbers(y)
-    if numbers.dim() != 1 or not len(numbers) or numbers.is_floating_point() or numbers.min() < 0:
-        raise ValueError(
-            f"y: expected class numbers of at least 0, of shape (data,), got {numbers.dtype} of shape "
-            f"{tuple(numbers.shape)}"
-        )
-    classes = int(numbers.max()) + 1
-    check_int("n", n, classes)
-    hidden = torch.full((len(numbers), classes), math.nan)
+    y = class_numbers(y)
+    if y.dim() != 1 or not len(y) or y.is_floating_point() or y.min() < 0:
+        raise ValueError(f"y: expected class numbers 0, 1, ... of shape (n,), got {y.dtype} of shape {tuple(y.shape)}")
+    classes = int(y.max()) + 1
+    check_int("num_labelled", num_labelled, classes)
+    hidden = torch.full((len(y), classes), math.nan)
     with fork_rng(seed=seed):
-        # classes in a random order: none is always the one that gets a label more
+        # in random order, so that the classes with one label more are random
         for i, k in enumerate(torch.randperm(classes).tolist()):
-            (rows,) = torch.nonzero(numbers == k, as_tuple=True)
-            share = n // classes + (i < n % classes)
+            (rows,) = torch.nonzero(y == k, as_tuple=True)
+            share = num_labelled // classes + (i < num_labelled % classes)
             if len(rows) < share:
-                raise ValueError(f"y: expected at least {share} data of class {k} for {n} labels, got {len(rows)}")
-            kept = rows[torch.randperm(len(rows))[:share]]
-            hidden[kept] = torch.eye(classes)[k]
+                raise ValueError(
+                    f"y: expected at least {share} examples of class {k} for {num_labelled} labels, got {len(rows)}"
+                )
+            hidden[rows[torch.randperm(len(rows))[:share]]] = torch.eye(classes)[k]
     return hidden
 
 
-def labelled_batches(x: Tensor, y: Tensor, *, batch_size: int = 200, labelled: int | None = None) -> DataLoader:
-    r"""Return data for ``fit`` of which each batch holds the same number of labelled rows.
+def labelled_batches(x: Tensor, y: Tensor, *, batch_size: int = 200, num_labelled: int | None = None) -> DataLoader:
+    r"""Return a loader for ``fit`` whose batches have a fixed number of labelled examples.
 
-    An epoch shows every unlabelled row once, and labelled ones as often as it takes. In shuffled batches most would
-    hold no label at all where labels are few, and the classifier would learn from rare, large gradients. Of the
-    objective of Kingma et al. (2014), in which the classification of all labelled data together weighs as much as
-    0.1 of all data, :math:`\alpha` becomes ``0.1 * batch_size / labelled``, the same number for whichever batch.
-    More labelled rows than their share also weigh more in the bound. ``fit`` checks the first batch of a loader
-    before the first step, and every other as it comes; ``program.check(x, y)`` checks all data.
+    Where labels are few, most shuffled batches would contain none, and the classifier would learn from rare, large
+    gradients. An epoch visits every unlabelled example once and repeats labelled examples as needed, which then weigh
+    more in the bound. The classification loss of Kingma et al. (2014), with the weight of 0.1 of all data, is that of
+    :math:`\alpha` = ``0.1 * batch_size / num_labelled``. ``program.check(x, y)`` checks all data before ``fit``.
 
     References:
         Semi-supervised learning with deep generative models (Kingma et al., 2014), https://arxiv.org/abs/1406.5298
 
     Args:
         x: data of shape ``(n, *shape)``
-        y: labels as of :func:`hide_labels`, of shape ``(n, classes)``
-        batch_size: rows of a batch, at least 2
-        labelled: labelled rows of a batch; by default their share among the data, rounded up
+        y: labels of shape ``(n, classes)``, as :func:`hide_labels` returns them
+        batch_size: examples per batch, at least 2
+        num_labelled: labelled examples per batch; by default their share of the data, rounded up
 
     Returns:
         A loader of batches ``(x, y)``, in an order that depends on the ``seed`` of ``fit``.
 
     Raises:
-        ValueError: x and y differ in length, all rows or none have a label, or ``labelled`` leaves no place for
-            others.
+        ValueError: x and y differ in length, all or no examples have a label, or ``num_labelled`` leaves no room for
+            unlabelled examples.
 
     Example:
         >>> y = hide_labels(torch.arange(100) % 2, 4)
-        >>> loader = labelled_batches(torch.randn(100, 3), y, batch_size=10, labelled=2)
+        >>> loader = labelled_batches(torch.randn(100, 3), y, batch_size=10, num_labelled=2)
         >>> [int((~y.isnan()).any(1).sum()) for x, y in loader] == [2] * 12
         True
     """
     x, y = torch.as_tensor(x), torch.as_tensor(y)
     if y.dim() != 2 or len(x) != len(y):
-        raise ValueError(f"y: expected shape ({len(x)}, classes), one row a datum, got {tuple(y.shape)}")
+        raise ValueError(f"y: expected shape ({len(x)}, classes), one row per example, got {tuple(y.shape)}")
     check_int("batch_size", batch_size, 2)
-    known = ~torch.isnan(y).any(1)
-    number = int(known.sum())
-    if not 0 < number < len(y):
-        raise ValueError(f"y: expected rows with and without a label, got {number} labels in {len(y)} rows")
-    share = -(-batch_size * number // len(y)) if labelled is None else labelled
-    if not isinstance(share, int) or not 0 < share < batch_size:
-        raise ValueError(f"labelled: expected an int from 1 to batch_size - 1 = {batch_size - 1}, got {share!r}")
-    rows = LabelledRows(known, batch_size, share)
+    labelled = ~torch.isnan(y).any(1)
+    total = int(labelled.sum())
+    if not 0 < total < len(y):
+        raise ValueError(f"y: expected rows with and without a label, got {total} labels in {len(y)} rows")
+    if num_labelled is None:
+        num_labelled = -(-batch_size * total // len(y))
+    check_int("num_labelled", num_labelled)
+    if num_labelled >= batch_size:
+        raise ValueError(f"num_labelled: expected less than batch_size ({batch_size}), got {num_labelled}")
+    rows = LabelledRows(labelled, batch_size - num_labelled, num_labelled)
     return DataLoader(TensorDataset(x, y), sampler=rows, batch_size=None)
 
 
 class LabelledRows(Sampler[Tensor]):
-    """Rows of batches, so many of each labelled.
+    """Rows of batches with fixed numbers of labelled and unlabelled examples, given the mask of labels."""
 
-    Args:
-        known: which rows have a label, of shape ``(n,)``
-        batch_size: rows of a batch
-        labelled: labelled ones among them
-    """
-
-    def __init__(self, known: Tensor, batch_size: int, labelled: int) -> None:
-        (self.known,), (self.others,) = (torch.nonzero(rows, as_tuple=True) for rows in (known, ~known))
-        self.size, self.labelled = batch_size - labelled, labelled
+    def __init__(self, labelled: Tensor, num_unlabelled: int, num_labelled: int) -> None:
+        (self.labelled,), (self.unlabelled,) = (torch.nonzero(m, as_tuple=True) for m in (labelled, ~labelled))
+        self.num_unlabelled, self.num_labelled = num_unlabelled, num_labelled
 
     def __len__(self) -> int:
-        return -(-len(self.others) // self.size)
+        return -(-len(self.unlabelled) // self.num_unlabelled)
 
     def __iter__(self) -> Iterator[Tensor]:
-        rounds = -(-len(self) * self.labelled // len(self.known))
-        known = torch.cat([self.known[torch.randperm(len(self.known))] for _ in range(rounds)])
-        others = self.others[torch.randperm(len(self.others))]
-        for i, rows in enumerate(others.split(self.size)):
-            yield torch.cat([known[i * self.labelled : (i + 1) * self.labelled], rows])
+        repeats = -(-len(self) * self.num_labelled // len(self.labelled))
+        labelled = torch.cat([self.labelled[torch.randperm(len(self.labelled))] for _ in range(repeats)])
+        unlabelled = self.unlabelled[torch.randperm(len(self.unlabelled))]
+        parts = zip(labelled.split(self.num_labelled), unlabelled.split(self.num_unlabelled), strict=False)
+        return map(torch.cat, parts)
 
 
 @dataclass(frozen=True)
 class Classification:
-    """Classes found for data, beside the true ones where they are known.
+    """Class probabilities of examples, together with the true classes where they are known.
 
     Attributes:
         probabilities: q(y given x), of shape ``(n, classes)``
@@ -148,40 +137,41 @@ class Classification:
 
     @property
     def predicted(self) -> Tensor:
-        """The most probable class of each datum, of shape ``(n,)``."""
+        """The most probable class of each example, of shape ``(n,)``."""
         return self.probabilities.argmax(-1)
 
     @property
     def error(self) -> float:
-        """Share of the data put into a wrong class; NaN where no truth is known."""
+        """Share of misclassified examples; NaN where the truth is unknown."""
         return math.nan if self.truth is None else float((self.predicted != self.truth).double().mean())
 
     @property
-    def standard_error(self) -> float:
-        """Standard error of ``error`` as an estimate for the population the data were drawn from."""
+    def std_error(self) -> float:
+        """Standard error of ``error``, as an estimate for the population of the examples."""
         return math.sqrt(self.error * (1 - self.error) / len(self.probabilities))
 
     def __str__(self) -> str:
-        n, k = self.probabilities.shape
-        right = "" if self.truth is None else f", error {self.error:.2%} ± {self.standard_error:.2%}"
-        return f"{n:,} data in {k} classes{right}"
+        n, classes = self.probabilities.shape
+        error = "" if self.truth is None else f", error {self.error:.2%} ± {self.std_error:.2%}"
+        return f"{n:,} examples in {classes} classes{error}"
 
 
-def classify(program: Program, x: Any, y: Any = None, *, seed: int = 0) -> Classification:
-    """Find the class of each datum, a bounded number of them at once.
+def classify(program: Program, x: Any, y: Any = None, *, seed: int = 0, progress: bool = True) -> Classification:
+    """Return the class probabilities of each example, and the error if the true classes are given.
 
     Args:
         program: a Program with ``classify``, such as ``programs.SemiSupervised``
         x: rows of data
-        y: class numbers, of shape ``(n,)``, if known
-        seed: of draws, where the program averages over latents
+        y: true class numbers of shape ``(n,)``, if known
+        seed: random seed, used where the program averages over samples of latents
+        progress: show a progress bar
 
     Returns:
-        Probabilities on the CPU, and the error if ``y`` is given.
+        The probabilities, on the CPU, and the true classes.
 
     Raises:
         TypeError: the program has no ``classify``.
-        ValueError: the data do not fit the program, or there is not one class number a datum.
+        ValueError: the data do not fit the program, or ``y`` does not contain one class number per example.
 
     Example:
         >>> import pyro_vae as pv
@@ -199,38 +189,33 @@ def classify(program: Program, x: Any, y: Any = None, *, seed: int = 0) -> Class
         torch.Size([300, 3])
     """
     if not hasattr(program, "classify"):
-        raise TypeError(f"program: expected one that classifies, such as SemiSupervised, got {type(program).__name__}")
-    batches = batches_of(program, x, ROWS)
+        raise TypeError(f"program: expected one with classes, such as SemiSupervised, got {type(program).__name__}")
     truth = None if y is None else class_numbers(y)
-    if batches.columns:  # a stream tells its length when it ends
-        if len(batches.columns) > 1:
-            raise ValueError(
-                f"x: expected rows of data, without labels beside them, got {len(batches.columns)} columns"
-            )
-        check_numbers(truth, len(batches))
-    with fork_rng(device_of(program), seed):
-        probabilities = torch.cat([program.classify(*batch).cpu() for batch in batches.epoch(0)])
-    check_numbers(truth, *probabilities.shape)
+    options = {"batch_size": 250, "seed": seed, "check": check_unlabelled, "desc": "classify", "progress": progress}
+    probabilities = over(program, x, program.classify, **options)
+    n, classes = probabilities.shape
+    if truth is not None and truth.shape != (n,):
+        raise ValueError(f"y: expected class numbers of shape ({n},), got {tuple(truth.shape)}")
+    if truth is not None and not ((truth >= 0) & (truth < classes)).all():
+        raise ValueError(
+            f"y: expected class numbers from 0 to {classes - 1}, the classes of the program, got "
+            f"{truth.min().item()} to {truth.max().item()}"
+        )
     return Classification(probabilities, truth)
 
 
+def check_unlabelled(x: Tensor, *labels: Tensor) -> None:
+    """Raise if there are labels in addition to x."""
+    if labels:
+        raise ValueError(f"x: expected rows of data without labels, got {1 + len(labels)} columns")
+
+
 def class_numbers(y: Any) -> Tensor:
-    """Return class numbers on the CPU, or refuse what holds none."""
+    """Return class numbers on the CPU, or raise if ``y`` contains something else."""
     try:
         return torch.as_tensor(y).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"y: expected class numbers 0, 1, ..., got {type(y).__name__} of something else; number the classes, by "
-            "numpy.unique(y, return_inverse=True), say"
+            f"y: expected class numbers 0, 1, ..., got {type(y).__name__} of something else. Number the classes, for "
+            "example with numpy.unique(y, return_inverse=True)."
         ) from error
-
-
-def check_numbers(y: Tensor | None, n: int, classes: int | None = None) -> None:
-    """Refuse class numbers that are not one a datum, or of no class there is."""
-    if y is not None and y.shape != (n,):
-        raise ValueError(f"y: expected class numbers of shape ({n},), got {tuple(y.shape)}")
-    if y is not None and classes is not None and not ((y >= 0) & (y < classes)).all():
-        raise ValueError(
-            f"y: expected class numbers from 0 to {classes - 1}, as the program has {classes} classes, got "
-            f"{y.min().item()} to {y.max().item()}"
-        )

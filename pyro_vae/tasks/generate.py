@@ -1,4 +1,4 @@
-"""New data: from the prior or another density of latents, given a context, at a temperature."""
+"""New examples, from the prior or another density of latents, and reconstructions."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import Tensor
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.programs.program import Program, device_of, evaluating
-from pyro_vae.tasks.latents import as_context, decoded, one_latent
+from pyro_vae.distributions import Mixture
+from pyro_vae.evaluation.over import over
+from pyro_vae.programs import SemiSupervised
+from pyro_vae.programs.program import Program, device_of, evaluating, mean_or_draw
+from pyro_vae.tasks.decoding import context_rows, decode, require_vae
 
-__all__ = ["generate", "tempered"]
-
-#: Draws of the prior among which one of a lower temperature is chosen.
-CANDIDATES = 256
+__all__ = ["AggregatePosterior", "generate", "reconstruct", "tempered"]
 
 
 def generate(
     program: Program,
-    n: int,
+    num_samples: int,
     *,
     context: Sequence[Any] = (),
     prior: Conditional | None = None,
@@ -32,24 +32,24 @@ def generate(
     mean: bool = False,
     seed: int = 0,
 ) -> Tensor:
-    r"""Draw new data.
+    r"""Generate new examples.
 
     .. math:: z \sim \frac{p(z)^{1/T}}{\int p(z)^{1/T}\, dz}, \qquad x \sim p(x \mid z)
 
     Args:
-        program: a VAE; any Program with ``sample(n, *context, mean=)`` at temperature 1 and with its own prior
-        n: how many
-        context: for a conditional program, its rows of context, such as ``[one_hot_labels]``
-        prior: in place of the program's own, such as an :class:`AggregatePosterior`
-        temperature: T; below 1 data are more typical and less varied (see :func:`tempered`)
-        mean: return the means of p(x given z) in place of draws, as most papers show for images
-        seed: of all noise
+        program: a VAE; at temperature 1 and with its own prior, any Program with ``sample(n, *context, mean=)``
+        num_samples: number of examples
+        context: for a conditional program, the context of each example, such as ``[one_hot_labels]``
+        prior: replaces the prior of the program, such as an :class:`AggregatePosterior`
+        temperature: T; below 1, examples are more typical and less varied (see :func:`tempered`)
+        mean: return means of p(x given z) instead of samples, as most papers show for images
+        seed: random seed
 
     Returns:
-        Data of shape ``(n, *shape)``.
+        Examples of shape ``(num_samples, *shape)``.
 
     Raises:
-        ValueError: ``n`` or the context does not fit, or the temperature is none that the prior can have.
+        ValueError: ``num_samples`` or the context is invalid, or the prior does not support the temperature.
 
     Example:
         >>> import pyro_vae as pv
@@ -57,52 +57,167 @@ def generate(
         >>> generate(toy.program, 7, temperature=0.5, mean=True).shape
         torch.Size([7, 5])
     """
-    check_int("n", n)
+    check_int("num_samples", num_samples)
     if not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature: expected a number above 0, got {temperature}")
-    rows = as_context(program, context, n)
+        raise ValueError(f"temperature: expected a finite number above 0, got {temperature}")
+    rows = context_rows(program, context, num_samples)
     with evaluating(program), fork_rng(device_of(program), seed):
         if prior is None and temperature == 1:
-            return program.sample(n, *rows, mean=mean)
-        vae = one_latent(program)
-        fn = (prior or vae.prior)(*rows).expand((n,))
-        return decoded(vae, tempered(fn, temperature), rows, mean=mean)
+            return program.sample(num_samples, *rows, mean=mean)
+        vae = require_vae(program)
+        fn = (prior or vae.prior)(*rows).expand((num_samples,))
+        return decode(vae, tempered(fn, temperature).sample(), rows, mean=mean)
 
 
-def tempered(fn: TorchDistributionMixin, temperature: float) -> Tensor:
-    r"""Draw from :math:`p(z)^{1/T}`, normalized.
+def tempered(fn: TorchDistributionMixin, temperature: float) -> TorchDistributionMixin:
+    r"""Return the distribution proportional to :math:`p(z)^{1/T}`.
 
-    Exact for normal distributions, whose covariance is multiplied by T. For others each draw is one of 256 of the
-    distribution itself, chosen by its weight :math:`p(z)^{1/T - 1}`: close for T below 1 and few dimensions, and not
-    offered above 1, where the weights have no bound.
+    Exact for normal distributions, whose covariance is multiplied by T. Other distributions are supported for T below
+    1, by importance resampling: each sample is one of 256 samples of p, chosen with weights :math:`p(z)^{1/T - 1}`.
+    This is accurate in few dimensions. For T above 1 these weights are unbounded.
 
     Args:
-        fn: p(z), of batch shape ``(n,)``
+        fn: p(z)
         temperature: T
 
     Returns:
-        One draw for each of the n.
+        A distribution to sample from, with the batch shape of ``fn``.
 
     Raises:
         ValueError: T is above 1 and the distribution is not normal.
 
     Example:
-        >>> tempered(dist.Normal(torch.zeros(4, 2), 1.0).to_event(1), 0.25).shape
-        torch.Size([4, 2])
+        >>> tempered(dist.Normal(torch.zeros(4, 2), 1.0).to_event(1), 0.25).stddev[0]
+        tensor([0.5000, 0.5000])
     """
     if temperature == 1:
-        return fn.sample()
+        return fn
     base = getattr(fn, "base_dist", None)
     if isinstance(base, dist.Normal):
-        return dist.Normal(base.loc, base.scale * temperature**0.5).to_event(fn.event_dim).sample()
+        return dist.Normal(base.loc, base.scale * temperature**0.5).to_event(fn.event_dim)
     if isinstance(fn, dist.MultivariateNormal):
-        return dist.MultivariateNormal(fn.loc, scale_tril=fn.scale_tril * temperature**0.5).sample()
+        return dist.MultivariateNormal(fn.loc, scale_tril=fn.scale_tril * temperature**0.5)
     if temperature > 1:
         raise ValueError(
-            f"temperature: {temperature} is above 1, which only normal priors can have; this one is "
-            f"{type(fn).__name__}"
+            f"temperature: expected at most 1 for the prior {type(fn).__name__}, got {temperature}. Only normal "
+            "priors support temperatures above 1."
         )
-    drawn = fn.sample((CANDIDATES,))
-    log_w = (1 / temperature - 1) * fn.log_prob(drawn)
-    chosen = torch.distributions.Categorical(logits=log_w.T).sample()
-    return drawn[chosen, torch.arange(len(chosen), device=chosen.device)]
+    return Resampled(fn, 1 / temperature - 1)
+
+
+class Resampled(dist.TorchDistribution):
+    """Samples of p chosen with weights p(z)^power among a number of candidates each."""
+
+    #: Candidates for each sample.
+    NUM_CANDIDATES = 256
+
+    def __init__(self, fn: TorchDistributionMixin, power: float) -> None:
+        self.fn, self.power = fn, power
+        super().__init__(fn.batch_shape, fn.event_shape, validate_args=False)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Return samples of shape ``(*sample_shape, *batch, *event)``."""
+        candidates = self.fn.sample((self.NUM_CANDIDATES, *sample_shape))
+        log_w = self.power * self.fn.log_prob(candidates)
+        chosen = torch.distributions.Categorical(logits=log_w.movedim(0, -1)).sample()
+        index = chosen.reshape(1, *chosen.shape, *[1] * self.fn.event_dim).expand(1, *candidates.shape[1:])
+        return candidates.gather(0, index).squeeze(0)
+
+
+def reconstruct(program: Program, x: Any, *, seed: int = 0, progress: bool = True) -> Tensor:
+    r"""Sample :math:`z \sim q(z \mid x)` and return :math:`E[x \mid z]`.
+
+    A likelihood without a mean in closed form returns a sample. A categorical column returns the most probable label.
+
+    Args:
+        program: a VAE or SemiSupervised
+        x: rows of data, or a tuple ``(x, context)``
+        seed: random seed
+        progress: show a progress bar
+
+    Returns:
+        Reconstructions of the shape of ``x``, on the CPU.
+
+    Raises:
+        TypeError: the program has other latents.
+        ValueError: the data do not fit the program.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> reconstruct(toy.program, toy.draw(4)).shape
+        torch.Size([4, 5])
+    """
+    semi_supervised = isinstance(program, SemiSupervised)
+    if not semi_supervised:
+        require_vae(program)
+
+    def mean(x: Tensor, *context: Tensor) -> Tensor:
+        if semi_supervised:
+            y = program.classifier(x).sample()
+            return mean_or_draw(program.likelihood(program.posterior(x, y).sample(), y))
+        return mean_or_draw(program.decode(program.encode(x, *context).sample(), *context))
+
+    return over(program, x, mean, seed=seed, desc="reconstruct", progress=progress)
+
+
+class AggregatePosterior(Conditional):
+    r"""A mixture of normals fitted to the latents of data after training (ex-post density estimation).
+
+    .. math:: p(z) = \sum_k \pi_k \mathcal N(z; m_k, S_k) \approx \frac1N \sum_n q(z \mid x_n)
+
+    The aggregate posterior of a trained VAE differs from its prior, and the decoder was trained on the former. Sample
+    from this density by ``generate(vae, num_samples, prior=...)``, or build a ``VAE`` with it as the prior.
+
+    References:
+        From variational to deterministic autoencoders (Ghosh et al., 2020), https://arxiv.org/abs/1903.12436
+
+    Args:
+        program: a trained VAE with a vector of latents
+        x: its training data: rows, or a tuple ``(x, context)``, as in ``fit``
+        num_components: number of normals, each with a full covariance matrix
+        num_samples: samples of the latents per example
+        seed: random seed
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+        ValueError: the data do not fit the program, there are fewer samples than components, or the latents are not
+            vectors.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> fitted = AggregatePosterior(toy.program, toy.draw(200), num_components=2)
+        >>> fitted().event_shape
+        torch.Size([2])
+    """
+
+    def __init__(
+        self, program: Program, x: Any, *, num_components: int = 10, num_samples: int = 1, seed: int = 0
+    ) -> None:
+        super().__init__()
+        try:
+            from sklearn.mixture import GaussianMixture
+        except ImportError as error:
+            raise ImportError("AggregatePosterior needs scikit-learn: pip install 'pyro-vae[sklearn]'") from error
+        check_int("num_components", num_components)
+        check_int("num_samples", num_samples)
+        vae = require_vae(program)
+
+        def sample(*batch: Tensor) -> Tensor:
+            return vae.encode(*batch).sample((num_samples,)).transpose(0, 1)
+
+        z = over(vae, x, sample, num_particles=num_samples, seed=seed, progress=False).flatten(0, 1)
+        if z.dim() != 2:
+            raise ValueError(f"program: expected a vector of latents, got shape {tuple(z.shape[1:])}")
+        if len(z) < num_components:
+            raise ValueError(f"num_components: expected at most {len(z)}, the number of latents, got {num_components}")
+        mixture = GaussianMixture(num_components, random_state=seed, reg_covar=1e-6).fit(z.double().numpy())
+        weights, means, covariances = map(torch.as_tensor, (mixture.weights_, mixture.means_, mixture.covariances_))
+        parameters = {"logits": weights.log(), "loc": means, "scale_tril": torch.linalg.cholesky(covariances)}
+        for name, value in parameters.items():
+            self.register_buffer(name, value.to(device_of(program), z.dtype))
+
+    def forward(self, *context: Tensor) -> Mixture:
+        """Return p(z), which does not depend on the context."""
+        return Mixture(self.logits, dist.MultivariateNormal(self.loc, scale_tril=self.scale_tril))

@@ -1,91 +1,129 @@
-"""What imputing gives: one value a hole, several, and how sure they are."""
+"""Results of imputation, and tables with imputed values."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Imputation"]
+from pyro_vae.data.tables import named
+from pyro_vae.data.tables.table import Table
+from pyro_vae.data.tables.values import missing as missing_values
+
+__all__ = ["Imputation", "fill"]
 
 
 @dataclass(frozen=True)
 class Imputation:
-    r"""Data whose missing entries were filled.
+    r"""Data with imputed entries.
 
     Attributes:
-        x: the data with one value in each hole (the conditional mean; the most probable code of a Categorical
-            column), of shape ``(n, *shape)``, on the CPU
-        draws: the data with values drawn from :math:`p(x_m \mid x_o)` in the holes, of shape ``(draws, n, *shape)``
-        missing: where the holes were, of the shape of ``x``
-        ess: effective number of the particles that stand behind each datum, of shape ``(n,)``: values near 1 say that
-            the posterior does not fit data with holes, and that nothing but the widths of intervals shows it
+        x: the data with one value for each missing entry (the conditional mean; in a Categorical column the most
+            probable label), of shape ``(n, *shape)``, on the CPU
+        samples: the data with missing entries sampled from :math:`p(x_m \mid x_o)`, of shape
+            ``(num_samples, n, *shape)``
+        missing: mask of the missing entries, of the shape of ``x``
+        ess: effective sample size of the particles of each example, of shape ``(n,)``. At values near 1 the posterior
+            does not fit data with missing entries, and neither means nor intervals are reliable
     """
 
     x: Tensor
-    draws: Tensor
+    samples: Tensor
     missing: Tensor
     ess: Tensor
 
     def interval(self, level: float) -> tuple[Tensor, Tensor]:
-        """Return the central interval of the draws at each entry.
+        """Return the lower and upper ends of the central interval with probability ``level``, of the shape of ``x``.
 
-        Args:
-            level: probability of the interval, such as 0.9
-
-        Returns:
-            Its ends, each of the shape of ``x``; both are the observed value where there is one.
+        Both ends of an observed entry are its value.
 
         Raises:
-            ValueError: the level is no probability, or there are too few draws to find the ends.
+            ValueError: the level is no probability, or there are too few samples to estimate the ends.
         """
         if not 0 < level < 1:
             raise ValueError(f"level: expected a number between 0 and 1, got {level}")
-        if len(self.draws) * (1 - level) < 2:
+        if len(self.samples) * (1 - level) < 2:
             raise ValueError(
-                f"level: the ends of an interval of {level:.0%} are not found from {len(self.draws)} draws; impute "
-                f"with draws={int(2 / (1 - level)) + 1} or more"
+                f"level: an interval of {level:.0%} cannot be estimated from {len(self.samples)} samples. Impute with "
+                f"num_samples={int(2 / (1 - level)) + 1} or more."
             )
         tail = (1 - level) / 2
-        ends = torch.tensor([tail, 1 - tail], dtype=self.draws.dtype)
-        # a row at a time: torch.quantile takes up to 16 million numbers
-        found = [torch.quantile(part, ends, 0) for part in self.draws.flatten(2).split(100, 1)]
-        lower, upper = torch.cat(found, 1).reshape(2, *self.x.shape)
+        ends = torch.tensor([tail, 1 - tail], dtype=self.samples.dtype)
+        # in parts, as torch.quantile is limited to 16 million numbers
+        parts = [torch.quantile(part, ends, 0) for part in self.samples.flatten(2).split(100, 1)]
+        lower, upper = torch.cat(parts, 1).reshape(2, *self.x.shape)
         return lower, upper
 
     def coverage(self, truth: Tensor, level: float) -> float:
-        """Return the share of holes whose true value lies in their interval; close to the level if it is right.
-
-        Args:
-            truth: the data without holes, of the shape of ``x``
-            level: probability of the intervals
-        """
+        """Return the share of missing entries with their true value in the interval; ``level`` if that is correct."""
         lower, upper = self.interval(level)
-        truth = self.checked(truth)
-        inside = (lower <= truth) & (truth <= upper)
-        return float(inside[self.missing].double().mean())
+        truth = self.check_truth(truth)
+        return float(((lower <= truth) & (truth <= upper))[self.missing].double().mean())
 
     def squared_error(self, truth: Tensor) -> float:
-        """Return the mean squared error of the holes, in the units of the data.
+        """Return the mean squared error of the imputed entries against the complete data, in squared units."""
+        return float((self.x - self.check_truth(truth))[self.missing].double().square().mean())
 
-        Args:
-            truth: the data without holes, of the shape of ``x``
-        """
-        return float((self.x - self.checked(truth))[self.missing].double().square().mean())
-
-    def checked(self, truth: Tensor) -> Tensor:
-        """Refuse a truth that is not one for these data."""
+    def check_truth(self, truth: Tensor) -> Tensor:
+        """Return the true data, after a check that no missing entry lacks its value."""
         truth = torch.as_tensor(truth).to(self.x)
         if truth.shape != self.x.shape or not torch.isfinite(truth[self.missing]).all():
             raise ValueError(
-                f"truth: expected shape {tuple(self.x.shape)} with a number in every hole, got {tuple(truth.shape)} "
-                f"with {int(torch.isnan(truth).sum()):,} NaN"
+                f"truth: expected shape {tuple(self.x.shape)} with a number for every missing entry, got "
+                f"{tuple(truth.shape)} with {int(torch.isnan(truth).sum()):,} NaN"
             )
         return truth
 
     def __repr__(self) -> str:
         return (
-            f"Imputation({int(self.missing.sum()):,} of {self.missing.numel():,} entries, {len(self.draws)} draws; "
-            f"median effective sample size {float(self.ess.median()):.0f})"
+            f"Imputation({int(self.missing.sum()):,} of {self.missing.numel():,} entries, {len(self.samples)} samples"
+            f"; median effective sample size {float(self.ess.median()):.0f})"
         )
+
+
+def fill(data: Any, table: Table, x: Tensor) -> Any:
+    """Return a copy of a table with imputed values for its missing entries.
+
+    Args:
+        data: the source of the table: a data frame, a dict of columns, a structured array, or an array
+        table: ``Table(data, columns)``, which knows the types of the columns
+        x: the imputed rows, such as ``impute(program, table.x).x``
+
+    Returns:
+        A table of the same kind, with the same columns and types. A numpy column of integers has no missing entries;
+        integers with missing entries are floats, and remain floats.
+
+    Raises:
+        ValueError: ``x`` and the table differ in shape.
+
+    Example:
+        >>> import torch, pyro_vae as pv
+        >>> data = {"age": [38.5, None, 55.2], "colour": ["red", "green", None]}
+        >>> table = pv.data.Table(data)
+        >>> fill(data, table, torch.tensor([[38.5, 0.0], [40.25, 0.0], [55.2, 1.0]]))["colour"].tolist()
+        ['red', 'green', 'red']
+    """
+    if x.shape != table.x.shape:
+        raise ValueError(f"x: expected the shape of the table, {tuple(table.x.shape)}, got {tuple(x.shape)}")
+    types, filled = {c.name: i for i, c in enumerate(table.columns)}, {}
+    values = x.detach().cpu().double().numpy()
+    for name, column, _ in named(data):
+        holes, i = missing_values(column), types[name]
+        filled[name] = column.copy()
+        if holes.any():
+            filled[name][holes] = table.columns[i].decode(values[holes, i])
+    if isinstance(data, dict):
+        return filled
+    if hasattr(data, "iloc"):
+        frame = data.copy()
+        for own, new in zip(data.columns, filled.values(), strict=True):
+            frame[own] = type(data[own])(new, index=data.index, dtype=data[own].dtype)
+        return frame
+    array = copy.deepcopy(np.asarray(data))
+    for i, (name, new) in enumerate(filled.items()):
+        array[name if array.dtype.names else (slice(None), i)] = new
+    return array

@@ -1,4 +1,4 @@
-"""Represent data by their latents, with what is not known of them, and by clusters."""
+"""Representations of data: posterior means and standard deviations of the latents, and clusters."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_vae._util.validation import check_int
-from pyro_vae.evaluation.inputs import batches_of
-from pyro_vae.evaluation.representation.codes import drawn, means, variances
-from pyro_vae.evaluation.representation.representation import clustering_scores, sklearn
+from pyro_vae.evaluation.over import over
+from pyro_vae.evaluation.posterior.posterior_means import means, variances
+from pyro_vae.evaluation.representation.representation import clustering_scores, require_sklearn
 from pyro_vae.programs import MixtureVAE
-from pyro_vae.programs.program import Program, evaluating
-from pyro_vae.tasks.classify import ROWS, classify
+from pyro_vae.programs.program import Program
+from pyro_vae.tasks.classify import check_unlabelled, classify
+from pyro_vae.trace import Call, Sampled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,40 +27,40 @@ __all__ = ["Clusters", "Embedding", "cluster", "embed", "init_clusters"]
 
 @dataclass(frozen=True)
 class Embedding:
-    """Mean and standard deviation of the latents of each datum under q(z given x).
+    """Mean and standard deviation of the latents of each example under q(z given x).
 
     Attributes:
-        names: of the latents, such as ``"z[0]"``
-        mean: of shape ``(n, latents)``
-        deviation: of shape ``(n, latents)``
+        names: names of the latents, such as ``"z[0]"``
+        mean: posterior means, of shape ``(n, latents)``
+        std: posterior standard deviations, of shape ``(n, latents)``
     """
 
     names: tuple[str, ...]
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
     def plot(self, labels: Any = None) -> Figure:
-        """Draw a map: the first two principal components of the means, with ellipses of one standard deviation."""
+        """Plot the first two principal components of the means, with ellipses of one standard deviation."""
         from pyro_vae.plots import latent_map
 
-        return latent_map(self.mean, labels, deviation=self.deviation)
+        return latent_map(self.mean, labels, std=self.std)
 
 
-def embed(program: Program, x: Any, *, draws: int = 16, seed: int = 0, progress: bool = False) -> Embedding:
-    r"""Return mean and standard deviation of all latents of each datum.
+def embed(program: Program, x: Any, *, num_samples: int = 16, seed: int = 0, progress: bool = True) -> Embedding:
+    r"""Return the posterior mean and standard deviation of all latents of each example.
 
-    Both are exact for a posterior in one piece, such as ``posteriors.MeanFieldNormal``. Of latents that depend on
-    others they are averages over draws of those, by the law of total variance,
+    Both are exact for a posterior with one site and moments in closed form, such as ``posteriors.MeanFieldNormal``.
+    For latents that depend on other latents u they are averages over samples of u, by the law of total variance,
 
-    .. math:: \operatorname{Var}[z] = E[\operatorname{Var}[z \mid u]] + \operatorname{Var}[E[z \mid u]],
+    .. math:: \operatorname{Var}[z] = E[\operatorname{Var}[z \mid u]] + \operatorname{Var}[E[z \mid u]].
 
-    and of a posterior without moments in closed form they are those of the draws.
+    For a posterior without moments in closed form they are the moments of the samples.
 
     Args:
-        program: a Program; of one with classes the probabilities of the classes are latents as well
+        program: a Program; the latents of one with classes include the class probabilities
         x: rows of data, or a tuple ``(x, context)``
-        draws: of the latents of each datum, at least 2
-        seed: of the draws
+        num_samples: samples of the latents per example, at least 2
+        seed: random seed
         progress: show a progress bar
 
     Returns:
@@ -75,37 +76,37 @@ def embed(program: Program, x: Any, *, draws: int = 16, seed: int = 0, progress:
         >>> found.names, found.mean.shape
         (('z[0]', 'z[1]'), torch.Size([5, 2]))
     """
-    check_int("draws", draws, 2)
+    check_int("num_samples", num_samples, 2)
 
-    def moments(sites: list[Any]) -> tuple[tuple[str, ...], Tensor]:
-        mean, variance = means(sites), variances(sites)
-        names = tuple(f"{name}[{i}]" for name, m in mean.items() for i in range(m.shape[-1]))
-        both = torch.cat([m.mean(0) for m in mean.values()], -1), torch.cat(list(variance.values()), -1).sqrt()
-        return names, torch.stack(both).cpu()
+    def moments(*batch: Tensor) -> dict[str, Tensor]:
+        record = Call(program.model, program.guide, batch, {}, num_samples).trace(program.guide, Sampled())
+        mean, variance = means(record.sites.values()), variances(record.sites.values())
+        return {name: torch.stack([mean[name].mean(0), variance[name].sqrt()], 1) for name in mean}
 
-    names, rows = zip(*drawn(program, x, moments, draws=draws, seed=seed, progress=progress), strict=True)
-    mean, deviation = torch.cat(rows, 1)
-    return Embedding(names[0], mean, deviation)
+    found = over(program, x, moments, num_particles=num_samples, seed=seed, desc="embed", progress=progress)
+    names = tuple(f"{name}[{i}]" for name, values in found.items() for i in range(values.shape[-1]))
+    mean, std = torch.cat(list(found.values()), -1).unbind(1)
+    return Embedding(names, mean, std)
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """Clusters found for data.
+    """Cluster probabilities of examples.
 
     Attributes:
-        probabilities: of each cluster, q(k given x), of shape ``(n, clusters)``
+        probabilities: q(k given x), of shape ``(n, clusters)``
     """
 
     probabilities: Tensor
 
     @property
     def assigned(self) -> Tensor:
-        """The most probable cluster of each datum, of shape ``(n,)``."""
+        """The most probable cluster of each example, of shape ``(n,)``."""
         return self.probabilities.argmax(-1)
 
     @property
     def sizes(self) -> Tensor:
-        """Number of data assigned to each cluster, of shape ``(clusters,)``."""
+        """Number of examples assigned to each cluster, of shape ``(clusters,)``."""
         return self.assigned.bincount(minlength=self.probabilities.shape[1])
 
     def scores(self, y: Any) -> dict[str, float]:
@@ -113,17 +114,18 @@ class Clusters:
         return clustering_scores(torch.as_tensor(y).cpu().numpy(), self.assigned.numpy())
 
     def __str__(self) -> str:
-        sure = float(self.probabilities.max(-1).values.mean())
+        confidence = float(self.probabilities.max(-1).values.mean())
         sizes = ", ".join(map(str, self.sizes.tolist()))
-        return f"{len(self.probabilities):,} data in clusters of {sizes}; mean probability of its cluster {sure:.2f}"
+        return f"{len(self.probabilities):,} examples in clusters of {sizes}; mean probability {confidence:.2f}"
 
 
-def cluster(program: MixtureVAE, x: Any) -> Clusters:
-    """Find the cluster of each datum, a bounded number of them at once.
+def cluster(program: MixtureVAE, x: Any, *, progress: bool = True) -> Clusters:
+    """Assign each example to a cluster.
 
     Args:
         program: a trained ``programs.MixtureVAE``
         x: rows of data
+        progress: show a progress bar
 
     Returns:
         Probabilities and assignments, on the CPU.
@@ -144,28 +146,27 @@ def cluster(program: MixtureVAE, x: Any) -> Clusters:
         >>> cluster(program, torch.randn(5, 4)).sizes.sum()
         tensor(5)
     """
-    check_clusters(program)
-    return Clusters(classify(program, x).probabilities)
+    return Clusters(classify(require_clusters(program), x, progress=progress).probabilities)
 
 
 def init_clusters(program: MixtureVAE, x: Any, *, seed: int = 0) -> None:
-    """Move p(k) and p(z given k) of a program to where a mixture of normals finds clusters among its latents.
+    """Initialise p(k) and p(z given k) by a mixture of normals fitted to the posterior means of the data.
 
-    Each cluster gets the mean and the variance of the draws from q(z given x) of its data. A mixture that learns all
-    its parts at once often leaves clusters empty. Train likelihood and posterior as a VAE first, call this, and then
-    train all parts together.
+    Each component gets the mean and variance of the latents of its examples. A mixture that learns all its parts from
+    scratch often leaves clusters empty: train likelihood and posterior as a VAE first, call this function, then train
+    all parts together. It changes the parameters of ``program.classes`` and ``program.prior``.
 
     References:
         Variational deep embedding (Jiang et al., 2017), https://arxiv.org/abs/1611.05148
 
     Args:
-        program: a ``MixtureVAE`` whose posterior does not see the cluster, with a ``prior`` of normal latents
+        program: a ``MixtureVAE`` with a posterior that does not depend on the cluster and a normal ``prior``
         x: rows of data
-        seed: of the start of the mixture, which is fitted to the means of q(z given x)
+        seed: random seed of the mixture fit
 
     Raises:
-        TypeError: the program has no clusters, or parts for which they cannot be placed; the part is named.
-        ValueError: the data do not fit the program, or there are fewer than clusters.
+        TypeError: the program has no clusters, or has parts that do not allow this; the part is named.
+        ValueError: the data do not fit the program, or there are fewer examples than clusters.
         ImportError: scikit-learn is not installed.
 
     Example:
@@ -180,54 +181,62 @@ def init_clusters(program: MixtureVAE, x: Any, *, seed: int = 0) -> None:
         ... )
         >>> init_clusters(program, torch.randn(50, 3))
     """
-    check_clusters(program)
-    sklearn()
+    require_clusters(program)
+    require_sklearn()
     from sklearn.mixture import GaussianMixture
 
     if not any(p.requires_grad for p in program.prior.parameters()):
-        raise TypeError(f"prior: expected one to learn, such as ConditionalNormal, got {type(program.prior).__name__}")
-    codes, own = posterior_moments(program, x)
-    each = program.classes().enumerate_support()
-    if len(codes) < len(each):
-        raise ValueError(f"x: expected at least a datum for each of {len(each)} clusters, got {len(codes)}")
-    found = GaussianMixture(len(each), covariance_type="diag", reg_covar=1e-4, n_init=3, random_state=seed)
-    points = codes.double().cpu().numpy()
-    found.fit(points)
+        raise TypeError(
+            f"prior: expected one with parameters, such as ConditionalNormal, got {type(program.prior).__name__}"
+        )
+    z_mean, z_variance = posterior_moments(program, x)
+    clusters = program.classes().enumerate_support()
+    if len(z_mean) < len(clusters):
+        raise ValueError(f"x: expected at least {len(clusters)} examples, one per cluster, got {len(z_mean)}")
+    mixture = GaussianMixture(len(clusters), covariance_type="diag", reg_covar=1e-4, n_init=3, random_state=seed)
+    points = z_mean.double().numpy()
+    mixture.fit(points)
     loc, variance, weight, share = (
-        torch.as_tensor(v).to(codes)
-        for v in (found.means_, found.covariances_, found.weights_, found.predict_proba(points))
+        torch.as_tensor(v).to(clusters)
+        for v in (mixture.means_, mixture.covariances_, mixture.weights_, mixture.predict_proba(points))
     )
-    # latents of a cluster vary with their data, and about the mean of each
-    variance = variance + share.T @ own / share.sum(0).clamp(min=1e-6).unsqueeze(-1)
+    # law of total variance: the latents of an example vary about their mean as well
+    variance = variance + share.T @ z_variance.to(share) / share.sum(0).clamp(min=1e-6).unsqueeze(-1)
     target = dist.Normal(loc, variance.sqrt()).to_event(1)
-    numbers = [*program.prior.parameters(), *program.classes.parameters()]
-    climb = torch.optim.LBFGS(numbers, max_iter=500, line_search_fn="strong_wolfe")
+    parameters = [*program.prior.parameters(), *program.classes.parameters()]
+    optimizer = torch.optim.LBFGS(parameters, max_iter=500, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
-        climb.zero_grad()
-        missing = kl_divergence(target, program.prior(each)) - program.classes().log_prob(each)
-        value = (weight * missing).sum()
+        optimizer.zero_grad()
+        kl = kl_divergence(target, program.prior(clusters)) - program.classes().log_prob(clusters)
+        value = (weight * kl).sum()
         value.backward()
         return value
 
-    climb.step(loss)
-    climb.zero_grad()
+    optimizer.step(loss)
+    optimizer.zero_grad()
 
 
 def posterior_moments(program: MixtureVAE, x: Any) -> tuple[Tensor, Tensor]:
-    """Return mean and variance of q(z given x) of each datum, of shape (n, latent)."""
+    """Return mean and variance of q(z given x) of each example, of shape (n, latent)."""
     name = type(program.posterior).__name__
     if getattr(program.posterior, "context", 0):
-        raise TypeError(f"posterior: expected one that does not see the cluster, but {name} was built with context")
+        raise TypeError(f"posterior: expected one that does not depend on the cluster, got {name} with context")
+
+    def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+        q = program.posterior(x)
+        return q.mean, q.variance
+
     try:
-        with evaluating(program):
-            found = [program.posterior(rows) for (rows,) in batches_of(program, x, ROWS).epoch(0)]
-            return torch.cat([q.mean for q in found]), torch.cat([q.variance for q in found])
+        return over(program, x, moments, check=check_unlabelled, progress=False)
     except NotImplementedError as error:
-        raise TypeError(f"posterior: {name} has no moments in closed form; use MeanFieldNormal, say") from error
+        raise TypeError(
+            f"posterior: expected one with moments in closed form, such as MeanFieldNormal, got {name}"
+        ) from error
 
 
-def check_clusters(program: Any) -> None:
-    """Refuse a program without clusters."""
+def require_clusters(program: Any) -> MixtureVAE:
+    """Return the program, or raise if it has no clusters."""
     if not isinstance(program, MixtureVAE):
         raise TypeError(f"program: expected a MixtureVAE, which has clusters, got {type(program).__name__}")
+    return program

@@ -142,7 +142,7 @@ def scores(task: Task) -> dict[str, Score]:
         "minus log-likelihood": likelihood,
         "reconstruction": Reconstruction(),
         "typicality of the bound": Typicality(NegativeBound(), task.train[:1000]),
-        "likelihood regret": LikelihoodRegret(steps=50, num_particles=4),
+        "likelihood regret": LikelihoodRegret(num_steps=50, num_particles=4),
     }
     return {**found, "minus input complexity": InputComplexity(likelihood)} if task.image else found
 

@@ -93,7 +93,7 @@ def plain(draw: Draw, n: int) -> float:
     """Return the error of M2 on pixels."""
     torch.manual_seed(draw.seed)
     program = m2(SHAPE, pv.likelihoods.Bernoulli(LATENT, SHAPE, net=NET, context=CLASSES))
-    draw.fit(program, labelled_batches(draw.x, draw.labels(n), batch_size=BATCH, labelled=LABELLED), draw.epochs)
+    draw.fit(program, labelled_batches(draw.x, draw.labels(n), batch_size=BATCH, num_labelled=LABELLED), draw.epochs)
     return classify(program, draw.test.x, draw.test.y).error
 
 
@@ -104,7 +104,7 @@ def stacked(draw: Draw, n: int) -> float:
     torch.manual_seed(draw.seed)
     scale = pv.scales.PerExample()
     top = m2((LATENT,), pv.likelihoods.Normal(LATENT, (LATENT,), net=NET, context=CLASSES, scale=scale))
-    loader = labelled_batches(latents, draw.labels(n), batch_size=BATCH, labelled=LABELLED)
+    loader = labelled_batches(latents, draw.labels(n), batch_size=BATCH, num_labelled=LABELLED)
     latents = DataLoader(loader.dataset, sampler=loader.sampler, batch_size=None, collate_fn=drawn)
     draw.fit(top, latents, 2 * draw.epochs)
     both = pv.programs.StackedSemiSupervised(top=top, likelihood=draw.m1.likelihood, posterior=draw.m1.posterior)

@@ -101,8 +101,8 @@ def measure(name: str, seed: int, steps: int, particles: int) -> dict[str, Any]:
     start = time.process_time()
     vae = train(torch.as_tensor(x).float(), seed, steps)
     seconds = round(time.process_time() - start, 1)
-    ours = pv.tasks.impute(vae, torch.as_tensor(x).float(), num_particles=particles, draws=200, seed=seed)
-    chain = pv.tasks.pseudo_gibbs(vae, torch.as_tensor(x).float(), draws=100, burn_in=100, seed=seed)
+    ours = pv.tasks.impute(vae, torch.as_tensor(x).float(), num_particles=particles, num_samples=200, seed=seed)
+    chain = pv.tasks.pseudo_gibbs(vae, torch.as_tensor(x).float(), num_samples=100, burn_in=100, seed=seed)
     target = torch.as_tensor(truth)
     found |= {"VAE": ours.squared_error(target) / base, "VAE, pseudo-Gibbs": chain.squared_error(target) / base}
     cover = {str(level): ours.coverage(target, level) for level in (0.5, 0.9)}

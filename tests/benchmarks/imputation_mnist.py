@@ -92,8 +92,8 @@ def measure(data: pv.data.Dataset, seed: int, epochs: int) -> dict[str, Any]:
     start = time.process_time()
     vae = train_vae(train, seed, epochs)
     seconds = round(time.process_time() - start, 1)
-    ours = pv.tasks.impute(vae, test, num_particles=500, draws=50, seed=seed)
-    chain = pv.tasks.pseudo_gibbs(vae, test, draws=50, burn_in=50, seed=seed)
+    ours = pv.tasks.impute(vae, test, num_particles=500, num_samples=50, seed=seed)
+    chain = pv.tasks.pseudo_gibbs(vae, test, num_samples=50, burn_in=50, seed=seed)
     errors = {name: float(((value - flat)[holes] ** 2).mean()) for name, value in filled.items()}
     errors |= {"VAE": float(ours.squared_error(truth)), "VAE, pseudo-Gibbs": float(chain.squared_error(truth))}
     found = {name: value / errors["mean"] for name, value in errors.items()}

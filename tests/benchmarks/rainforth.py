@@ -24,8 +24,7 @@ from pyro.distributions.testing.fakes import NonreparameterizedNormal
 from torch import Tensor, nn
 
 import pyro_vae as pv
-from pyro_vae._util.random_state import derive_seed
-from pyro_vae.evaluation.laboratory.gradients import Moments, Resumer
+from pyro_vae.evaluation.laboratory.gradients import GradientSampler, Moments
 from pyro_vae.plots.style import COLOURS, MARKERS, WIDTH, styled
 from pyro_vae.programs.program import DataPlate, Program, announce
 
@@ -104,13 +103,13 @@ def signal(
     above the noise of their estimate.
     """
     x = toy.draw(1).expand(data, -1)
-    follower = Resumer(toy, make(num_particles=k), (x,))
+    sampler = GradientSampler(toy, make(num_particles=k), (x,))
     groups = {"model": ["prior.mu"], "guide": ["posterior.b"]}
     found = {group: Moments() for group in groups}
     for i in range(draws):
-        follower.follow(derive_seed(k, i))
+        sampler.backward(derive_seed(k, i))
         for group, names in groups.items():
-            found[group].add(follower.gradient(names))
+            found[group].add(sampler.gradient(names))
     return {group: float((m.mean.abs() / m.variance.sqrt()).mean()) for group, m in found.items()}
 
 

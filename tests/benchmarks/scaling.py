@@ -21,7 +21,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from torch import Tensor, nn
 
 import pyro_vae as pv
-from pyro_vae.evaluation.laboratory.cost import PeakMemory, milliseconds
+from pyro_vae.evaluation.cost import PeakMemory, milliseconds
 from pyro_vae.plots.style import COLOURS, MARKERS, WIDTH, styled
 from pyro_vae.training import SVI, flush_denormals
 

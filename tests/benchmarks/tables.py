@@ -132,7 +132,7 @@ def measure_vae(vae: pv.VAE, columns: Sequence[Column], x: Tensor, particles: in
     totals, ess = {}, float(whole.ess.median())
     for name, which in types_of(columns).items():
         rest = pv.evaluation.log_likelihood(vae, x.masked_fill(which, math.nan), num_particles=particles)
-        totals[name] = whole.per_datum - rest.per_datum
+        totals[name] = whole.per_example - rest.per_example
         ess = min(ess, float(rest.ess.median()))
     return {"row": whole.mean, **by_type(totals, columns, x), "lowest_median_ess": round(ess, 1)}
 

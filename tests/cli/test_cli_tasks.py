@@ -98,7 +98,7 @@ def test_impute_gives_what_the_task_gives(runs, tmp_path):
     np.save(tmp_path / "x.npy", x)
     call("impute", runs / "holes", tmp_path / "x.npy", "--output", tmp_path / "a.npy", "--particles=50", "--seed=4")
     call("impute", runs / "holes", tmp_path / "x.npy", "--output", tmp_path / "b.npz", "--particles=50", "--draws=2")
-    known = pv.tasks.impute(pv.load(runs / "holes"), torch.from_numpy(x), num_particles=50, draws=0, seed=4).x
+    known = pv.tasks.impute(pv.load(runs / "holes"), torch.from_numpy(x), num_particles=50, num_samples=0, seed=4).x
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), known.numpy())
     with np.load(tmp_path / "b.npz") as found:
         assert found["x"].shape == (2, 10, 2, 3)
@@ -172,7 +172,7 @@ def test_embed_without_a_closed_form_is_that_of_the_mixture():
     )
     program.posterior.net.body[0].weight.data.mul_(6)  # so that classes differ
     x, draws = 3 * torch.randn(5, 4), 4000
-    found = pv.tasks.embed(program, x, draws=draws)
+    found = pv.tasks.embed(program, x, num_samples=draws)
     with torch.no_grad():
         share = program.classify(x)
         q = program.posterior(x.expand(3, 5, 4), torch.eye(3).unsqueeze(1).expand(3, 5, 3))
@@ -182,9 +182,9 @@ def test_embed_without_a_closed_form_is_that_of_the_mixture():
         spread = (torch.einsum("nk,knd->nd", share, q.mean.square()) - mean.square()).clamp(min=1e-12).sqrt()
     assert found.names == ("y[0]", "y[1]", "y[2]", "z[0]", "z[1]")
     torch.testing.assert_close(found.mean[:, :3], share, rtol=0, atol=1e-5)
-    torch.testing.assert_close(found.deviation[:, :3], (share * (1 - share)).sqrt(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.std[:, :3], (share * (1 - share)).sqrt(), rtol=0, atol=1e-4)
     assert ((found.mean[:, 3:] - mean).abs() < 4 * spread / draws**0.5 + 1e-5).all()
-    torch.testing.assert_close(found.deviation[:, 3:], sd, rtol=0.1, atol=0)
+    torch.testing.assert_close(found.std[:, 3:], sd, rtol=0.1, atol=0)
 
 
 def test_reconstruction_of_labels_is_the_most_probable_one():

@@ -140,7 +140,7 @@ def test_importance_sampling_finds_the_evidence():
     found = pv.evaluation.log_likelihood(toy.program, x, num_particles=4000)
     exact = toy.log_evidence(x).detach()
     # 30 data: 4 Monte Carlo standard errors, widened for the largest of 30
-    assert ((found.per_datum - exact).abs() < 4.6 * found.noise + 1e-9).all()
+    assert ((found.per_example - exact).abs() < 4.6 * found.per_example_error + 1e-9).all()
     assert abs(found.mean - float(exact.mean())) < 4 * found.monte_carlo_error
     coarse = pv.evaluation.log_likelihood(toy.program, x, num_particles=4)
     assert coarse.mean < found.mean
@@ -150,7 +150,7 @@ def test_importance_sampling_is_exact_at_the_exact_posterior():
     toy = LinearGaussian()
     x = toy.draw(30)
     found = pv.evaluation.log_likelihood(toy.program, x, num_particles=7, batch_size=4)
-    assert torch.allclose(found.per_datum, toy.log_evidence(x), atol=1e-9)
+    assert torch.allclose(found.per_example, toy.log_evidence(x), atol=1e-9)
     assert torch.allclose(found.ess, torch.full((30,), 7.0).double())
 
 

@@ -63,7 +63,7 @@ def test_numbers_of_the_page(digits, posterior):
             ratio = covariances.diagonal(dim1=1, dim2=2) / z.var(0)
             assert bool(((ratio - 1).abs() < 5 * (2 / 1000) ** 0.5).all())
     direct = pv.evaluation.log_likelihood(vae, x, seed=3, num_particles=60)
-    np.testing.assert_allclose(found["evidence"], direct.per_datum, rtol=1e-4)
+    np.testing.assert_allclose(found["evidence"], direct.per_example, rtol=1e-4)
     np.testing.assert_allclose(found["tails"], direct.pareto_k, rtol=1e-4)
     assert torch.equal(array(found["data"], np.uint8).view(12, 8, 8), (255 * x).to(torch.uint8))
     assert found["labels"] == y.tolist()

@@ -109,7 +109,7 @@ def test_bound_is_the_evidence_where_x_says_nothing_of_z():
         found = pv.estimators.ELBO(num_particles=particles).per_datum(vae.model, vae.guide, x)
         assert torch.allclose(found, exact, atol=1e-8)
     found = pv.evaluation.log_likelihood(vae, x, num_particles=3)
-    assert torch.allclose(found.per_datum, exact, atol=1e-8)
+    assert torch.allclose(found.per_example, exact, atol=1e-8)
 
 
 def test_latent_library_has_the_evidence_of_a_quadrature():
@@ -118,8 +118,8 @@ def test_latent_library_has_the_evidence_of_a_quadrature():
     joint = gamma_poisson(x.unsqueeze(1), grid.exp()) + dist.Normal(3.0, 0.4).log_prob(grid)
     exact = torch.logsumexp(joint, -1) + (grid[1] - grid[0]).log()
     found = pv.evaluation.log_likelihood(vae, x, num_particles=10_000)
-    assert ((found.per_datum - exact).abs() < 4 * found.noise).all()
-    assert (found.noise < 0.03).all()
+    assert ((found.per_example - exact).abs() < 4 * found.per_example_error).all()
+    assert (found.per_example_error < 0.03).all()
     bound = pv.estimators.ELBO(num_particles=4000).per_datum(vae.model, vae.guide, x)
     assert (bound < exact - 0.05).all()
 

@@ -177,7 +177,7 @@ def test_weights_train_by_fit_and_evaluate():
     assert history["loss"][-1] < history["loss"][0]
     assert not torch.equal(program.weights.loc, two_layers().weights.loc)
     found = pv.evaluation.log_likelihood(program, x, num_particles=100)
-    assert torch.isfinite(found.per_datum).all()
+    assert torch.isfinite(found.per_example).all()
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.1])

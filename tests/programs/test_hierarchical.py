@@ -18,7 +18,7 @@ def test_exact_evidence_and_agreement_with_pyro(inference):
     exact = evidence(program, x).detach()
     found = pv.evaluation.log_likelihood(program, x, num_particles=40000)
     # 6 data: 4 standard errors of the importance-sampled estimate
-    assert ((found.per_datum - exact).abs() < 4 * found.noise).all()
+    assert ((found.per_example - exact).abs() < 4 * found.per_example_error).all()
     ours = pv.estimators.ELBO(num_particles=4000)
     drawn = pv.estimators.ELBO(num_particles=4000, analytic_kl=False)
     with torch.no_grad():

@@ -23,7 +23,7 @@ def test_importance_sampling_finds_the_marginal_of_the_observed():
     exact = torch.stack([marginal(toy, row) for row in x]).detach()
     # 12 data: 4 standard errors, widened for the largest; few effective particles make the error itself uncertain
     assert (found.ess > 100).all()
-    assert ((found.per_datum - exact).abs() < 5 * found.noise).all()
+    assert ((found.per_example - exact).abs() < 5 * found.per_example_error).all()
 
 
 def test_likelihood_and_gradient_are_those_of_the_observed_entries():
@@ -107,7 +107,7 @@ def test_missing_not_at_random_has_the_exact_evidence():
     exact = torch.cat([unseen.expand(3), seen]).detach()
     found = pv.evaluation.log_likelihood(program, x, num_particles=40000)
     # 6 data: 4 standard errors
-    assert ((found.per_datum - exact).abs() < 4 * found.noise).all()
+    assert ((found.per_example - exact).abs() < 4 * found.per_example_error).all()
     elbo = pv.estimators.ELBO(num_particles=2000)
     with torch.no_grad():
         bound = elbo.per_datum(program.model, program.guide, x)

@@ -22,7 +22,7 @@ def test_bound_with_the_exact_posterior_is_the_evidence_with_and_without_labels(
         found = elbo.per_datum(toy.program.model, toy.program.guide, x, y)
         assert torch.allclose(found, exact, atol=1e-9)
         found = pv.evaluation.log_likelihood(toy.program, (x, y), num_particles=particles)
-        assert torch.allclose(found.per_datum, exact, atol=1e-9)
+        assert torch.allclose(found.per_example, exact, atol=1e-9)
     unlabelled = pv.estimators.ELBO(analytic_kl=False).per_datum(toy.program.model, toy.program.guide, x)
     assert torch.allclose(unlabelled, toy.log_joint(x).logsumexp(-1), atol=1e-9)
 

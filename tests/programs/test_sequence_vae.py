@@ -132,7 +132,7 @@ def test_bound_with_the_exact_guide_is_the_evidence_at_every_length(num_particle
     found = ELBO(num_particles=num_particles).per_datum(model, guide, x[order], LENGTHS[order].double())
     assert torch.allclose(found, exact[order], atol=1e-9)
     found = pv.evaluation.log_likelihood(toy.program, (x, LENGTHS), num_particles=num_particles)
-    assert torch.allclose(found.per_datum, exact, atol=1e-9)
+    assert torch.allclose(found.per_example, exact, atol=1e-9)
 
 
 def test_off_the_exact_guide_the_bound_is_below_and_importance_sampling_is_right():
@@ -140,7 +140,7 @@ def test_off_the_exact_guide_the_bound_is_below_and_importance_sampling_is_right
     x = sequences(toy.program)
     exact = toy.evidence(x, LENGTHS)
     found = pv.evaluation.log_likelihood(toy.program, (x, LENGTHS), num_particles=5000)
-    assert ((found.per_datum - exact).abs() < 4 * found.noise).all()
+    assert ((found.per_example - exact).abs() < 4 * found.per_example_error).all()
     closed, drawn = pv.estimators.ELBO(num_particles=1000), ELBO(num_particles=1000)
     with torch.no_grad():
         bounds = [

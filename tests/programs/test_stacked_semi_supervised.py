@@ -110,7 +110,7 @@ def test_off_the_exact_guide_the_bound_is_below_and_importance_sampling_is_right
     joint = toy.log_joint(x)
     exact = torch.cat([(joint * y.nan_to_num()).sum(-1)[:4], joint.logsumexp(-1)[4:]])
     found = pv.evaluation.log_likelihood(toy.program, (x, y), num_particles=5000)
-    assert ((found.per_datum - exact).abs() < 4 * found.noise).all()
+    assert ((found.per_example - exact).abs() < 4 * found.per_example_error).all()
     closed, drawn = pv.estimators.ELBO(num_particles=500), ELBO(num_particles=500)
     model, guide = toy.program.model, toy.program.guide
     with torch.no_grad():

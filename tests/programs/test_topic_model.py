@@ -81,7 +81,7 @@ def test_bound_with_the_exact_posterior_is_the_evidence():
         elbo = pv.estimators.ELBO(num_particles=particles, analytic_kl=False)
         assert torch.allclose(elbo.per_datum(program.model, program.guide, x), evidence(x), atol=1e-9)
     found = pv.evaluation.log_likelihood(program, x, num_particles=3)
-    assert torch.allclose(found.per_datum, evidence(x), atol=1e-9)
+    assert torch.allclose(found.per_example, evidence(x), atol=1e-9)
 
 
 def test_bound_is_below_and_importance_sampling_finds_the_evidence():
@@ -95,7 +95,7 @@ def test_bound_is_below_and_importance_sampling_finds_the_evidence():
     assert (gap > 0.005).all()
     assert ((found - (evidence(x) - gap)).abs() < 4 * spread).all()
     weighted = pv.evaluation.log_likelihood(program, x, num_particles=DRAWS)
-    assert ((weighted.per_datum - evidence(x)).abs() < 4 * weighted.noise).all()
+    assert ((weighted.per_example - evidence(x)).abs() < 4 * weighted.per_example_error).all()
 
 
 def test_perplexity_is_that_of_words_in_their_order():
@@ -105,7 +105,7 @@ def test_perplexity_is_that_of_words_in_their_order():
     assert found.per_token == pytest.approx(float((-exact.sum() / size.sum()).exp()), rel=1e-9)
     assert found.per_document == pytest.approx(float((-exact / size).mean().exp()), rel=1e-9)
     assert found.per_token != pytest.approx(found.per_document, rel=1e-3)
-    weighted = pv.evaluation.log_likelihood(program, x, num_particles=5).per_datum
+    weighted = pv.evaluation.log_likelihood(program, x, num_particles=5).per_example
     assert Perplexity.of(weighted, x).per_token == pytest.approx(found.per_token, rel=1e-9)
 
 

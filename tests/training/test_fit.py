@@ -122,7 +122,7 @@ def test_conditional_vae():
     assert vae.sample(5, c[:5]).shape == (5, 8, 8)
     assert vae.reconstruct(digits.train.x[:5], c[:5]).shape == (5, 8, 8)
     found = pv.evaluation.log_likelihood(vae, (digits.test.x[:9], c[:9]), num_particles=5)
-    assert found.per_datum.shape == (9,)
+    assert found.per_example.shape == (9,)
 
 
 def with_batch_norm():
@@ -298,7 +298,7 @@ def test_evaluation_moves_nothing():
     vae.check(X)
     assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
     assert all(m.training for m in vae.modules())
-    assert torch.equal(first.per_datum, again.per_datum)
+    assert torch.equal(first.per_example, again.per_example)
 
 
 PROCESS = """

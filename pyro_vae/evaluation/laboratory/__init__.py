@@ -1,1 +1,1 @@
-"""Comparing estimators: bias, variance, cost, and what they train."""
+"""The estimator laboratory: bias, variance and cost of gradient estimators, and what they train."""

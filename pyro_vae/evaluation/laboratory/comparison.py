@@ -1,22 +1,18 @@
-"""What the estimator laboratory found: tables that print, export and plot themselves."""
+"""The result of a comparison of estimators."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pyro_vae.evaluation.laboratory.table import aligned, latex, number, write_csv, write_json
+from pyro_vae.evaluation.result import Result, number
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["Comparison", "GradientRow", "Row"]
+__all__ = ["Comparison", "EstimatorRow", "GradientRow"]
 
 
 @dataclass(frozen=True)
 class GradientRow:
-    """The gradient of one estimator by the parameters of the guide, or by those of the model."""
+    """The gradient of one estimator with respect to the parameters of the guide, or of the model."""
 
     snr: float
     variance: float
@@ -28,11 +24,11 @@ class GradientRow:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One estimator; NaN where a number cannot be had, with the reason in ``missing``."""
+class EstimatorRow:
+    """One estimator. A number that does not exist is NaN, with the reason in ``missing``."""
 
     name: str
-    particles: int
+    num_particles: int
     bound: float
     bound_error: float
     gap: float
@@ -46,7 +42,7 @@ class Row:
     missing: dict[str, str] = field(default_factory=dict)
 
     def flat(self) -> dict[str, Any]:
-        """Return the row as one level of names, such as ``guide_snr``."""
+        """Return the row with flat names such as ``guide_snr``."""
         found: dict[str, Any] = {}
         for key, value in asdict(self).items():
             found |= {f"{key}_{k}": v for k, v in value.items()} if key in ("guide", "model") else {key: value}
@@ -55,38 +51,42 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The table of :func:`compare_estimators`: it prints, exports and plots itself.
+class Comparison(Result, plot="comparison"):
+    """The result of :func:`compare_estimators`.
 
     Attributes:
-        rows: one an estimator, in the order in which they were given
-        reference: how the evidence was found
-        evidence: its value, in mean nats per datum
+        estimators: one row per estimator, in the given order
+        reference: how log p(x) was found
+        evidence: log p(x) in mean nats per example
         evidence_error: its standard error
-        draws: gradients drawn of each estimator
-        data: size of the batch
+        num_samples: sampled gradients of each estimator
+        num_examples: size of the batch
     """
 
-    rows: list[Row]
+    estimators: list[EstimatorRow]
     reference: str
     evidence: float
     evidence_error: float
-    draws: int
-    data: int
+    num_samples: int
+    num_examples: int
 
-    def __getitem__(self, name: str) -> Row:
+    def __getitem__(self, name: str) -> EstimatorRow:
         """Return the row of an estimator."""
-        found = {row.name: row for row in self.rows}
+        found = {row.name: row for row in self.estimators}
         if name not in found:
             raise KeyError(f"{name!r}: expected one of {list(found)}")
         return found[name]
 
-    def values(self) -> list[dict[str, Any]]:
-        """Return what is shown of bounds, importance weights and costs."""
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per estimator."""
+        return [row.flat() for row in self.estimators]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return the printed table of bounds, importance weights and costs."""
         return [
             {
                 "estimator": r.name,
-                "particles": r.particles,
+                "particles": r.num_particles,
                 "bound": number(r.bound, r.bound_error),
                 "gap": number(r.gap, r.gap_error),
                 "ESS": number(r.ess),
@@ -94,50 +94,37 @@ class Comparison:
                 "ms/step": number(r.milliseconds),
                 "MB/step": number(r.megabytes),
             }
-            for r in self.rows
+            for r in self.estimators
         ]
 
     def gradients(self, group: str) -> list[dict[str, Any]]:
-        """Return what is shown of the gradient by the parameters of the ``"guide"`` or of the ``"model"``."""
-        found = []
-        for row in self.rows:
-            g = getattr(row, group)
-            found.append(
-                {
-                    f"gradient, {group}": row.name,
-                    "SNR": number(g.snr),
-                    "variance": number(g.variance),
-                    "bias": number(g.bias, g.bias_error),
-                    "cosine": number(g.cosine),
-                    "own bias": number(g.own_bias, g.own_bias_error),
-                }
-            )
-        return found
+        """Return the printed table of gradients with respect to the parameters of the ``"guide"`` or ``"model"``."""
+        return [
+            {
+                f"gradient, {group}": row.name,
+                "SNR": number(g.snr),
+                "variance": number(g.variance),
+                "bias": number(g.bias, g.bias_error),
+                "cosine": number(g.cosine),
+                "own bias": number(g.own_bias, g.own_bias_error),
+            }
+            for row in self.estimators
+            for g in [getattr(row, group)]
+        ]
 
-    def __str__(self) -> str:
+    def heading(self) -> str:
+        """Return the evidence and the size of the comparison."""
         evidence = number(self.evidence, self.evidence_error, 6)
-        head = f"evidence {evidence} nats per datum ({self.reference}); {self.data:,} data, {self.draws:,} draws"
-        parts = [head, aligned(self.values()), *(aligned(self.gradients(group)) for group in ("guide", "model"))]
-        notes = dict.fromkeys(f"{key}: {why}" for row in self.rows for key, why in row.missing.items())
-        return "\n\n".join(
-            [*parts, *(["not available\n" + "\n".join(f"  {note}" for note in notes)] if notes else [])]
+        return (
+            f"evidence {evidence} nats per example ({self.reference}); {self.num_examples:,} examples, "
+            f"{self.num_samples:,} sampled gradients"
         )
 
-    def to_csv(self, path: str | Path) -> None:
-        """Write one line an estimator with all digits."""
-        write_csv([row.flat() for row in self.rows], path)
+    def tables(self) -> list[list[dict[str, Any]]]:
+        """Return the tables of values and gradients."""
+        return [self.summary(), self.gradients("guide"), self.gradients("model")]
 
-    def to_json(self, path: str | Path) -> None:
-        """Write the table with all digits, and what it was compared with."""
-        write_json(asdict(self), path)
-
-    def to_latex(self, path: str | Path) -> None:
-        """Write the tables as they are printed, for LaTeX with the package booktabs."""
-        tables = [self.values(), self.gradients("guide"), self.gradients("model")]
-        Path(path).write_text("\n".join(map(latex, tables)), encoding="utf-8")
-
-    def plot(self) -> Figure:
-        """Draw gap, signal-to-noise ratios and cost of each estimator."""
-        from pyro_vae.plots import comparison
-
-        return comparison(self)
+    def notes(self) -> str:
+        """Return why numbers are missing."""
+        notes = dict.fromkeys(f"  {key}: {why}" for row in self.estimators for key, why in row.missing.items())
+        return "\n".join(["not available", *notes]) if notes else ""

@@ -1,4 +1,4 @@
-"""Draws of the gradient that an estimator follows, and what they say of it."""
+"""Sampled gradients of an estimator and their statistics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,15 @@ from pyro_vae.estimators import Estimator
 from pyro_vae.programs.program import Program, announcements_off
 from pyro_vae.training.svi import SVI
 
-__all__ = ["Resumer", "Gradients", "Moments", "collect", "guide_parameters", "not_smooth"]
+__all__ = [
+    "GradientSampler",
+    "Gradients",
+    "Moments",
+    "guide_parameters",
+    "not_reparameterized",
+    "own_bias",
+    "sample_gradients",
+]
 
 
 class Moments:
@@ -33,7 +41,7 @@ class Moments:
         self.mean = self.squares = torch.zeros((), dtype=torch.float64)
 
     def add(self, vector: Tensor) -> None:
-        """Count one more vector."""
+        """Add one vector."""
         vector = vector.double()
         if not self.count:
             self.mean, self.squares = torch.zeros_like(vector), torch.zeros_like(vector)
@@ -48,77 +56,92 @@ class Moments:
         return self.squares / max(self.count - 1, 1)
 
     @property
-    def noise(self) -> float:
+    def square_error(self) -> float:
         """Expected squared distance of the mean from the expectation."""
         return float(self.variance.sum()) / max(self.count, 1)
 
+    @property
+    def norm(self) -> float:
+        """Norm of the expectation, corrected for noise; 0 if the mean is within its noise."""
+        square = float(self.mean.square().sum())
+        return math.sqrt(square - self.square_error) if square > 2 * self.square_error else 0.0
 
-class Resumer:
-    """A copy of a program under one estimator: what it follows on one batch, for noise of a given seed.
+    @property
+    def snr(self) -> float:
+        """Signal-to-noise ratio, averaged over the entries that are not always zero."""
+        mean, std = self.mean.abs(), self.variance.sqrt()
+        alive = (mean > 0) | (std > 0)
+        return float((mean / std)[alive].mean()) if alive.any() else math.nan
 
-    Args:
-        program: is copied, and left as it is
-        estimator: is copied too
-        batch: x and context
-    """
+    def bias(self, reference: Moments | None) -> tuple[float, float, float]:
+        """Return the relative bias against a reference, its error and the cosine, with norms corrected for noise."""
+        if reference is None:
+            return math.nan, math.nan, math.nan
+        square_error = self.square_error + reference.square_error
+        size, other = self.norm, reference.norm
+        bias = math.sqrt(max(float((self.mean - reference.mean).square().sum()) - square_error, 0.0))
+        product = float(self.mean @ reference.mean)
+        cosine = max(-1.0, min(1.0, product / (size * other))) if size * other > 0 else math.nan
+        return (bias / other, math.sqrt(square_error) / other, cosine) if other > 0 else (math.nan, math.nan, cosine)
+
+
+class GradientSampler:
+    """Samples objectives and gradients on one batch, with copies of a program and an estimator."""
 
     def __init__(self, program: Program, estimator: PyroELBO, batch: Sequence[Tensor]) -> None:
         self.program, self.estimator = copy.deepcopy(program), copy.deepcopy(estimator)
         self.batch = tuple(batch)
-        # a learning rate of zero: a whole step can be timed, and the weights stay
+        # with a learning rate of zero a complete step can be timed without changing the weights
         self.svi = SVI(self.program, self.estimator, partial(torch.optim.Adam, lr=0.0))
         self.svi.dry_run(self.batch)
-        self.svi.steps = getattr(estimator, "step", 0)  # where a schedule of its beta stands
+        self.svi.steps = getattr(estimator, "step", 0)  # a schedule of beta depends on the step
         self.named = {name: p for name, p in self.program.named_parameters() if p.requires_grad}
 
-    def follow(self, seed: int) -> float:
-        """Return the objective in mean nats per datum, and leave the gradient of the loss in the weights."""
+    def backward(self, seed: int) -> float:
+        """Return the objective in mean nats per example, and leave the gradient of the loss in the parameters."""
         self.svi.optim.zero()
-        with self.noise(seed):
+        with self.seeded(seed):
             return -float(self.svi.backward(self.batch)["loss"]) / self.batch[0].shape[0]
 
     def objective(self, seed: int) -> float:
         """Return the objective without its gradient."""
-        with self.noise(seed), torch.no_grad():
+        with self.seeded(seed), torch.no_grad():
             loss = self.estimator.loss(self.program.model, self.program.guide, *self.batch)
         return -(sum(loss) if isinstance(loss, tuple) else loss) / self.svi._weights[self.batch[0].shape[0]]
 
     def bound(self, seed: int) -> float:
-        """Return the bound at beta 1 in mean nats per datum, as an estimator of this library tells it."""
-        with self.noise(seed), torch.no_grad():
+        """Return the bound at beta 1 in mean nats per example, for an estimator of this library."""
+        with self.seeded(seed), torch.no_grad():
             found = self.estimator.per_datum(self.program.model, self.program.guide, *self.batch)
         return float(found.mean())
 
     def step(self) -> None:
-        """Take a whole training step, which moves no weight."""
+        """Take a complete training step with a learning rate of zero."""
         self.svi.optim.zero()
-        with self.quiet():
+        with self.as_in_training():
             self.svi.backward(self.batch)
         self.svi.optim.torch.step()
 
     @contextmanager
-    def noise(self, seed: int) -> Iterator[None]:
-        """Run as the engine does, with noise of a seed."""
-        with fork_rng(self.batch, seed), self.quiet():
+    def seeded(self, seed: int) -> Iterator[None]:
+        """Run as in training, with a random seed."""
+        with fork_rng(self.batch, seed), self.as_in_training():
             yield
 
     @contextmanager
-    def quiet(self) -> Iterator[None]:
-        """Run as the engine does: without validation, and unannounced where the estimator does not ask."""
+    def as_in_training(self) -> Iterator[None]:
+        """Run without validation, and without announcing parameters unless the estimator is one of Pyro."""
         silent = announcements_off() if isinstance(self.estimator, Estimator) else nullcontext()
         with pyro.validation_enabled(False), silent:
             yield
 
     def gradient(self, names: Sequence[str]) -> Tensor:
-        """Return the gradient of the objective left by :meth:`follow`, of these parameters as one vector."""
-        grads = [self.named[n].grad for n in names]
-        flat = [
-            (torch.zeros_like(self.named[n]) if g is None else -g).flatten() for n, g in zip(names, grads, strict=True)
-        ]
-        return torch.cat(flat) if flat else torch.zeros(0)
+        """Return the gradient of the objective that :meth:`backward` left in these parameters, as one vector."""
+        grads = [torch.zeros_like(self.named[n]) if self.named[n].grad is None else -self.named[n].grad for n in names]
+        return torch.cat([g.flatten() for g in grads]) if grads else torch.zeros(0)
 
     def slope(self, names: Sequence[str], direction: Tensor, seed: int) -> float:
-        """Return the derivative of the objective along a unit vector, by a central difference with equal noise."""
+        """Return the derivative of the objective along a unit vector: a central difference with the same seed."""
         start = [self.named[n].detach().clone() for n in names]
         parts = direction.to(start[0]).split([p.numel() for p in start])
         step = torch.finfo(start[0].dtype).eps ** (1 / 3)
@@ -136,13 +159,13 @@ class Resumer:
 
 @dataclass
 class Gradients:
-    """What was drawn of one estimator on one batch.
+    """Samples of one estimator on one batch.
 
     Attributes:
-        bound: of the bound at beta 1
-        groups: for ``"guide"`` and ``"model"``, of the gradient of the objective
-        slopes: for both, draws of the slope of the objective along the mean gradient (first row), and of the
-            component of the gradient along it (second row), with equal noise
+        bound: moments of the bound at beta 1
+        groups: for ``"guide"`` and ``"model"``, moments of the gradient of the objective
+        slopes: for both, samples of the slope of the objective along the mean gradient (first row), and of the
+            component of the gradient along it (second row), with the same seeds
     """
 
     bound: Moments = field(default_factory=Moments)
@@ -150,69 +173,76 @@ class Gradients:
     slopes: dict[str, Tensor] = field(default_factory=dict)
 
 
-def collect(
-    follower: Resumer,
+def sample_gradients(
+    sampler: GradientSampler,
     groups: dict[str, list[str]],
     *,
-    draws: int,
+    num_samples: int,
     seed: int,
     smooth: bool,
     tick: Callable[[], Any],
 ) -> Gradients:
-    """Draw values and gradients of an estimator.
+    """Sample values and gradients of an estimator, with respect to ``groups`` of named parameters.
 
-    Args:
-        follower: the estimator on its batch
-        groups: names of the parameters of guide and model
-        draws: how many; the first half gives the directions of slopes, which the last quarter takes
-        seed: of the noise
-        smooth: whether the draws of the latents are differentiable by the parameters, so that there are slopes
-        tick: called after each draw
-
-    Returns:
-        The sums.
+    Slopes exist only if the samples of the latents are differentiable (``smooth``). The first half of the samples
+    gives their directions, the last quarter the slopes.
     """
     found = Gradients(groups={key: Moments() for key in groups})
     slopes: dict[str, list[tuple[float, float]]] = {key: [] for key in groups}
     directions: dict[str, Tensor] = {}
-    ours = isinstance(follower.estimator, Estimator)
-    for i in range(draws):
-        noise = derive_seed(seed, i)
-        value = follower.follow(noise)
-        vectors = {key: follower.gradient(names) for key, names in groups.items()}
+    ours = isinstance(sampler.estimator, Estimator)
+    for i in range(num_samples):
+        own_seed = derive_seed(seed, i)
+        value = sampler.backward(own_seed)
+        vectors = {key: sampler.gradient(names) for key, names in groups.items()}
         for key, vector in vectors.items():
             found.groups[key].add(vector)
-        found.bound.add(torch.tensor(follower.bound(noise) if ours else value, dtype=torch.float64))
-        if i == draws // 2 - 1:
+        found.bound.add(torch.tensor(sampler.bound(own_seed) if ours else value, dtype=torch.float64))
+        if i == num_samples // 2 - 1 and smooth and math.isfinite(value):
             means = {key: moments.mean.clone() for key, moments in found.groups.items()}
-            smooth = smooth and math.isfinite(value)
-            directions = {key: mean / mean.norm() for key, mean in means.items() if smooth and mean.norm() > 0}
-        if i >= draws - draws // 4:
+            directions = {key: mean / mean.norm() for key, mean in means.items() if mean.norm() > 0}
+        if i >= num_samples - num_samples // 4:
             for key, u in directions.items():
-                slopes[key].append((follower.slope(groups[key], u, noise), float(vectors[key].double() @ u)))
+                slopes[key].append((sampler.slope(groups[key], u, own_seed), float(vectors[key].double() @ u)))
         tick()
     found.slopes = {key: torch.tensor(rows, dtype=torch.float64).T for key, rows in slopes.items() if rows}
     return found
 
 
+def own_bias(slopes: Tensor | None) -> tuple[float, float]:
+    """Return the relative error of a gradient along its direction, and its standard error."""
+    if slopes is None:
+        return math.nan, math.nan
+    objective, gradient = slopes
+    size = float(gradient.mean())
+    if size < 3 * float(gradient.std()) / math.sqrt(len(gradient)):
+        return math.nan, math.nan
+    apart = gradient - objective
+    return float(apart.mean()) / size, float(apart.std()) / math.sqrt(len(apart)) / size
+
+
 def guide_parameters(program: Program, batch: Sequence[Tensor]) -> list[str]:
-    """Return the names of the parameters on which the guide's draws or densities depend."""
+    """Return the names of the parameters on which the samples or densities of the guide depend."""
     named = {name: p for name, p in program.named_parameters() if p.requires_grad}
     with fork_rng(batch), torch.enable_grad():
-        trace = poutine.trace(program.guide).get_trace(*batch)
-        sites = [s for s in trace.nodes.values() if s["type"] == "sample" and not site_is_subsample(s)]
-        terms = [t for s in sites for t in (s["value"], s["fn"].log_prob(s["value"])) if t.requires_grad]
+        sites = sample_sites(program, batch)
+        terms = [t for s in sites.values() for t in (s["value"], s["fn"].log_prob(s["value"])) if t.requires_grad]
         if not terms:
             return []
         grads = torch.autograd.grad(sum(t.sum() for t in terms), list(named.values()), allow_unused=True)
     return [name for name, g in zip(named, grads, strict=True) if g is not None]
 
 
-def not_smooth(program: Program, batch: Sequence[Tensor]) -> str:
-    """Say which draw of the guide is not reparameterized; nothing where all are."""
+def not_reparameterized(program: Program, batch: Sequence[Tensor]) -> str:
+    """Return which latent of the guide is not reparameterized; empty if all are."""
     with fork_rng(batch), torch.no_grad():
-        trace = poutine.trace(program.guide).get_trace(*batch)
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not site_is_subsample(site) and not site["fn"].has_rsample:
-            return f"the guide draws {name!r} without a reparameterized sampler"
+        for name, site in sample_sites(program, batch).items():
+            if not site["fn"].has_rsample:
+                return f"the guide samples {name!r} without reparameterization"
     return ""
+
+
+def sample_sites(program: Program, batch: Sequence[Tensor]) -> dict[str, Any]:
+    """Return the sample sites of the guide."""
+    nodes = poutine.trace(program.guide).get_trace(*batch).nodes
+    return {name: site for name, site in nodes.items() if site["type"] == "sample" and not site_is_subsample(site)}

@@ -1,4 +1,4 @@
-"""What estimators are compared with: the evidence and the gradients of evidence and divergence."""
+"""What estimators are compared with: log p(x), its gradient, and the gradient of the ELBO."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from torch import Tensor
 
 from pyro_vae._util.random_state import derive_seed, fork_rng
 from pyro_vae.estimators import ELBO
-from pyro_vae.evaluation.inputs import BUDGET
-from pyro_vae.evaluation.laboratory.gradients import Moments, Resumer
+from pyro_vae.evaluation.laboratory.gradients import GradientSampler, Moments
 from pyro_vae.evaluation.likelihood.log_likelihood import LogLikelihood, log_likelihood, log_weights
 from pyro_vae.evaluation.likelihood.marginal_bounds import MarginalBounds
+from pyro_vae.evaluation.over import at_once
 from pyro_vae.programs.program import Program
 
 __all__ = ["Evidence", "Reference", "find_reference"]
 
-#: The evidence of each datum, ``evidence(x, *context) -> (n,)``, differentiable by the parameters of the model.
+#: ``evidence(x, *context) -> (n,)``: log p(x) of each example, differentiable with respect to the model's parameters.
 Evidence = Callable[..., Tensor]
 
-#: Passes of importance sampling, and draws of the bound with so many particles, whose gradients are averaged.
+#: Number of importance-sampled gradients that are averaged, and particles of the sampled gradients of the ELBO.
 PASSES, PARTICLES = 20, 16
 
 
 @dataclass
 class Reference:
-    """The evidence of a batch in mean nats per datum, and gradients to compare with.
+    """Log p(x) of a batch in mean nats per example, and gradients to compare with.
 
     Attributes:
-        name: how it was found
+        name: how log p(x) was found
         value: log p(x)
         error: standard error of ``value``
-        groups: for ``"model"``, of the gradient of the evidence; for ``"guide"``, of the ELBO
-        missing: why one of them is not there
+        groups: for ``"model"``, the gradient of log p(x); for ``"guide"``, the gradient of the ELBO
+        missing: why one of them is missing
     """
 
     name: str
@@ -46,41 +46,33 @@ class Reference:
 
 def find_reference(
     program: Program,
-    batch: Sequence[Tensor],
+    batch: tuple[Tensor, ...],
     groups: dict[str, list[str]],
     *,
     given: Evidence | LogLikelihood | MarginalBounds | None,
     num_particles: int,
-    draws: int,
+    num_samples: int,
     seed: int,
 ) -> Reference:
-    """Find the evidence and the gradients to compare with.
+    """Find log p(x), its gradient from ``num_particles`` particles, and that of the ELBO from ``num_samples`` samples.
 
-    Args:
-        program: is left as it is
-        batch: x and context
-        groups: names of the parameters of guide and model
-        given: the evidence, or a value that another evaluation found; if None, ``program.log_evidence`` where the
-            program has one, and importance sampling where it has not
-        num_particles: of the importance sampling where the evidence is not given
-        draws: of the gradient of the ELBO
-        seed: of all noise
+    Log p(x) is given as a callable or the result of another evaluation; if None, it is ``program.log_evidence`` if the
+    program has one, else it is estimated by importance sampling.
     """
     model = None
     given = getattr(program, "log_evidence", None) if given is None else given
     if given is None:
-        given = log_likelihood(program, tuple(batch), num_particles=num_particles, seed=seed)
+        given = log_likelihood(program, batch, num_particles=num_particles, seed=seed, progress=False)
     if isinstance(given, (LogLikelihood, MarginalBounds)):
-        name = given.source
-        reference = Reference(name, given.mean, given.monte_carlo_error)
+        reference = Reference(given.source, given.mean, given.monte_carlo_error)
         model = sampled_gradient(program, batch, groups["model"], num_particles, seed)
     else:
         value = given(*batch)
         if not isinstance(value, Tensor) or value.shape != batch[0].shape[:1]:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(
-                f"reference: expected log p(x) of each datum, of shape ({len(batch[0])},), from the callable; "
-                f"got {shape}"
+                f"reference: expected log p(x) of each example, of shape ({len(batch[0])},), got {shape} from the "
+                "callable"
             )
         reference = Reference("exact evidence", float(value.detach().mean()), 0.0)
         if value.requires_grad:
@@ -89,49 +81,46 @@ def find_reference(
     if model is not None and groups["model"]:
         reference.groups["model"] = model
     else:
-        reference.missing["model"] = "the reference has no gradient by the parameters of the model"
+        reference.missing["model"] = "the reference has no gradient with respect to the model's parameters"
     if not groups["guide"]:
         reference.missing["guide"] = "the guide has no parameters"
         return reference
     try:
-        reference.groups["guide"] = elbo_gradient(program, batch, groups["guide"], draws, seed)
+        reference.groups["guide"] = elbo_gradient(program, batch, groups["guide"], num_samples, seed)
     except ValueError as error:
         reference.missing["guide"] = f"no gradient of the ELBO: {error}"
     return reference
 
 
 def sampled_gradient(
-    program: Program, batch: Sequence[Tensor], names: list[str], num_particles: int, seed: int
+    program: Program, batch: tuple[Tensor, ...], names: list[str], num_particles: int, seed: int
 ) -> Moments:
-    """Return the gradient of the evidence by self-normalised importance sampling, for the model's parameters."""
-    entries = max(batch[0].numel() // len(batch[0]), 512)
-    particles = max(2, min(num_particles // PASSES, BUDGET // (entries * len(batch[0]))))
+    """Return the gradient of log p(x) by self-normalized importance sampling."""
+    particles = max(2, min(num_particles // PASSES, at_once(batch[0]) // len(batch[0])))
     found = Moments()
     with fork_rng(batch, seed):
         for _ in range(PASSES):
-            log_w = log_weights(program, tuple(batch), particles)
+            log_w = log_weights(program, batch, particles)
             surrogate = (log_w.detach().softmax(0) * log_w).sum(0).mean()
             found.add(flat_gradient(surrogate, program, names))
     return found
 
 
 def flat_gradient(value: Tensor, program: Program, names: list[str]) -> Tensor:
-    """Return the gradient of a number by these parameters as one vector."""
+    """Return the gradient of a number with respect to these parameters as one vector."""
     named = dict(program.named_parameters())
     parameters = [named[n] for n in names]
     if not parameters:
         return torch.zeros(0)
-    grads = torch.autograd.grad(value, parameters, allow_unused=True)
-    return torch.cat(
-        [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, grads, strict=True)]
-    )
+    grads = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+    return torch.cat([g.flatten() for g in grads])
 
 
-def elbo_gradient(program: Program, batch: Sequence[Tensor], names: list[str], draws: int, seed: int) -> Moments:
-    """Return the gradient of the ELBO, which is that of minus the divergence of the guide from the posterior."""
-    follower = Resumer(program, ELBO(num_particles=PARTICLES), batch)
+def elbo_gradient(program: Program, batch: Sequence[Tensor], names: list[str], num_samples: int, seed: int) -> Moments:
+    """Return the gradient of the ELBO, which for the guide is that of minus its divergence from the posterior."""
+    sampler = GradientSampler(program, ELBO(num_particles=PARTICLES), batch)
     found = Moments()
-    for i in range(draws):
-        follower.follow(derive_seed(seed, i))
-        found.add(follower.gradient(names))
+    for i in range(num_samples):
+        sampler.backward(derive_seed(seed, i))
+        found.add(sampler.gradient(names))
     return found

@@ -1,4 +1,4 @@
-"""The same program trained under several estimators."""
+"""The same program trained under several estimators, with the same budget."""
 
 from __future__ import annotations
 
@@ -8,44 +8,96 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import count
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pyro.infer import ELBO as PyroELBO
-from torch import Tensor
 
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
-from pyro_vae.evaluation.laboratory.budgets import Budget, Spent
 from pyro_vae.evaluation.laboratory.compare import named
-from pyro_vae.evaluation.laboratory.table import aligned, latex, number, write_csv, write_json
 from pyro_vae.evaluation.likelihood.log_likelihood import log_likelihood
+from pyro_vae.evaluation.result import Result, number
 from pyro_vae.programs.program import Program
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.svi import SVI, NonFiniteError
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["Curve", "Point", "TrainingComparison", "train_under"]
+__all__ = ["Budget", "Curve", "Particles", "Point", "Seconds", "Steps", "TrainingComparison", "train_under"]
 
 
 @dataclass(frozen=True)
-class Point:
-    """The held-out log-likelihood at one time of a training, in mean nats per datum."""
+class Budget:
+    """The amount of one resource that every training gets.
 
-    steps: int
-    particles: int
-    seconds: float
-    log_likelihood: float
-    error: float
+    Args:
+        amount: the amount
+
+    Raises:
+        ValueError: the amount is not above 0.
+    """
+
+    amount: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.amount < float("inf"):
+            raise ValueError(f"budget: expected {type(self).__name__} of a number above 0, got {self.amount}")
+
+    def __str__(self) -> str:
+        return f"{self.amount:,} {type(self).__name__.lower()}"
+
+    def used(self, spent: Spent) -> float:
+        """Return the share of the budget that is used."""
+        return getattr(spent, type(self).__name__.lower()) / self.amount
+
+
+class Steps(Budget):
+    """A number of optimizer steps.
+
+    Example:
+        >>> Steps(100).used(Spent(steps=25))
+        0.25
+    """
+
+
+class Particles(Budget):
+    """A number of samples of the latents, over all examples: the same compute for each estimator.
+
+    Example:
+        >>> Particles(1000).used(Spent(particles=128))
+        0.128
+    """
+
+
+class Seconds(Budget):
+    """A number of seconds in steps; the result depends on the machine and is not reproducible.
+
+    Example:
+        >>> Seconds(60).used(Spent(seconds=15.0))
+        0.25
+    """
+
+
+@dataclass
+class Spent:
+    """What a training has used: optimizer steps, samples of the latents, and seconds in steps."""
+
+    steps: int = 0
+    particles: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Point(Spent):
+    """The validation log-likelihood at one time of a training, in mean nats per example, and its error."""
+
+    log_likelihood: float = float("nan")
+    error: float = float("nan")
 
 
 @dataclass
 class Curve:
-    """One training; ``failure`` says why it ended early, where it did."""
+    """One training; ``failure`` is why it ended early, or empty."""
 
     name: str
     points: list[Point] = field(default_factory=list)
@@ -53,55 +105,45 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class TrainingComparison:
-    """The curves of :func:`train_under`: they print, export and plot themselves.
+class TrainingComparison(Result, plot="training_comparison"):
+    """The curves of :func:`train_under`.
 
     Attributes:
-        curves: one an estimator, in the order in which they were given
-        budget: what each got, in words
-        num_particles: of the held-out log-likelihoods
+        curves: one per estimator, in the given order
+        budget: the budget of each training, such as ``"100 steps"``
+        num_particles: particles of the validation log-likelihoods
     """
 
     curves: list[Curve]
     budget: str
     num_particles: int
 
-    def last(self) -> list[dict[str, Any]]:
-        """Return what is shown: where each training ended."""
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per point of each curve."""
+        return [
+            {"estimator": curve.name, **asdict(point), "failure": curve.failure}
+            for curve in self.curves
+            for point in curve.points
+        ]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return the end of each training."""
         return [
             {
                 "estimator": curve.name,
                 "steps": f"{end.steps:,}",
                 "particles": f"{end.particles:,}",
                 "seconds": f"{end.seconds:.1f}",
-                "held-out log-likelihood": number(end.log_likelihood, end.error, 5),
+                "validation log-likelihood": number(end.log_likelihood, end.error, 5),
                 "": curve.failure,
             }
             for curve in self.curves
             for end in curve.points[-1:]
         ]
 
-    def __str__(self) -> str:
-        head = f"after {self.budget} from the same weights; log-likelihood by {self.num_particles:,} particles"
-        return f"{head}\n\n{aligned(self.last())}"
-
-    def to_csv(self, path: str | Path) -> None:
-        """Write one line for each point of each curve."""
-        write_csv([{"estimator": c.name, **asdict(point)} for c in self.curves for point in c.points], path)
-
-    def to_json(self, path: str | Path) -> None:
-        """Write all curves."""
-        write_json(asdict(self), path)
-
-    def to_latex(self, path: str | Path) -> None:
-        """Write where each training ended, for LaTeX with the package booktabs."""
-        Path(path).write_text(latex(self.last()), encoding="utf-8")
-
-    def plot(self) -> Figure:
-        """Draw the held-out log-likelihoods against steps and seconds."""
-        from pyro_vae.plots import training_comparison
-
-        return training_comparison(self)
+    def heading(self) -> str:
+        """Return the budget."""
+        return f"after {self.budget} from the same weights; log-likelihood with {self.num_particles:,} particles"
 
 
 def train_under(
@@ -113,30 +155,28 @@ def train_under(
     valid: Any,
     optimizer: Callable[..., torch.optim.Optimizer] | None = None,
     batch_size: int = 128,
-    points: int = 10,
+    num_points: int = 10,
     num_particles: int = 100,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> TrainingComparison:
-    """Train copies of a program under several estimators, from the same weights, on the same batches.
-
-    The program, the estimators and the random streams are left as they were.
+    """Train copies of a program under several estimators, from the same weights and on the same batches.
 
     Args:
-        program: a Program with its first weights
+        program: a Program with its initial weights
         data: rows of data, as in ``fit``
         estimators: of ``pyro_vae.estimators`` or of ``pyro.infer``; a mapping gives them names
         budget: ``Steps(n)``, ``Particles(n)`` or ``Seconds(n)``, the same for each
-        valid: held-out data
-        optimizer: as in ``fit``, made anew for each estimator
-        batch_size: data a step
-        points: of each curve, beside the one before the first step, equally spaced in the budget
-        num_particles: of the held-out log-likelihood
-        seed: of the order of the data and of all noise
+        valid: validation data
+        optimizer: as in ``fit``, one for each estimator
+        batch_size: examples per step
+        num_points: points of each curve after the first step, equally spaced in the budget
+        num_particles: particles of the validation log-likelihood
+        seed: random seed, also of the order of the data
         progress: show a progress bar
 
     Returns:
-        The curves. One that meets a loss or gradient that is not finite ends there and says so.
+        The curves. A training with a loss or gradient that is not finite ends early, with the reason.
 
     Raises:
         ValueError: the data do not fit the program.
@@ -147,22 +187,21 @@ def train_under(
         >>> toy = pv.testing.LinearGaussian(off=0.1)
         >>> both = [pv.estimators.ELBO(), pv.estimators.IWAE(num_particles=8)]
         >>> found = train_under(
-        ...     toy.program, toy.draw(64), both, budget=pv.evaluation.Steps(4), valid=toy.draw(16), points=2
+        ...     toy.program, toy.draw(64), both, budget=pv.evaluation.Steps(4), valid=toy.draw(16), num_points=2
         ... )
         >>> [len(curve.points) for curve in found.curves]
         [3, 3]
     """
     if not isinstance(budget, Budget):
         raise TypeError(f"budget: expected Steps(n), Particles(n) or Seconds(n), got {budget!r}")
-    check_int("points", points)
+    check_int("num_points", num_points)
     first = next(program.parameters(), torch.zeros(()))
     batches = Batches(data, batch_size=batch_size, seed=seed, device=first.device, dtype=first.dtype)
-    for chunk in batches.chunks():
-        program.check(*chunk)
+    batches.check(program)
     optimizer = partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
     curves = []
     chosen = named(estimators)
-    with progress_bar(total=len(chosen) * points, unit="point", progress=progress) as bar:
+    with progress_bar(total=len(chosen) * num_points, unit="point", progress=progress) as bar:
         for name, estimator in chosen.items():
             bar.set_description(name)
             copied = copy.deepcopy(program).train()
@@ -171,40 +210,35 @@ def train_under(
             curves.append(curve)
             try:
                 with fork_rng(first.device, seed):
-                    for spent in train(svi, batches, budget, points):
-                        found = log_likelihood(copied, valid, num_particles=num_particles, seed=seed)
-                        curve.points.append(
-                            Point(**asdict(spent), log_likelihood=found.mean, error=found.monte_carlo_error)
-                        )
+                    for spent in train(svi, batches, budget, num_points):
+                        options = {"num_particles": num_particles, "seed": seed, "progress": False}
+                        found = log_likelihood(copied, valid, **options)
+                        values = {"log_likelihood": found.mean, "error": found.monte_carlo_error}
+                        curve.points.append(Point(**asdict(spent), **values))
                         bar.update(len(curve.points) > 1)
             except NonFiniteError as error:
                 curve.failure = str(error)
-    return TrainingComparison(curves, f"{budget.amount:,} {budget.unit}", num_particles)
+    batches.close()
+    return TrainingComparison(curves, str(budget), num_particles)
 
 
-def train(svi: SVI, batches: Batches, budget: Budget, points: int) -> Iterator[Spent]:
-    """Train until the budget is used, and stop before the first step and for each point of the curve."""
+def train(svi: SVI, batches: Batches, budget: Budget, num_points: int) -> Iterator[Spent]:
+    """Train until the budget is used; yield before the first step and at each point of the curve."""
     spent, reached = Spent(), 0
     yield spent
-    for batch in endless(batches):
+    for batch in (batch for epoch in count() for batch in batches.epoch(epoch)):
         start = time.perf_counter()
         svi.update(*batch)
         spent.seconds += time.perf_counter() - start
         spent.steps += 1
         spent.particles += len(batch[0]) * svi.estimator.num_particles
-        # the budget may be a fraction of a step away from a point
-        due = int(budget.used(spent) * points + 1e-9)
+        # floating-point rounding must not delay a point by one step
+        due = int(budget.used(spent) * num_points + 1e-9)
         if due > reached:
             start = time.perf_counter()
             svi.raise_if_nonfinite(batch)
             spent.seconds += time.perf_counter() - start
             yield spent
             reached = due
-        if reached >= points:
+        if reached >= num_points:
             return
-
-
-def endless(batches: Batches) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the batches of one epoch after another."""
-    for epoch in count():
-        yield from batches.epoch(epoch)

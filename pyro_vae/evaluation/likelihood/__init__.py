@@ -1,1 +1,1 @@
-"""Estimates of the evidence and their diagnostics."""
+"""Estimates of log p(x): importance sampling from the guide, and annealing, which does not use the guide."""

@@ -1,4 +1,4 @@
-"""Annealed importance sampling with Hamiltonian moves, forwards and backwards."""
+"""Annealed importance sampling with Hamiltonian moves, from the prior to the posterior and back."""
 
 from __future__ import annotations
 
@@ -8,113 +8,116 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.evaluation.likelihood.target import Target
+from pyro_vae._util.progress import progress_bar
+from pyro_vae.evaluation.likelihood.annealing_path import AnnealingPath
 
-__all__ = ["Pace", "backwards", "forwards", "temperatures", "tune"]
+__all__ = ["PILOT", "anneal", "temperatures"]
 
-#: The acceptance rate that step sizes are tuned to, and how fast.
-GOAL, RATE = 0.65, 0.1
+#: The acceptance rate to which step sizes are tuned, and the rate of the tuning.
+TARGET, RATE = 0.65, 0.1
 
-#: The pilot run, in which step sizes are tuned, has one temperature for so many of the run itself.
-SKIP = 4
+#: The pilot run, in which step sizes are tuned, has one temperature for this many of the run itself.
+PILOT = 4
 
-#: Moves at the first temperature before the pilot run, and the step size where they begin.
-WARM_UP, FIRST = 30, 0.2
+#: Moves at the first temperature before the pilot run, and the initial step size.
+WARM_UP, INITIAL = 30, 0.2
 
 
-class Pace:
-    """Leapfrog steps of each move: how many, and of what size at each temperature, chain and datum.
+def anneal(
+    path: AnnealingPath, num_steps: int, num_leapfrog_steps: int, exact: Tensor | None = None, *, progress: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Anneal from the prior to the posterior, and back from exact samples of the posterior if there are some.
 
     Args:
-        sizes: of shape (temperatures of the pilot run, chains, batch)
-        leapfrogs: steps a move
+        path: the densities along the way
+        num_steps: number of temperatures
+        num_leapfrog_steps: leapfrog steps per Hamiltonian move
+        exact: exact samples of the posterior, of shape ``(chains, batch, size)``
+        progress: show a progress bar
+
+    Returns:
+        Log-weights with mean p(x), of shape ``(chains, batch)``; the mean acceptance rate of each example; and
+        log-weights of the way back with mean 1 / p(x), or None.
     """
+    total = num_steps + -(-num_steps // PILOT) + (0 if exact is None else num_steps)
+    with progress_bar(total=total, desc="annealing", unit="step", leave=False, progress=progress) as bar:
+        sizes = tune(path, num_steps, num_leapfrog_steps, bar.update)
 
-    def __init__(self, sizes: Tensor, leapfrogs: int) -> None:
-        self.sizes, self.leapfrogs = sizes, leapfrogs
+        def step(u: Tensor, k: int) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+            return move(path, u, ladder[k], sizes[min(k // PILOT, len(sizes) - 1)], num_leapfrog_steps)
 
-    def at(self, k: int) -> Tensor:
-        """Return the step sizes at a temperature of the whole run."""
-        return self.sizes[min(k // SKIP, len(self.sizes) - 1)]
+        u = path.sample_prior()
+        ladder = temperatures(num_steps, u)
+        log_w = torch.zeros(u.shape[:2], dtype=torch.float64, device=u.device)
+        acceptance = torch.zeros_like(log_w)
+        for k in range(1, num_steps + 1):
+            if k < num_steps:
+                u, accepted, terms = step(u, k)
+                acceptance += accepted / (num_steps - 1)
+            else:
+                terms = path.terms(u)
+            log_w += (path.density(terms, ladder[k]) - path.density(terms, ladder[k - 1])).double()
+            bar.update()
+        if exact is None:
+            return log_w, acceptance.mean(0), None
+        u, back = exact, torch.zeros_like(log_w)
+        for k in range(num_steps, 0, -1):
+            terms = path.terms(u)
+            back += (path.density(terms, ladder[k - 1]) - path.density(terms, ladder[k])).double()
+            if k > 1:
+                u, _, _ = step(u, k - 1)
+            bar.update()
+    return log_w, acceptance.mean(0), back
 
 
-def temperatures(steps: int, like: Tensor) -> Tensor:
-    """Return ``steps + 1`` numbers from 0 to 1, dense at both ends."""
-    t = torch.sigmoid(torch.linspace(-4.0, 4.0, steps + 1, dtype=torch.float64))
+def temperatures(num_steps: int, like: Tensor) -> Tensor:
+    """Return ``num_steps + 1`` numbers from 0 to 1, dense at both ends."""
+    t = torch.sigmoid(torch.linspace(-4.0, 4.0, num_steps + 1, dtype=torch.float64))
     return ((t - t[0]) / (t[-1] - t[0])).to(like)
 
 
-def tune(target: Target, steps: int, leapfrogs: int, tick: Callable[[], Any]) -> Pace:
-    """Find step sizes in a run of their own: sizes that followed the run itself would bias its weights."""
-    u = target.start()
-    ladder = temperatures(steps, u)[1::SKIP]
-    size = torch.full(u.shape[:2], FIRST, dtype=u.dtype, device=u.device)
+def tune(path: AnnealingPath, num_steps: int, num_leapfrog_steps: int, tick: Callable[[], Any]) -> list[Tensor]:
+    """Return step sizes for each temperature of a pilot run, of shape ``(chains, batch)``.
+
+    They need a run of their own: step sizes that depended on the run itself would bias its weights.
+    """
+    u = path.sample_prior()
+    ladder = temperatures(num_steps, u)[1::PILOT]
+    size = torch.full(u.shape[:2], INITIAL, dtype=u.dtype, device=u.device)
     found = []
     for i in range(-WARM_UP, len(ladder)):
-        u, accepted, _ = move(target, u, ladder[max(i, 0)], size, leapfrogs)
-        size = size * (RATE * (accepted - GOAL)).exp()
+        u, accepted, _ = move(path, u, ladder[max(i, 0)], size, num_leapfrog_steps)
+        size = size * (RATE * (accepted - TARGET)).exp()
         if i >= 0:
             found.append(size)
             tick()
-    return Pace(torch.stack(found), leapfrogs)
-
-
-def forwards(target: Target, steps: int, pace: Pace, tick: Callable[[], Any]) -> tuple[Tensor, Tensor]:
-    """Anneal from the prior to the posterior; return log-weights (chains, batch) and the mean acceptance."""
-    u = target.start()
-    ladder = temperatures(steps, u)
-    log_w = torch.zeros(u.shape[:2], dtype=torch.float64, device=u.device)
-    rates = []
-    for k in range(1, steps + 1):
-        if k < steps:
-            u, accepted, terms = move(target, u, ladder[k], pace.at(k), pace.leapfrogs)
-            rates.append(accepted.mean())
-        else:
-            with torch.no_grad():
-                terms = target.terms(u)
-        log_w += (target.density(terms, ladder[k]) - target.density(terms, ladder[k - 1])).double()
-        tick()
-    return log_w, torch.stack(rates).mean()
-
-
-def backwards(target: Target, u: Tensor, steps: int, pace: Pace, tick: Callable[[], Any]) -> Tensor:
-    """Anneal from draws of the posterior to the prior; return log-weights (chains, batch), whose mean is 1 / p(x)."""
-    ladder = temperatures(steps, u)
-    log_w = torch.zeros(u.shape[:2], dtype=torch.float64, device=u.device)
-    for k in range(steps, 0, -1):
-        with torch.no_grad():
-            terms = target.terms(u)
-        log_w += (target.density(terms, ladder[k - 1]) - target.density(terms, ladder[k])).double()
-        if k > 1:
-            u, _, _ = move(target, u, ladder[k - 1], pace.at(k - 1), pace.leapfrogs)
-        tick()
-    return log_w
+    return found
 
 
 def move(
-    target: Target, u: Tensor, t: Tensor, size: Tensor, leapfrogs: int
+    path: AnnealingPath, u: Tensor, t: Tensor, size: Tensor, num_leapfrog_steps: int
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Make one Hamiltonian move of each chain; return where it stands, its acceptance and the terms at the start."""
+    """Make one Hamiltonian move per chain; return the new points, acceptance rates and the terms at the start."""
     p = torch.randn_like(u)
     size = size.unsqueeze(-1)
-    start, slope, terms = ascend(target, u, t)
+    start, slope, terms = value_and_slope(path, u, t)
     position, momentum = u, p + 0.5 * size * slope
-    for i in range(leapfrogs):
+    for i in range(num_leapfrog_steps):
         position = position + size * momentum
-        end, slope, _ = ascend(target, position, t)
-        momentum = momentum + (size if i < leapfrogs - 1 else 0.5 * size) * slope
+        end, slope, _ = value_and_slope(path, position, t)
+        momentum = momentum + (size if i < num_leapfrog_steps - 1 else 0.5 * size) * slope
     gain = end - start + 0.5 * (p.square().sum(-1) - momentum.square().sum(-1))
-    # a trajectory that left all numbers is one that is not accepted
+    # a trajectory that diverged to NaN is rejected
     chance = gain.clamp(max=0.0).exp().nan_to_num(nan=0.0)
     taken = torch.rand_like(chance) < chance
     return torch.where(taken.unsqueeze(-1), position, u), chance, terms
 
 
-def ascend(target: Target, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """Return log f, its gradient by u, and the terms it is made of."""
+def value_and_slope(path: AnnealingPath, u: Tensor, t: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Return log f, its gradient with respect to u, and its terms."""
     with torch.enable_grad():
         u = u.detach().requires_grad_()
-        terms = target.terms(u)
-        value = target.density(terms, t)
+        terms = path.terms(u)
+        value = path.density(terms, t)
         (slope,) = torch.autograd.grad(value.sum(), u)
     return value.detach(), slope, (terms[0].detach(), terms[1].detach())

@@ -1,1 +1,1 @@
-"""The quality of the amortized posterior and what the latents carry."""
+"""The amortized posterior: posterior means, what the latents encode, inference gaps, and calibration."""

@@ -1,42 +1,36 @@
-"""Whether q(z given x) is the posterior of its own model: simulation-based calibration."""
+"""Simulation-based calibration: whether q(z given x) is the posterior of its own model."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_vae._util.progress import progress_bar
-from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
-from pyro_vae.evaluation.inputs import at_once, batches_of, one_batch
-from pyro_vae.evaluation.laboratory.table import aligned, number
-from pyro_vae.evaluation.posterior.simulate import simulate
-from pyro_vae.evaluation.representation.codes import Sampled, units
-from pyro_vae.evaluation.result import Result
-from pyro_vae.programs.program import Program, evaluating
-from pyro_vae.trace import Site, run
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from pyro_vae.evaluation.over import one_batch, over
+from pyro_vae.evaluation.posterior.posterior_means import units
+from pyro_vae.evaluation.result import Result, number
+from pyro_vae.evaluation.samples.simulate import simulate
+from pyro_vae.programs.program import Program
+from pyro_vae.trace import Sampled, Site, run
 
 __all__ = ["Calibration", "calibration"]
 
-#: Name of the rank statistic that depends on the datum.
+#: Name of the test quantity that depends on the example.
 JOINT = "log p(x|z)"
 
 
 @dataclass(frozen=True)
-class Calibration(Result):
-    """Ranks of true latents among draws of the guide, which are uniform if the guide is the posterior.
+class Calibration(Result, plot="rank_curves"):
+    """Ranks of true latents among samples of the guide. They are uniform if the guide is the exact posterior.
 
     Attributes:
-        ranks: by name of the quantity (a unit of a latent site, or ``"log p(x|z)"``), ranks in (0, 1), of shape
-            ``(simulations,)``; ties and steps are broken at random, so that they are exactly uniform
-        level: the probability that an exact guide fails
+        ranks: by name of the test quantity (a unit of a latent site, or ``"log p(x|z)"``), ranks in (0, 1), of shape
+            ``(num_simulations,)``; ties are broken at random, so that they are exactly uniform
+        level: probability that an exact guide fails
     """
 
     ranks: dict[str, Tensor]
@@ -44,21 +38,21 @@ class Calibration(Result):
 
     @property
     def p_values(self) -> dict[str, float]:
-        """Of each quantity, the smaller p-value of a chi-square and a Kolmogorov-Smirnov test, times two."""
+        """For each quantity twice the smaller p-value of a chi-square and a Kolmogorov-Smirnov test."""
         return {name: min(1.0, 2 * min(chi_square(r), kolmogorov(r))) for name, r in self.ranks.items()}
 
     @property
     def passed(self) -> bool:
-        """Whether no quantity fails; the level is shared out among them."""
+        """Whether no quantity fails at its share of the level."""
         return min(self.p_values.values()) * len(self.ranks) > self.level
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row a quantity."""
+        """Return one row per quantity."""
         return [
             {
                 "quantity": name,
                 "mean_rank": float(r.mean()),
-                "rank_deviation": float(r.std()),
+                "rank_std": float(r.std()),
                 "chi_square_p": chi_square(r),
                 "kolmogorov_p": kolmogorov(r),
                 "p": self.p_values[name],
@@ -67,50 +61,44 @@ class Calibration(Result):
         ]
 
     def summary(self) -> list[dict[str, Any]]:
-        """Return the rows with what they mean, the worst twelve first."""
+        """Return the twelve rows with the smallest p-values, and what they mean."""
         rows = sorted(self.rows(), key=lambda row: row["p"])[:12]
         return [
             {
                 "quantity": row["quantity"],
                 "mean rank (0.5)": number(row["mean_rank"], digits=3),
-                "deviation (0.289)": number(row["rank_deviation"], digits=3),
+                "std (0.289)": number(row["rank_std"], digits=3),
                 "chi-square p": number(row["chi_square_p"], digits=2),
                 "KS p": number(row["kolmogorov_p"], digits=2),
-                "": "" if row["p"] * len(self.ranks) > self.level else f"fails: {reading(row)}",
+                "": "" if row["p"] * len(self.ranks) > self.level else f"fails: {interpretation(row)}",
             }
             for row in rows
         ]
 
-    def __str__(self) -> str:
+    def heading(self) -> str:
+        """Return whether the guide passes."""
         n = len(next(iter(self.ranks.values())))
         verdict = "passes" if self.passed else "FAILS"
-        head = f"the guide {verdict} at level {self.level} on {n:,} simulated data, {len(self.ranks)} quantities"
-        return f"{head}\n\n{aligned(self.summary())}"
-
-    def plot(self) -> Figure:
-        """Draw the distribution of the ranks less that of uniform ones, with the band of the test."""
-        from pyro_vae.plots import rank_curves
-
-        return rank_curves(self)
+        return f"the guide {verdict} at level {self.level} on {n:,} simulated examples, {len(self.ranks)} quantities"
 
 
 def calibration(
     program: Program,
     x: Any,
     *,
-    simulations: int = 1000,
-    draws: int = 99,
+    num_simulations: int = 1000,
+    num_samples: int = 99,
     level: float = 0.01,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Calibration:
-    r"""Check q(z given x) by the ranks of latents that data were made of.
+    r"""Check q(z given x) by simulation-based calibration.
 
     .. math:: z^* \sim p(z), \quad x \sim p(x \mid z^*), \quad z_1, \dots, z_L \sim q(z \mid x), \qquad
               \#\{l: z_{l} < z^*\} \sim \mathrm{Uniform}\{0, \dots, L\}
 
-    if q is the exact posterior. Ranks of each unit see a wrong place or width of q, but not a guide that ignores the
-    datum and returns the prior; the rank of log p(x given z) sees that, too.
+    if q is the exact posterior. The ranks of each unit detect a wrong location or width of q, but not a guide that
+    ignores x and returns the prior; the rank of log p(x given z) detects that too.
 
     References:
         Validating Bayesian inference algorithms with simulation-based calibration (Talts et al., 2018),
@@ -119,75 +107,75 @@ def calibration(
 
     Args:
         program: a Program that observes x alone
-        x: rows of data, or a tuple ``(x, context)``: their shape, missing entries and context are those of the
-            simulated data, whose rows take turns
-        simulations: how many data are simulated
-        draws: L, of the guide for each datum
-        level: the probability that an exact guide fails
-        seed: of all noise
+        x: rows of data, or a tuple ``(x, context)``; the simulated data have their shape, missing entries and context,
+            row by row and from the first row again
+        num_simulations: number of simulated examples, at least 20
+        num_samples: L, samples of the guide per example
+        level: probability that an exact guide fails
+        seed: random seed
         progress: show a progress bar
 
     Returns:
-        Ranks and tests: they print, export and plot.
+        Ranks and tests.
 
     Raises:
-        ValueError: the data do not fit the program, or it observes more than x or has latents that data share.
+        ValueError: the data do not fit the program, or it observes more than x or has latents that examples share.
 
     Example:
         >>> import pyro_vae as pv
         >>> exact, broken = pv.testing.LinearGaussian(), pv.testing.LinearGaussian(off=0.2)
-        >>> [calibration(toy.program, toy.draw(8), simulations=200).passed for toy in (exact, broken)]
+        >>> [calibration(toy.program, toy.draw(8), num_simulations=200).passed for toy in (exact, broken)]
         [True, False]
     """
-    check_int("simulations", simulations, 20)
-    check_int("draws", draws)
+    check_int("num_simulations", num_simulations, 20)
+    check_int("num_samples", num_samples)
     if not 0 < level < 1:
         raise ValueError(f"level: expected a number between 0 and 1, got {level}")
-    whole = one_batch(program, x)
-    rows = torch.arange(simulations, device=whole[0].device) % len(whole[0])
-    size = max(1, at_once(batches_of(program, whole)) // draws)
-    parts: list[dict[str, Tensor]] = []
-    with evaluating(program), fork_rng(whole, seed):
-        for chosen in progress_bar(rows.split(size), desc="calibration", unit="batch", progress=progress):
-            parts.append(ranks(program, [column[chosen] for column in whole], draws))
-    return Calibration({name: torch.cat([p[name] for p in parts]) for name in parts[0]}, level)
+    whole = one_batch(program, x, seed=seed)
+    rows = torch.arange(num_simulations, device=whole[0].device) % len(whole[0])
+    simulated = tuple(column[rows] for column in whole)
+
+    def rank_batch(*batch: Tensor) -> dict[str, Tensor]:
+        return simulated_ranks(program, batch, num_samples)
+
+    options = {"num_particles": num_samples, "seed": seed, "progress": progress}
+    return Calibration(over(program, simulated, rank_batch, desc="calibration", **options), level)
 
 
-def ranks(program: Program, batch: list[Tensor], draws: int) -> dict[str, Tensor]:
-    """Simulate one batch and return the rank of each quantity, of shape (batch,)."""
+def simulated_ranks(program: Program, batch: tuple[Tensor, ...], num_samples: int) -> dict[str, Tensor]:
+    """Simulate one batch and return the rank of each quantity, of shape ``(batch,)``."""
     made = simulate(program, batch)
-    # one particle more than draws: two at least are needed for a plate, and the last one is left out
-    terms = run(program.model, program.guide, made.batch, {}, num_particles=draws + 1, draws=Sampled)
+    # a plate of particles needs at least two, so there is one more than samples, which is dropped
+    terms = run(program.model, program.guide, made.batch, {}, num_particles=num_samples + 1, draws=Sampled)
     found = {}
     for site in terms.latent:
         if not site.local:
             raise ValueError(
-                f"program: the latent {site.name!r} is shared by the data, and its posterior is that given the "
-                "training data, not the simulated ones: calibration checks latents of each datum"
+                f"program: expected one latent per example, but {site.name!r} is shared by all examples, and its "
+                "posterior depends on the training data, not on the simulated data"
             )
-        drawn = units(site.guide, site.guide["value"])[:-1]
+        sampled = units(site.guide, site.guide["value"])[:-1]
         shape = site.guide["value"].shape
         true = units(site.guide, made.sites[site.name]["value"].reshape(1, *shape[1:]).expand(shape))[:1]
-        place = rank(true, drawn)
-        one = place.shape[-1] == 1
-        found |= {site.name if one else f"{site.name}[{i}]": r for i, r in enumerate(place.unbind(-1))}
+        place = rank(true, sampled)
+        names = [f"{site.name}[{i}]" for i in range(place.shape[-1])] if place.shape[-1] > 1 else [site.name]
+        found |= dict(zip(names, place.unbind(-1), strict=True))
     given = sum(site.log_p for site in terms.observed)[:-1]
-    found[JOINT] = rank(Site("x", made.observed).log_p, given)
-    return {name: r.double().cpu() for name, r in found.items()}
+    found[JOINT] = rank(Site("x", made.observed, layout=terms.observed[0].layout).log_p, given)
+    return {name: r.double() for name, r in found.items()}
 
 
-def rank(true: Tensor, drawn: Tensor) -> Tensor:
-    """Return the place of true values among draws (first dimension) as a number in (0, 1), at random within ties."""
-    below, same = (drawn < true).sum(0), (drawn == true).sum(0)
-    return (below + torch.rand(below.shape, device=below.device) * (same + 1)) / (len(drawn) + 1)
+def rank(true: Tensor, sampled: Tensor) -> Tensor:
+    """Return the rank of true values among samples (first dimension) as a number in (0, 1), random within ties."""
+    below, same = (sampled < true).sum(0), (sampled == true).sum(0)
+    return (below + torch.rand(below.shape, device=below.device) * (same + 1)) / (len(sampled) + 1)
 
 
 def chi_square(ranks: Tensor) -> float:
-    """Return the p-value of Pearson's test in equal bins, about ten ranks a bin and at most twenty."""
+    """Return the p-value of Pearson's test with equal bins: about ten ranks per bin, at most twenty bins."""
     bins = max(2, min(20, len(ranks) // 10))
-    found = torch.histc(ranks, bins, 0.0, 1.0)
     expected = len(ranks) / bins
-    statistic = (found - expected).square().sum() / expected
+    statistic = (torch.histc(ranks, bins, 0.0, 1.0) - expected).square().sum() / expected
     half = torch.tensor((bins - 1) / 2, dtype=statistic.dtype)
     return float(torch.special.gammaincc(half, statistic / 2))
 
@@ -198,17 +186,17 @@ def kolmogorov(ranks: Tensor) -> float:
     ordered, steps = ranks.sort().values, torch.arange(n + 1, dtype=ranks.dtype) / n
     distance = float(torch.maximum((steps[1:] - ordered).max(), (ordered - steps[:-1]).max()))
     scaled = distance * (math.sqrt(n) + 0.12 + 0.11 / math.sqrt(n))
-    if scaled < 0.2:  # where the alternating series needs many terms, the value is 1 to 15 digits
+    if scaled < 0.2:  # the alternating series needs many terms here, and its value is 1 to 15 digits
         return 1.0
     terms = ((-1) ** (k - 1) * math.exp(-2 * (k * scaled) ** 2) for k in range(1, 101))
     return min(1.0, max(0.0, 2 * sum(terms)))
 
 
-def reading(row: dict[str, Any]) -> str:
-    """Say what ranks of this kind mean."""
+def interpretation(row: dict[str, Any]) -> str:
+    """Return what the ranks of a quantity mean."""
     if row["quantity"] == JOINT:
-        low = row["mean_rank"] < 0.5
-        return "draws explain x better than its own latents" if low else "draws explain x worse than its own latents"
-    if abs(row["mean_rank"] - 0.5) > abs(row["rank_deviation"] - 12**-0.5):
+        better = "better" if row["mean_rank"] < 0.5 else "worse"
+        return f"samples explain x {better} than its own latents"
+    if abs(row["mean_rank"] - 0.5) > abs(row["rank_std"] - 12**-0.5):
         return "q lies too low" if row["mean_rank"] > 0.5 else "q lies too high"
-    return "q too narrow" if row["rank_deviation"] > 12**-0.5 else "q too wide"
+    return "q too narrow" if row["rank_std"] > 12**-0.5 else "q too wide"

@@ -1,49 +1,45 @@
-"""What the latents carry."""
+"""What the latents encode: active units, rate and distortion, mutual information, collapse."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
-from pyro_vae.evaluation.inputs import at_once, batches_of
-from pyro_vae.evaluation.laboratory.table import aligned, number
-from pyro_vae.evaluation.representation.codes import Sampled, means
-from pyro_vae.evaluation.representation.information import Information, information
-from pyro_vae.evaluation.result import Result
+from pyro_vae.evaluation.over import over
+from pyro_vae.evaluation.posterior.information import Information, information
+from pyro_vae.evaluation.posterior.posterior_means import means
+from pyro_vae.evaluation.result import Result, number
 from pyro_vae.programs.program import Program, device_of, evaluating
-from pyro_vae.trace import Terms, run
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from pyro_vae.trace import Sampled, Terms, run
 
 __all__ = ["Latents", "latents"]
 
-ADVICE = """What helps, from the cheapest on:
-  warm the divergence up:   estimator=ELBO(beta=pv.training.Linear(...)), or beta below 1
-  grant it for nothing:     estimator=ELBO(free_bits=0.1), in nats a dimension
-  weaken the decoder:       a smaller network, or none that sees earlier pixels
-  sharpen the likelihood:   units stay off whose variance is below the noise (a smaller or a learned scale)
-  ask for fewer latents:    units that the data do not need cost nothing but time"""
+HINTS = """Hints for collapsed units, cheapest first:
+  KL warm-up:              estimator=ELBO(beta=pv.training.Linear(...)), or beta below 1
+  free bits:               estimator=ELBO(free_bits=0.1), in nats per dimension
+  a weaker decoder:        a smaller network, or one that is not autoregressive
+  a sharper likelihood:    units with a variance below the noise stay inactive (use a smaller or a learned scale)
+  fewer latents:           units that the data do not need only cost time"""
 
 
 @dataclass(frozen=True)
-class Latents(Result):
-    r"""How the program uses its latents; all in nats per datum.
+class Latents(Result, plot="latent_units"):
+    r"""How a program uses its latents, in nats per example.
 
     Attributes:
-        variance: for each site, the variance over the data of the posterior mean of each unit
-        threshold: a unit whose variance is above it is active
-        rate: for each site, the mean divergence from the prior
-        kl_per_dimension: for each site, that of each unit; NaN where posterior or prior is no product over units
+        variance: by site, the variance over the data of the posterior mean of each unit
+        threshold: a unit with a larger variance is active
+        rate: by site, the mean divergence from the prior
+        kl_per_dimension: by site, the divergence of each unit; NaN unless posterior and prior are products over units
         distortion: minus the mean of log p(x given z)
-        information: for each site, of the aggregate posterior
-        data: how many
+        information: by site, measures of the aggregate posterior
+        num_examples: number of examples
     """
 
     variance: dict[str, Tensor]
@@ -52,7 +48,7 @@ class Latents(Result):
     kl_per_dimension: dict[str, Tensor]
     distortion: float
     information: dict[str, Information]
-    data: int
+    num_examples: int
 
     @property
     def active(self) -> dict[str, int]:
@@ -60,7 +56,7 @@ class Latents(Result):
         return {name: int((v > self.threshold).sum()) for name, v in self.variance.items()}
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row a unit."""
+        """Return one row per unit."""
         return [
             {"site": name, "unit": i, "variance": v, "active": v > self.threshold, "kl": kl}
             for name, variance in self.variance.items()
@@ -68,7 +64,7 @@ class Latents(Result):
         ]
 
     def summary(self) -> list[dict[str, Any]]:
-        """Return one row a site."""
+        """Return one row per site."""
         return [
             {
                 "site": name,
@@ -77,36 +73,34 @@ class Latents(Result):
                 "mutual information": number(self.information[name].mutual_information),
                 "marginal KL": number(self.information[name].marginal_kl),
                 "total correlation": number(self.information[name].total_correlation),
-                "dimension-wise KL": number(self.information[name].dimension_wise),
+                "dimension-wise KL": number(self.information[name].dimension_wise_kl),
             }
             for name, variance in self.variance.items()
         ]
 
     def report(self) -> str:
-        """Return which units have collapsed onto the prior, and what to do about it; empty if all are active."""
-        idle = {name: (v <= self.threshold).nonzero().flatten().tolist() for name, v in self.variance.items()}
-        lines = [
-            f"{len(where)} of {len(self.variance[name])} units of {name!r} have collapsed: {listed(where)}"
-            for name, where in idle.items()
-            if where
-        ]
-        return "\n".join([*lines, ADVICE]) if lines else ""
+        """Return which units have collapsed to the prior, and hints; empty if all units are active."""
+        lines = []
+        for name, variance in self.variance.items():
+            idle = (variance <= self.threshold).nonzero().flatten().tolist()
+            if idle:
+                units = ", ".join(map(str, idle[:20])) + (", ..." if len(idle) > 20 else "")
+                lines.append(f"{len(idle)} of {len(variance)} units of {name!r} have collapsed: {units}")
+        return "\n".join([*lines, HINTS]) if lines else ""
 
-    def __str__(self) -> str:
+    def heading(self) -> str:
+        """Return rate and distortion."""
         rate = sum(self.rate.values())
-        head = (
+        return (
             f"rate {number(rate)} + distortion {number(self.distortion, digits=5)} = "
-            f"{number(rate + self.distortion, digits=5)} nats per datum (minus the bound), {self.data:,} data; a unit "
-            f"is active where the variance of its posterior mean is above {self.threshold}"
+            f"{number(rate + self.distortion, digits=5)} nats per example (minus the bound), {self.num_examples:,} "
+            f"examples; a unit is active if the variance of its posterior mean is above {self.threshold}"
         )
-        notes = [f"{name}: {i.missing}" for name, i in self.information.items() if i.missing]
-        return "\n\n".join(part for part in (head, aligned(self.summary()), "\n".join(notes), self.report()) if part)
 
-    def plot(self) -> Figure:
-        """Draw divergence and variance of each unit."""
-        from pyro_vae.plots import latent_units
-
-        return latent_units(self)
+    def notes(self) -> str:
+        """Return why a number is missing, and the report."""
+        missing = "\n".join(f"{name}: {i.missing}" for name, i in self.information.items() if i.missing)
+        return "\n\n".join(part for part in (missing, self.report()) if part)
 
 
 def latents(
@@ -114,17 +108,18 @@ def latents(
     x: Any,
     *,
     threshold: float = 0.01,
-    draws: int = 16,
-    aggregate: int = 2000,
+    num_samples: int = 16,
+    num_aggregated: int = 2000,
     seed: int = 0,
+    progress: bool = True,
 ) -> Latents:
-    r"""Measure what each latent carries: active units, rate and distortion, mutual information, collapse.
+    r"""Measure what each latent encodes: active units, rate and distortion, mutual information, collapse.
 
-    A unit is active if its posterior mean moves with the datum,
+    A unit is active if its posterior mean varies with the example,
 
     .. math:: A_j = \operatorname{Var}_{x}\left(\mathbb E_{q(z \mid x)}[z_j]\right) > \text{threshold}
 
-    (corrected for the noise of a mean of draws). What the aggregate posterior tells is in :class:`Information`.
+    (corrected for the noise of a mean of samples). See :class:`Information` for the aggregate posterior.
 
     References:
         Importance weighted autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519;
@@ -135,14 +130,15 @@ def latents(
     Args:
         program: a Program
         x: rows of data, or a tuple ``(x, context)``, as in ``fit``
-        threshold: of the variance, 0.01 as in the first paper
-        draws: of the latents of each datum, at least 2
-        aggregate: from how many data, evenly spaced, the aggregate posterior is made; its mutual information cannot
-            exceed their logarithm
-        seed: of the draws
+        threshold: threshold of the variance, 0.01 as in Burda et al.
+        num_samples: samples of the latents per example, at least 2
+        num_aggregated: number of evenly spaced examples in the aggregate posterior; its mutual information is at most
+            the logarithm of this number
+        seed: random seed
+        progress: show a progress bar
 
     Returns:
-        What was found: it prints, with advice where units have collapsed, exports and plots.
+        The measures, with hints if units have collapsed.
 
     Raises:
         ValueError: the data do not fit the program.
@@ -153,73 +149,82 @@ def latents(
         >>> pv.evaluation.latents(toy.program, toy.draw(500)).active
         {'z': 2}
     """
-    check_int("draws", draws, 2)
-    check_int("aggregate", aggregate)
-    batches = batches_of(program, x)
-    batches.batch_size = max(1, at_once(batches) // draws)
-    device = device_of(program)
-    parts: list[dict[str, Any]] = []
-    kept: list[tuple[Tensor, ...]] = []
-    done, every = 0, max(1, math.ceil(len(batches) / aggregate))
-    with evaluating(program), fork_rng(device, seed):
-        for batch in batches.epoch(0):
-            terms = run(program.model, program.guide, batch, {}, num_particles=draws, draws=Sampled)
-            parts.append(measure(terms))
-            rows = torch.arange(-done % every, len(batch[0]), every, device=device)
-            done += len(batch[0])
-            # a stream does not tell its size: its first data are taken
-            if sum(len(part[0]) for part in kept) < aggregate:
-                kept.append(tuple(column[rows] for column in batch))
-        whole = tuple(torch.cat(column)[:aggregate] for column in zip(*kept, strict=True))
-        terms = run(program.model, program.guide, whole, {}, draws=Sampled)
-        split = informations(terms, list(parts[0]["means"]))
-    names = list(parts[0]["means"])
-    variance = {}
-    for name in names:
-        mean = torch.cat([p["means"][name][0] for p in parts])
-        noise = torch.cat([p["means"][name][1] for p in parts]).mean(0)
-        variance[name] = (mean.var(0, correction=0) - noise).clamp(min=0.0)
+    check_int("num_samples", num_samples, 2)
+    check_int("num_aggregated", num_aggregated)
+    some = EvenlySpaced(num_aggregated)
+
+    def measure_batch(*batch: Tensor) -> dict[str, Any]:
+        some.add(batch)
+        return measure(run(program.model, program.guide, batch, {}, num_particles=num_samples, draws=Sampled))
+
+    options = {"num_particles": num_samples, "seed": seed, "progress": progress}
+    found = over(program, x, measure_batch, desc="latents", **options)
+    names = list(found["mean"])
+    with evaluating(program), fork_rng(device_of(program), seed):
+        split = informations(run(program.model, program.guide, some.rows(), {}, draws=Sampled), names)
+    variance = {name: found["mean"][name].var(0, correction=0) - found["noise"][name].mean(0) for name in names}
     return Latents(
-        variance,
+        {name: v.clamp(min=0.0) for name, v in variance.items()},
         threshold,
-        {name: float(torch.cat([p["kl"][name] for p in parts]).mean()) for name in names},
-        {name: torch.cat([p["each"][name] for p in parts]).mean(0) for name in names},
-        -float(torch.cat([p["gain"] for p in parts]).mean()),
+        {name: float(found["kl"][name].mean()) for name in names},
+        {name: found["kl_per_dimension"][name].mean(0) for name in names},
+        -float(found["log_p"].mean()),
         split,
-        done,
+        some.seen,
     )
 
 
-def informations(terms: Terms, names: list[str]) -> dict[str, Information]:
-    """Measure the aggregate posterior of the site that the guide draws first, and say why no other's is."""
-    first = next(name for name in terms.draws[0].values if name in names)
-    found = {
-        name: Information(missing=f"the guide draws it after {first!r}, on which it may depend") for name in names
-    }
-    return found | {site.name: information(site) for site in terms.latent if site.name == first}
+class EvenlySpaced:
+    """Keeps evenly spaced rows of data with an unknown number of rows.
+
+    Args:
+        size: number of rows at the end; up to twice as many are kept on the way
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size, self.every, self.seen = size, 1, 0
+        self.kept: tuple[Tensor, ...] = ()
+
+    def add(self, batch: tuple[Tensor, ...]) -> None:
+        """Add the rows of a batch."""
+        new = tuple(column[-self.seen % self.every :: self.every] for column in batch)
+        self.kept = tuple(map(torch.cat, zip(self.kept, new, strict=True))) if self.kept else new
+        self.seen += len(batch[0])
+        while len(self.kept[0]) >= 2 * self.size:
+            self.kept = tuple(column[::2] for column in self.kept)
+            self.every *= 2
+
+    def rows(self) -> tuple[Tensor, ...]:
+        """Return the rows."""
+        n = len(self.kept[0])
+        index = torch.linspace(0, n - 1, min(n, self.size)).round().long().to(self.kept[0].device)
+        return tuple(column[index] for column in self.kept)
 
 
 def measure(terms: Terms) -> dict[str, Any]:
-    """Return what one batch tells: means of units with their noise, divergences and log p(x given z)."""
-    draws = terms.num_particles
+    """Return for each example the means of units with their noise, divergences and log p(x given z)."""
     sites = {site.name: site for site in terms.latent if site.local}
-    found = {name: m.double().cpu() for name, m in means(site.guide for site in sites.values()).items()}
-    each = {}
+    found = {name: m.double() for name, m in means(site.guide for site in sites.values()).items()}
+    kl_per_dimension = {}
     for name, site in sites.items():
         try:
-            each[name] = site.kl_per_dimension.mean(0).double().cpu()
+            each = site.kl_per_dimension.mean(0).double()
         except ValueError:
-            each[name] = found[name].new_empty(0)
-        if each[name].shape != found[name].shape[1:]:
-            each[name] = torch.full_like(found[name][0], math.nan)
+            each = None
+        unknown = each is None or each.shape != found[name].shape[1:]
+        kl_per_dimension[name] = torch.full_like(found[name][0], math.nan) if unknown else each
     return {
-        "means": {name: (m.mean(0), m.var(0) / draws) for name, m in found.items()},
-        "kl": {name: terms.kl(site).double().cpu() for name, site in sites.items()},
-        "each": each,
-        "gain": sum(site.log_p for site in terms.observed if site.local).mean(0).double().cpu(),
+        "mean": {name: m.mean(0) for name, m in found.items()},
+        "noise": {name: m.var(0) / terms.num_particles for name, m in found.items()},
+        "kl": {name: terms.kl(site).double() for name, site in sites.items()},
+        "kl_per_dimension": kl_per_dimension,
+        "log_p": sum(site.log_p for site in terms.observed if site.local).mean(0).double(),
     }
 
 
-def listed(numbers: list[int]) -> str:
-    """Write numbers, the first twenty of them."""
-    return ", ".join(map(str, numbers[:20])) + (", ..." if len(numbers) > 20 else "")
+def informations(terms: Terms, names: list[str]) -> dict[str, Information]:
+    """Measure the aggregate posterior of the site that the guide samples first; the others have no density q(z)."""
+    first = next(name for name in terms.draws[0].values if name in names)
+    missing = f"the guide samples it after {first!r}, on which it may depend"
+    found = {name: Information(missing=missing) for name in names}
+    return found | {site.name: information(site) for site in terms.latent if site.name == first}

@@ -1,1 +1,1 @@
-"""The quality of representations."""
+"""Quality of representations: classes and clusters from posterior means, and disentanglement."""

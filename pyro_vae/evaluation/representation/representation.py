@@ -1,35 +1,30 @@
-"""What the posterior means are good for: classes found from them, and clusters in them."""
+"""Classification and clustering of posterior means."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from pyro_vae._util.validation import check_int
-from pyro_vae.evaluation.laboratory.table import number
-from pyro_vae.evaluation.representation.codes import codes
-from pyro_vae.evaluation.result import Result
+from pyro_vae.evaluation.posterior.posterior_means import posterior_means
+from pyro_vae.evaluation.result import Result, number
 from pyro_vae.programs.program import Program
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["Representation", "clustering_accuracy", "clustering_scores", "representation"]
 
 
 @dataclass(frozen=True)
-class Representation(Result):
+class Representation(Result, plot="scores"):
     """Scores of posterior means.
 
     Attributes:
-        accuracy: by method, the share of test data whose class is found from their code
-        clusters: by method, ``accuracy`` (best match of clusters to classes), ``nmi`` and ``ari``, each one number a
-            seed
-        majority: share of the largest class, which a method beats that has learned anything
+        accuracy: by method, the accuracy of classification on the holdout
+        clusters: by method, ``accuracy`` (best match of clusters to classes), ``nmi`` and ``ari``, one number per seed
+        majority: share of the largest class, the accuracy of a constant prediction
     """
 
     accuracy: dict[str, float]
@@ -37,29 +32,23 @@ class Representation(Result):
     majority: float
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row a method and score."""
+        """Return one row per method and score."""
         rows = [
-            {"method": name, "score": "accuracy", "mean": value, "deviation": float("nan")}
+            {"method": name, "score": "accuracy", "mean": value, "std": float("nan")}
             for name, value in {**self.accuracy, "largest class": self.majority}.items()
         ]
         return rows + [
-            {"method": name, "score": score, "mean": float(np.mean(values)), "deviation": float(np.std(values))}
+            {"method": name, "score": score, "mean": float(np.mean(values)), "std": float(np.std(values))}
             for name, scores in self.clusters.items()
             for score, values in scores.items()
         ]
 
     def summary(self) -> list[dict[str, Any]]:
-        """Return the rows with the deviation over seeds."""
+        """Return the rows with the standard deviation over seeds."""
         return [
-            {"method": row["method"], "score": row["score"], "value": number(row["mean"], row["deviation"])}
+            {"method": row["method"], "score": row["score"], "value": number(row["mean"], row["std"])}
             for row in self.rows()
         ]
-
-    def plot(self) -> Figure:
-        """Draw all scores as points."""
-        from pyro_vae.plots import scores
-
-        return scores(self, "Representation: posterior means")
 
 
 def representation(
@@ -67,15 +56,16 @@ def representation(
     x: Any,
     y: Any,
     *,
-    neighbours: int = 5,
-    held_out: float = 0.3,
-    seeds: int = 5,
+    num_neighbours: int = 5,
+    holdout: float = 0.3,
+    num_seeds: int = 5,
     seed: int = 0,
+    progress: bool = True,
 ) -> Representation:
     """Score posterior means by a linear probe, nearest neighbours and clusters, against known classes.
 
-    The codes are the posterior means of all latents, standardized. Clusters, as many as classes, are looked for
-    without labels by k-means and by a mixture of normals, from several starts, all of which are reported.
+    The posterior means of all latents are standardized. K-means and a mixture of normals look for as many clusters as
+    there are classes, without labels, from several random starts.
 
     References:
         Understanding intermediate layers using linear classifier probes (Alain and Bengio, 2016),
@@ -86,18 +76,18 @@ def representation(
         program: a Program
         x: rows of data, or a tuple ``(x, context)``, as in ``fit``
         y: class numbers, of shape ``(n,)``
-        neighbours: of the nearest-neighbour classifier
-        held_out: share of the data on which the classifiers are tested, with the classes in equal shares
-        seeds: starts of each clustering
-        seed: of draws, split and starts
+        num_neighbours: neighbours of the nearest-neighbour classifier
+        holdout: share of the data on which the classifiers are tested, stratified by class
+        num_seeds: random starts of each clustering
+        seed: random seed
+        progress: show a progress bar
 
     Returns:
-        The scores: they print, export and plot.
+        The scores.
 
     Raises:
         ImportError: scikit-learn is not installed.
-        ValueError: the data do not fit the program, or there is not one class number a datum, or too few data of a
-            class.
+        ValueError: the data do not fit the program, ``y`` has another length, or a class has too few examples.
 
     Example:
         >>> import pyro_vae as pv
@@ -107,7 +97,7 @@ def representation(
         >>> found.accuracy["linear probe"] > 0.9
         True
     """
-    sklearn()
+    require_sklearn()
     from sklearn.cluster import KMeans
     from sklearn.linear_model import LogisticRegression
     from sklearn.mixture import GaussianMixture
@@ -115,72 +105,73 @@ def representation(
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.preprocessing import StandardScaler
 
-    check_int("seeds", seeds)
-    z = codes(program, x, seed=seed).numpy()
+    check_int("num_neighbours", num_neighbours)
+    check_int("num_seeds", num_seeds)
+    z = posterior_means(program, x, seed=seed, progress=progress).numpy()
     y = np.asarray(torch.as_tensor(y).cpu())
     if y.shape != (len(z),):
-        raise ValueError(f"y: expected one class number a datum, of shape ({len(z)},), got {y.shape}")
-    classes, sizes = np.unique(y, return_counts=True)
-    least = min(int(held_out * len(y)), int((1 - held_out) * len(y)))
+        raise ValueError(f"y: expected one class number per example, of shape ({len(z)},), got {y.shape}")
+    classes, y, sizes = np.unique(y, return_inverse=True, return_counts=True)
+    least = min(int(holdout * len(y)), int((1 - holdout) * len(y)))
     if len(classes) < 2 or sizes.min() < 2 or least < len(classes):
         raise ValueError(
-            f"y: expected at least two classes, two data of each, and as many data as classes in either part of the "
-            f"split (held_out={held_out}), got {len(y)} data in {len(classes)} classes, the smallest of {sizes.min()}"
+            f"y: expected at least two classes with two examples each, and in both parts of the split "
+            f"(holdout={holdout}) as many examples as classes, got {len(y)} examples in {len(classes)} classes, the "
+            f"smallest of {sizes.min()}"
         )
-    train, test, labels, wanted = train_test_split(z, y, test_size=held_out, random_state=seed, stratify=y)
+    train, test, y_train, y_test = train_test_split(z, y, test_size=holdout, random_state=seed, stratify=y)
     scale = StandardScaler().fit(train)
+    k = len(classes)
     methods = {
         "linear probe": LogisticRegression(max_iter=1000),
-        f"{neighbours} nearest neighbours": KNeighborsClassifier(neighbours),
+        f"{num_neighbours} nearest neighbours": KNeighborsClassifier(num_neighbours),
     }
     clusterings = {
         "k-means": lambda start: KMeans(k, n_init=1, random_state=start),
         "mixture of normals": lambda start: GaussianMixture(k, random_state=start, reg_covar=1e-4),
     }
-    y = np.unique(y, return_inverse=True)[1]
-    k = len(classes)
     clusters: dict[str, dict[str, list[float]]] = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of optimizers that stop early: a score is what they reached
+        warnings.simplefilter("ignore")  # optimizers that stop early: the score is what they reached
         accuracy = {
-            name: float(method.fit(scale.transform(train), labels).score(scale.transform(test), wanted))
+            name: float(method.fit(scale.transform(train), y_train).score(scale.transform(test), y_test))
             for name, method in methods.items()
         }
         for name, make in clusterings.items():
-            each = [clustering_scores(y, make(seed + start).fit_predict(scale.transform(z))) for start in range(seeds)]
+            starts = range(seed, seed + num_seeds)
+            each = [clustering_scores(y, make(start).fit_predict(scale.transform(z))) for start in starts]
             clusters[name] = {score: [found[score] for found in each] for score in each[0]}
-    return Representation(accuracy, clusters, float(np.bincount(y).max() / len(y)))
+    return Representation(accuracy, clusters, float(sizes.max() / len(y)))
 
 
 def clustering_accuracy(y: Any, clusters: Any) -> float:
-    """Return the share of data in the right cluster, under the best one-to-one match of clusters and classes.
+    """Return the accuracy of clusters under the best one-to-one match of clusters and classes.
 
     Args:
-        y: classes of shape ``(n,)``
-        clusters: of shape ``(n,)``
+        y: class numbers, of shape ``(n,)``
+        clusters: cluster numbers, of shape ``(n,)``
 
     Returns:
         A number between 0 and 1.
 
     Raises:
-        ImportError: scikit-learn is missing.
+        ImportError: scikit-learn is not installed.
 
     Example:
         >>> clustering_accuracy([0, 0, 1, 1], [1, 1, 0, 1])
         0.75
     """
-    sklearn()
+    require_sklearn()
     from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics.cluster import contingency_matrix
 
-    (classes, y), (found, clusters) = (np.unique(np.asarray(v), return_inverse=True) for v in (y, clusters))
-    table = np.zeros((len(classes), len(found)), dtype=int)
-    np.add.at(table, (y, clusters), 1)
+    table = contingency_matrix(np.asarray(y), np.asarray(clusters))
     rows, columns = linear_sum_assignment(-table)
     return float(table[rows, columns].sum() / table.sum())
 
 
 def clustering_scores(y: Any, clusters: Any) -> dict[str, float]:
-    """Return how well clusters agree with known classes, whatever the numbers of either.
+    """Return how well clusters agree with known classes; the numbering of either does not matter.
 
     References:
         Comparing partitions (Hubert and Arabie, 1985), https://doi.org/10.1007/BF01908075
@@ -190,17 +181,17 @@ def clustering_scores(y: Any, clusters: Any) -> dict[str, float]:
         clusters: cluster numbers, of shape ``(n,)``
 
     Returns:
-        ``accuracy`` under the best one-to-one match, ``nmi`` (normalised mutual information) and ``ari`` (adjusted
-        Rand index, 0 for clusters by chance); 1 is the best of each.
+        ``accuracy`` under the best one-to-one match, ``nmi`` (normalized mutual information) and ``ari`` (adjusted
+        Rand index, 0 for random clusters); 1 is the best value of each.
 
     Raises:
-        ImportError: scikit-learn is missing.
+        ImportError: scikit-learn is not installed.
 
     Example:
         >>> clustering_scores([0, 0, 1, 1], [1, 1, 0, 0])["ari"]
         1.0
     """
-    sklearn()
+    require_sklearn()
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     return {
@@ -210,8 +201,8 @@ def clustering_scores(y: Any, clusters: Any) -> dict[str, float]:
     }
 
 
-def sklearn() -> None:
-    """Say what to install where scikit-learn is missing."""
+def require_sklearn() -> None:
+    """Raise if scikit-learn is not installed."""
     try:
         import sklearn  # noqa: F401
     except ImportError as error:

@@ -1,34 +1,30 @@
-"""What programs trained at several weights of the divergence make of rate and distortion."""
+"""Rate and distortion of programs trained with several weights of the divergence."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pyro_vae.evaluation.laboratory.table import number
 from pyro_vae.evaluation.posterior.latents import Latents, latents
 from pyro_vae.evaluation.result import Result
 from pyro_vae.programs.program import Program
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["RateDistortion", "rate_distortion"]
 
 
 @dataclass(frozen=True)
-class RateDistortion(Result):
-    """Points of the curve.
+class RateDistortion(Result, plot="rate_distortion"):
+    """Points of the rate-distortion curve.
 
     Attributes:
-        points: by beta, what the latents of the program carry
+        points: by beta, the latents of the program
     """
 
     points: dict[float, Latents]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row a program."""
+        """Return one row per program, in nats per example."""
         return [
             {
                 "beta": beta,
@@ -40,24 +36,16 @@ class RateDistortion(Result):
             for beta, found in self.points.items()
         ]
 
-    def summary(self) -> list[dict[str, Any]]:
-        """Return the rows in nats per datum, as they are printed."""
-        return [{key: number(value, digits=5) for key, value in row.items()} for row in self.rows()]
 
-    def plot(self) -> Figure:
-        """Draw distortion against rate."""
-        from pyro_vae.plots import rate_distortion
-
-        return rate_distortion(self)
-
-
-def rate_distortion(programs: Mapping[float, Program], x: Any, *, seed: int = 0) -> RateDistortion:
-    r"""Place trained programs on the plane of rate and distortion.
+def rate_distortion(
+    programs: Mapping[float, Program], x: Any, *, seed: int = 0, progress: bool = True
+) -> RateDistortion:
+    r"""Compute rate and distortion of trained programs.
 
     .. math:: R = \mathbb E_x\, \mathrm{KL}[q(z \mid x) \| p(z)], \quad
               D = -\mathbb E_x\, \mathbb E_q[\log p(x \mid z)], \qquad \text{ELBO} = -D - R
 
-    A program trained at beta minimises :math:`D + \beta R`: along the curve the slope is minus beta.
+    A program trained with beta minimizes :math:`D + \beta R`, so the slope of the curve is minus beta.
 
     References:
         Fixing a broken ELBO (Alemi et al., 2018), https://arxiv.org/abs/1711.00464
@@ -65,10 +53,11 @@ def rate_distortion(programs: Mapping[float, Program], x: Any, *, seed: int = 0)
     Args:
         programs: by beta, such as ``{beta: train(ELBO(beta=beta)) for beta in (0.5, 1, 2)}``
         x: rows of data, or a tuple ``(x, context)``, as in ``fit``
-        seed: of the draws
+        seed: random seed
+        progress: show a progress bar for each program
 
     Returns:
-        The points in order of beta: they print, export and plot.
+        The points in order of beta.
 
     Raises:
         ValueError: there is no program, or the data do not fit one.
@@ -82,4 +71,5 @@ def rate_distortion(programs: Mapping[float, Program], x: Any, *, seed: int = 0)
     """
     if not programs:
         raise ValueError("programs: expected at least one trained program by its beta, got none")
-    return RateDistortion({float(beta): latents(programs[beta], x, seed=seed) for beta in sorted(programs)})
+    options = {"seed": seed, "progress": progress}
+    return RateDistortion({float(beta): latents(programs[beta], x, **options) for beta in sorted(programs)})

@@ -1,4 +1,4 @@
-"""The joint density of a program as a function of unconstrained latents."""
+"""The densities between prior and posterior along which annealing moves."""
 
 from __future__ import annotations
 
@@ -15,53 +15,52 @@ from pyro_vae.trace import Call, Enumerated, Recorder, Site
 from pyro_vae.trace.handlers import factor
 from pyro_vae.trace.layout import in_data_plate
 
-__all__ = ["Target"]
+__all__ = ["AnnealingPath"]
 
 
-class Target:
-    r"""A path of densities from the prior to the posterior of each datum.
+class AnnealingPath:
+    r"""A path of densities from the prior to the posterior of each example, in unconstrained latents.
 
     .. math:: f_t(u) = \sum_y p(z(u), y)\, p(x \mid z(u), y)^t \left|\frac{dz}{du}\right|
 
-    The continuous latents z of all sites stand in one row of real numbers u; discrete ones, y, are summed over. Only
-    ratios along the path count, so that a factor that does not depend on t (the number of values of a class that is
-    known, and therefore masked) is of no account.
+    The continuous latents z of all sites are one row of real numbers u; discrete latents y are summed over. Only
+    ratios along the path matter, so a factor that does not depend on t has no effect (the number of values of a class
+    that is known, and therefore masked).
 
     Args:
         program: in evaluation mode
         batch: x and context
-        chains: how many points a datum are taken at once, at least 2
+        num_chains: points per example at a time, at least 2
 
     Raises:
-        ValueError: the program has no continuous latent, one that data share, or one without a map from the reals;
-            or a discrete one that cannot be summed over.
+        ValueError: the program has no continuous latent, one that examples share, or one without a map from the real
+            numbers; or a discrete one that cannot be summed over.
     """
 
-    def __init__(self, program: Program, batch: tuple[Tensor, ...], chains: int) -> None:
-        self.model, self.call = program.model, Call(program.model, program.guide, batch, {}, chains)
+    def __init__(self, program: Program, batch: tuple[Tensor, ...], num_chains: int) -> None:
+        self.model, self.call = program.model, Call(program.model, program.guide, batch, {}, num_chains)
         with torch.no_grad():
-            drawn = self.call.trace(self.model, Recorder()).sites
-        self.sites = {name: site for name, site in drawn.items() if not site["is_observed"] and continuous(site)}
+            sampled = self.call.trace(self.model, Recorder()).sites
+        self.sites = {name: site for name, site in sampled.items() if not site["is_observed"] and is_continuous(site)}
         if not self.sites:
             raise ValueError("program: annealing moves continuous latents, and this program has none")
         self.maps = {name: biject_to_support(name, site["fn"].support) for name, site in self.sites.items()}
 
-    def start(self) -> Tensor:
-        """Draw latents from the prior, of shape (chains, batch, size)."""
+    def sample_prior(self) -> Tensor:
+        """Sample latents from the prior, of shape ``(chains, batch, size)``."""
         with torch.no_grad():
             return self.pack(self.call.trace(self.model, Recorder()).sites)
 
-    def at(self, drawn: Mapping[str, Any]) -> Tensor:
-        """Return the latents of a run of the model without chains, the same for each chain."""
-        sites = {}
+    def repeat(self, sites: Mapping[str, Any]) -> Tensor:
+        """Return the latents of a run of the model without chains, repeated for each chain."""
+        found = {}
         for name, site in self.sites.items():
             shape = site["value"].shape
-            value = drawn[name]["value"].reshape(1, *shape[1:]).expand(shape)
-            sites[name] = {"value": value}
-        return self.pack(sites)
+            found[name] = {"value": sites[name]["value"].reshape(1, *shape[1:]).expand(shape)}
+        return self.pack(found)
 
     def pack(self, sites: Mapping[str, Any]) -> Tensor:
-        """Return latents as one row a chain and datum."""
+        """Return the latents as one row per chain and example."""
         rows = []
         for name, bijection in self.maps.items():
             value = bijection.inv(sites[name]["value"])
@@ -69,12 +68,12 @@ class Target:
         return torch.cat(rows, -1)
 
     def data_dim(self, name: str) -> int:
-        """Return where the data stand in the latents of a site."""
+        """Return the dimension of the examples in the latents of a site."""
         site = self.sites[name]
         return site["value"].dim() - site["fn"].event_dim - 1
 
     def unpack(self, u: Tensor) -> tuple[dict[str, Any], Tensor]:
-        """Return the latents of each site and the log-determinant of the map, (chains, batch)."""
+        """Return the latents of each site and the log-determinant of the map, of shape ``(chains, batch)``."""
         sites, jacobian, done = {}, u.new_zeros(u.shape[:2]), 0
         for name, bijection in self.maps.items():
             shape = bijection.inverse_shape(self.sites[name]["value"].shape)
@@ -85,17 +84,17 @@ class Target:
             done += size
             value = bijection(part)
             det = bijection.log_abs_det_jacobian(part, value)
-            jacobian = jacobian + det.movedim(data, 1).flatten(2).sum(-1) if det.dim() > 2 else jacobian + det
+            jacobian = jacobian + (det.movedim(data, 1).flatten(2).sum(-1) if det.dim() > 2 else det)
             sites[name] = {"value": value}
         return sites, jacobian
 
     def terms(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log p(z, y) and log p(x given z, y), each of shape (*values of y, chains, batch)."""
+        """Return log p(z, y) and log p(x given z, y), each of shape ``(*values of y, chains, batch)``."""
         sites, jacobian = self.unpack(u)
         scored = self.call.trace(self.model, Enumerated(sites))
         latent, observed = jacobian, torch.zeros_like(jacobian)
         for name, message in scored.sites.items():
-            log_p = Site(name, message).log_p
+            log_p = Site(name, message, layout=scored.layout).log_p
             if message["is_observed"]:
                 observed = observed + log_p
             else:
@@ -104,23 +103,23 @@ class Target:
 
     @staticmethod
     def density(terms: tuple[Tensor, Tensor], t: Tensor) -> Tensor:
-        """Return log f of shape (chains, batch) at the temperature t."""
+        """Return log f of shape ``(chains, batch)`` at the temperature t."""
         log_f = terms[0] + t * terms[1]
         values = tuple(range(log_f.dim() - 2))
         return log_f.logsumexp(values) if values else log_f
 
 
-def continuous(site: Any) -> bool:
-    """Whether a latent site is moved; refuse one that can be neither moved nor summed over."""
+def is_continuous(site: Any) -> bool:
+    """Return whether a latent site is moved; raise if it can be neither moved nor summed over."""
     name = site["name"]
     if not in_data_plate(site):
         raise ValueError(
-            f"program: the latent {name!r} is shared by the data, and annealing finds log p(x) of each datum by itself"
+            f"program: expected one latent per example, but the latent {name!r} is shared by all examples"
         )
     if not site["fn"].support.is_discrete:
         return True
     if not factor(site["fn"]).has_enumerate_support:
-        raise ValueError(f"program: the discrete latent {name!r} can neither be moved nor summed over")
+        raise ValueError(f"program: the discrete latent {name!r} has too many values to sum over")
     return False
 
 
@@ -130,5 +129,5 @@ def biject_to_support(name: str, support: Any) -> Any:
         return biject_to(support)
     except NotImplementedError as error:
         raise ValueError(
-            f"program: the latent {name!r} lives on {support}, onto which no map from the real numbers is known"
+            f"program: the latent {name!r} has support {support}: no map from the real numbers"
         ) from error

@@ -1,4 +1,4 @@
-"""Data drawn from a program, together with the latents that they came from."""
+"""Data sampled from a program together with their latents."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pyro_vae.programs.program import Program
 from pyro_vae.trace import Recorder
 from pyro_vae.trace.layout import in_data_plate
 
-__all__ = ["Drawn", "Simulation", "simulate"]
+__all__ = ["SampleObserved", "Simulation", "simulate"]
 
 
-class Drawn(Recorder):
-    """Draw what the model observes, too."""
+class SampleObserved(Recorder):
+    """Sample the observed sites too, in place of their values."""
 
     def _pyro_sample(self, msg: Any) -> None:
         super()._pyro_sample(msg)
@@ -27,12 +27,12 @@ class Drawn(Recorder):
 
 @dataclass(frozen=True)
 class Simulation:
-    """Data of a program and where they came from.
+    """Simulated data and their latents.
 
     Attributes:
         batch: x and context, as the program takes them
         sites: the messages of the model's latent sites
-        observed: that of the observed one
+        observed: the message of the observed site
     """
 
     batch: tuple[Tensor, ...]
@@ -41,33 +41,32 @@ class Simulation:
 
 
 def simulate(program: Program, batch: Sequence[Tensor], given: dict[str, Any] | None = None) -> Simulation:
-    """Draw new data from the model, as many as there are rows in a batch.
+    """Sample new data from the model, one example per row of a batch.
 
     Args:
-        program: is run without gradients, in the mode in which it is
-        batch: x, for its shape and missing entries (which stay missing), and the context, which is kept
-        given: messages of latent sites whose values are taken; all others are drawn from the model
+        program: run without gradients, in its present mode
+        batch: x, for its shape and missing entries (which stay missing), and the context
+        given: messages of latent sites whose values are used; all others are sampled from the model
 
     Returns:
         The data and their latents.
 
     Raises:
-        ValueError: the program observes more than x, or something of another shape, so that it is not known how new
-            data are made of its draws; or a likelihood has no sampler.
+        ValueError: the program observes more than x or a different shape, or a likelihood cannot be sampled.
     """
-    record = Drawn(given)
+    record = SampleObserved(given)
     with torch.no_grad():
         try:
             with record:
                 program.model(*batch)
         except NotImplementedError as error:
-            raise ValueError(f"program: no data can be drawn from its model: {error}") from error
+            raise ValueError(f"program: its model cannot be sampled: {error}") from error
     observed = [site for site in record.sites.values() if site["is_observed"]]
     x = batch[0]
     if len(observed) != 1 or observed[0]["value"].shape != x.shape or not in_data_plate(observed[0]):
         seen = {site["name"]: tuple(site["value"].shape) for site in observed}
         raise ValueError(
-            f"program: data are simulated where the model observes x alone, of shape {tuple(x.shape)}, but "
+            f"program: expected a model that observes x alone, of shape {tuple(x.shape)}, to simulate data; "
             f"{type(program).__name__} observes {seen}"
         )
     new = observed[0]["value"].to(x.dtype)

@@ -1,4 +1,4 @@
-"""A guide whose encoders are replaced by numbers of each datum's own."""
+"""A guide with free parameters for each example in place of encoders."""
 
 from __future__ import annotations
 
@@ -11,64 +11,63 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.conditional import Conditional
 from pyro_vae.programs.program import Program
 from pyro_vae.trace import Call, Recorder
 
-__all__ = ["Local"]
+__all__ = ["LocalGuide"]
 
 
 class Constant(nn.Module):
-    """What stands in for an encoder: the numbers that it made, as parameters."""
+    """A network that returns a parameter, whatever its input."""
 
     def __init__(self, value: Tensor) -> None:
         super().__init__()
         self.value = nn.Parameter(value.detach().clone())
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the numbers, whatever the input."""
+        """Return the parameter."""
         return self.value
 
 
-class Local(Program):
-    """The same model, with a guide that has free numbers for each datum where encoders made them.
+class LocalGuide(Program):
+    """The same model with a guide that has free parameters for each example in place of the encoders' outputs.
 
-    Whatever the family of the posterior, its parameters are those that the encoder would make for this batch: they
-    start there, and an optimizer finds the best ones. What the posterior learns beside its encoder (the weights of an
-    autoregressive flow) stays.
+    The family of the posterior stays the same. The parameters start at the encoder's outputs for this batch. Other
+    parts of the posterior, such as the weights of an autoregressive flow, stay fixed.
 
     Args:
-        program: is left as it is
+        program: the program, which is not changed
         batch: x and context
 
     Raises:
-        ValueError: the guide has no encoder ``net``, or one that sees draws of other latents, so that no fixed numbers
-            can take its place.
+        ValueError: the guide has no encoder ``net``, or one that takes samples of other latents as input.
     """
 
     def __init__(self, program: Program, batch: tuple[Tensor, ...]) -> None:
         super().__init__()
-        # in a tuple they are no submodules: nothing of them is optimized
-        self._whole = (program, batch)
+        # in a tuple they are not submodules, so their parameters are not optimized
+        self._program = (program, batch)
         outputs = [self.outputs(seed) for seed in range(2)]
         self.owners = list(outputs[0])
         if not self.owners:
             raise ValueError(
-                f"program: the guide of {type(program).__name__} has no posterior with an encoder in an "
-                "attribute `net`"
+                f"program: expected a posterior with an encoder in an attribute `net`, but the guide of "
+                f"{type(program).__name__} has none"
             )
         for owner in self.owners:
             if not torch.equal(outputs[0][owner], outputs[1][owner]):
                 raise ValueError(
-                    f"program: the encoder of {type(owner).__name__} sees draws of other latents, so that no fixed "
-                    "numbers of a datum can take its place: local optimisation works where all encoders see x alone"
+                    f"program: expected encoders that take x alone, but that of {type(owner).__name__} takes samples "
+                    "of other latents, so no constant can replace its output"
                 )
         self.constants = nn.ModuleList(Constant(outputs[0][owner]) for owner in self.owners)
 
     def outputs(self, seed: int) -> dict[nn.Module, Tensor]:
-        """Return what each encoder makes in a run of the guide with this noise."""
-        program, batch = self._whole
+        """Return the output of each encoder in a run of the guide with this seed."""
+        program, batch = self._program
         found: dict[nn.Module, Tensor] = {}
 
         def keep(owner: nn.Module, module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -90,7 +89,7 @@ class Local(Program):
 
     @contextmanager
     def replaced(self) -> Iterator[None]:
-        """Put the numbers in the place of the encoders."""
+        """Replace the encoders by the constants."""
         nets = [owner.net for owner in self.owners]
         for owner, constant in zip(self.owners, self.constants, strict=True):
             owner.net = constant
@@ -102,22 +101,31 @@ class Local(Program):
 
     def model(self, x: Tensor, *context: Tensor) -> Any:
         """Run the model of the program."""
-        return self._whole[0].model(x, *context)
+        return self._program[0].model(x, *context)
 
     def guide(self, x: Tensor, *context: Tensor) -> Any:
-        """Run the guide of the program at the numbers of each datum."""
+        """Run the guide of the program with the parameters of each example."""
         with self.replaced():
-            return self._whole[0].guide(x, *context)
+            return self._program[0].guide(x, *context)
 
-    def optimize(self, bound: Callable[[Program], Tensor], steps: int, rate: float, tick: Callable[[], Any]) -> None:
-        """Raise a bound of each datum by Adam, at a rate that falls to zero along a cosine."""
-        numbers = list(self.parameters())
-        adam = torch.optim.Adam(numbers, lr=rate)
+    def optimize(
+        self, bound: Callable[[Program], Tensor], num_steps: int, learning_rate: float, *, progress: bool = False
+    ) -> None:
+        """Maximize a bound for each example by Adam, with a learning rate that falls to zero along a cosine.
+
+        Args:
+            bound: from this program to the bound of each example, of shape ``(batch,)``
+            num_steps: number of steps
+            learning_rate: the initial learning rate
+            progress: show a progress bar
+        """
+        parameters = list(self.parameters())
+        adam = torch.optim.Adam(parameters, lr=learning_rate)
+        steps = progress_bar(range(num_steps), desc="optimizing", unit="step", leave=False, progress=progress)
         with torch.enable_grad():
-            for step in range(steps):
-                adam.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+            for step in steps:
+                adam.param_groups[0]["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / num_steps))
                 loss = -bound(self).sum()
-                for number, slope in zip(numbers, torch.autograd.grad(loss, numbers), strict=True):
-                    number.grad = slope
+                for parameter, grad in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+                    parameter.grad = grad
                 adam.step()
-                tick()

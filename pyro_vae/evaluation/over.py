@@ -1,0 +1,152 @@
+"""One loop over data for every evaluator and task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from pyro_vae._util.progress import progress_bar
+from pyro_vae._util.random_state import fork_rng
+from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.training.data.batches import Batch, Batches
+
+__all__ = ["BUDGET", "at_once", "one_batch", "over", "passes"]
+
+#: Numbers in memory at once, particles times entries of the examples: 8 MB of float32 fit into CPU caches (a third
+#: faster than 64 MB) and into the memory of any accelerator.
+BUDGET = 2**21
+
+#: Latents and hidden layers take memory too: an example has at least this many numbers.
+MIN_ENTRIES = 512
+
+#: Rows that are read at once where the size of a row is not known in advance.
+ROWS = 128
+
+
+def over(
+    program: Program,
+    x: Any,
+    function: Callable[..., Any],
+    *,
+    num_particles: int = 1,
+    batch_size: int | None = None,
+    seed: int = 0,
+    check: Callable[..., None] | None = None,
+    desc: str = "evaluating",
+    progress: bool = True,
+) -> Any:
+    """Apply a function to data batch by batch, and concatenate its results.
+
+    The program runs in evaluation mode and without gradients. Its modes and the global random state are restored
+    afterwards. Data are checked before the work begins. A stream is read exactly once, so each of its batches is
+    checked when it arrives.
+
+    Args:
+        program: gives device and dtype of the batches
+        x: rows of data in any form that ``fit`` takes, or a tuple ``(x, context)``, or a stream
+        function: called as ``function(x, *context)`` for each batch; returns a tensor, or tuples, lists and
+            dictionaries of tensors, whose first dimension runs over the examples of the batch
+        num_particles: samples of the latents that ``function`` holds in memory per example
+        batch_size: largest number of examples per call; by default as many as fit into :data:`BUDGET`
+        seed: of the random state in which the data are read and ``function`` runs
+        check: an additional check of the data, called like ``program.check``
+        desc: label of the progress bar
+        progress: show a progress bar
+
+    Returns:
+        The results of all batches concatenated along the first dimension, on the CPU.
+
+    Raises:
+        ValueError: the data do not fit the program, or there are none.
+        TypeError: ``x`` has a type that cannot be read.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> over(toy.program, toy.draw(10), lambda x: toy.program.encode(x).mean, batch_size=4).shape
+        torch.Size([10, 2])
+    """
+    data, results = read(program, x, batch_size), []
+    try:
+        # a transform of the data may draw random numbers
+        with fork_rng(data.device, seed):
+            for _ in checked(data.chunks(), program, check):
+                pass
+        with (
+            evaluating(program),
+            fork_rng(data.device, seed),
+            progress_bar(total=len(data) or None, desc=desc, unit="example", progress=progress) as bar,
+        ):
+            for rows in data.chunks() if data.columns else checked(data.epoch(0), program, check):
+                size = batch_size or max(1, at_once(rows[0]) // num_particles)
+                for batch in zip(*(column.split(size) for column in rows), strict=True):
+                    leaves, structure = tree_flatten(function(*batch))
+                    results.append([leaf.cpu() for leaf in leaves])
+                    bar.update(len(batch[0]))
+    finally:
+        data.close()
+    if not results:
+        raise ValueError("x: expected at least one example, got an empty stream")
+    return tree_unflatten([torch.cat(leaves) for leaves in zip(*results, strict=True)], structure)
+
+
+def one_batch(program: Program, x: Any, *, seed: int = 0) -> tuple[Tensor, ...]:
+    """Return all data as one batch ``(x, *context)`` for functions that need all rows at once.
+
+    Args:
+        program: gives device and dtype of the batch
+        x: rows of data, or a tuple ``(x, context)``
+        seed: of the random state in which a transform of the data runs
+
+    Raises:
+        TypeError: ``x`` is a stream.
+        ValueError: the data do not fit the program.
+    """
+    data = read(program, x, None)
+    if not data.columns:
+        raise TypeError("x: expected rows of data or a tuple (x, context), got a stream. Pass one batch of it.")
+    try:
+        with fork_rng(data.device, seed):
+            batch = tuple(torch.cat(column) for column in zip(*data.chunks(), strict=True))
+    finally:
+        data.close()
+    program.check(*batch)
+    return batch
+
+
+def at_once(x: Tensor) -> int:
+    """Return how many examples like those of ``x``, times particles, fit into :data:`BUDGET`."""
+    return max(1, BUDGET // max(x[0].numel(), MIN_ENTRIES))
+
+
+def passes(x: Tensor, num_particles: int) -> list[int]:
+    """Split particles of all examples of ``x`` into passes that fit into :data:`BUDGET`; return the size of each."""
+    size = max(1, at_once(x) // len(x))
+    return [min(size, num_particles - done) for done in range(0, num_particles, size)]
+
+
+def read(program: Program, x: Any, batch_size: int | None) -> Batches:
+    """Open the data in their own order, on the device and in the dtype of the program."""
+    like = next(program.parameters(), torch.zeros(()))
+    size = ROWS if batch_size is None else batch_size
+    return Batches(x, batch_size=size, shuffle=False, device=like.device, dtype=like.dtype)
+
+
+def checked(batches: Iterable[Batch], program: Program, check: Callable[..., None] | None) -> Iterator[Batch]:
+    """Yield each batch after its check; errors give the row where the batch starts."""
+    start = 0
+    for batch in batches:
+        try:
+            program.check(*batch)
+            if check is not None:
+                check(*batch)
+        except ValueError as error:
+            if start:
+                raise ValueError(f"{error} (counted from row {start:,} of the data)") from error
+            raise
+        start += len(batch[0])
+        yield batch
