@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pyro_vae import data, tasks
 from pyro_vae.config import run

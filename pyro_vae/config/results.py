@@ -22,7 +22,9 @@ __all__ = ["results", "write_results"]
 NUM_SAMPLES = 16
 
 
-def results(program: Program, x: Tensor, *, num_particles: int, seed: int = 0, progress: bool = True) -> dict[str, Any]:
+def results(
+    program: Program, x: Tensor, *, num_particles: int, seed: int = 0, progress: bool = True
+) -> dict[str, Any]:
     """Return bound, reconstruction, KL and log-likelihood in nats per example, and the number of active units.
 
     Args:
@@ -42,16 +44,16 @@ def results(program: Program, x: Tensor, *, num_particles: int, seed: int = 0, p
         terms, _ = elbo.terms(program.model, program.guide, *batch).split()
         reconstruction = sum(terms.expect(site.log_p).mean(0) for site in terms.observed)
         kl = sum(terms.kl(site) for site in terms.latent)
-        return torch.stack([reconstruction - kl, reconstruction, kl.expand_as(reconstruction)], -1)
+        return torch.stack([reconstruction - kl, reconstruction, kl], -1)
 
     shares = over(program, x, bound, num_particles=NUM_SAMPLES, seed=seed, progress=progress).double()
     found = evaluation.log_likelihood(program, x, num_particles=num_particles, seed=seed, progress=progress)
-    units = evaluation.latents(program, x, seed=seed)
+    units = evaluation.latents(program, x, seed=seed, progress=progress)
     return {
         "num_examples": len(x),
         **{name: moments(column) for name, column in zip(("bound", "reconstruction", "kl"), shares.T, strict=True)},
         "log_likelihood": {
-            **moments(found.per_datum),
+            **moments(found.per_example),
             "monte_carlo_error": found.monte_carlo_error if math.isfinite(found.monte_carlo_error) else None,
             "num_particles": found.num_particles,
         },

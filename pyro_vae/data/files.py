@@ -25,11 +25,11 @@ MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK\x03\x04"}
 EMPTY = {"", "nan", "na", "?"}
 
 
-def ending(path: str | Path) -> str:
-    """Return the ending of a file name, or raise a ValueError if it is none of ``ENDINGS``."""
+def ending(path: str | Path, endings: Sequence[str] = ENDINGS) -> str:
+    """Return the ending of a file name, or raise a ValueError if it is none of ``endings``."""
     found = Path(path).suffix.lower()
-    if found not in ENDINGS:
-        raise ValueError(f"{path}: expected a file name that ends in {', '.join(ENDINGS)}")
+    if found not in endings:
+        raise ValueError(f"{path}: expected a file name that ends in {', '.join(endings)}")
     return found
 
 
@@ -42,8 +42,8 @@ def read(path: str | Path) -> Values:
             or tabs between cells
 
     Returns:
-        An array, or a dict of arrays by name: those of an .npz, or the columns of a table. Cells of a .csv are strings,
-        or None where they are empty, ``NaN``, ``NA`` or ``?``; see :func:`typed`.
+        An array, or a dict of arrays by name: those of an .npz, or the columns of a table. Cells of a .csv are
+        strings, or None where they are empty, ``NaN``, ``NA`` or ``?``; see :func:`typed`.
 
     Raises:
         ValueError: the file is empty, damaged, or not of the kind that its ending says.

@@ -60,8 +60,8 @@ class Column(ABC):
         except (TypeError, ValueError) as error:
             row = next(i for i, value in enumerate(values.tolist()) if not is_number(value))
             raise ValueError(
-                f"column {self.name!r}: expected numbers, as its type is {type(self).__name__}, got {values[row]!r} in "
-                f"row {row}"
+                f"column {self.name!r}: expected numbers, as its type is {type(self).__name__}, got {values[row]!r} "
+                f"in row {row}"
             ) from error
 
     def decode(self, x: np.ndarray) -> np.ndarray:
