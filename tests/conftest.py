@@ -1,10 +1,22 @@
-"""Shared by all tests: examples in docstrings start from the same random state."""
+"""Set-up that all tests share: threads, random state, fixtures."""
 
-import math
+import os
 
-import pyro
-import pytest
-import torch
+# one thread per worker of pytest-xdist, in the subprocesses of its tests too; torch reads it when it is imported
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pyro  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+pytest.register_assert_rewrite("helpers")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """Run the whole suite on all cores, and files named on the command line in this process."""
+    return None if config.args_source is config.ArgsSource.TESTPATHS else 0
 
 
 def pytest_make_parametrize_id(val):
@@ -14,8 +26,9 @@ def pytest_make_parametrize_id(val):
 
 @pytest.fixture(autouse=True)
 def _seeded():
+    """Start each test and each docstring example from the same random state and an empty parameter store."""
     with torch.random.fork_rng():
-        # without a GPU this is all that torch.manual_seed does, in a thousandth of its time
+        # without a GPU this does all that torch.manual_seed does, in a thousandth of the time
         (torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed)(0)
         yield
     pyro.clear_param_store()
@@ -30,23 +43,6 @@ def digits():
 
 @pytest.fixture
 def vae():
+    from helpers.programs import make_vae
+
     return make_vae()
-
-
-def make_vae(latent=3, shape=(8, 8), hidden=(16,)):
-    import functools
-
-    import pyro_vae as pv
-
-    net = functools.partial(pv.nets.MLP, hidden=hidden)
-    return pv.VAE(
-        prior=pv.priors.StandardNormal(latent),
-        likelihood=pv.likelihoods.Bernoulli(latent, shape, net=net),
-        posterior=pv.posteriors.MeanFieldNormal(shape, latent, net=net),
-    )
-
-
-def within(found, exact, standard_errors=4.0):
-    """`found` has a row a draw; its mean must be the exact value within so many standard errors, everywhere."""
-    error = found.std(0) / math.sqrt(len(found))
-    return bool(((found.mean(0) - exact).abs() <= standard_errors * error + 1e-10).all())

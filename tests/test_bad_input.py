@@ -8,9 +8,9 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import make_vae
+from helpers.programs import make_vae
+from helpers.small_tables import NAMES, images, table_rows, train, write_csv
 from safetensors.torch import load_file
-from small_tables import NAMES, images, table_rows, train, write_csv
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import pyro_vae as pv

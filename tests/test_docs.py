@@ -1,7 +1,7 @@
-"""Every public docstring tells what its reader needs: summary, arguments, results, errors, source and an example."""
+"""Every public docstring has a summary, arguments, results, errors, a reference and an example; the site shows all."""
 
 import ast
-import importlib
+import functools
 import importlib.util
 import inspect
 import os
@@ -37,12 +37,11 @@ def public():
 
 
 PUBLIC = list(public())
-every = pytest.mark.parametrize(("module", "name", "value"), PUBLIC, ids=[f"{m}.{n}" for m, n, _ in PUBLIC])
 
 
 def sections(value):
-    """The docstring's own sections, by heading; the words before them under ""."""
-    # what a class inherits says nothing of the class
+    """The sections of the docstring by heading; the text before the first heading under ""."""
+    # an inherited docstring does not describe the class
     text = inspect.cleandoc((value.__dict__.get("__doc__") if inspect.isclass(value) else value.__doc__) or "")
     parts = re.split(rf"^({'|'.join(HEADINGS)}):\n", text, flags=re.MULTILINE)
     return {
@@ -58,19 +57,24 @@ def described(body):
 
 
 def arguments(value):
-    """The names of the arguments of a function or of the constructor that a class has of its own."""
+    """The arguments of a function, or of the constructor that a class defines itself."""
     if inspect.isclass(value) and not {"__init__", "__new__"} & set(vars(value)):
         return set()
-    # the last is told by torch, for every distribution
+    # torch documents validate_args
     return {name for name in inspect.signature(value).parameters if not name.startswith("_")} - {"validate_args"}
 
 
+@functools.cache
+def definitions(path):
+    """The functions and classes of a file, by name."""
+    body = ast.parse(Path(path).read_text()).body
+    return [{n.name: n for n in body if isinstance(n, kind)} for kind in (ast.FunctionDef, ast.ClassDef)]
+
+
 def raised(value):
-    """The errors that a function or constructor raises by itself or through the functions of its file."""
+    """The errors that a function or constructor raises itself or in functions of its file."""
     value = inspect.unwrap(value)
-    tree = ast.parse(Path(inspect.getsourcefile(value)).read_text())
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    functions, classes = definitions(inspect.getsourcefile(value))
     if inspect.isclass(value):
         body = classes[value.__name__].body
         first = [node for node in body if getattr(node, "name", "") in {"__init__", "__post_init__", "__new__"}]
@@ -89,51 +93,59 @@ def raised(value):
     return found
 
 
-@every
-def test_summary(module, name, value):
-    """The first paragraph is one sentence on one line."""
-    summary = sections(value)[""].split("\n\n")[0]
-    assert summary.endswith(".")
-    assert "\n" not in summary
+def faults(module, value):
+    """Yield what a docstring lacks."""
+    own = sections(value)
+    is_class = inspect.isclass(value)
+    is_error = is_class and issubclass(value, BaseException)
+    is_result = is_class and "Attributes" in own and "Args" not in own
 
-
-@every
-def test_arguments_and_results(module, name, value):
-    """Each argument is described, and so is what a function returns."""
-    told = sections(value)
-    names = described(told.get("Args", "")) | described(told.get("Attributes", ""))
-    if inspect.isfunction(value) or not issubclass(value, BaseException):
-        assert arguments(value) <= names, f"Args lacks {sorted(arguments(value) - names)}"
-    if inspect.isfunction(value) and value.__annotations__.get("return") not in {"None", None}:
-        assert {"Returns", "Yields"} & set(told)
-
-
-@every
-def test_errors(module, name, value):
-    """What is raised is told."""
-    if inspect.isclass(value) and issubclass(value, BaseException):
-        return
-    missing = raised(value) - described(sections(value).get("Raises", ""))
-    assert not missing, f"Raises lacks {sorted(missing)}"
-
-
-@every
-def test_example(module, name, value):
-    """There is an example, which `pytest --doctest-modules` runs; errors and results stand where they come from."""
-    told = sections(value)
-    error = inspect.isclass(value) and issubclass(value, BaseException)
-    result = inspect.isclass(value) and "Attributes" in told and "Args" not in told
-    assert error or result or ">>> " in told.get("Example", "")
-
-
-@every
-def test_reference(module, name, value):
-    """A prior, likelihood, posterior, estimator or program names its source: title, authors, year, address."""
+    summary = own[""].split("\n\n")[0]
+    if not summary.endswith(".") or "\n" in summary:
+        yield "expected one sentence on the first line"
+    if not is_error:
+        missing = arguments(value) - described(own.get("Args", "")) - described(own.get("Attributes", ""))
+        if missing:
+            yield f"Args: expected {sorted(missing)}"
+        missing = raised(value) - described(own.get("Raises", ""))
+        if missing:
+            yield f"Raises: expected {sorted(missing)}"
+    returns = None if is_class else value.__annotations__.get("return")
+    if returns not in {"None", None} and not {"Returns", "Yields"} & set(own):
+        yield "expected Returns or Yields"
+    # pytest --doctest-modules runs the example
+    if not (is_error or is_result or ">>> " in own.get("Example", "")):
+        yield "expected an Example with >>>"
     base = SHELVES.get(module)
-    if base is None or value is base or not (inspect.isclass(value) and issubclass(value, base)):
-        return
-    references = " ".join(sections(value).get("References", "").split())
-    assert re.search(r"\S \([^()]+, \d{4}\),.* https?://", references)
+    if base is not None and is_class and issubclass(value, base) and value is not base:
+        references = " ".join(own.get("References", "").split())
+        if not re.search(r"\S \([^()]+, \d{4}\),.* https?://", references):
+            yield "References: expected `Title (Authors, year), https://...`"
+
+
+@pytest.mark.parametrize(("module", "name", "value"), PUBLIC, ids=[f"{m}.{n}" for m, n, _ in PUBLIC])
+def test_docstring(module, name, value):
+    found = list(faults(module, value))
+    assert not found, f"{module}.{name}: " + "; ".join(found)
+
+
+class Undocumented(pv.Conditional):
+    """A prior
+    that says little"""
+
+    def __init__(self, latent):
+        if latent < 1:
+            raise ValueError(latent)
+
+
+def test_faults_are_found():
+    assert [fault.split(":")[0] for fault in faults("priors", Undocumented)] == [
+        "expected one sentence on the first line",
+        "Args",
+        "Raises",
+        "expected an Example with >>>",
+        "References",
+    ]
 
 
 def build_script():
@@ -145,14 +157,14 @@ def build_script():
 
 
 def test_site_shows_every_public_name(tmp_path, monkeypatch):
-    """Each exported name stands in full on one page, each tutorial and page in the folder that Sphinx reads."""
+    """One page documents each exported name in full; every tutorial is in the folder that Sphinx reads."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     build_script().gather(tmp_path / "source")
     pages = {path.stem: path.read_text() for path in (tmp_path / "source" / "api").glob("*.rst")}
     for module, name, _ in PUBLIC:
         assert re.search(rf"^   ~(\w+\.)?{name}$", pages[module], re.MULTILINE), f"{module} does not list {name}"
         full = [page for page in pages.values() if re.search(rf"^\.\. auto\w+:: {name}$", page, re.MULTILINE)]
-        assert full, f"{module}.{name} stands on no page"
+        assert full, f"no page documents {module}.{name}"
     index = (tmp_path / "source" / "index.md").read_text()
     assert all(f"api/{page}\n" in index for page in pages)
     scripts = {path.name for path in (ROOT / "tutorials").glob("[0-9][0-9]_*.py")}
@@ -161,7 +173,7 @@ def test_site_shows_every_public_name(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_site_builds_without_a_warning(tmp_path):
-    """One command builds the whole site, tutorials executed, and leaves the repository's figures alone."""
+    """One command builds the site, runs the tutorials, and leaves the figures of the repository unchanged."""
     pytest.importorskip("sphinx")
     pytest.importorskip("myst_nb")
     before = {path: path.stat().st_mtime_ns for path in (ROOT / "figures").iterdir()}

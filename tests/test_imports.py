@@ -1,6 +1,7 @@
-"""Imports point one way, and nothing in the package runs code from a file."""
+"""Imports point downwards without circles, files stay short, and nothing in the package runs code from a file."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "pyro_vae"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "pyro_vae"
 
-#: The rooms from bottom to top: each may import those before it. Rooms of one line do not import each other.
+#: The folders and modules from bottom to top: each may import those of earlier lines. Those of one line do not import
+#: each other.
 LAYERS = (
     ("_util",),
     ("nets", "distributions"),
@@ -30,40 +33,115 @@ LAYERS = (
     ("__init__", "__main__"),
 )
 RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
-FILES = sorted(p for p in PACKAGE.rglob("*.py"))
+FILES = sorted(PACKAGE.rglob("*.py"))
+#: Most lines of a file.
+LONGEST = 250
+CODE_FROM_FILES = (
+    r"\bpickle\.",
+    r"import (pickle|marshal|shelve|dill|cloudpickle|joblib)",
+    "weights_only=False",
+    r"torch\.load\(",
+    r"(?<![.\w])eval\(",
+    r"(?<![.\w])exec\(",
+)
 
 
+def module_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+@functools.cache
 def imported(path):
+    """Return (line, module) of the modules of this package that a file names in an import, typing-only or not."""
+    found = []
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pyro_vae":
-            rest = node.module.split(".")[1:]
-            yield from [rest] if rest else [[alias.name] for alias in node.names]
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "pyro_vae":
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.append((node.lineno, name if name in MODULES else node.module))
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            found.append((node.lineno, "a relative import"))
         elif isinstance(node, ast.Import):
-            yield from (a.name.split(".")[1:] for a in node.names if a.name.startswith("pyro_vae."))
+            found += [(node.lineno, a.name) for a in node.names if a.name.split(".")[0] == "pyro_vae"]
+    return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_point_one_way(path):
-    unit = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    wrong = [".".join(name) for name in imported(path) if name[0] != unit and RANK[name[0]] >= RANK[unit]]
-    assert not wrong, f"{path.relative_to(PACKAGE)} imports {wrong}"
+def unit_of(module):
+    """Return the folder or module directly below the package."""
+    return (module.split(".") + ["__init__"])[1]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_nothing_runs_code_from_a_file(path):
-    text = path.read_text()
-    for pattern in (
-        r"\bpickle\.",
-        r"import (pickle|marshal|shelve|dill|cloudpickle|joblib)",
-        "weights_only=False",
-        r"torch\.load\(",
-        r"(?<![.\w])eval\(",
-        r"(?<![.\w])exec\(",
-    ):
-        assert not re.search(pattern, text), f"{path.name} contains {pattern}"
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load":
-            assert ("allow_pickle", "False") in [(k.arg, ast.unparse(k.value)) for k in node.keywords]
+def test_imports_point_downwards():
+    wrong = []
+    for path in FILES:
+        unit = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for line, module in imported(path):
+            if module not in MODULES:
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {module}: expected a module of the package")
+            elif unit_of(module) != unit and RANK[unit_of(module)] >= RANK[unit]:
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {unit} imports {module}")
+    assert not wrong, "\n".join(wrong)
+
+
+def circle_through(graph, start):
+    """Return a shortest path from a node back to itself, None if there is none."""
+    paths, seen = [[start]], set()
+    while paths:
+        path = paths.pop(0)
+        if start in graph[path[-1]]:
+            return path
+        for other in sorted(graph[path[-1]] - seen):
+            seen.add(other)
+            paths.append([*path, other])
+    return None
+
+
+def circles(graph):
+    """Return circles, shortest first, such that the graph has none once the last edge of each is removed."""
+    graph, found = {node: set(others) for node, others in graph.items()}, []
+    while remaining := [circle for node in graph if (circle := circle_through(graph, node))]:
+        found.append(min(remaining, key=len))
+        graph[found[-1][-1]].remove(found[-1][0])
+    return found
+
+
+def test_no_import_circles():
+    """Imports under `if TYPE_CHECKING` and inside functions count as well."""
+    graph = {module: {name for _, name in imported(path) if name in MODULES} for module, path in MODULES.items()}
+    found = [" -> ".join([*circle, circle[0]]) for circle in circles(graph)]
+    assert not found, "\n".join(found)
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"d"}}) == [["d"], ["b", "c"]]
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_no_file_is_long():
+    lines = {path: path.read_text().count("\n") for path in FILES}
+    found = [f"{path.relative_to(ROOT)}: {n} lines" for path, n in lines.items() if n > LONGEST]
+    assert not found, f"expected at most {LONGEST} lines per file\n" + "\n".join(found)
+
+
+def test_nothing_runs_code_from_a_file():
+    found = []
+    for path in FILES:
+        text = path.read_text()
+        found += [f"{path.relative_to(ROOT)}: {p}" for p in CODE_FROM_FILES if re.search(p, text)]
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load":
+                safe = ("allow_pickle", "False") in [(k.arg, ast.unparse(k.value)) for k in node.keywords]
+                found += [] if safe else [f"{path.relative_to(ROOT)}:{node.lineno}: np.load with pickles"]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("text", ["pickle.load(f)", "import joblib", "torch.load(path)", "eval(text)"])
+def test_code_from_files_is_found(text):
+    assert any(re.search(pattern, text) for pattern in CODE_FROM_FILES)
 
 
 IMPORT = """
@@ -84,5 +162,5 @@ assert "matplotlib.pyplot" not in sys.modules
 
 
 def test_import_changes_nothing_global():
-    """In a fresh process, whose own assertions end it with a status that raises CalledProcessError here."""
+    """A failed assertion in the fresh process raises CalledProcessError here."""
     subprocess.run([sys.executable, "-c", IMPORT], check=True)

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from webpages import content, needs_nothing
+from helpers.webpages import content, is_self_contained
 
 import pyro_vae as pv
 from pyro_vae.cli import command as cli
@@ -59,7 +59,7 @@ def test_report_of_a_run(trained, capsys):
     """The page holds every epoch, every figure, the evaluations and the configuration, and escapes names."""
     assert cli.main(["report", str(trained)]) == 0
     text = (trained / "report.html").read_text()
-    needs_nothing(text)
+    is_self_contained(text)
     assert "a run &lt;&amp;&gt;" in text
     pictures = [*(trained / "figures").glob("*.png"), *(trained / "evaluation").glob("*.png")]
     assert text.count("data:image/png;base64,") == len(pictures) == 7
@@ -80,7 +80,7 @@ def test_report_escapes_and_tells_damage(trained, tmp_path, capsys):
     shutil.rmtree(folder / "evaluation")
     assert cli.main(["report", str(folder)]) == 0
     text = (folder / "report.html").read_text()
-    needs_nothing(text)
+    is_self_contained(text)
     assert "&lt;script&gt;alert(1)" in text
     assert "<script" not in text
     for broken in ("[1, 2]", '{"valid_bound": 3.0}', '{"epoch": 0'):

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from small_tables import NAMES, holed, images, read_csv, table_rows, train, write_csv
+from helpers.small_tables import NAMES, images, read_csv, table_rows, train, with_missing_cells, write_csv
 
 import pyro_vae as pv
 from pyro_vae.cli import command as cli
@@ -18,7 +18,7 @@ from pyro_vae.data import files
 def runs(tmp_path_factory):
     """Three runs: a table with holes, arrays with holes, and arrays of which some have a class."""
     folder = tmp_path_factory.mktemp("runs")
-    write_csv(folder / "table.csv", NAMES, holed(table_rows()), delimiter=";")
+    write_csv(folder / "table.csv", NAMES, with_missing_cells(table_rows()), delimiter=";")
     x = images()
     np.savez(folder / "classes.npz", x=x, y=np.where(np.arange(40) % 4 == 3, -1, np.arange(40) % 4 + 5))
     x[np.arange(40) % 3 == 0, 1, 2] = np.nan
@@ -67,7 +67,7 @@ def test_a_configuration_of_the_first_schema_is_a_plain_vae(tmp_path):
 
 def test_impute_fills_the_holes_of_a_table_and_nothing_else(runs, tmp_path):
     """Columns come in any order and go out in it; what was observed stays; types and labels are those of the table."""
-    rows, out = holed(table_rows(25, seed=1)), tmp_path / "out.csv"
+    rows, out = with_missing_cells(table_rows(25, seed=1)), tmp_path / "out.csv"
     order = [4, 2, 0, 3, 1]
     new = write_csv(tmp_path / "new.csv", [NAMES[i] for i in order], [[row[i] for i in order] for row in rows])
     call("impute", runs / "table", new, "--output", out, "--particles=50")

@@ -8,7 +8,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from conftest import within
+from helpers.checks import within
 from pyro import poutine
 
 import pyro_vae as pv

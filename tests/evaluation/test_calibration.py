@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from helpers.classes import Toy
+from helpers.linear_hierarchy import linear
+from helpers.missing import holes, with_missing
 from pyro import distributions as dist
 from scipy import stats
-from test_hierarchical import linear
-from test_missing import holes, with_missing
-from test_semi_supervised import Toy
 
 import pyro_vae as pv
 from pyro_vae.evaluation import calibration, predictive_check

@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import make_vae
+from helpers.programs import make_vae
 from pyro import infer
 from scipy import stats
 

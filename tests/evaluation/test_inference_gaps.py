@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from helpers.classes import Toy
 from pyro import distributions as dist
-from test_semi_supervised import Toy
 
 import pyro_vae as pv
 from pyro_vae.evaluation import inference_gaps

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from helpers.linear_hierarchy import linear
 from pyro import distributions as dist
-from test_hierarchical import linear
 
 import pyro_vae as pv
 from pyro_vae.evaluation import latents, rate_distortion

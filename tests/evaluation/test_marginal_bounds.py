@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
+from helpers.classes import Toy, labels
+from helpers.linear_hierarchy import evidence, linear
+from helpers.missing import holes, marginal, with_missing
 from pyro import distributions as dist
-from test_hierarchical import evidence, linear
-from test_missing import holes, marginal, with_missing
-from test_semi_supervised import Toy, labels
 
 import pyro_vae as pv
 from pyro_vae.evaluation.likelihood import annealing

@@ -5,9 +5,9 @@ import math
 
 import pytest
 import torch
+from helpers.classes import Toy
 from matplotlib.collections import EllipseCollection
 from pyro import distributions as dist
-from test_semi_supervised import Toy
 
 import pyro_vae as pv
 from pyro_vae.tasks import cluster, embed, init_clusters

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import make_vae
+from helpers.programs import make_vae
 
 import pyro_vae as pv
 from pyro_vae.evaluation import disentanglement_of_codes, frechet_distance, kernel_distance, precision_recall

@@ -29,7 +29,7 @@ from pyro_vae.distributions import (
     ZeroInflatedNegativeBinomial,
 )
 from pyro_vae.testing import parts
-from pyro_vae.testing.lines import array_grid
+from pyro_vae.testing.grids import array_grid
 
 L = pv.likelihoods
 SHELF = list(parts(L))

@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from webpages import Reader, array, content, needs_nothing
+from helpers.webpages import Reader, array, content, is_self_contained
 
 import pyro_vae as pv
 from pyro_vae import pages
@@ -44,7 +44,7 @@ def test_numbers_of_the_page(digits, posterior):
     vae = make(posterior=getattr(pv.posteriors, posterior))
     x, y = digits.test.x[:12], digits.test.y[:12]
     text = pages.explorer(vae, x, y, seed=3, num_particles=60, title="a <b> & c</script>")
-    needs_nothing(text)
+    is_self_contained(text)
     found = content(text)
     assert found["title"] == "a <b> & c</script>"
     with evaluating(vae):

@@ -18,8 +18,8 @@ from pyro_vae.distributions import AcceptReject, Flattened, HypersphericalUnifor
 from pyro_vae.distributions.masked_affine import MaskedMLP
 from pyro_vae.distributions.rational_spline import knots, rational_spline
 from pyro_vae.priors import zuko_flow
-from pyro_vae.testing import check_part, parts
-from pyro_vae.testing.laws import check_mass, grid_of
+from pyro_vae.testing import check_mass, check_part, parts
+from pyro_vae.testing.grids import grid_of
 
 SMALL = functools.partial(pv.nets.MLP, hidden=(8,))
 LINEAR = functools.partial(pv.nets.MLP, hidden=())

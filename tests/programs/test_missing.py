@@ -5,30 +5,11 @@ import math
 
 import pytest
 import torch
+from helpers.missing import holes, marginal, with_missing
 from pyro import distributions as dist
 
 import pyro_vae as pv
 from pyro_vae.testing import LinearGaussian
-
-
-def holes(x, share=0.4, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    missing = torch.rand(x.shape, generator=generator) < share
-    missing[:, 0] = False
-    return torch.where(missing, torch.full_like(x, float("nan")), x)
-
-
-def with_missing(toy):
-    parts = {"prior": toy.program.prior, "likelihood": toy.program.likelihood, "posterior": toy.program.posterior}
-    return pv.VAE(**parts, missing=True)
-
-
-def marginal(toy, row):
-    """Exact log-density of the observed entries of one datum."""
-    seen = ~torch.isnan(row)
-    w, mean = toy.decoder.weight[seen], toy.decoder.bias[seen]
-    noise = toy.program.likelihood.scale() ** 2 * torch.eye(int(seen.sum()), dtype=w.dtype)
-    return torch.distributions.MultivariateNormal(mean, w @ w.T + noise).log_prob(row[seen])
 
 
 def test_importance_sampling_finds_the_marginal_of_the_observed():

@@ -6,8 +6,8 @@ import math
 import pyro
 import pytest
 import torch
+from helpers.classes import labels
 from pyro import distributions as dist
-from test_semi_supervised import labels
 
 import pyro_vae as pv
 from pyro_vae.testing import check_estimator

@@ -8,7 +8,7 @@ import warnings
 import pyro
 import pytest
 import torch
-from conftest import make_vae
+from helpers.programs import make_vae
 from pyro import infer, poutine
 from pyro.contrib.gp.kernels import RBF
 

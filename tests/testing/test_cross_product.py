@@ -1,4 +1,4 @@
-"""Any prior with any posterior and the likelihoods in turn: what fits trains, what does not is refused by name."""
+"""Every prior with every posterior, the likelihoods in turn: compatible parts train, others are refused by name."""
 
 import functools
 
@@ -23,16 +23,16 @@ def outcome(prior, likelihood, posterior):
 @pytest.mark.slow
 @pytest.mark.parametrize("prior", PRIORS)
 def test_prior_with_every_posterior(prior):
-    """Ten steps each under the ELBO and five weighted particles; each pair of parts meets at least once.
+    """Ten steps each under the ELBO and the bound of five importance samples; every pair of parts occurs once.
 
-    The whole product, 20 x 22 x 23, is `tests/benchmarks/cross_product.py`.
+    `tests/benchmarks/cross_product.py` runs the whole product.
     """
     i = PRIORS.index(prior)
     found = {
         posterior: outcome(prior, LIKELIHOODS[(i + j) % len(LIKELIHOODS)], posterior)
         for j, posterior in enumerate(POSTERIORS)
     }
-    trained = {posterior.__name__ for posterior, what in found.items() if what == "trained"}
+    trained = {posterior.__name__ for posterior, result in found.items() if result == "trained"}
     print(f"{prior.__name__}: {len(trained)} trained, {len(found) - len(trained)} refused")
     assert trained
     if prior is pv.priors.StandardNormal:
@@ -42,6 +42,6 @@ def test_prior_with_every_posterior(prior):
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_likelihood_with_continuous_and_discrete_latents(likelihood):
-    """The pairs that every likelihood must do."""
+    """Every likelihood trains with these two pairs."""
     for prior, posterior in (("StandardNormal", "MeanFieldNormal"), ("Bernoulli", "Bernoulli")):
         assert outcome(getattr(pv.priors, prior), likelihood, getattr(pv.posteriors, posterior)) == "trained"

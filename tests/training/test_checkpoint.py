@@ -15,7 +15,7 @@ import zipfile
 
 import pytest
 import torch
-from runs import X, at_call, checkpoints, ending, essence, in_child, program, rubbish, train
+from helpers.runs import X, at_call, checkpoints, ending, essence, in_child, program, rubbish, train
 from safetensors.torch import load_file, save
 
 import pyro_vae as pv

@@ -8,6 +8,8 @@ import pyro
 import pytest
 import torch
 from benchmarks.cross_product import build, estimators_for
+from helpers.checks import slow_but
+from helpers.programs import bits, discrete, small, triples
 from torch import nn
 from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -63,40 +65,6 @@ def both(make, batches, estimator, *, compiler=None, **options):
     return svi
 
 
-def small():
-    return pv.VAE(
-        prior=pv.priors.StandardNormal(3),
-        likelihood=pv.likelihoods.Bernoulli(3, (8,)),
-        posterior=pv.posteriors.MeanFieldNormal((8,), 3),
-    )
-
-
-def bits(*sizes):
-    torch.manual_seed(2)
-    return [(torch.rand(n, 8).bernoulli(),) for n in sizes]
-
-
-def triples():
-    """Yield programs in which each part of the shelves occurs."""
-    priors, likelihoods, posteriors = (list(parts(s)) for s in (pv.priors, pv.likelihoods, pv.posteriors))
-    for likelihood in likelihoods:
-        yield pv.priors.StandardNormal, likelihood, pv.posteriors.MeanFieldNormal
-    for first, others in ((priors, posteriors), (posteriors, priors)):
-        for part in first:
-            pairs = [(part, other) if first is priors else (other, part) for other in others]
-            for prior, posterior in [pair for pair in pairs if fits(*pair)][:1]:
-                yield prior, pv.likelihoods.Normal, posterior
-
-
-def fits(prior, posterior):
-    program, data = build(prior, pv.likelihoods.Normal, posterior)
-    try:
-        program.check(*data)
-    except ValueError:
-        return False
-    return True
-
-
 @pytest.mark.slow
 def test_every_part():
     """Three steps, the last two recorded, of programs in which each prior, likelihood and posterior occurs.
@@ -114,19 +82,6 @@ def test_every_part():
         seen |= set(triple)
     missed = {part for shelf in (pv.priors, pv.likelihoods, pv.posteriors) for part in parts(shelf)} - seen
     assert missed <= {pv.posteriors.RelaxedBernoulli}  # no prior of the shelf lives on the open unit interval
-
-
-def discrete():
-    return pv.VAE(
-        prior=pv.priors.Bernoulli(3),
-        likelihood=pv.likelihoods.Bernoulli(3, (8,)),
-        posterior=pv.posteriors.Bernoulli((8,), 3),
-    )
-
-
-def slow_but(quick, names):
-    """Return names as parameters, of which the quick tests see some."""
-    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 @pytest.mark.parametrize("name", slow_but({"ELBO", "IWAE", "DReG", "VIMCO", "Enumeration", "FactorVAE"}, E.__all__))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import two_ranks
+from helpers import two_ranks
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_vae as pv
@@ -30,7 +30,7 @@ def found(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-W", "error", HERE / "two_ranks.py", folder]
+    command = [sys.executable, "-W", "error", HERE / "helpers" / "two_ranks.py", folder]
     ranks = [
         subprocess.Popen(command, env={**env, "RANK": rank, "LOCAL_RANK": rank}, stderr=subprocess.PIPE, text=True)
         for rank in "01"
@@ -112,12 +112,12 @@ def test_rank_0_alone_writes_shows_and_logs(found):
     assert not (folder / "1").exists()
     assert "epoch 2/2" in errors[0]
     assert "epoch" not in errors[1]
-    assert (first["noise"]["told"], second["noise"]["told"]) == ([3, 6], [])
+    assert (first["noise"]["steps"], second["noise"]["steps"]) == ([3, 6], [])
 
 
 def test_buffers_follow_rank_0(found):
     for rank in found[2]:
-        assert rank["buffers"]["weights"]["parts.net.told"].tolist() == [1.0, 1.0]
+        assert rank["buffers"]["weights"]["parts.net.filled"].tolist() == [1.0, 1.0]
 
 
 def test_a_sampler_is_told_the_epoch(found):

@@ -9,7 +9,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from conftest import make_vae
+from helpers.programs import make_vae
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset

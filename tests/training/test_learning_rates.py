@@ -4,7 +4,7 @@ import functools
 
 import pytest
 import torch
-from conftest import make_vae
+from helpers.programs import make_vae
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
 import pyro_vae as pv

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from benchmarks.cross_product import build, estimators_for
-from test_compiled import bits, discrete, slow_but, small, triples
+from helpers.checks import slow_but
+from helpers.programs import bits, discrete, small, triples
 from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.overrides import TorchFunctionMode

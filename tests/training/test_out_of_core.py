@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_vae
+from helpers.programs import make_vae
 from torch.utils.data import Dataset
 
 import pyro_vae as pv

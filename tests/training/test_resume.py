@@ -13,9 +13,9 @@ import time
 
 import pyro
 import pytest
-import runs
 import torch
-from runs import VALID, X, at_call, checkpoints, ending, in_child, program, rubbish, train
+from helpers import runs
+from helpers.runs import VALID, X, at_call, checkpoints, ending, in_child, program, rubbish, train
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import pyro_vae as pv

@@ -1,4 +1,4 @@
-"""What the tests of pages read them with."""
+"""Readers of HTML pages for the tests."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ VOID = {"meta", "img", "br", "input"}
 
 
 class Reader(HTMLParser):
-    """Every element is closed in turn; what is in them is kept by name and by id."""
+    """Read elements, ids and the text of each element; every element must be closed in order."""
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
@@ -39,7 +39,7 @@ class Reader(HTMLParser):
 
 
 def content(text):
-    """The data of a page."""
+    """Return the data that a page holds as JSON."""
     return json.loads(Reader(text).texts["script", "data"])
 
 
@@ -47,11 +47,11 @@ def array(text, kind=np.float32):
     return torch.tensor(np.frombuffer(base64.b64decode(text), kind))
 
 
-def needs_nothing(text):
-    """No element of a page names a place outside of it."""
+def is_self_contained(text):
+    """Check that no element of a page loads anything from outside."""
     for _, attrs in Reader(text).elements:
         for name in ("src", "href", "action", "data", "poster", "srcset"):
             assert attrs.get(name, "data:").startswith("data:")
     assert not re.search(r"@import|url\((?!#)|fetch\(|XMLHttpRequest|importScripts|WebSocket", text)
-    # the name of a vocabulary, which nothing is asked for
+    # the name of a vocabulary, from which nothing is loaded
     assert set(re.findall(r"https?://[^\s\"']+", text)) <= {"http://www.w3.org/2000/svg"}

@@ -1,4 +1,4 @@
-"""Small runs, what is left of them, and ways to end them; for the tests of checkpoints."""
+"""Small training runs, the state they leave on disk, and ways to interrupt them; for the tests of checkpoints."""
 
 import functools
 import json
@@ -21,7 +21,7 @@ VALID = torch.rand(9, 6, generator=torch.Generator().manual_seed(1)).round()
 
 
 def noisy_net(in_shape, out_shape):
-    """A network with buffers that move and with noise of its own."""
+    """A network with buffers that training changes, and with dropout."""
     layers = [torch.nn.Linear(in_shape[0], 5), torch.nn.BatchNorm1d(5), torch.nn.Dropout(0.2)]
     return torch.nn.Sequential(*layers, torch.nn.Linear(5, out_shape[0] if len(out_shape) == 1 else 4))
 
@@ -40,35 +40,35 @@ def program(net=SMALL):
 
 
 def train(folder=None, **options):
-    """Train a small program in a folder; every option has a default that is quick."""
+    """Train a small program, with checkpoints if a folder is given; the defaults are quick."""
     vae = options.pop("program", None) or program()
     defaults = {"data": X, "valid": VALID, "epochs": 2, "batch_size": 10, "seed": 3, "progress": False}
-    recorded = {} if folder is None else {"run_dir": folder, "checkpoint_every": 0, "resume": True}
-    history = pv.fit(vae, **{**defaults, **recorded, **options})
+    saving = {} if folder is None else {"run_dir": folder, "checkpoint_every": 0, "resume": True}
+    history = pv.fit(vae, **{**defaults, **saving, **options})
     return vae, history
 
 
 def essence(state, weights):
-    """What has to be the same bit for bit, by its name."""
+    """Return the parts of a checkpoint that must be equal bit for bit, by name."""
 
-    def timeless(rows):
+    def without_seconds(rows):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
     found = {"weights": digest(weights)}
-    for name, value in ({**state, "rows": timeless(state["rows"]), "seconds": None}).items():
+    for name, value in ({**state, "rows": without_seconds(state["rows"]), "seconds": None}).items():
         tensors = {}
         found[name] = json.dumps(pack(value, tensors)) + digest(tensors)
     return found
 
 
 def checkpoints(folder):
-    """The essence of each checkpoint in a folder."""
+    """Return `essence` of each checkpoint in a folder."""
     found = map(checkpoint.read, checkpoint.complete(folder / "checkpoints"))
     return {one.path.name: essence(one.state, one.weights) for one in found}
 
 
 def ending(folder):
-    """The essence of a finished run."""
+    """Return `essence` of the last checkpoint of a finished run, with its metrics and final weights."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     name, last = list(checkpoints(folder).items())[-1]
     for row in rows:
@@ -77,27 +77,27 @@ def ending(folder):
 
 
 def rubbish(folder):
-    """What is half-written in a folder, or was found to be."""
+    """Return the unfinished files and folders of a run."""
     return [path for path in folder.rglob("*") if path.name.endswith(".tmp") or ".unfinished" in path.name]
 
 
 def in_child(work):
-    """Do something in a forked process; return its exit status."""
+    """Run a function in a forked process and return its exit status."""
     pid = fork(work)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def fork(work):
-    """Start something in a forked process; return its number."""
+    """Start a function in a forked process and return its process id."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # threads of torch, which stay idle
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch's threads, which are idle
         pid = os.fork()
     if pid:
         return pid
     code = 1
     try:
-        torch.set_num_threads(1)  # OpenMP's threads are not there after a fork
-        signal.alarm(120)  # whatever hangs ends
+        torch.set_num_threads(1)  # OpenMP's threads do not exist after a fork
+        signal.alarm(120)  # end a process that hangs
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         code = work() or 0
@@ -109,7 +109,7 @@ def fork(work):
 
 @contextmanager
 def at_call(k, act, names=("fsync", "rename", "replace")):
-    """Act at the k-th call of these functions of ``os``, before it is done; nothing has to reach the disk."""
+    """Call ``act`` before the k-th call of these functions of ``os``; ``fsync`` does nothing."""
     own, calls = {name: getattr(os, name) for name in names}, []
 
     def counted(name):

@@ -1,4 +1,4 @@
-"""Small files and runs for the tests of the command."""
+"""Small files and training runs for the tests of the command line."""
 
 import csv
 
@@ -17,7 +17,7 @@ NAMES = ["age", "colour", "visits", "grade", "group"]
 
 
 def table_rows(n=60, seed=0):
-    """Rows of text: numbers, words, counts, grades, and a class of which some are not known."""
+    """Return rows of text: numbers, categories, counts, ordinal values, and a class that is missing in some rows."""
     rng = np.random.default_rng(seed)
     colours = ["red", "green", "blue", *rng.choice(["red", "green", "blue"], n - 3)]
     return [
@@ -42,8 +42,8 @@ def read_csv(path):
     return names, rows
 
 
-def holed(rows, every=7):
-    """Rows without every seventh cell, that of the class aside."""
+def with_missing_cells(rows, every=7):
+    """Return rows with every seventh cell empty, but for the class."""
     return [["" if (5 * i + j) % every == 0 and j < 4 else c for j, c in enumerate(row)] for i, row in enumerate(rows)]
 
 
@@ -52,7 +52,7 @@ def images(n=40):
 
 
 def train(folder, *options):
-    """Train by the command; its figures, which take longer than such a training, are left to test_cli.py."""
+    """Run the command `train` without its figures, which take longer than the training."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "figures", lambda *args: {})
         patch.setattr(cli, "save", lambda *args: None)

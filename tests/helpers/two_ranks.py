@@ -1,6 +1,6 @@
-"""What each of two processes does for test_distributed.py: one case after another, each with its own process group.
+"""The cases of test_distributed.py, which each of two processes runs in turn, each with its own process group.
 
-Run as ``python two_ranks.py FOLDER`` with the variables of torchrun; leaves ``FOLDER/RANK.pt`` with what came out.
+Run ``python two_ranks.py FOLDER`` with the environment variables of torchrun; the results are in ``FOLDER/RANK.pt``.
 """
 
 import functools
@@ -29,11 +29,11 @@ FIT = {"optimizer": SGD, "batch_size": 16, "seed": 3, "progress": False}
 
 
 def make(seed=0):
-    """A program without latents: its bound is its log-likelihood, without noise."""
+    """A program without latents: its bound is the log-likelihood, without noise."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
-    net.register_buffer("told", torch.zeros(2))
+    net.register_buffer("filled", torch.zeros(2))
 
     def model(x):
         with pyro.plate("data", len(x), dim=-1):
@@ -57,7 +57,7 @@ def trained(data, *, program=None, **options):
 
 
 def in_small_buckets():
-    """Gradients of 15 numbers, sent by at most 16."""
+    """Train with gradients sent in buckets of at most 16 numbers."""
     size, collectives.BUCKET = collectives.BUCKET, 16
     try:
         return trained(rows(39), epochs=2)
@@ -76,7 +76,7 @@ EQUAL = {
 
 
 class Note(Callback):
-    """Keep the state of the noise."""
+    """Record random numbers after each epoch."""
 
     def __init__(self):
         self.noise = []
@@ -87,7 +87,7 @@ class Note(Callback):
 
 
 class Once(Callback):
-    """Do something on one rank after an epoch."""
+    """Call a function on one rank after each epoch."""
 
     def __init__(self, rank, work):
         self.rank, self.work = rank, work
@@ -97,7 +97,7 @@ class Once(Callback):
 
 
 class Faulty(Dataset):
-    """Raise on rank 1, once the check of the data is over."""
+    """A data set that raises on rank 1 after the data have been checked."""
 
     reads = 0
 
@@ -112,7 +112,7 @@ class Faulty(Dataset):
 
 
 class Stream(IterableDataset):
-    """More data on rank 1 than on rank 0."""
+    """A stream with more rows on rank 1 than on rank 0."""
 
     def __iter__(self):
         return iter(rows(20) if os.environ["RANK"] == "0" else rows(44))
@@ -129,18 +129,18 @@ def vae(seed):
 
 
 def noise(folder):
-    """Other weights and another state of the noise on each rank at first."""
-    note, told = Note(), []
+    """The ranks start with different weights and random states."""
+    note, steps = Note(), []
     program = vae(int(os.environ["RANK"]))
     pv.fit(
         program, rows(40), epochs=2, batch_size=16, progress=True, run_dir=folder / os.environ["RANK"],
-        callbacks=[note, lambda metrics, step: told.append(step)],
+        callbacks=[note, lambda metrics, step: steps.append(step)],
     )  # fmt: skip
-    return {"weights": weights(program), "noise": note.noise, "told": told}
+    return {"weights": weights(program), "noise": note.noise, "steps": steps}
 
 
 def resumed(folder):
-    """A run whose last checkpoints are lost, at an end of an epoch and within one."""
+    """Runs resumed from an earlier checkpoint, at the end of an epoch and within one."""
     rank, found = os.environ["RANK"], {}
     options = {"epochs": 2, "batch_size": 8, "checkpoint_every": 0, "keep": 99, "resume": True, "progress": False}
 
@@ -151,7 +151,7 @@ def resumed(folder):
 
     sys.modules["pyro_vae.training.loop"].LOOK_STEPS = 1
     found["whole"] = run("whole")
-    for kept in (3, 5, 7):  # of 10: four steps and an end, twice
+    for kept in (3, 5, 7):  # of 10: four steps and the end of an epoch, twice
         if rank == "0":
             shutil.copytree(folder / "whole", folder / f"from {kept}")
             for path in sorted((folder / f"from {kept}" / "checkpoints").iterdir())[kept:]:
@@ -161,7 +161,7 @@ def resumed(folder):
 
 
 def interrupted(folder):
-    """Rank 1 alone gets a signal after the first of two epochs."""
+    """Only rank 1 receives a signal, after the first of two epochs."""
     send = Once(1, lambda program: os.kill(os.getpid(), signal.SIGTERM))
     try:
         pv.fit(vae(0), rows(40), epochs=2, batch_size=16, progress=False, run_dir=folder / "cut", callbacks=[send])
@@ -170,7 +170,7 @@ def interrupted(folder):
 
 
 def damaged(folder):
-    """What rank 0 finds damaged is told by it, and ends both."""
+    """Rank 0 finds a damaged checkpoint; both ranks must raise."""
     if os.environ["RANK"] == "0":
         for path in (folder / "cut" / "checkpoints").glob("*/state.json"):
             path.write_text("{}")
@@ -183,13 +183,13 @@ def nudge(program):
 
 
 def fill(program):
-    """After the first epoch."""
-    if not program.parts["net"].told.any():
-        program.parts["net"].told.fill_(float(os.environ["RANK"]) + 1)
+    """Fill a buffer with a number that differs between ranks, after the first epoch."""
+    if not program.parts["net"].filled.any():
+        program.parts["net"].filled.fill_(float(os.environ["RANK"]) + 1)
 
 
 def not_joined():
-    """Training as it would be if nobody had thought of joining gradients."""
+    """Training without averaging gradients over ranks."""
     join = Ranks.join
     Ranks.join = lambda self, parameters, metrics, **options: metrics
     try:
@@ -199,14 +199,14 @@ def not_joined():
 
 
 def not_finite():
-    """The share of rank 1 in the second batch has a datum that is no number."""
+    """The second batch of rank 1 contains a NaN."""
     data = rows(40)
     data[Shuffled(40, seed=FIT["seed"], epoch=0).rows(np.arange(40))[30]] = float("nan")
     return trained(data, epochs=1)
 
 
 def late():
-    """A process group of the user's own, whose timeout is shorter than what rank 1 does after an epoch."""
+    """A process group of the user with a timeout of a second, while rank 1 takes three."""
     torch.distributed.init_process_group(timeout=timedelta(seconds=1))
     kept = pv.fit(make(), rows(40), **FIT, epochs=1).epochs == 1 and torch.distributed.is_initialized()
     assert kept
@@ -221,7 +221,7 @@ def kill(program):
 
 
 def sampled():
-    """A loader that shares the data out by itself."""
+    """A loader whose sampler distributes the rows over ranks."""
     data = rows(40)
     sampler = torch.utils.data.DistributedSampler(data, num_replicas=2, rank=int(os.environ["RANK"]))
     found = trained(DataLoader(data, batch_size=8, sampler=sampler), epochs=2)
