@@ -21,6 +21,7 @@ from pyro_vae import (
     trace,
     training,
 )
+from pyro_vae._util.versions import VERSION
 from pyro_vae.conditional import Conditional
 from pyro_vae.config.run import load
 from pyro_vae.programs import VAE, Program
@@ -29,7 +30,7 @@ from pyro_vae.training import fit
 if TYPE_CHECKING:
     from pyro_vae import plots
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "VAE",

@@ -78,7 +78,7 @@ class Choices:
         group.add_class_arguments(cls, key, as_group=False, skip=skip)
 
     def add_by_name(self, group: Any, key: str, shelf: dict[str, type], plain: Any, preset: Any) -> None:
-        """Add an option whose value is a name, or a plain value of the type ``plain`` unless that is None."""
+        """Add an option whose value is a name, or a plain value of the type ``plain`` if there is one."""
         value, _ = self.take(key)
         default = next((name for name, cls in shelf.items() if cls is preset), None)
         is_name = default is not None if value is None else plain is None or value[:1].isalpha()

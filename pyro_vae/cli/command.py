@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-import pyro_vae
+from pyro_vae._util.versions import VERSION
 from pyro_vae.cli.choices import UsageError, first_line, look_up, table
 from pyro_vae.cli.classify import classify
 from pyro_vae.cli.compare import compare
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         print("\npyro-vae COMMAND --help shows the options of a command.")
         return 0
     if name == "--version":
-        print(f"pyro-vae {pyro_vae.__version__}")
+        print(f"pyro-vae {VERSION}")
         return 0
     where = "pyro-vae"
     try:

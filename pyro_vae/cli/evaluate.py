@@ -31,6 +31,7 @@ def evaluate(argv: list[str]) -> int:
     vae = run.load(settings.run).to(device)
     x, seed = run_data.load(config).dataset.test.x, settings.seed
     shared = {"seed": seed, "progress": not settings.quiet}
+    steps = {"num_steps": settings.num_steps}
     gaps, bounds = (x[evenly_spaced(len(x), n)] for n in (settings.gaps, settings.bounds))
     works: dict[str, Callable[[], Result]] = {
         "log_likelihood": lambda: evaluation.log_likelihood(vae, x, num_particles=settings.num_particles, **shared),
@@ -40,7 +41,7 @@ def evaluate(argv: list[str]) -> int:
     if len(gaps):
         works["inference_gaps"] = lambda: evaluation.inference_gaps(vae, gaps, **shared)
     if len(bounds):
-        works["marginal_bounds"] = lambda: evaluation.marginal_bounds(vae, bounds, num_steps=settings.num_steps, **shared)
+        works["marginal_bounds"] = lambda: evaluation.marginal_bounds(vae, bounds, **steps, **shared)
     folder = Path(settings.run) / "evaluation"
     for name, work in works.items():
         found = work()

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyro_vae
 from pyro_vae._util import durable
 from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.versions import VERSION
 from pyro_vae.config.parts import build, required, resolve, shelves, split
 from pyro_vae.data.tables import Column, Features
 from pyro_vae.nets import ZeroImputed
@@ -136,7 +136,7 @@ def write(run_dir: Path, config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: the folder holds a run, or it is a file.
     """
-    text = json.dumps({"schema": SCHEMA, "pyro_vae": pyro_vae.__version__, **config}, indent=2, allow_nan=False)
+    text = json.dumps({"schema": SCHEMA, "pyro_vae": VERSION, **config}, indent=2, allow_nan=False)
     check_unused(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     durable.replace(run_dir / "config.json", f"{text}\n".encode())
@@ -178,7 +178,7 @@ def read(run_dir: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: expected a configuration with a schema number, got {schema!r}")
     if schema > SCHEMA:
         raise ValueError(
-            f"{path}: schema {schema} is newer than {SCHEMA}, the newest that pyro_vae {pyro_vae.__version__} reads. "
+            f"{path}: schema {schema} is newer than {SCHEMA}, the newest that pyro_vae {VERSION} reads. "
             "Update pyro_vae"
         )
     missing = [key for key in ("latent", "shape", "seed", *AXES) if key not in config]

@@ -48,8 +48,8 @@ class Table:
         own, given = [name for name, _, _ in parts], list(self.names)
         if sorted(own) != sorted(given):
             differ = {"missing": [n for n in given if n not in own], "unexpected": [n for n in own if n not in given]}
-            told = "; ".join(f"{what}: {', '.join(found)}" for what, found in differ.items() if found)
-            raise ValueError(f"columns: expected {', '.join(given)}, got {', '.join(own)} ({told})")
+            listed = "; ".join(f"{what}: {', '.join(found)}" for what, found in differ.items() if found)
+            raise ValueError(f"columns: expected {', '.join(given)}, got {', '.join(own)} ({listed})")
         order = [own.index(name) for name in given]
         rows = [column.encode(parts[i][1]) for column, i in zip(self.columns, order, strict=True)]
         self.x = torch.from_numpy(np.stack(rows, -1).astype(np.float32))
