@@ -3,13 +3,11 @@
 Evaluation never changes weights, buffers, modes or the global random state.
 """
 
-from pyro_vae.evaluation.laboratory.budgets import Particles, Seconds, Steps
 from pyro_vae.evaluation.laboratory.compare import compare_estimators
 from pyro_vae.evaluation.laboratory.comparison import Comparison
-from pyro_vae.evaluation.laboratory.train_under import TrainingComparison, train_under
-from pyro_vae.evaluation.likelihood.log_likelihood import LogLikelihood, log_likelihood
+from pyro_vae.evaluation.laboratory.train_under import Particles, Seconds, Steps, TrainingComparison, train_under
+from pyro_vae.evaluation.likelihood.log_likelihood import LogLikelihood, log_likelihood, pareto_k
 from pyro_vae.evaluation.likelihood.marginal_bounds import MarginalBounds, marginal_bounds
-from pyro_vae.evaluation.likelihood.pareto import pareto_k
 from pyro_vae.evaluation.posterior.calibration import Calibration, calibration
 from pyro_vae.evaluation.posterior.inference_gaps import InferenceGaps, inference_gaps
 from pyro_vae.evaluation.posterior.latents import Latents, latents
@@ -27,7 +25,7 @@ from pyro_vae.evaluation.representation.representation import (
     representation,
 )
 from pyro_vae.evaluation.result import PerExample, Result
-from pyro_vae.evaluation.samples.inception import Inception
+from pyro_vae.evaluation.samples.features import Inception
 from pyro_vae.evaluation.samples.samples import Samples, samples
 from pyro_vae.evaluation.samples.set_metrics import frechet_distance, kernel_distance, precision_recall
 

@@ -82,17 +82,9 @@ def available(device: torch.device) -> float:
 
 
 def check_memory(name: str, number: int, work: Callable[[int], Any], device: torch.device, *, few: int = 32) -> None:
-    """Raise if a number of particles takes more memory than is available.
+    """Raise if the argument ``name``, a number of particles, takes more memory on ``device`` than is available.
 
-    Args:
-        name: name of the argument
-        number: number of particles
-        work: what is done for all particles at once; it is run on ``few`` and on twice as many
-        device: where it runs
-        few: number of particles for which memory is measured
-
-    Raises:
-        ValueError: the particles do not fit; the error gives the number that does.
+    ``work(k)`` is what is done for all k particles at once. Its memory is measured for ``few`` and twice as many.
     """
     peaks = []
     for k in (few, 2 * few):
@@ -111,16 +103,9 @@ def check_memory(name: str, number: int, work: Callable[[int], Any], device: tor
 def milliseconds(
     steps: Mapping[str, Callable[[], Any]], device: torch.device, *, rounds: int, tick: Callable[[], Any]
 ) -> dict[str, float]:
-    """Return the milliseconds of several steps, timed in turn.
+    """Return the milliseconds of several steps, timed in turn in ``rounds`` blocks of five steps each.
 
-    Args:
-        steps: by name, functions that take one step
-        device: the device on which the steps run
-        rounds: blocks of five steps each, after one to warm up
-        tick: called after each block
-
-    Returns:
-        The mean over the fastest block of each: other work on the machine only ever adds time.
+    The fastest block counts, as other work on the machine only ever adds time. ``tick`` is called after each block.
     """
 
     def wait() -> None:

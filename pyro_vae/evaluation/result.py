@@ -23,19 +23,39 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 class Result(ABC):
-    """What an evaluation returns, a dataclass: it prints as tables, exports to CSV, JSON and LaTeX, and plots."""
+    """What an evaluation returns: it prints as tables, exports to CSV, JSON and LaTeX, and plots itself.
+
+    A subclass is a dataclass and names the function of :mod:`pyro_vae.plots` that plots it.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Means(Result, plot="scores"):
+        ...     means: dict[str, float]
+        ...
+        ...     def rows(self):
+        ...         return [{"method": name, "mean": value} for name, value in self.means.items()]
+        >>> print(Means({"first": 1.0, "second": 0.123456}))
+        method     mean
+        first         1
+        second  0.12346
+    """
+
+    def __init_subclass__(cls, plot: str) -> None:
+        cls._plot = plot
 
     @abstractmethod
     def rows(self) -> list[dict[str, Any]]:
         """Return all numbers with all digits, as they are exported."""
 
-    @abstractmethod
     def summary(self) -> list[dict[str, Any]]:
-        """Return the rows of the printed table."""
+        """Return the rows as they are printed."""
+        return [{k: v if isinstance(v, str) else number(v, digits=5) for k, v in row.items()} for row in self.rows()]
 
-    @abstractmethod
     def plot(self) -> Figure:
         """Plot the result."""
+        from pyro_vae import plots
+
+        return getattr(plots, self._plot)(self)
 
     def heading(self) -> str:
         """Return the text above the printed tables."""

@@ -133,7 +133,7 @@ def distances(found: Any) -> Figure:
 
 
 @styled
-def scores(found: Any, title: str) -> Figure:
+def scores(found: Any, title: str = "Representation: posterior means") -> Figure:
     """Draw scores as points of one row, with their deviation over seeds.
 
     Args:

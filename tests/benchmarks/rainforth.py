@@ -24,8 +24,7 @@ from pyro.distributions.testing.fakes import NonreparameterizedNormal
 from torch import Tensor, nn
 
 import pyro_vae as pv
-from pyro_vae.evaluation.laboratory.gradients import GradientSampler
-from pyro_vae.evaluation.laboratory.moments import Moments
+from pyro_vae.evaluation.laboratory.gradients import GradientSampler, Moments
 from pyro_vae.plots.style import COLOURS, MARKERS, WIDTH, styled
 from pyro_vae.programs.program import DataPlate, Program, announce
 from pyro_vae.training.data.batches import mix

@@ -20,13 +20,12 @@ from pyro_vae.evaluation.laboratory.gradients import (
     GradientSampler,
     guide_parameters,
     not_reparameterized,
+    own_bias,
     sample_gradients,
 )
-from pyro_vae.evaluation.laboratory.moments import own_bias
 from pyro_vae.evaluation.laboratory.reference import Evidence, Reference, find_reference
-from pyro_vae.evaluation.likelihood.log_likelihood import LogLikelihood, log_weights, summarize
+from pyro_vae.evaluation.likelihood.log_likelihood import LogLikelihood, log_weights, pareto_k, summarize
 from pyro_vae.evaluation.likelihood.marginal_bounds import MarginalBounds
-from pyro_vae.evaluation.likelihood.pareto import pareto_k
 from pyro_vae.evaluation.over import one_batch
 from pyro_vae.programs.program import Program, buffers_kept, evaluating
 from pyro_vae.training.data.batches import mix

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pyro_vae.evaluation.result import Result, number
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["Comparison", "EstimatorRow", "GradientRow"]
 
@@ -54,7 +51,7 @@ class EstimatorRow:
 
 
 @dataclass(frozen=True)
-class Comparison(Result):
+class Comparison(Result, plot="comparison"):
     """The result of :func:`compare_estimators`.
 
     Attributes:
@@ -131,9 +128,3 @@ class Comparison(Result):
         """Return why numbers are missing."""
         notes = dict.fromkeys(f"  {key}: {why}" for row in self.estimators for key, why in row.missing.items())
         return "\n".join(["not available", *notes]) if notes else ""
-
-    def plot(self) -> Figure:
-        """Plot gap, signal-to-noise ratios, own bias and cost of each estimator."""
-        from pyro_vae.plots import comparison
-
-        return comparison(self)

@@ -1,4 +1,4 @@
-"""Samples of the objective of an estimator and of its gradient."""
+"""Sampled gradients of an estimator and their statistics."""
 
 from __future__ import annotations
 
@@ -19,22 +19,75 @@ from torch import Tensor
 
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.estimators import Estimator
-from pyro_vae.evaluation.laboratory.moments import Moments
 from pyro_vae.programs.program import Program, announcements_off
 from pyro_vae.training.data.batches import mix
 from pyro_vae.training.svi import SVI
 
-__all__ = ["GradientSampler", "Gradients", "guide_parameters", "not_reparameterized", "sample_gradients"]
+__all__ = [
+    "GradientSampler",
+    "Gradients",
+    "Moments",
+    "guide_parameters",
+    "not_reparameterized",
+    "own_bias",
+    "sample_gradients",
+]
+
+
+class Moments:
+    """Mean and variance of vectors by running sums, so that memory does not grow with their number."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.squares = torch.zeros((), dtype=torch.float64)
+
+    def add(self, vector: Tensor) -> None:
+        """Add one vector."""
+        vector = vector.double()
+        if not self.count:
+            self.mean, self.squares = torch.zeros_like(vector), torch.zeros_like(vector)
+        self.count += 1
+        apart = vector - self.mean
+        self.mean.add_(apart, alpha=1 / self.count)
+        self.squares.addcmul_(apart, vector - self.mean)
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of each entry."""
+        return self.squares / max(self.count - 1, 1)
+
+    @property
+    def square_error(self) -> float:
+        """Expected squared distance of the mean from the expectation."""
+        return float(self.variance.sum()) / max(self.count, 1)
+
+    @property
+    def norm(self) -> float:
+        """Norm of the expectation, corrected for noise; 0 if the mean is within its noise."""
+        square = float(self.mean.square().sum())
+        return math.sqrt(square - self.square_error) if square > 2 * self.square_error else 0.0
+
+    @property
+    def snr(self) -> float:
+        """Signal-to-noise ratio, averaged over the entries that are not always zero."""
+        mean, std = self.mean.abs(), self.variance.sqrt()
+        alive = (mean > 0) | (std > 0)
+        return float((mean / std)[alive].mean()) if alive.any() else math.nan
+
+    def bias(self, reference: Moments | None) -> tuple[float, float, float]:
+        """Return the relative bias against a reference, its error and the cosine, with norms corrected for noise."""
+        if reference is None:
+            return math.nan, math.nan, math.nan
+        square_error = self.square_error + reference.square_error
+        size, other = self.norm, reference.norm
+        bias = math.sqrt(max(float((self.mean - reference.mean).square().sum()) - square_error, 0.0))
+        product = float(self.mean @ reference.mean)
+        cosine = max(-1.0, min(1.0, product / (size * other))) if size * other > 0 else math.nan
+        return (bias / other, math.sqrt(square_error) / other, cosine) if other > 0 else (math.nan, math.nan, cosine)
 
 
 class GradientSampler:
-    """A copy of a program and an estimator that samples objectives and gradients on one batch.
-
-    Args:
-        program: the program, which is copied
-        estimator: the estimator, which is copied
-        batch: x and context
-    """
+    """Samples objectives and gradients on one batch, with copies of a program and an estimator."""
 
     def __init__(self, program: Program, estimator: PyroELBO, batch: Sequence[Tensor]) -> None:
         self.program, self.estimator = copy.deepcopy(program), copy.deepcopy(estimator)
@@ -130,15 +183,10 @@ def sample_gradients(
     smooth: bool,
     tick: Callable[[], Any],
 ) -> Gradients:
-    """Sample values and gradients of an estimator.
+    """Sample values and gradients of an estimator, with respect to ``groups`` of named parameters.
 
-    Args:
-        sampler: the estimator on its batch
-        groups: names of the parameters of guide and model
-        num_samples: number of samples; the first half gives the directions of the slopes, the last quarter the slopes
-        seed: random seed
-        smooth: whether the samples of the latents are differentiable, so that slopes exist
-        tick: called after each sample
+    Slopes exist only if the samples of the latents are differentiable (``smooth``). The first half of the samples gives
+    their directions, the last quarter the slopes.
     """
     found = Gradients(groups={key: Moments() for key in groups})
     slopes: dict[str, list[tuple[float, float]]] = {key: [] for key in groups}
@@ -160,6 +208,18 @@ def sample_gradients(
         tick()
     found.slopes = {key: torch.tensor(rows, dtype=torch.float64).T for key, rows in slopes.items() if rows}
     return found
+
+
+def own_bias(slopes: Tensor | None) -> tuple[float, float]:
+    """Return the relative error of a gradient along its direction, and its standard error."""
+    if slopes is None:
+        return math.nan, math.nan
+    objective, gradient = slopes
+    size = float(gradient.mean())
+    if size < 3 * float(gradient.std()) / math.sqrt(len(gradient)):
+        return math.nan, math.nan
+    apart = gradient - objective
+    return float(apart.mean()) / size, float(apart.std()) / math.sqrt(len(apart)) / size
 
 
 def guide_parameters(program: Program, batch: Sequence[Tensor]) -> list[str]:

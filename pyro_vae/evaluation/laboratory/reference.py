@@ -10,8 +10,7 @@ from torch import Tensor
 
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.estimators import ELBO
-from pyro_vae.evaluation.laboratory.gradients import GradientSampler
-from pyro_vae.evaluation.laboratory.moments import Moments
+from pyro_vae.evaluation.laboratory.gradients import GradientSampler, Moments
 from pyro_vae.evaluation.likelihood.log_likelihood import LogLikelihood, log_likelihood, log_weights
 from pyro_vae.evaluation.likelihood.marginal_bounds import MarginalBounds
 from pyro_vae.evaluation.over import at_once
@@ -56,17 +55,10 @@ def find_reference(
     num_samples: int,
     seed: int,
 ) -> Reference:
-    """Find log p(x) and the gradients to compare with.
+    """Find log p(x), its gradient from ``num_particles`` particles, and that of the ELBO from ``num_samples`` samples.
 
-    Args:
-        program: the program, which is not changed
-        batch: x and context
-        groups: names of the parameters of guide and model
-        given: log p(x) as a callable or the result of another evaluation; if None, ``program.log_evidence`` if the
-            program has one, else importance sampling
-        num_particles: particles of the importance sampling
-        num_samples: samples of the gradient of the ELBO
-        seed: random seed
+    Log p(x) is given as a callable or the result of another evaluation; if None, it is ``program.log_evidence`` if the
+    program has one, else it is estimated by importance sampling.
     """
     model = None
     given = getattr(program, "log_evidence", None) if given is None else given

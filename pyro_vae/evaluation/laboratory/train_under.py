@@ -1,4 +1,4 @@
-"""The same program trained under several estimators."""
+"""The same program trained under several estimators, with the same budget."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pyro.infer import ELBO as PyroELBO
@@ -16,7 +16,6 @@ from pyro.infer import ELBO as PyroELBO
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
-from pyro_vae.evaluation.laboratory.budgets import Budget, Spent
 from pyro_vae.evaluation.laboratory.compare import named
 from pyro_vae.evaluation.likelihood.log_likelihood import log_likelihood
 from pyro_vae.evaluation.result import Result, number
@@ -24,21 +23,76 @@ from pyro_vae.programs.program import Program
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.svi import SVI, NonFiniteError
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["Curve", "Point", "TrainingComparison", "train_under"]
+__all__ = ["Budget", "Curve", "Particles", "Point", "Seconds", "Steps", "TrainingComparison", "train_under"]
 
 
 @dataclass(frozen=True)
-class Point:
+class Budget:
+    """The amount of one resource that every training gets.
+
+    Args:
+        amount: the amount
+
+    Raises:
+        ValueError: the amount is not above 0.
+    """
+
+    amount: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.amount < float("inf"):
+            raise ValueError(f"budget: expected {type(self).__name__} of a number above 0, got {self.amount}")
+
+    def __str__(self) -> str:
+        return f"{self.amount:,} {type(self).__name__.lower()}"
+
+    def used(self, spent: Spent) -> float:
+        """Return the share of the budget that is used."""
+        return getattr(spent, type(self).__name__.lower()) / self.amount
+
+
+class Steps(Budget):
+    """A number of optimizer steps.
+
+    Example:
+        >>> Steps(100).used(Spent(steps=25))
+        0.25
+    """
+
+
+class Particles(Budget):
+    """A number of samples of the latents, over all examples: the same compute for each estimator.
+
+    Example:
+        >>> Particles(1000).used(Spent(particles=128))
+        0.128
+    """
+
+
+class Seconds(Budget):
+    """A number of seconds in steps; the result depends on the machine and is not reproducible.
+
+    Example:
+        >>> Seconds(60).used(Spent(seconds=15.0))
+        0.25
+    """
+
+
+@dataclass
+class Spent:
+    """What a training has used: optimizer steps, samples of the latents, and seconds in steps."""
+
+    steps: int = 0
+    particles: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Point(Spent):
     """The validation log-likelihood at one time of a training, in mean nats per example, and its error."""
 
-    steps: int
-    particles: int
-    seconds: float
-    log_likelihood: float
-    error: float
+    log_likelihood: float = float("nan")
+    error: float = float("nan")
 
 
 @dataclass
@@ -51,7 +105,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class TrainingComparison(Result):
+class TrainingComparison(Result, plot="training_comparison"):
     """The curves of :func:`train_under`.
 
     Attributes:
@@ -90,12 +144,6 @@ class TrainingComparison(Result):
     def heading(self) -> str:
         """Return the budget."""
         return f"after {self.budget} from the same weights; log-likelihood with {self.num_particles:,} particles"
-
-    def plot(self) -> Figure:
-        """Plot the validation log-likelihoods against steps and seconds."""
-        from pyro_vae.plots import training_comparison
-
-        return training_comparison(self)
 
 
 def train_under(
@@ -171,7 +219,7 @@ def train_under(
             except NonFiniteError as error:
                 curve.failure = str(error)
     batches.close()
-    return TrainingComparison(curves, f"{budget.amount:,} {budget.unit}", num_particles)
+    return TrainingComparison(curves, str(budget), num_particles)
 
 
 def train(svi: SVI, batches: Batches, budget: Budget, num_points: int) -> Iterator[Spent]:

@@ -1,26 +1,22 @@
-"""The log-likelihood of each example by importance sampling."""
+"""The log-likelihood of each example by importance sampling, and the tail of the weights."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.cost import check_memory
-from pyro_vae.evaluation.likelihood.pareto import MIN_SAMPLES, pareto_k
 from pyro_vae.evaluation.over import over, passes
 from pyro_vae.evaluation.result import PerExample, Result, by_example, number
 from pyro_vae.programs.program import Program, device_of
 from pyro_vae.trace.run import run
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["LogLikelihood", "log_likelihood", "log_weights", "summarize"]
+__all__ = ["LogLikelihood", "log_likelihood", "log_weights", "pareto_k", "summarize"]
 
 #: With a Pareto k above this, a mean of importance weights is unreliable for any practical number of particles.
 HEAVY = 0.7
@@ -28,9 +24,18 @@ HEAVY = 0.7
 #: Up to this number of particles the weights of one example always fit into memory.
 FEW = 10_000
 
+#: With fewer samples the tail has fewer than five.
+MIN_SAMPLES = 25
+
+#: A regularization of k towards 0.5, with the weight of this number of tail samples.
+PRIOR_SIZE, PRIOR_K = 10, 0.5
+
+#: Below this share of the largest weight the spread of a tail is rounding error.
+ROUNDING = 1e-10
+
 
 @dataclass(frozen=True)
-class LogLikelihood(PerExample, Result):
+class LogLikelihood(PerExample, Result, plot="log_likelihoods"):
     r"""Importance-weighted log-likelihoods, in nats.
 
     Attributes:
@@ -74,12 +79,6 @@ class LogLikelihood(PerExample, Result):
                 "k > 0.7": "-" if math.isnan(self.heavy) else f"{self.heavy:.1%}",
             }
         ]
-
-    def plot(self) -> Figure:
-        """Plot the log-likelihoods, effective sample sizes and Pareto k of the examples."""
-        from pyro_vae.plots import log_likelihoods
-
-        return log_likelihoods(self)
 
     def __str__(self) -> str:
         tail = "" if math.isnan(self.heavy) else f"; Pareto k above {HEAVY} for {self.heavy:.1%} of the examples"
@@ -173,3 +172,59 @@ def summarize(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # variance of the mean of w over its square: (1/k) (sum of shares squared * k - 1) * k / (k - 1)
     error = ((1 / ess - 1 / k).clamp(min=0) * (k / max(k - 1, 1))).sqrt()
     return total - math.log(k), error if k > 1 else torch.full_like(total, math.nan), ess
+
+
+def pareto_k(log_w: Tensor) -> Tensor:
+    r"""Estimate the tail shape k of importance weights, which shows whether their mean is reliable.
+
+    The excess of the largest :math:`M = \min(S / 5, 3 \sqrt S)` of S weights over the next one follows a generalized
+    Pareto distribution,
+
+    .. math:: P(w > u + y \mid w > u) \approx (1 + k y / \sigma)^{-1/k},
+
+    with 1/k finite moments. Up to k = 0.7 an importance-weighted mean is reliable for a practical S; above 1 the
+    weights have no mean. k is the nearly Bayesian estimate of Zhang and Stephens, shrunk weakly towards 0.5.
+
+    References:
+        Pareto smoothed importance sampling (Vehtari et al., 2024), https://arxiv.org/abs/1507.02646;
+        A new and efficient estimation method for the generalized Pareto distribution (Zhang and Stephens, 2009),
+        https://doi.org/10.1198/tech.2009.08017
+
+    Args:
+        log_w: log-weights, of shape ``(samples, *batch)``
+
+    Returns:
+        k, of shape ``(*batch)``; minus infinity where the largest weights are all equal.
+
+    Raises:
+        ValueError: there are fewer than 25 samples.
+
+    Example:
+        >>> import torch
+        >>> pareto_k(torch.randn(1000, 3)).shape
+        torch.Size([3])
+    """
+    n = log_w.shape[0]
+    if n < MIN_SAMPLES:
+        raise ValueError(f"log_w: expected at least {MIN_SAMPLES} samples (rows), got shape {tuple(log_w.shape)}")
+    size = min(n // 5, math.ceil(3 * math.sqrt(n)))
+    ordered = log_w.double().sort(0).values
+    weights = (ordered[-size - 1 :] - ordered[-1]).exp()
+    tail = weights[1:] - weights[0]
+    flat = tail[-1] < ROUNDING
+    k = fit_shape(torch.where(flat, torch.linspace(0.1, 1.0, size).to(tail).reshape(-1, *[1] * flat.dim()), tail))
+    k = (k * size + PRIOR_K * PRIOR_SIZE) / (size + PRIOR_SIZE)
+    return torch.where(flat, -math.inf, k)
+
+
+def fit_shape(y: Tensor) -> Tensor:
+    """Return the shape of a generalized Pareto distribution from sorted excesses, of shape ``(samples, *batch)``."""
+    n = y.shape[0]
+    points = 30 + int(math.sqrt(n))
+    grid = torch.arange(1, points + 1, dtype=y.dtype, device=y.device).reshape(-1, *[1] * (y.dim() - 1))
+    quartile = y[int(n / 4 + 0.5) - 1].clamp(min=torch.finfo(y.dtype).tiny)
+    # theta = -k / sigma, on a grid below 1 / max(y)
+    theta = 1 / y[-1] + (1 - (points / (grid - 0.5)).sqrt()) / (3 * quartile)
+    k = torch.log1p(-theta.unsqueeze(1) * y).mean(1)
+    share = (n * ((-theta / k).log() - k - 1)).softmax(0)
+    return torch.log1p(-(share * theta).sum(0) * y).mean(0)

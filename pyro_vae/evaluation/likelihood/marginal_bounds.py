@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyro
 import torch
@@ -18,9 +18,6 @@ from pyro_vae.evaluation.over import one_batch, over
 from pyro_vae.evaluation.result import PerExample, Result, number
 from pyro_vae.evaluation.samples.simulate import simulate
 from pyro_vae.programs.program import Program, announcements_off
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["MarginalBounds", "Sandwich", "marginal_bounds"]
 
@@ -43,7 +40,7 @@ class Sandwich:
 
 
 @dataclass(frozen=True)
-class MarginalBounds(PerExample, Result):
+class MarginalBounds(PerExample, Result, plot="marginal_bounds"):
     """Bounds on log p(x) in nats, which hold in expectation.
 
     Attributes:
@@ -93,12 +90,6 @@ class MarginalBounds(PerExample, Result):
             f"bounds on log p(x) in mean nats per example: {self.num_chains} chains, {self.num_steps:,} temperatures, "
             f"{self.acceptance:.0%} of the moves accepted"
         )
-
-    def plot(self) -> Figure:
-        """Plot the gap of each simulated example, and the lower bounds of the given data."""
-        from pyro_vae.plots import marginal_bounds
-
-        return marginal_bounds(self)
 
 
 def marginal_bounds(

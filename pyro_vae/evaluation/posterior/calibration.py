@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +18,6 @@ from pyro_vae.programs.program import Program
 from pyro_vae.trace.run import run
 from pyro_vae.trace.terms import Site
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 __all__ = ["Calibration", "calibration"]
 
 #: Name of the test quantity that depends on the example.
@@ -28,7 +25,7 @@ JOINT = "log p(x|z)"
 
 
 @dataclass(frozen=True)
-class Calibration(Result):
+class Calibration(Result, plot="rank_curves"):
     """Ranks of true latents among samples of the guide. They are uniform if the guide is the exact posterior.
 
     Attributes:
@@ -84,12 +81,6 @@ class Calibration(Result):
         n = len(next(iter(self.ranks.values())))
         verdict = "passes" if self.passed else "FAILS"
         return f"the guide {verdict} at level {self.level} on {n:,} simulated examples, {len(self.ranks)} quantities"
-
-    def plot(self) -> Figure:
-        """Plot the distribution of the ranks minus the uniform one, with the band of the test."""
-        from pyro_vae.plots import rank_curves
-
-        return rank_curves(self)
 
 
 def calibration(

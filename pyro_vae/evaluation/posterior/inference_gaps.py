@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyro
 import torch
@@ -21,9 +21,6 @@ from pyro_vae.evaluation.posterior.local_guide import LocalGuide
 from pyro_vae.evaluation.result import PerExample, Result, by_example, number
 from pyro_vae.programs.program import Program, announcements_off, evaluating
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 __all__ = ["InferenceGaps", "inference_gaps"]
 
 Evidence = Callable[..., Tensor] | LogLikelihood | MarginalBounds
@@ -33,7 +30,7 @@ PARTICLES = 16
 
 
 @dataclass(frozen=True)
-class InferenceGaps(Result):
+class InferenceGaps(Result, plot="inference_gaps"):
     """The gaps of :func:`inference_gaps`, in nats per example.
 
     Attributes:
@@ -83,12 +80,6 @@ class InferenceGaps(Result):
     def heading(self) -> str:
         """Return the number of examples and how log p(x) was found."""
         return f"inference gaps of {len(self.inference.per_example):,} examples; log p(x): {self.evidence}"
-
-    def plot(self) -> Figure:
-        """Plot the distribution of each gap over the examples."""
-        from pyro_vae.plots import inference_gaps
-
-        return inference_gaps(self)
 
 
 def inference_gaps(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +19,6 @@ from pyro_vae.programs.program import Program, device_of, evaluating
 from pyro_vae.trace.run import run
 from pyro_vae.trace.terms import Terms
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 __all__ = ["Latents", "latents"]
 
 ADVICE = """Remedies for collapsed units, cheapest first:
@@ -33,7 +30,7 @@ ADVICE = """Remedies for collapsed units, cheapest first:
 
 
 @dataclass(frozen=True)
-class Latents(Result):
+class Latents(Result, plot="latent_units"):
     r"""How a program uses its latents, in nats per example.
 
     Attributes:
@@ -105,12 +102,6 @@ class Latents(Result):
         """Return why a number is missing, and the report."""
         missing = "\n".join(f"{name}: {i.missing}" for name, i in self.information.items() if i.missing)
         return "\n\n".join(part for part in (missing, self.report()) if part)
-
-    def plot(self) -> Figure:
-        """Plot divergence and variance of each unit."""
-        from pyro_vae.plots import latent_units
-
-        return latent_units(self)
 
 
 def latents(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,19 +14,16 @@ from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.over import one_batch
 from pyro_vae.evaluation.posterior.posterior_means import Sampled
-from pyro_vae.evaluation.result import Result, number
+from pyro_vae.evaluation.result import Result
 from pyro_vae.evaluation.samples.simulate import simulate
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.trace.run import Call
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["PredictiveCheck", "predictive_check"]
 
 
 @dataclass(frozen=True)
-class PredictiveCheck(Result):
+class PredictiveCheck(Result, plot="predictive_checks"):
     """Test statistics of the data and of replicated data.
 
     Attributes:
@@ -59,24 +56,6 @@ class PredictiveCheck(Result):
             }
             for name, value in self.observed.items()
         ]
-
-    def summary(self) -> list[dict[str, Any]]:
-        """Return the rows as they are printed."""
-        return [
-            {
-                "statistic": row["statistic"],
-                "observed": number(row["observed"], digits=4),
-                "replicated (mean, std)": f"{number(row['replicated'], digits=4)}, {number(row['std'])}",
-                "p": number(row["p"], digits=2),
-            }
-            for row in self.rows()
-        ]
-
-    def plot(self) -> Figure:
-        """Plot each statistic of the data in the histogram of its replications."""
-        from pyro_vae.plots import predictive_checks
-
-        return predictive_checks(self)
 
 
 def predictive_check(

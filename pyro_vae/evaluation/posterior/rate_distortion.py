@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pyro_vae.evaluation.posterior.latents import Latents, latents
-from pyro_vae.evaluation.result import Result, number
+from pyro_vae.evaluation.result import Result
 from pyro_vae.programs.program import Program
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["RateDistortion", "rate_distortion"]
 
 
 @dataclass(frozen=True)
-class RateDistortion(Result):
+class RateDistortion(Result, plot="rate_distortion"):
     """Points of the rate-distortion curve.
 
     Attributes:
@@ -27,7 +24,7 @@ class RateDistortion(Result):
     points: dict[float, Latents]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per program."""
+        """Return one row per program, in nats per example."""
         return [
             {
                 "beta": beta,
@@ -38,16 +35,6 @@ class RateDistortion(Result):
             }
             for beta, found in self.points.items()
         ]
-
-    def summary(self) -> list[dict[str, Any]]:
-        """Return the rows in nats per example."""
-        return [{key: number(value, digits=5) for key, value in row.items()} for row in self.rows()]
-
-    def plot(self) -> Figure:
-        """Plot distortion against rate."""
-        from pyro_vae.plots import rate_distortion
-
-        return rate_distortion(self)
 
 
 def rate_distortion(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +11,8 @@ import torch
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.posterior.posterior_means import posterior_means
 from pyro_vae.evaluation.representation.representation import require_sklearn
-from pyro_vae.evaluation.result import Result, number
+from pyro_vae.evaluation.result import Result
 from pyro_vae.programs.program import Program
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["Disentanglement", "disentanglement", "disentanglement_of_means"]
 
@@ -29,7 +26,7 @@ DEAD = 1e-3
 
 
 @dataclass(frozen=True)
-class Disentanglement(Result):
+class Disentanglement(Result, plot="factor_map"):
     """Scores in [0, 1]; they are 1 if each unit represents one factor.
 
     Attributes:
@@ -43,16 +40,6 @@ class Disentanglement(Result):
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per score."""
         return [{"score": name, "value": value} for name, value in self.scores.items()]
-
-    def summary(self) -> list[dict[str, Any]]:
-        """Return the scores as they are printed."""
-        return [{"score": name, "value": number(value)} for name, value in self.scores.items()]
-
-    def plot(self) -> Figure:
-        """Plot the mutual information of units and factors."""
-        from pyro_vae.plots import factor_map
-
-        return factor_map(self)
 
 
 def disentanglement(

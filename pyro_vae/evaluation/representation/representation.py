@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +14,11 @@ from pyro_vae.evaluation.posterior.posterior_means import posterior_means
 from pyro_vae.evaluation.result import Result, number
 from pyro_vae.programs.program import Program
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 __all__ = ["Representation", "clustering_accuracy", "clustering_scores", "representation"]
 
 
 @dataclass(frozen=True)
-class Representation(Result):
+class Representation(Result, plot="scores"):
     """Scores of posterior means.
 
     Attributes:
@@ -52,12 +49,6 @@ class Representation(Result):
             {"method": row["method"], "score": row["score"], "value": number(row["mean"], row["std"])}
             for row in self.rows()
         ]
-
-    def plot(self) -> Figure:
-        """Plot all scores as points."""
-        from pyro_vae.plots import scores
-
-        return scores(self, "Representation: posterior means")
 
 
 def representation(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +14,9 @@ from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.result import Result, number
-from pyro_vae.evaluation.samples.classifier import STEPS, train_classifier
+from pyro_vae.evaluation.samples.features import STEPS, train_classifier
 from pyro_vae.evaluation.samples.set_metrics import frechet_distance, kernel_distance, precision_recall
 from pyro_vae.programs.program import Program, evaluating
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["Samples", "samples"]
 
@@ -27,7 +24,7 @@ Features = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Samples(Result):
+class Samples(Result, plot="nearest_neighbours"):
     """Distances of samples from test data, with those of training data as the best possible values.
 
     Attributes:
@@ -60,10 +57,6 @@ class Samples(Result):
             for name, scores in self.scores.items()
         ]
 
-    def summary(self) -> list[dict[str, Any]]:
-        """Return the rows as they are printed."""
-        return [{k: v if isinstance(v, str) else number(v) for k, v in row.items()} for row in self.rows()]
-
     def heading(self) -> str:
         """Return what is compared."""
         return f"{len(self.sampled):,} samples and as many test examples, in {self.features}"
@@ -75,12 +68,6 @@ class Samples(Result):
             f"{number(float(self.test_distance.median()))}; {self.copied:.1%} of the samples are closer to one than "
             "99% of the test data (expected: 1%)"
         )
-
-    def plot(self) -> Figure:
-        """Plot the distances from the nearest training examples, or for images the closest pairs."""
-        from pyro_vae.plots import nearest_neighbours
-
-        return nearest_neighbours(self)
 
 
 def samples(
