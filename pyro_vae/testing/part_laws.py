@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, overload
 
 import pyro
 import torch
@@ -24,14 +24,17 @@ from pyro_vae.testing.grids import grid_of
 
 __all__ = ["check_mass", "check_part", "parts"]
 
-T = TypeVar("T")
 Shapes = tuple[tuple[int, ...], ...]
 
 #: Batch shapes of the contexts that a part is tested with.
 BATCHES = [(), (5,), (7, 5)]
 
 
-def parts(shelf: ModuleType, kind: type[T] = Conditional) -> Iterator[type[T]]:
+@overload
+def parts(shelf: ModuleType) -> Iterator[type[Conditional]]: ...
+@overload
+def parts(shelf: ModuleType, kind: type[Any]) -> Iterator[type[Any]]: ...
+def parts(shelf: ModuleType, kind: type[Any] = Conditional) -> Iterator[type[Any]]:
     """Yield the concrete classes that a module such as ``pyro_vae.priors`` exports.
 
     Args:

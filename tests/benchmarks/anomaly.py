@@ -1,21 +1,21 @@
-"""Anomalies: AUROC and average precision of seven scores, on two pairs of image sets and on three tables.
+"""Anomaly detection: AUROC and average precision of seven scores on two pairs of image sets and three tables.
 
-Run `PYRO_VAE_DATA=... python tests/benchmarks/anomaly.py`. Images: trained on 20,000 of Fashion-MNIST (or MNIST),
-tested on 500 test images of it and 500 of the other set, which is the anomaly; likelihood regret on the first 100 of
-each. 256 grey levels under discretized logistic pixels, latent 20, one hidden layer of 256, 5 epochs. Plain likelihood
-is known to fail from Fashion-MNIST to MNIST (Nalisnick et al., 2019): an area below 0.5 says that the other set looks
-more normal.
+Run `PYRO_VAE_DATA=... python tests/benchmarks/anomaly.py`. Images: the VAE learns from 20,000 images of Fashion-MNIST
+(or MNIST). The test set has 500 test images of the same set and 500 of the other one, which are the anomalies;
+likelihood regret uses the first 100 of each. Pixels are discretized logistic with 256 grey levels; 20 latents, one
+hidden layer of 256, 5 epochs. The plain likelihood is known to fail from Fashion-MNIST to MNIST (Nalisnick et al.,
+2019): an area below 0.5 means that the other set looks more normal.
 
-Tables, standardised by the training rows: breast cancer (malignant; rows with a hole left out), white wine (quality of
-4 or less) and abalone (4 rings or less; without the sex). Trained on half of the normal rows, tested on the others and
-as many of the rare class as make a tenth of the test rows, or all there are. Latent 3, two hidden layers of 64, normal
-likelihood with one learned scale, 1,500 steps.
+Tables, standardised by the training rows: breast cancer (malignant; rows with missing values removed), white wine
+(quality of 4 or less) and abalone (4 rings or fewer; without the sex). The VAE learns from half of the normal rows.
+The test set has the other half and enough rows of the rare class for a tenth of it, or all of them. 3 latents, two
+hidden layers of 64, normal likelihood with one learned scale, 1,500 steps.
 
-Beside them, on the same rows: the squared error of a reconstruction from principal components (20 of images, 3 of
-tables), IsolationForest and LocalOutlierFactor (20 neighbours) of scikit-learn, on images fitted to 5,000 of them.
-Adam 1e-3, batch 128, 3 seeds of rows and networks; no setting was chosen on an anomaly.
+Baselines on the same rows: the squared error of a PCA reconstruction (20 components for images, 3 for tables), and
+IsolationForest and LocalOutlierFactor (20 neighbours) of scikit-learn, fitted to 5,000 of the images. Adam 1e-3,
+batch 128, 3 seeds of rows and networks; no setting was chosen on an anomaly.
 
-Budget: some 8 minutes of one core for all seeds.
+Budget: about 8 minutes on one core for all seeds.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ from pyro_vae.tasks import (
 
 BATCH, RATE = 128, 1e-3
 IMAGES = {
-    "Fashion-MNIST, MNIST is odd": ("fashion_mnist", "mnist"),
-    "MNIST, Fashion is odd": ("mnist", "fashion_mnist"),
+    "Fashion-MNIST, anomalies MNIST": ("fashion_mnist", "mnist"),
+    "MNIST, anomalies Fashion-MNIST": ("mnist", "fashion_mnist"),
 }
 TABLES = ("breast cancer", "white wine", "abalone")
-#: Images trained on, those that the baselines see, and test images of each kind, of which regret takes the first.
+#: Training images, training images of the baselines, test images of each kind, and those for likelihood regret.
 TRAIN, FEW, TEST, REGRET = 20_000, 5000, 500, 100
 
 
 @dataclass(frozen=True)
 class Task:
-    """Normal rows to learn from, rows to test on, and which of those are anomalies."""
+    """Normal training rows, test rows, and which test rows are anomalies."""
 
     train: Tensor
     test: Tensor
@@ -64,11 +64,11 @@ class Task:
 
     @property
     def image(self) -> bool:
-        """Whether a datum is an image."""
+        """Whether the rows are images."""
         return self.train.dim() == 3
 
     def some(self) -> tuple[Tensor, Tensor]:
-        """Return the test rows that likelihood regret is taken of, and which are anomalies."""
+        """Return the test rows for likelihood regret, and which are anomalies."""
         if not self.image:
             return self.test, self.odd
         rows = torch.cat([kind.nonzero()[:REGRET, 0] for kind in (~self.odd, self.odd)])
@@ -85,7 +85,7 @@ def images(inside: str, outside: str, seed: int) -> Task:
 
 
 def table(name: str, seed: int) -> Task:
-    """Return half of the normal rows of a table, and the others with those of the rare class."""
+    """Return half of the normal rows for training; the other half and the rare class for testing."""
     root = Path(os.environ["PYRO_VAE_DATA"])
     if name == "breast cancer":
         path = root / "uci_breast_cancer_wisconsin" / "breast-cancer-wisconsin.data"
@@ -108,7 +108,7 @@ def table(name: str, seed: int) -> Task:
 
 
 def train(task: Task, seed: int) -> pv.VAE:
-    """Return a VAE of the normal rows."""
+    """Return a VAE trained on the normal rows."""
     torch.manual_seed(seed)
     shape = task.train.shape[1:]
     if task.image:
@@ -144,11 +144,11 @@ def scores(task: Task) -> dict[str, Score]:
         "typicality of the bound": Typicality(NegativeBound(), task.train[:1000]),
         "likelihood regret": LikelihoodRegret(num_steps=50, num_particles=4),
     }
-    return {**found, "less input complexity": InputComplexity(likelihood)} if task.image else found
+    return {**found, "minus input complexity": InputComplexity(likelihood)} if task.image else found
 
 
 def baselines(task: Task, seed: int) -> dict[str, np.ndarray]:
-    """Return scores of other methods."""
+    """Return the scores of other methods."""
     from sklearn.decomposition import PCA
     from sklearn.ensemble import IsolationForest
     from sklearn.neighbors import LocalOutlierFactor
@@ -163,7 +163,7 @@ def baselines(task: Task, seed: int) -> dict[str, np.ndarray]:
 
 
 def measure(task: Task, seed: int) -> dict[str, Any]:
-    """Return both areas of each method."""
+    """Return AUROC and average precision of each method."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     start = time.process_time()
@@ -182,7 +182,7 @@ def measure(task: Task, seed: int) -> dict[str, Any]:
 
 
 def markdown(rows: list[dict[str, Any]], kind: str) -> str:
-    """Return a table of one kind of area: mean and standard error over seeds."""
+    """Return a Markdown table of AUROC or average precision: mean and standard error over seeds."""
     sets = {row["set"]: [r for r in rows if r["set"] == row["set"]] for row in rows}
     names = dict.fromkeys(name for row in rows for name in row[kind])
     lines = [f"| {kind} | {' | '.join(sets)} |", "|---" * (len(sets) + 1) + "|"]
@@ -190,7 +190,7 @@ def markdown(rows: list[dict[str, Any]], kind: str) -> str:
         cells = [cell([row[kind].get(name) for row in mine], 3) for mine in sets.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     shares = [f"{mine[0]['odd']:.0%}" for mine in sets.values()]
-    return "\n".join([*lines, f"| share of anomalies | {' | '.join(shares)} |"])
+    return "\n".join([*lines, f"| fraction of anomalies | {' | '.join(shares)} |"])
 
 
 def main() -> None:

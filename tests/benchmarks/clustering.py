@@ -1,18 +1,19 @@
-"""Clusters of digits: a mixture VAE beside k-means and mixtures of normals, on pixels and on the latents of a VAE.
+"""Clusters of digits: a mixture VAE against k-means and Gaussian mixtures, on pixels and on the latents of a VAE.
 
-Run `PYRO_VAE_DATA=... python tests/benchmarks/clustering.py`. All 1,797 digits of 8 x 8 pixels, and the first 10,000
-images of MNIST; as many clusters as classes, found without labels and scored on the same data: accuracy under the best
-one-to-one match, normalised mutual information, adjusted Rand index. Mean and standard deviation over 5 seeds, each
-the only run of its seed.
+Run `PYRO_VAE_DATA=... python tests/benchmarks/clustering.py`. Data: all 1,797 digits of 8 x 8 pixels, and the first
+10,000 images of MNIST. There are as many clusters as classes, found without labels and scored on the same data:
+accuracy under the best one-to-one match, normalised mutual information, adjusted Rand index. Mean and standard
+deviation over 5 seeds, with one run per seed.
 
-A VAE of 10 latents (one hidden layer of 256, SiLU, the cross-entropy of grey pixels as in VaDE, batch 100, Adam 1e-3)
-is trained for half of the epochs. From there one copy goes on as it is, and its posterior means are clustered ("VAE");
-another goes on as a MixtureVAE from the clusters that a mixture of normals finds (`init_clusters`), with cluster
-probabilities in closed form (`Responsibilities`). Methods of scikit-learn with one start a seed, normals with diagonal
-covariance. 120 epochs of the digits, 30 of MNIST (`--epochs` for others); the published 94.5% of VaDE is the best run
-of 3,000 epochs of 70,000 images, the 53.7% of a mixture on pixels from the same paper (Jiang et al., 2017).
+A VAE with 10 latents (one hidden layer of 256, SiLU, the cross-entropy of grey pixels as in VaDE, batch 100, Adam
+1e-3) trains for half of the epochs. One copy then trains for the other half, and its posterior means are clustered
+("VAE"). Another copy trains as a MixtureVAE, started from the clusters of a Gaussian mixture (`init_clusters`), with
+cluster probabilities in closed form (`Responsibilities`). The methods of scikit-learn have one start per seed and
+diagonal covariances. 120 epochs for the digits, 30 for MNIST (`--epochs` for others). For comparison, the published
+94.5% of VaDE is the best run of 3,000 epochs on 70,000 images; the 53.7% of a mixture on pixels is from the same paper
+(Jiang et al., 2017).
 
-Budget: some 6 minutes of one core for all seeds.
+Budget: about 6 minutes on one core for all seeds.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def train(program: pv.Program, x: Tensor, epochs: int, seed: int) -> None:
 
 
 def mixture(vae: pv.VAE) -> pv.programs.MixtureVAE:
-    """Return a mixture with the networks of a VAE."""
+    """Return a MixtureVAE with the networks of a VAE."""
     parts = {
         "classes": pv.priors.OneHotCategorical(CLUSTERS, learned=True),
         "prior": pv.priors.ConditionalNormal(LATENT, context=CLUSTERS, net=functools.partial(pv.nets.MLP, hidden=())),
@@ -71,7 +72,7 @@ def baselines(rows: Tensor, y: Tensor, seed: int) -> dict[str, dict[str, float]]
         "mixture of normals": GaussianMixture(CLUSTERS, covariance_type="diag", reg_covar=1e-3, random_state=seed),
     }
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a mixture that ends before it converges
+        warnings.simplefilter("ignore")  # the mixture stops before it converges
         found = {name: method.fit_predict(rows.flatten(1).double().numpy()) for name, method in methods.items()}
     return {name: pv.evaluation.clustering_scores(y.numpy(), each) for name, each in found.items()}
 
@@ -113,14 +114,14 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def cell(values: list[float]) -> str:
     """Return mean and standard deviation in percent."""
-    deviation = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):.1f}{deviation}"
+    std = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.1f}{std}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", choices=EPOCHS, default=tuple(EPOCHS))
-    parser.add_argument("--epochs", type=int, help="of the VAE and the mixture together")
+    parser.add_argument("--epochs", type=int, help="epochs of the VAE and the mixture together")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=Path("runs/clustering.jsonl"))
     options = parser.parse_args()

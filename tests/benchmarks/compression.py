@@ -1,13 +1,14 @@
-"""Bits per dimension of bits-back coding and of minus the bound, beside gzip, bz2, lzma and PNG.
+"""Bits per dimension of bits-back coding and of minus the bound, compared with gzip, bz2, lzma and PNG.
 
-Run `PYRO_VAE_DATA=... python tests/benchmarks/compression.py`. MNIST, binarized once, and the 8x8 grey digits with
-levels 0..16: the VAE learns from the training images and codes the first test images, which are compared with what it
-gave back. Networks of two hidden layers with ReLU, Adam 1e-3, batch 100, 1,024 buckets a latent. MNIST: 40 latents,
-200 units, Bernoulli, 10 epochs; digits: 10 latents, 100 units, Categorical over 17 levels, 100 epochs.
+Run `PYRO_VAE_DATA=... python tests/benchmarks/compression.py`. Data: MNIST, binarized once, and the 8x8 grey digits
+with levels 0..16. The VAE learns from the training images and compresses the first test images; decompression must
+return the same images. Networks with two hidden layers and ReLU, Adam 1e-3, batch 100, 1,024 buckets per latent.
+MNIST: 40 latents, 200 units, Bernoulli, 10 epochs; digits: 10 latents, 100 units, Categorical over 17 levels, 100
+epochs.
 
-The bound is that of the same images, over 32 draws. The coder's bits are without initial bits and header; `file` is
-with both. All others compress the images as one stream (bits packed 8 a byte or not, whichever is shorter; PNG as one
-tall image of 1 or 8 bits a pixel) at their highest level.
+The bound is that of the same images, averaged over 32 samples. The coder's bits exclude the initial bits and the
+header; `file` includes both. All others compress the images as one stream (binary values packed 8 per byte or not,
+whichever is shorter; PNG as one tall image of 1 or 8 bits per pixel) at their highest level.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ SETS = {
 
 
 def others(x: Tensor, levels: int) -> dict[str, int]:
-    """Return the bytes of other programs."""
+    """Return the size in bytes under other compressors."""
     codes = (x * (levels - 1)).round().to(torch.uint8).numpy()
     streams = [codes.tobytes()]
     tall = codes.reshape(-1, codes.shape[-1])
@@ -103,7 +104,7 @@ def main() -> None:
         for seed in range(options.seeds):
             if not results.has(set=name, seed=seed, **SETS[name]):
                 results.add({"set": name, "seed": seed, **SETS[name], **measure(name, seed, SETS[name])})
-    print("bits per dimension; CPU seconds of training, CPU milliseconds an image of compression")
+    print("bits per dimension; CPU seconds of training, CPU milliseconds of compression per image")
     print("| data | images | -ELBO | coder | file | gzip | bz2 | lzma | PNG | train s | ms |")
     print("|---" * 11 + "|")
     for name in options.sets:

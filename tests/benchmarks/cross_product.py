@@ -1,9 +1,9 @@
 """Every prior with every likelihood and every posterior, under the ELBO and an importance-weighted bound.
 
-Run `python tests/benchmarks/cross_product.py`. Each triple that fits together takes ten steps of Adam under both
-estimators, after which the loss must be finite and lower than before; one that does not is refused before the first
-step by an error that names both parts. The counts are printed. `tests/test_cross_product.py` runs a part of it: every
-pair of prior and posterior, with the likelihoods in turn.
+Run `python tests/benchmarks/cross_product.py`; it prints counts. Each compatible triple takes ten steps of Adam under
+both estimators; the loss must then be finite and lower than before. An incompatible triple must be refused before the
+first step by an error that names both parts. `tests/testing/test_cross_product.py` runs a part of it: every pair of
+prior and posterior, with the likelihoods in turn.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from pyro_vae.testing import parts
 
 ADAM = functools.partial(torch.optim.Adam, lr=1e-4)
 PARTICLES, STEPS, ROWS = 5, 10, 16
-#: How many draws the loss is a mean of, for each row; more where these leave it undecided.
+#: Samples per row over which the loss is averaged; the larger number is used if the loss is too noisy.
 COPIES, MORE_COPIES = 32, 1000
 
 
 class Refused(Exception):
-    """The parts do not fit together, and the error says so."""
+    """The parts are incompatible, and the error names them."""
 
 
 def data_for(likelihood: pv.Conditional, latent: int) -> Tensor:
-    """Draw data that the likelihood can have made."""
+    """Sample data from the likelihood."""
     with torch.no_grad():
         return likelihood(torch.rand(ROWS, latent)).sample()
 
 
 def build(prior: type, likelihood: type, posterior: type) -> tuple[pv.VAE, tuple[Tensor, ...]]:
-    """Return a small program of the three and data for it."""
+    """Return a small program of three parts, and data for it."""
     torch.manual_seed(0)
     p = prior.example()
     context = [torch.rand(ROWS, p.context)] if getattr(p, "context", 0) else []
@@ -51,7 +51,7 @@ def build(prior: type, likelihood: type, posterior: type) -> tuple[pv.VAE, tuple
 
 
 def estimators_for(posterior: pv.Conditional, x: Tensor) -> dict[str, pv.estimators.Estimator]:
-    """Return the ELBO and the importance-weighted bound, for discrete latents those that need no gradient."""
+    """Return the ELBO and an importance-weighted bound that can train this posterior."""
     if posterior(x[:1]).has_rsample:
         return {
             "ELBO": pv.estimators.ELBO(num_particles=PARTICLES),
@@ -61,7 +61,7 @@ def estimators_for(posterior: pv.Conditional, x: Tensor) -> dict[str, pv.estimat
 
 
 def loss_of(program: pv.VAE, estimator: Any, data: tuple[Tensor, ...], copies: int) -> float:
-    """Return the mean loss over many draws, the same ones before and after training."""
+    """Return the mean loss over many samples, with the same random numbers in each call."""
     torch.manual_seed(1)
     rows = [t.repeat(copies, *[1] * (t.dim() - 1)) for t in data]
     with torch.no_grad():
@@ -69,7 +69,7 @@ def loss_of(program: pv.VAE, estimator: Any, data: tuple[Tensor, ...], copies: i
 
 
 def fall(program: pv.VAE, estimator: Any, data: tuple[Tensor, ...], copies: int) -> tuple[float, float, int]:
-    """Train until the loss is lower than before; return it before and after, and the number of steps."""
+    """Train until the loss is lower than before; return the loss before and after, and the number of steps."""
     before = after = loss_of(program, estimator, data, copies)
     svi = pv.training.SVI(program, estimator, ADAM)
     while svi.steps < 5 * STEPS and not after < before:
@@ -80,13 +80,13 @@ def fall(program: pv.VAE, estimator: Any, data: tuple[Tensor, ...], copies: int)
 
 
 def attempt(prior: type, likelihood: type, posterior: type) -> int:
-    """Train one triple, and return after how many steps the loss had fallen under both estimators.
+    """Train one triple, and return the number of steps after which the loss had decreased under both estimators.
 
-    Ten, but where a heavy-tailed posterior makes the loss too noisy to tell, it is measured again on more draws.
+    The loss is measured after ten steps, and again with more samples if a heavy-tailed posterior makes it too noisy.
 
     Raises:
-        Refused: the parts do not fit together.
-        AssertionError: the loss is not finite or does not fall.
+        Refused: the parts are incompatible.
+        AssertionError: the loss is not finite or does not decrease.
     """
     program, data = build(prior, likelihood, posterior)
     try:
@@ -112,9 +112,9 @@ def attempt(prior: type, likelihood: type, posterior: type) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shard", type=int, default=0, help="which of the shards to run")
-    parser.add_argument("--shards", type=int, default=1, help="into how many the product is cut")
-    parser.add_argument("--only", nargs="*", default=[], help="parts, of which a triple has to hold one")
+    parser.add_argument("--shard", type=int, default=0, help="number of the shard to run")
+    parser.add_argument("--shards", type=int, default=1, help="number of shards")
+    parser.add_argument("--only", nargs="*", default=[], help="run the triples that contain one of these parts")
     options = parser.parse_args()
     shelves = [list(parts(shelf)) for shelf in (pv.priors, pv.likelihoods, pv.posteriors)]
     product = itertools.product(*shelves)
@@ -132,7 +132,7 @@ def main() -> None:
                 print(f"{needed} steps: {names}", flush=True)
         except Refused:
             counts["refused by name before the first step"] += 1
-        except Exception as error:  # all of them are to be seen
+        except Exception as error:  # report all failures
             counts["failed"] += 1
             print(f"FAILED {names}: {type(error).__name__}: {error}", flush=True)
         if done % 500 == 0:

@@ -1,9 +1,9 @@
-"""Bits as latents: score functions, weighted wake-sleep, straight-through and, where it can be had, the exact sum.
+"""Binary latents: score-function estimators, reweighted wake-sleep, straight-through, and exact enumeration.
 
-Run `python tests/benchmarks/discrete_digits.py`. Binarized digits (embedded, 1,297 for training, 300 for testing),
-200 Bernoulli latents under a learned prior, 64-200-200-64 with SiLU, batch 64, Adam 1e-3, 100 epochs, eight particles
-each (four pairs for DisARM); then the same with eight latents, whose 256 values `Enumeration` sums over exactly. The
-log-likelihood is by importance sampling with 1,000 particles on all test data. One model a seed, none chosen.
+Run `python tests/benchmarks/discrete_digits.py`. Binarized digits (from the package; 1,297 for training, 300 for
+testing), 200 Bernoulli latents under a learned prior, 64-200-200-64 with SiLU, batch 64, Adam 1e-3, 100 epochs, eight
+particles (four pairs for DisARM). Then the same with eight latents, whose 256 values `Enumeration` sums over exactly.
+The log-likelihood is estimated by importance sampling with 1,000 particles on all test data. One model per seed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pyro_vae as pv
 E, SHAPE, PARTICLES, BATCH, RATE = pv.estimators, (8, 8), 8, 64, 1e-3
 NET = functools.partial(pv.nets.MLP, hidden=(200,))
 BITS, THROUGH = pv.posteriors.Bernoulli, pv.posteriors.StraightThroughBernoulli
-#: posterior and estimator of each contender, and the largest number of latents for which it can be had
+#: posterior and estimator of each contender, and the largest number of latents that it can handle
 CONTENDERS = {
     "ReinforceLOO": (BITS, E.ReinforceLOO, 200),
     "NVIL": (BITS, E.NVIL, 200),

@@ -1,19 +1,19 @@
-"""MNIST with 100, 600, 1000 and 3000 labels: M2 and M1+M2 beside a supervised network and self-training.
+"""MNIST with 100, 600, 1000 and 3000 labels: M2 and M1+M2 compared with a supervised network and self-training.
 
-Run `PYRO_VAE_DATA=... python tests/benchmarks/few_labels.py`. The 50,000 training images, binarized once, of which all
-labels but so many are hidden (as many of each class); the error on the 10,000 test images, with the standard deviation
-over label draws. Networks with one hidden layer of 200, SiLU; 50 latents; Adam 1e-3; batches of 100 with 20 labelled
-rows, alpha 1.0 * 100 / 20 (the paper has 0.1, for many more steps). Alpha (0.1, 1, 10), labelled rows (2, 10, 20) and
-latents (8, 50) were tried on validation images of the first draw with 100 labels. M1 is trained once a draw, without
-labels; M2 of M1+M2 then takes its latents, drawn anew in each batch, and classifies a test image by the mean over 64
-draws. The supervised network has the shape of the classifier of M2, weight decay 1e-2, and 1,000 steps of batches of
-100 labelled images. Self-training is scikit-learn's SelfTrainingClassifier (threshold 0.9, at most 5 rounds) around a
-perceptron of 200 on 50 principal components of 10,000 of the images, those with a label among them. No setting was
-chosen on test images.
+Run `PYRO_VAE_DATA=... python tests/benchmarks/few_labels.py`. Data: the 50,000 training images, binarized once, with
+all labels hidden but the given number (equally many of each class). Reported is the error on the 10,000 test images,
+with the standard deviation over random choices of the labels. Networks with one hidden layer of 200, SiLU; 50 latents;
+Adam 1e-3; batches of 100 with 20 labelled rows, alpha 1.0 * 100 / 20 (0.1 in the paper, for many more steps). Alpha
+(0.1, 1, 10), labelled rows (2, 10, 20) and latents (8, 50) were tried on validation images of the first choice with
+100 labels. M1 trains once per choice, without labels. M2 of M1+M2 then learns from its latents, sampled in each batch,
+and classifies a test image by the mean over 64 samples. The supervised network has the shape of the classifier of M2,
+weight decay 1e-2, and 1,000 steps of batches of 100 labelled images. Self-training is scikit-learn's
+SelfTrainingClassifier (threshold 0.9, at most 5 rounds) with a perceptron of 200 on 50 principal components of 10,000
+of the images, those with a label included. No setting was chosen on test images.
 
-Budget: 2 passes over the data for M2 (`--epochs`), 8 for M1, 4 for M2 on its latents, 3 draws: some 25 minutes of one
-core. The published figures are of up to 3,000 passes and of larger networks (Kingma et al., 2014; Pyro's own example):
-they stand beside to show what is left to gain. M2 needs many passes: at this budget its unlabelled images do not help.
+Budget: 2 passes over the data for M2 (`--epochs`), 8 for M1, 4 for M2 on its latents, 3 choices of labels: about 25
+minutes on one core. The published figures have up to 3,000 passes and larger networks (Kingma et al., 2014; Pyro's
+example); they show how much there is to gain. M2 needs many passes: at this budget its unlabelled images do not help.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from pyro_vae.tasks import classify, hide_labels, labelled_batches
 
 SHAPE, CLASSES, LATENT, BATCH, LABELLED = (28, 28), 10, 50, 100, 20
 LABELS = (100, 600, 1000, 3000)
-#: Of the classification of a labelled datum, per datum of a batch; 0.1 in the paper.
+#: Weight of the classification of a labelled row, per row of a batch; 0.1 in the paper.
 WEIGHT = 1.0
 NET = functools.partial(pv.nets.MLP, hidden=(200,))
 OPTIMIZER = functools.partial(torch.optim.Adam, lr=1e-3)
-#: Errors in percent at these numbers of labels, of Pyro's example one minus its accuracy.
+#: Errors in percent at these numbers of labels; for Pyro's example, one minus its accuracy.
 PUBLISHED = {
     "M2 (Kingma et al., 2014)": (11.97, 4.94, 3.60, 3.92),
     "M1+M2 (Kingma et al., 2014)": (3.33, 2.59, 2.40, 2.18),
@@ -50,14 +50,14 @@ PUBLISHED = {
 
 
 class Draw:
-    """One draw of labels: what the methods learn from, and M1, which is trained once for all of them."""
+    """One random choice of labels, with the data for all methods, and M1, which is trained once."""
 
     def __init__(self, data: pv.data.Dataset, seed: int, epochs: int) -> None:
         self.x, self.numbers, self.test = data.train.x, data.train.y, data.test
         self.seed, self.epochs = seed, epochs
 
     def labels(self, n: int) -> Tensor:
-        """Return the labels of which n are kept."""
+        """Return the labels with all but n hidden."""
         return hide_labels(self.numbers, n, seed=self.seed)
 
     def fit(self, program: pv.Program, data: object, epochs: int) -> None:
@@ -66,7 +66,7 @@ class Draw:
 
     @functools.cached_property
     def m1(self) -> pv.VAE:
-        """A VAE of all images, trained without labels."""
+        """Return a VAE of all images, trained without labels."""
         torch.manual_seed(self.seed)
         vae = pv.VAE(
             prior=pv.priors.StandardNormal(LATENT),
@@ -78,7 +78,7 @@ class Draw:
 
 
 def m2(shape: tuple[int, ...], likelihood: pv.Conditional) -> pv.programs.SemiSupervised:
-    """Return M2 for data of a shape."""
+    """Return M2 for rows of a shape."""
     return pv.programs.SemiSupervised(
         classes=pv.priors.OneHotCategorical(CLASSES),
         prior=pv.priors.StandardNormal(LATENT),
@@ -112,13 +112,13 @@ def stacked(draw: Draw, n: int) -> float:
 
 
 def drawn(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return a draw of the latents of a batch, and its labels."""
+    """Return a sample of the latents of a batch, and its labels."""
     mean, deviation = batch[0].unbind(1)
     return mean + deviation * torch.randn_like(mean), batch[1]
 
 
 def supervised(draw: Draw, n: int) -> float:
-    """Return the error of a network that sees the labelled images alone."""
+    """Return the error of a network trained on the labelled images alone."""
     torch.manual_seed(draw.seed)
     y = draw.labels(n)
     known = ~y.isnan().any(1)
@@ -148,7 +148,7 @@ def self_training(draw: Draw, n: int) -> float:
     base = MLPClassifier((200,), alpha=1e-2, max_iter=30, random_state=draw.seed)
     method = SelfTrainingClassifier(base, threshold=0.9, max_iter=5)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of rounds that end before they converge
+        warnings.simplefilter("ignore")  # the rounds stop before they converge
         method.fit(pca.transform(draw.x[rows].flatten(1).numpy()), targets)
     return 1 - float(method.score(pca.transform(draw.test.x.flatten(1).numpy()), draw.test.y.numpy()))
 
@@ -162,7 +162,7 @@ METHODS: dict[str, Callable[[Draw, int], float]] = {
 
 
 def table(results: Results) -> str:
-    """Return the table in Markdown: errors in percent, mean and standard deviation over draws."""
+    """Return the table in Markdown: errors in percent, mean and standard deviation over choices of labels."""
     lines = [f"| labels | {' | '.join(map(str, LABELS))} | CPU s |", "|---" * (len(LABELS) + 2) + "|"]
     for name in METHODS:
         rows = [row for row in results.rows if row["method"] == name]
@@ -183,7 +183,9 @@ def cell(errors: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=2, help="passes over the data of M2; of M1 four times")
+    parser.add_argument(
+        "--epochs", type=int, default=2, help="passes over the data for M2; M1 takes four times as many"
+    )
     parser.add_argument("--draws", type=int, default=3, help="of labels")
     parser.add_argument("--results", type=Path, default=Path("runs/few_labels.jsonl"))
     options = parser.parse_args()
@@ -199,7 +201,7 @@ def main() -> None:
                     seconds = round(time.process_time() - start, 1)
                     row = {"method": name, "labels": n, "seed": seed, "epochs": options.epochs}
                     results.add({**row, "error": error, "seconds": seconds})
-    print(f"error on the test images in percent, mean ± standard deviation over draws, torch {torch.__version__}")
+    print(f"test error in percent, mean ± standard deviation over choices of labels, torch {torch.__version__}")
     print(table(results))
 
 

@@ -1,18 +1,17 @@
-"""Frey faces: likelihoods for 256 grey levels, the same networks, budget and seeds, in bits per dimension.
+"""Frey faces: likelihoods for 256 grey levels with the same networks, budget and seeds, in bits per dimension.
 
-Run `PYRO_VAE_DATA=... python tests/benchmarks/frey_faces.py`. 560-300-20 and back 20-300-64-560 (times what the
-likelihood takes for each pixel) with SiLU, the input of the encoder standardised; mean-field normal posterior,
-standard normal prior, batch 25, Adam 2e-3, the ELBO with one particle. Batch, rate and standardisation were chosen on
-the validation split with DiscretizedLogistic; the weights are the last ones, and no row was tuned. 30 epochs, but 6
-for Categorical, which then takes about as long as the mixture.
+Run `PYRO_VAE_DATA=... python tests/benchmarks/frey_faces.py`. Encoder 560-300-20, decoder 20-300-64-560 (times the
+outputs per pixel of the likelihood) with SiLU; the encoder sees standardised pixels. Mean-field normal posterior,
+standard normal prior, batch 25, Adam 2e-3, the ELBO with one particle. Batch size, learning rate and standardisation
+were chosen on the validation split with DiscretizedLogistic; the last weights are used, and no row was tuned. 30
+epochs, but 6 for Categorical, which then takes about as long as the mixture.
 
-All figures compare: each is minus the base-2 logarithm of a probability of the test images, whose 560 pixels have 256
-levels k, over 560. Discrete likelihoods see k / 255 and have that probability. Densities see (k + u) / 256 with u
-uniform, drawn anew in each epoch and once for the test images, and have a bound on it (Theis et al., 2016,
-https://arxiv.org/abs/1511.01844): the mean over u of log p((k + u) / 256) minus 560 log 256. "Bound" puts the ELBO in
-the place of log p, "importance sampling" its estimate with `--particles` draws; both bound from the same side. One
-row is trained on (k + 1/2) / 256 in place of that, which lets a density grow without bound; it is evaluated like the
-others.
+All figures are comparable: each is minus the base-2 logarithm of a probability of the test images, which have 560
+pixels with 256 levels k, divided by 560. Discrete likelihoods see k / 255 and have that probability. Densities see
+(k + u) / 256 with u uniform, sampled in each epoch and once for the test images, and give a bound on it (Theis et al.,
+2016, https://arxiv.org/abs/1511.01844): the mean over u of log p((k + u) / 256) minus 560 log 256. "Bound" uses the
+ELBO for log p, "importance sampling" its estimate with `--particles` samples; both are lower bounds. One row is
+trained on (k + 1/2) / 256 instead, which lets a density grow without bound; it is evaluated like the others.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ DECODER = functools.partial(pv.nets.MLP, hidden=(300, 64))
 
 
 class Encoder(nn.Module):
-    """A network that sees pixels of mean 0 and variance 1, about."""
+    """A network with standardised input: pixels of mean 0 and variance 1, approximately."""
 
     def __init__(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -49,7 +48,7 @@ class Encoder(nn.Module):
 
 
 def levels(x: Tensor) -> Tensor:
-    """Return k / 255 for (k + 1/2) / 256, which is how the faces are loaded."""
+    """Return k / 255 for (k + 1/2) / 256, the values of the loaded faces."""
     return (x * LEVELS - 0.5).round() / (LEVELS - 1)
 
 
@@ -59,13 +58,13 @@ def dequantise(x: Tensor) -> Tensor:
 
 
 def centres(x: Tensor) -> Tensor:
-    """Return (k + 1/2) / 256 as it is."""
+    """Return (k + 1/2) / 256 unchanged."""
     return x
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A likelihood and the form in which it sees the training images."""
+    """A likelihood and the transform of its training images."""
 
     make: Callable[..., pv.Conditional]
     sees: Callable[[Tensor], Tensor] = dequantise

@@ -1,7 +1,8 @@
-"""What holds on a CPU, checked on a GPU: run `python tests/benchmarks/gpu_check.py` on a machine that has one.
+"""Checks on a GPU: compiled steps, CUDA graphs, resuming, precision, synchronisation and several processes.
 
-Each line is a check with what came out. Without a GPU it says that all was skipped; with one, exit status 1 means that
-a check failed. `tests/benchmarks/step_time.py` then measures the steps on the same machine.
+Run `python tests/benchmarks/gpu_check.py` on a machine with a GPU: it prints one line per check. Exit status 1 means
+that a check failed; without a GPU all checks are skipped. `tests/benchmarks/step_time.py` measures the steps on the
+same machine.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ EPOCHS = 5
 
 
 def vae(latent: int = 8) -> pv.VAE:
-    """Return a small program, the same at each call."""
+    """Return a small program, with the same weights in each call."""
     torch.manual_seed(0)
     return pv.VAE(
         prior=pv.priors.StandardNormal(latent),
@@ -44,13 +45,13 @@ def discrete() -> pv.VAE:
 
 
 def grey() -> pv.data.Split:
-    """Return grey levels of which each look draws bits; the last batch of 64 is smaller."""
+    """Return grey levels that are binarized at each access; the last batch of 64 is smaller."""
     levels = torch.rand(1300, 64, generator=torch.Generator().manual_seed(1))
     return pv.data.Split(levels, transform=pv.data.DrawBits())
 
 
 def trained(program: pv.VAE | None = None, **options: object) -> tuple[list[float], torch.Tensor]:
-    """Return the losses of the epochs and the weights."""
+    """Return the loss of each epoch, and the weights."""
     program = program or vae()
     settings = {"epochs": EPOCHS, "batch_size": 64, "device": "cuda", "seed": 2, "progress": False, **options}
     history = pv.fit(program, grey(), **settings)
@@ -58,9 +59,9 @@ def trained(program: pv.VAE | None = None, **options: object) -> tuple[list[floa
 
 
 def same_as_uncompiled(compiler: object) -> str:
-    """Compiled and captured, the losses are those of the uncompiled step from the same noise."""
+    """The compiled and the captured step have the losses of the uncompiled step with the same noise."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", "compile: ")  # of this library: it would go on uncompiled
+        warnings.filterwarnings("error", "compile: ")  # a warning of this library: the step would run uncompiled
         found, weights = trained(compile=compiler)
     exact, others = trained()
     torch.testing.assert_close(torch.tensor(found), torch.tensor(exact), rtol=1e-4, atol=1e-4)
@@ -68,7 +69,7 @@ def same_as_uncompiled(compiler: object) -> str:
 
 
 def resumed() -> str:
-    """A compiled run in two parts ends bit for bit as one in one part."""
+    """A compiled run that is resumed halfway ends bit for bit as an uninterrupted one."""
     whole = trained(compile=True)[1]
     with tempfile.TemporaryDirectory() as folder:
         trained(compile=True, run_dir=folder, epochs=2)
@@ -78,7 +79,7 @@ def resumed() -> str:
 
 
 def low(precision: object) -> str:
-    """Fewer bits in the layers change the loss by their rounding alone."""
+    """Layers in bfloat16 change the loss by rounding alone."""
     losses, weights = trained(precision=precision, compile=True)
     exact, others = trained()
     assert abs(losses[-1] / exact[-1] - 1) < 0.02, f"{losses} and {exact}"
@@ -104,7 +105,7 @@ def unsynchronized(compiler: object) -> str:
 
 
 def every_estimator() -> str:
-    """Each estimator of the shelf: recorded and captured it gives the losses of the uncompiled step."""
+    """Every exported estimator has the losses of the uncompiled step when its graph is captured."""
     kinds = list(shelf(pv.estimators, pv.estimators.Estimator).values())
     for kind in kinds:
         make = discrete if kind.scores or kind is pv.estimators.Enumeration else functools.partial(vae, 3)
@@ -116,7 +117,7 @@ def every_estimator() -> str:
 
 
 def under_torchrun() -> str:
-    """One process a GPU trains, with nccl between them."""
+    """One process per GPU trains with nccl."""
     ranks = torch.cuda.device_count()
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     with tempfile.TemporaryDirectory() as folder:
@@ -149,7 +150,7 @@ def main() -> None:
     for name, check in CHECKS.items():
         try:
             print(f"{name}: {check()}", flush=True)
-        except Exception:  # all of them are to be seen
+        except Exception:  # report all failures
             failed += 1
             print(f"{name}: FAILED\n{traceback.format_exc()}", flush=True)
     sys.exit(failed > 0)

@@ -1,12 +1,12 @@
-"""Half of the entries of a table missing completely at random: the error of imputing them, and coverage.
+"""Tables with half of the entries missing completely at random: the error of imputation, and coverage.
 
-Run `PYRO_VAE_DATA=... python tests/benchmarks/imputation.py`. Red wine, white wine (11 columns each, without the
+Run `PYRO_VAE_DATA=... python tests/benchmarks/imputation.py`. Data: red wine, white wine (11 columns each, without the
 quality) and scikit-learn's breast cancer set (30 columns), standardised by their observed entries. Each of 5 masks
-hides every entry with probability 0.5, and a row that would lose all keeps one; all methods see the same entries, and
-learn from the rows that they fill. The error is the mean squared error of the hidden entries divided by that of the
-column means of the observed ones, so that the mean scores 1.
+hides every entry with probability 0.5; a row that would lose all entries keeps one. All methods see the same entries,
+and learn from the rows that they impute. The error is the mean squared error of the hidden entries divided by that of
+the means of the observed columns, so that the mean scores 1.
 
-The VAE: latent 10, networks with two hidden layers of 128, tanh, zero-imputed encoder, Student-t likelihood, MIWAE
+The VAE: 10 latents, networks with two hidden layers of 128, tanh, zero-imputed encoder, Student-t likelihood, MIWAE
 bound with 20 particles (IWAE), batch 64, Adam 1e-3; the same settings for all tables, none chosen on a hidden entry.
 """
 
@@ -52,7 +52,7 @@ def hide(x: np.ndarray, seed: int) -> np.ndarray:
 
 
 def baselines(x: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what other methods fill in."""
+    """Return the imputations of other methods."""
     from sklearn.experimental import enable_iterative_imputer  # noqa: F401
     from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 
@@ -62,12 +62,12 @@ def baselines(x: np.ndarray) -> dict[str, np.ndarray]:
         "IterativeImputer": IterativeImputer(random_state=0),
     }
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of rounds that end before they converge
+        warnings.simplefilter("ignore")  # the rounds stop before they converge
         return {name: method.fit_transform(x) for name, method in methods.items()}
 
 
 def train(x: Tensor, seed: int, steps: int) -> pv.VAE:
-    """Return a VAE, trained on rows with holes."""
+    """Return a VAE trained on rows with missing entries."""
     torch.manual_seed(seed)
     shape = x.shape[1:]
     vae = pv.VAE(
@@ -126,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
     parser.add_argument("--masks", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=5000, help="of the optimizer")
+    parser.add_argument("--steps", type=int, default=5000, help="number of optimizer steps")
     parser.add_argument("--particles", type=int, default=1000)
     parser.add_argument("--results", type=Path, default=Path("runs/imputation.jsonl"))
     options = parser.parse_args()

@@ -1,18 +1,18 @@
-"""MNIST images of which one half is missing: the error of filling it, and coverage.
+"""MNIST images with one half missing: the error of imputation, and coverage.
 
-Run `PYRO_VAE_DATA=... python tests/benchmarks/imputation_mnist.py`. Of each image one half, upper, lower, left or
-right by chance, is hidden, in training as in the 500 test images that are filled. Grey levels in [0, 1]. The error is
-the mean squared error of the hidden pixels divided by that of the mean of each pixel over the training images that
-show it, so that the mean scores 1. Other methods fill the same test images, from the first 5,000 training images as
-they are hidden: 10 nearest neighbours (squared distance over the pixels that both show), and scikit-learn's
-IterativeImputer (50 nearest features, 2 rounds, 1,500 images, values cut to [0, 1]). Mean and standard error over the
-seeds of masks and networks.
+Run `PYRO_VAE_DATA=... python tests/benchmarks/imputation_mnist.py`. One half of each image (upper, lower, left or
+right, at random) is hidden, in training and in the 500 test images. Grey levels in [0, 1]. The error is the mean
+squared error of the hidden pixels divided by that of the mean of each pixel over the training images that show it, so
+that the mean scores 1. Other methods impute the same test images, from the first 5,000 training images with their
+missing halves: 10 nearest neighbours (squared distance over the pixels that both show), and scikit-learn's
+IterativeImputer (50 nearest features, 2 rounds, 1,500 images, values clipped to [0, 1]). Mean and standard error over
+the seeds of masks and networks.
 
-The VAE: latent 30, networks with two hidden layers of 300, SiLU, zero-imputed encoder that sees the mask, normal
-likelihood with a scale for each pixel (at least 0.2), MIWAE bound with 5 particles (IWAE), 20,000 images, 3 epochs,
-batch 100, Adam 1e-3. Floor of the scale (0.05, 0.2), epochs (2 to 9), latents (10, 30), more images (50,000), an
-encoder without the mask and one that sees fewer pixels than it could were tried on validation images: 0.89 to 1.05,
-worse with more epochs, and the same with 40 times as many particles.
+The VAE: 30 latents, networks with two hidden layers of 300, SiLU, zero-imputed encoder that sees the mask, normal
+likelihood with a scale per pixel (at least 0.2), MIWAE bound with 5 particles (IWAE), 20,000 images, 3 epochs, batch
+100, Adam 1e-3. Tried on validation images: floor of the scale (0.05, 0.2), epochs (2 to 9), latents (10, 30), more
+images (50,000), an encoder without the mask, and one with additional pixels hidden: errors from 0.89 to 1.05, worse
+with more epochs, and the same with 40 times as many particles.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NET = functools.partial(pv.nets.MLP, hidden=(300, 300))
 
 
 class AtLeast(pv.scales.PerExample):
-    """A scale for each pixel that does not go to 0 where all images are black."""
+    """A scale per pixel with a floor, for pixels that are black in all images."""
 
     def forward(self, *raw: Tensor) -> Tensor:
         """Return the scale."""
@@ -53,12 +53,12 @@ def hide(x: Tensor, seed: int) -> Tensor:
 
 
 def baselines(train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what other methods fill in, for flat images."""
+    """Return the imputations of other methods for flat images."""
     from sklearn.experimental import enable_iterative_imputer  # noqa: F401
     from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of rounds that end before they converge, and pixels that are always black
+        warnings.simplefilter("ignore")  # the rounds stop before they converge, and some pixels are always black
         rounds = IterativeImputer(n_nearest_features=50, max_iter=2, min_value=0, max_value=1, random_state=0)
         return {
             "mean": SimpleImputer().fit(train).transform(test),
@@ -68,7 +68,7 @@ def baselines(train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def train_vae(x: Tensor, seed: int, epochs: int) -> pv.VAE:
-    """Return a VAE, trained on images with holes."""
+    """Return a VAE trained on images with missing halves."""
     torch.manual_seed(seed)
     vae = pv.VAE(
         prior=pv.priors.StandardNormal(LATENT),
@@ -83,7 +83,7 @@ def train_vae(x: Tensor, seed: int, epochs: int) -> pv.VAE:
 
 
 def measure(data: pv.data.Dataset, seed: int, epochs: int) -> dict[str, Any]:
-    """Return the error of each method, and the coverage of the VAE's intervals, for one draw of masks."""
+    """Return the error of each method, and the coverage of the VAE's intervals, for one set of random masks."""
     truth = data.test.x[:TEST]
     train, test = hide(data.train.x[:TRAIN], seed), hide(truth, 1000 + seed)
     holes = test.isnan().flatten(1).numpy()

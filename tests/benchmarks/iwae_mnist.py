@@ -1,9 +1,9 @@
-"""Dynamic MNIST under four estimators at 1, 5 and 50 particles: equal epochs, the network of Burda et al. (2016).
+"""Dynamic MNIST under four estimators with 1, 5 and 50 particles: equal epochs, the network of Burda et al. (2016).
 
 Run `PYRO_VAE_DATA=... python tests/benchmarks/iwae_mnist.py`. 784-200-200-50 and back with tanh, Bernoulli, batch 100,
-Adam 1e-3, 5 epochs of all training images (the paper has 3,280 epochs of batches of 20), new bits at each. With one
-particle the importance-weighted bound is the ELBO, so that IWAE and DReG start at 5. The log-likelihood is that of the
-first 2,000 test images, binarized once, by importance sampling with 1,000 particles. One model a seed, none chosen.
+Adam 1e-3, 5 epochs over all training images, binarized in each epoch (the paper has 3,280 epochs with batches of 20).
+With one particle the importance-weighted bound is the ELBO, so IWAE and DReG start at 5. The log-likelihood is that of
+the first 2,000 test images, binarized once, by importance sampling with 1,000 particles. One model per seed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What it costs to train from a file larger than one wants in memory: resident memory, and speed against memory.
+"""Training from a file larger than memory: resident memory, and speed compared with data in memory.
 
 Run `python tests/benchmarks/out_of_core.py`. It writes a memory map (8 GiB in a temporary folder, if there is room),
-checks it as `fit` does, and trains W1 (784-400-20-400-784, batch 128) from the map and from 60,000 rows in memory in
-turn. Speeds are the minimum over rounds, as other work on the machine only ever adds time. The cache of the system
-may hold the file after it was written; the last row gives a round that begins with the file out of the cache.
+checks it as `fit` does, and trains W1 (784-400-20-400-784, batch 128) in turn from the map and from 60,000 rows in
+memory. Times are the minimum over rounds, as other work on the machine can only add time. The page cache may hold the
+file after it was written; the last row is a round that starts with the file out of the cache.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def write(path: Path, rows: int) -> np.memmap:
 
 
 class Resident:
-    """Observer the memory of this process in a thread, in MiB."""
+    """Watch the memory of this process in a thread, in MiB."""
 
     def __init__(self) -> None:
         self.peak = dict.fromkeys(("VmRSS", "RssAnon", "RssFile"), 0.0)
@@ -84,7 +84,7 @@ def stepper(data: object) -> tuple[Iterator[tuple[torch.Tensor, ...]], SVI, Batc
 
 def milliseconds(source: Iterator[tuple[torch.Tensor, ...]], svi: SVI, steps: int) -> float:
     start = time.perf_counter()
-    # as fit does: Adam's moments of units that died fade into denormal numbers within some hundred steps
+    # as fit does: Adam's moments of inactive units become denormal numbers within a few hundred steps
     with flush_denormals():
         for batch in itertools.islice(source, steps):
             svi.update(*batch)
@@ -94,9 +94,9 @@ def milliseconds(source: Iterator[tuple[torch.Tensor, ...]], svi: SVI, steps: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gib", type=float, default=8.0, help="size of the file")
-    parser.add_argument("--steps", type=int, default=50, help="steps of a round")
+    parser.add_argument("--steps", type=int, default=50, help="steps per round")
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--folder", type=Path, default=None, help="where the file goes")
+    parser.add_argument("--folder", type=Path, default=None, help="folder for the file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         free, wanted = shutil.disk_usage(folder).free / 2**30, options.gib
@@ -127,7 +127,7 @@ def measure(path: Path, options: argparse.Namespace) -> None:
     with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     best["map, file out of the cache"] = milliseconds(from_map, svi, options.steps)
-    print("| data | ms a step | speed to memory |\n|---|---|---|")
+    print("| data | ms per step | speed relative to memory |\n|---|---|---|")
     for name, ms in best.items():
         print(f"| {name} | {ms:.2f} | {best['memory'] / ms:.2f} |")
     epoch = len(mapped) / BATCH * best["map"] / 1e3

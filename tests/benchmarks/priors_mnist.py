@@ -1,8 +1,8 @@
-"""Static MNIST: four priors with two posteriors, the same network, budget and seeds.
+"""Static MNIST: four priors with two posteriors; the same network, budget and seeds.
 
 Run `PYRO_VAE_DATA=... python tests/benchmarks/priors_mnist.py`. 784-300-300-40-300-300-784 with SiLU, Bernoulli, batch
-250, Adam 1e-3, the ELBO with one particle. The log-likelihood is that of all 10,000 test images by importance
-sampling, 200 particles. One model a seed, none chosen; a row that the file of results has is not trained again.
+250, Adam 1e-3, the ELBO with one particle. The log-likelihood is that of all 10,000 test images by importance sampling
+with 200 particles. One model per seed; a row that is in the results file is not measured again.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ POSTERIORS = {"MeanField": pv.posteriors.MeanFieldNormal, "IAF": pv.posteriors.I
 
 
 def encoder_of(posterior: pv.Conditional) -> pv.Conditional:
-    """Return what the VampPrior averages: the posterior itself, for IAF a mean-field one of its own.
+    """Return the posterior that the VampPrior averages: the given one, or for IAF a separate mean-field posterior.
 
-    The density of a latent that an inverse autoregressive flow did not draw takes one pass for each latent, here for
-    each pair of a datum and a pseudo-input.
+    The density of a latent that an inverse autoregressive flow did not sample takes one pass per latent, here for
+    each pair of an example and a pseudo-input.
     """
     inverse = isinstance(posterior, pv.posteriors.InverseAutoregressiveFlow)
     return pv.posteriors.MeanFieldNormal(SHAPE, LATENT, net=NET) if inverse else posterior

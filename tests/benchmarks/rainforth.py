@@ -1,10 +1,10 @@
-"""Tightness and signal against the number of particles, on the Gaussian toy of Rainforth et al. (2018).
+"""Tightness and signal-to-noise ratio against the number of particles, on the Gaussian toy of Rainforth et al. (2018).
 
 z ~ N(mu, I), x given z ~ N(z, I), q(z given x) = N(A x + b, 2/3 I) in 20 dimensions: evidence and gaps are known.
 Run `python tests/benchmarks/rainforth.py`: it prints the table of gaps and the slopes of the signal-to-noise ratio in
 the number of particles, and writes figures/rainforth_snr.png. Expected slopes: +1/2 for the model, -1/2 for the guide
-under IWAE, +1/2 under the doubly reparameterized gradient and the (for K > 1 biased) path derivative. VIMCO sees the
-guide's normal as one that has no reparameterized draws.
+under IWAE, +1/2 under the doubly reparameterized gradient and the (for K > 1 biased) path derivative. VIMCO treats the
+guide's normal as one without reparameterized samples.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ ESTIMATORS = {
 
 
 class Toy(Program):
-    """The toy; b of its guide is moved away from the optimum in every dimension.
+    """The toy model; b of its guide is shifted away from the optimum in every dimension.
 
     Args:
-        dimensions: of x and z
-        variance: of the guide; that of the posterior is 1/2
-        off: how far
-        normal: the class of the guide's distribution
+        dimensions: dimension of x and z
+        variance: variance of the guide; the posterior has 1/2
+        off: size of the shift
+        normal: class of the guide's distribution
     """
 
     def __init__(
@@ -76,16 +76,16 @@ class Toy(Program):
             return pyro.sample("z", self.normal(mean, math.sqrt(self.variance)).to_event(1))
 
     def draw(self, n: int, seed: int = 1) -> Tensor:
-        """Draw data from the model."""
+        """Return samples of x from the model."""
         noise = torch.randn(n, len(self.prior["mu"]), generator=torch.Generator().manual_seed(seed)).double()
         return (self.prior["mu"] + math.sqrt(2) * noise).detach()
 
     def log_evidence(self, x: Tensor) -> Tensor:
-        """Return the exact log p(x) of each datum."""
+        """Return the exact log p(x) of each row."""
         return dist.Normal(self.prior["mu"], math.sqrt(2)).to_event(1).log_prob(x)
 
     def gaps(self, x: Tensor, k: int) -> Tensor:
-        """Return the gap of each datum: exact for one particle, chi squared / 2 K, its first order, for more."""
+        """Return the gap of each row: exact for one particle, its first order chi squared / 2 K for more."""
         mean = (x + self.prior["mu"]) / 2
         apart = (x @ self.posterior["A"].T + self.posterior["b"] - mean).square().detach()
         t, s = self.variance, 0.5
@@ -98,10 +98,10 @@ class Toy(Program):
 def signal(
     toy: Toy, make: Callable[..., pv.estimators.Estimator], k: int, *, draws: int, data: int
 ) -> dict[str, float]:
-    """Return the signal-to-noise ratio of the mean of so many gradients of one datum, for model and guide.
+    """Return the signal-to-noise ratio of the mean gradient of `rows` copies of one row, for model and guide.
 
-    A batch of copies of one datum has independent draws: it stands for the outer samples M of the paper, and lifts
-    all ratios by sqrt(M), above the noise of their estimate.
+    The copies have independent samples. They are the M outer samples of the paper, and raise all ratios by sqrt(M),
+    above the noise of their estimate.
     """
     x = toy.draw(1).expand(data, -1)
     sampler = GradientSampler(toy, make(num_particles=k), (x,))
@@ -128,13 +128,13 @@ def slope(particles: Sequence[int], ratios: Sequence[float]) -> float:
 
 @styled
 def figure(particles: Sequence[int], ratios: dict[str, dict[str, list[float]]]) -> Figure:
-    """Draw signal-to-noise ratios against particles, with their slopes."""
+    """Plot signal-to-noise ratios against particles, with their slopes."""
     drawn = Figure(figsize=(1.5 * WIDTH, 3.6), layout="constrained")
     panels = drawn.subplots(1, 2)
     for axes, group in zip(panels, ("model", "guide"), strict=True):
         for i, (name, found) in enumerate(ratios.items()):
             label = f"{name}, slope {slope(particles, found[group]):+.2f}"
-            # IWAE, DReG and STL share the gradient of the model: their lines lie on one another
+            # IWAE, DReG and STL share the gradient of the model: their lines coincide
             width = 1.6 + 1.6 * (len(ratios) - 1 - i) if group == "model" else 1.6
             axes.plot(particles, found[group], color=COLOURS[i], marker=MARKERS[i], label=label, linewidth=width)
         parameter = {"model": r"the model, $\mu$", "guide": "the guide, $b$"}[group]

@@ -1,4 +1,4 @@
-"""What the benchmarks share: rows kept as JSON lines, and mean and standard error over seeds."""
+"""Shared by the benchmarks: rows saved as JSON lines, and mean and standard error over seeds."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 
 class Results:
-    """Rows of a benchmark in a file of JSON lines: those that a run which was cut off has finished are not done again.
+    """The rows of a benchmark in a file of JSON lines; a resumed run does not measure finished rows again.
 
     Args:
-        path: the file, made with its folder where there is none
-        settings: what a row must have been measured with to count
+        path: the file, created with its folder if needed
+        settings: settings that a row must have been measured with
     """
 
     def __init__(self, path: Path, **settings: Any) -> None:
@@ -25,11 +25,11 @@ class Results:
         self.rows = [row for row in map(json.loads, lines) if matches(row, settings)]
 
     def has(self, **key: Any) -> bool:
-        """Whether there is a row with these entries."""
+        """Return whether there is a row with these entries."""
         return any(matches(row, key) for row in self.rows)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Keep a row at once, and print it."""
+        """Save a row, and print it."""
         self.rows.append(row)
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -37,7 +37,7 @@ class Results:
 
 
 def matches(row: dict[str, Any], key: dict[str, Any]) -> bool:
-    """Whether a row has these entries."""
+    """Return whether a row has these entries."""
     return all(row.get(name) == value for name, value in key.items())
 
 
@@ -53,7 +53,7 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def cell(values: Sequence[float | None], digits: int = 2) -> str:
-    """Return mean and standard error of the values that are known, as a cell of a table.
+    """Return mean and standard error of the values that are not None, as a table cell.
 
     Example:
         >>> cell([1.0, 2.0, None, 3.0]), cell([None]), cell([1.0])

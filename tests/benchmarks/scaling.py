@@ -1,9 +1,10 @@
-"""What a step costs as it grows, and how `particles_per_pass` bounds the memory.
+"""The cost of a step as each size grows, and how `particles_per_pass` bounds the memory.
 
-Run `python tests/benchmarks/scaling.py`. From one work in the middle (784 features, hidden layers of 200, 50 latents,
-batch 64, 8 weighted particles, depth 2) one size at a time is varied; printed are milliseconds a step (fastest block
-in turn), and the slope of their logarithm over the upper half of the range. The same goes into figures/scaling.png.
-Then the peak memory of a step with 50 particles and of a log-likelihood with 5,000 draws, in one pass and in several.
+Run `python tests/benchmarks/scaling.py`. It varies one size at a time around a base case (784 features, hidden layers
+of 200, 50 latents, batch 64, 8 importance samples, depth 2), and prints milliseconds per step (fastest block, taken in
+turn) and the slope of their logarithm over the upper half of the range. The same goes into figures/scaling.png. Then
+it prints the peak memory of a step with 50 particles and of a log-likelihood with 5,000 samples, in one pass and in
+several.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def step(batch: int, latents: int, particles: int, depth: int) -> Callable[[], o
 
 
 def slope(sizes: list[int], costs: list[float]) -> float:
-    """The slope of the logarithms over the upper half of the range."""
+    """Return the slope of the logarithms over the upper half of the range."""
     low = len(sizes) // 2
     return math.log(costs[-1] / costs[low]) / math.log(sizes[-1] / sizes[low])
 
@@ -70,7 +71,7 @@ def draw(found: dict[str, list[float]]) -> Figure:
             axis.set_major_locator(FixedLocator(ticks))
             axis.set_major_formatter(StrMethodFormatter("{x:g}"))
             axis.set_minor_locator(NullLocator())
-    axes[0].set_ylabel("milliseconds a step")
+    axes[0].set_ylabel("milliseconds per step")
     figure.suptitle("Cost of a training step, one size varied at a time")
     return figure
 
@@ -92,8 +93,8 @@ def main() -> None:
             steps = {str(size): step(**{**MIDDLE, name: size}) for size in sizes}
             times = milliseconds(steps, torch.device("cpu"), rounds=options.rounds, tick=lambda: None)
             found[name] = list(times.values())
-            told = ", ".join(f"{size}: {ms:.1f}" for size, ms in times.items())
-            print(f"{name}: {told} ms a step; slope {slope(sizes, found[name]):.2f}", flush=True)
+            times = ", ".join(f"{size}: {ms:.1f}" for size, ms in times.items())
+            print(f"{name}: {times} ms per step; slope {slope(sizes, found[name]):.2f}", flush=True)
     draw(found).savefig(options.figure, dpi=200)
     rows = []
     for at_once in (None, 10, 5):
@@ -101,12 +102,12 @@ def main() -> None:
         svi.update(bits(100))
         with PeakMemory() as peak:
             svi.update(bits(100))
-        rows.append(("a step, 50 particles, batch 100", str(at_once or "all"), peak.bytes))
+        rows.append(("one step, 50 particles, batch 100", str(at_once or "all"), peak.bytes))
     vae = program(50, 2).eval()
     for draws in (500, 5000):
         with PeakMemory() as peak:
             pv.evaluation.log_likelihood(vae, bits(100), num_particles=draws)
-        rows.append((f"log_likelihood, {draws} draws, 100 data", "chosen by itself", peak.bytes))
+        rows.append((f"log_likelihood, {draws} samples, 100 examples", "automatic", peak.bytes))
     memory(rows)
 
 

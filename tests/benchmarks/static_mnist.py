@@ -1,8 +1,8 @@
-"""Static MNIST at a small budget: a hand-written PyTorch VAE, this library on the same network, its default network.
+"""Static MNIST at a small budget: a hand-written PyTorch VAE, this library with the same network and with its default.
 
 Run `PYRO_VAE_DATA=... python tests/benchmarks/static_mnist.py`. 784-400-20-400-784 with ReLU, Bernoulli, batch 128,
 Adam 1e-3, 30 epochs; then the mean test bound and the log-likelihood by importance sampling with 1,000 particles, both
-over all 10,000 test images. One model a seed, none chosen; the contenders take turns.
+over all 10,000 test images. One model per seed; the contenders take turns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LATENT, HIDDEN, BATCH, RATE = 20, 400, 128, 1e-3
 
 
 class HandWritten(nn.Module):
-    """What somebody writes without a library."""
+    """A VAE written without a library."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ def main() -> None:
         for column in zip(*pairs, strict=True):
             spread = statistics.stdev(column) if len(column) > 1 else math.nan
             cells.append(f"{statistics.mean(column):.2f} ± {spread:.2f}")
-        # contenders took turns: the ratio within a turn says more than that of the sums on a busy machine
+        # contenders take turns: on a busy machine the ratio within a turn is more precise than that of the sums
         ratios = [a / b for a, b in zip(seconds[name], seconds["hand-written PyTorch, 400"], strict=True)]
         cells += [f"{statistics.median(seconds[name]):.0f}", f"{statistics.median(ratios):.2f}"]
         print(f"| {name} | {' | '.join(cells)} |")

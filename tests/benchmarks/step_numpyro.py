@@ -11,7 +11,7 @@ from torch import Tensor
 def numpyro_steps(
     x: Tensor, *, hidden: tuple[int, ...], latent: int, particles: int | None = None
 ) -> Callable[[int], None] | None:
-    """Return a function that takes so many steps on the batch, or None where NumPyro is not installed."""
+    """Return a function that takes a number of steps on the batch, or None if NumPyro is not installed."""
     try:
         import jax
         import numpyro
@@ -19,7 +19,7 @@ def numpyro_steps(
         from numpyro import distributions as dist
         from numpyro.infer import SVI, RenyiELBO, Trace_ELBO
     except ImportError:
-        print("NumPyro is not installed and left out: pip install 'pyro-vae[bench]'")
+        print("NumPyro is not installed, so its rows are left out: pip install 'pyro-vae[bench]'")
         return None
     activation = jax.nn.relu if particles is None else jnp.tanh
     elbo = Trace_ELBO() if particles is None else RenyiELBO(alpha=0.0, num_particles=particles)

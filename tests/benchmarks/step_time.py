@@ -1,15 +1,15 @@
-"""What one training step costs: this library, hand-written PyTorch, stock Pyro and NumPyro, in one process, in turn.
+"""The cost of one training step: this library, hand-written PyTorch, stock Pyro and NumPyro, in one process, in turn.
 
-Run `python tests/benchmarks/step_time.py` (NumPyro comes with `pip install 'pyro-vae[bench]'` and is left out without
-it). Milliseconds are the minimum over rounds of the mean of a block of steps, as other work on the machine only ever
-adds time. Ratios are what to quote: the median over rounds of the ratio within a round, whose blocks ran side by side.
-Every contender trains on one batch throughout.
+Run `python tests/benchmarks/step_time.py` (install NumPyro by `pip install 'pyro-vae[bench]'`; without it its rows are
+left out). Milliseconds are the minimum over rounds of the mean of a block of steps, as other work on the machine can
+only add time. Quote the ratios: each is the median over rounds of the ratio within a round, in which the blocks run
+directly after one another. Every contender trains on one batch throughout.
 
-The rows of this library run within `flush_denormals`, as `fit` does. PyTorch by itself does not flush, and gets
-slower while it trains: "hand-written, flushed" is the same code with `torch.set_flush_denormal(True)` set.
+The rows of this library run within `flush_denormals`, as in `fit`. PyTorch does not flush by default, and gets slower
+while it trains: "hand-written, flushed" is the same code with `torch.set_flush_denormal(True)`.
 
-On a machine with a GPU it runs there, with two rows more (this library as a CUDA graph without inductor, hand-written
-PyTorch as a CUDA graph) and without those that flush; the clock is read once the device is done.
+On a machine with a GPU it runs there, with two more rows (this library as a CUDA graph without inductor, hand-written
+PyTorch as a CUDA graph) and without the flushed ones; the clock is read after the device has finished.
 """
 
 from __future__ import annotations
@@ -97,13 +97,13 @@ def stock_svi(
 
 
 def deep() -> tuple[nn.Module, nn.Module]:
-    """The networks of W3, of the importance weighted autoencoders of Burda et al. (2016)."""
+    """Return the networks of W3: importance weighted autoencoders (Burda et al., 2016)."""
     encoder = [nn.Linear(784, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 100)]
     decoder = [nn.Linear(50, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 784)]
     return nn.Sequential(*encoder), nn.Sequential(*decoder)
 
 
-def weighted_by_hand(particles: int) -> Callable[[Tensor], object]:
+def weighted_hand_written(particles: int) -> Callable[[Tensor], object]:
     encoder, decoder = deep()
     optimizer = fused_adam([*encoder.parameters(), *decoder.parameters()])
 
@@ -142,7 +142,7 @@ Make = Callable[..., Callable[[Tensor], object]]
 
 
 def compiled(make: Make, compiler: Compiler = inductor) -> Make:
-    """Return the same contender with its step compiled, when it is first called twice."""
+    """Return the same contender with a step that is compiled in the first two calls."""
 
     def again(*sizes: int) -> Callable[[Tensor], object]:
         step = make(*sizes)
@@ -153,19 +153,19 @@ def compiled(make: Make, compiler: Compiler = inductor) -> Make:
 
 
 def captured(make: Make) -> Make:
-    """Return the same contender as a CUDA graph, captured when it is first called."""
+    """Return the same contender as a CUDA graph, captured in the first call."""
 
     def again(*sizes: int) -> Callable[[Tensor], object]:
         step, graphs = make(*sizes), []
 
         def replay(x: Tensor) -> None:
             if not graphs:
-                beside = torch.cuda.Stream()
-                beside.wait_stream(torch.cuda.current_stream())
-                with torch.cuda.stream(beside):
+                stream = torch.cuda.Stream()
+                stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(stream):
                     for _ in range(3):
                         step(x)
-                torch.cuda.current_stream().wait_stream(beside)
+                torch.cuda.current_stream().wait_stream(stream)
                 graph = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(graph):
                     step(x)
@@ -180,25 +180,25 @@ def captured(make: Make) -> Make:
 ON_GPU = torch.cuda.is_available()
 
 
-def contenders(ours: Make, by_hand: Make, pyros: Make) -> dict[str, tuple[Make, Callable[[], Any]]]:
-    """Return each contender with what it runs within."""
+def contenders(ours: Make, hand_written: Make, pyros: Make) -> dict[str, tuple[Make, Callable[[], Any]]]:
+    """Return each contender with the context manager it runs in."""
     found = {
         "this library": (ours, flush_denormals),
         "this library, compiled": (compiled(ours), flush_denormals),
-        "hand-written PyTorch": (by_hand, nullcontext),
+        "hand-written PyTorch": (hand_written, nullcontext),
         "stock Pyro SVI": (pyros, nullcontext),
     }
     if ON_GPU:
         found["this library, CUDA graph"] = (compiled(ours, recorded), nullcontext)
-        found["hand-written, CUDA graph"] = (captured(by_hand), nullcontext)
+        found["hand-written, CUDA graph"] = (captured(hand_written), nullcontext)
     else:
-        found["hand-written, flushed"] = (by_hand, flush_denormals)
+        found["hand-written, flushed"] = (hand_written, flush_denormals)
     return found
 
 
 CONTENDERS = contenders(library, hand_written, stock_pyro)
-WEIGHTED = contenders(weighted_by_library, weighted_by_hand, weighted_by_pyro)
-#: what is timed: contenders, their sizes, the shape of a batch, the networks for NumPyro
+WEIGHTED = contenders(weighted_by_library, weighted_hand_written, weighted_by_pyro)
+#: workloads: contenders, their sizes, the shape of a batch, the networks for NumPyro
 WORK = {
     "W1": (CONTENDERS, (784, 400, 20), (128, 784), dict(hidden=(400,), latent=20)),
     "W2": (CONTENDERS, (64, 128, 8), (64, 64), dict(hidden=(128,), latent=8)),
@@ -208,12 +208,12 @@ BASELINES = ("hand-written PyTorch", "stock Pyro SVI", "hand-written, CUDA graph
 TITLES = {
     "W1": "784-400-20-400-784, ReLU, batch 128",
     "W2": "64-128-8-128-64, ReLU, batch 64",
-    "W3": "50 weighted particles, 784-200-200-50, tanh, batch 20",
+    "W3": "50 importance samples, 784-200-200-50, tanh, batch 20",
 }
 
 
 def in_turn(step: Callable[[Tensor], object], x: Tensor) -> Callable[[int], None]:
-    """Return a function that takes so many steps."""
+    """Return a function that takes a number of steps."""
 
     def run(n: int) -> None:
         for _ in range(n):
@@ -257,7 +257,7 @@ def main() -> None:
                     taken[name].append((time.perf_counter() - start) / options.steps * 1e3)
         print(f"\n{work}: {TITLES[work]}")
         others = [name for name in BASELINES if name in taken]
-        print(f"| contender | ms a step | {' | '.join(f'to {name}' for name in others)} | first two steps, s |")
+        print(f"| contender | ms per step | {' | '.join(f'to {name}' for name in others)} | first two steps, s |")
         print("|" + "---|" * (3 + len(others)))
         for name, ms in taken.items():
             medians = (median(a / b for a, b in zip(ms, taken[other], strict=True)) for other in others)

@@ -1,19 +1,19 @@
-"""Adult, Wine and Abalone: a VAE of mixed columns beside independent columns, in nats, by column type.
+"""Adult, Wine and Abalone: a VAE of mixed columns compared with independent columns, in nats, by column type.
 
-Run `PYRO_VAE_DATA=... python tests/benchmarks/tables.py`. Latent 8, decoder and encoder with two hidden layers of 128,
-SiLU, standard normal prior, mean-field normal posterior, batch 250, Adam 2e-3, the ELBO with one particle, at most
-1,500 steps; a tenth of the training rows stops training 20 epochs after its best bound, and gives the weights of that
-epoch. The same settings for all tables, none chosen on a test row. In half of the rows of a batch all columns of one
-type are hidden, so that the encoder has seen what the evaluation asks of it.
+Run `PYRO_VAE_DATA=... python tests/benchmarks/tables.py`. 8 latents, decoder and encoder with two hidden layers of
+128, SiLU, standard normal prior, mean-field normal posterior, batch 250, Adam 2e-3, the ELBO with one particle, at
+most 1,500 steps. A tenth of the training rows stops the training 20 epochs after its best bound, and the weights of
+that epoch are used. The same settings for all tables, none chosen on a test row. In half of the rows of a batch all
+columns of one type are hidden, as in the evaluation.
 
 All densities are those of the table in its own units. The log-likelihood is that of the observed entries of a row, by
-importance sampling with `--particles` draws. For each type of column,
+importance sampling with `--particles` samples. For each type of column,
 
-    log p(entries of the type | all other entries) = log p(row) - log p(row without the type),
+    log p(entries of the type | all other entries) = log p(row) - log p(row without the type)
 
 is the difference of two such estimates, summed over test rows and divided by the observed entries of the type.
-"Independent columns" is the same likelihood with outputs that no latent moves, by maximum likelihood. The gain is
-what the VAE knows of a type from the other columns and from columns of the same type.
+"Independent columns" is the same likelihood with constant parameters, by maximum likelihood. The gain is what the VAE
+learns about a type from the other columns and from columns of the same type.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ NET = functools.partial(pv.nets.MLP, hidden=(128, 128))
 
 
 def types_of(columns: Sequence[Column]) -> dict[str, Tensor]:
-    """Return for each type of column which columns are of it."""
+    """Return for each type of column which columns have it."""
     names = [type(c).__name__ for c in columns]
     return {name: torch.tensor([n == name for n in names]) for name in sorted(set(names))}
 
 
 class Constant(nn.Module):
-    """A decoder that does not look at its latents."""
+    """A decoder that ignores its latents."""
 
     def __init__(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Constant(nn.Module):
 
 @dataclass(frozen=True)
 class HideOneType:
-    """A transform that hides the columns of one type, drawn anew, in half of the rows."""
+    """A transform that hides the columns of a random type in half of the rows."""
 
     types: Tensor
 
@@ -72,7 +72,7 @@ class HideOneType:
 
 
 def train(columns: Sequence[Column], x: Tensor, seed: int) -> pv.VAE:
-    """Return a VAE, trained."""
+    """Return a trained VAE."""
     torch.manual_seed(seed)
     shape = (len(columns),)
     vae = pv.VAE(

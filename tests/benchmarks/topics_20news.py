@@ -1,13 +1,13 @@
-"""Topics of 20 Newsgroups: perplexities of two decoders on held-out documents, beside the frequencies of words alone.
+"""Topics of 20 Newsgroups: perplexities of two decoders on held-out documents, compared with word frequencies.
 
 Run `PYRO_VAE_DATA=... python tests/benchmarks/topics_20news.py`. 50 topics, encoder 100-100, batch 64, Adam with beta1
-0.99, 8 epochs; the weight of the divergence rises over 700 steps. The bound has 10 particles and is taken on all test
+0.99, 8 epochs; the weight of the divergence rises over 700 steps. The bound has 10 particles and covers all test
 documents, in both conventions. Learning rate and concentration of the prior are the best of four pairs on the last
-1,258 training documents (trained on the others, half the epochs, a seed that is not used again).
+1,258 training documents (trained on the others for half of the epochs, with a seed that is not used again).
 
-The data are those of `20news_nvdm/20news_csr.npz`: 11,258 and 7,487 documents over 1,995 words, where the published
-figures (NVDM 837, ProdLDA 1172, LDA by Gibbs sampling 728; 1009 for ProdLDA in a later paper) have 2,000 words and
-11,314 and 7,531 documents, and hundreds of epochs: near to these, but not the same.
+The data are `20news_nvdm/20news_csr.npz`: 11,258 and 7,487 documents over 1,995 words. The published figures (NVDM
+837, ProdLDA 1172, LDA by Gibbs sampling 728; 1009 for ProdLDA in a later paper) have 2,000 words, 11,314 and 7,531
+documents and hundreds of epochs: similar, but not the same.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pyro_vae.programs import Perplexity, TopicModel
 
 TOPICS, BATCH, HELD_OUT, RISE = 50, 64, 1258, 700
 DECODERS = {"product of topics (ProdLDA)": ProductOfTopics, "mixture of topics (LDA)": MixtureOfTopics}
-#: learning rate, concentration of the Dirichlet that the prior is like
+#: learning rate, and concentration of the Dirichlet that the prior approximates
 SETTINGS = list(itertools.product((3e-3, 5e-3), (0.1, 1.0)))
 
 
@@ -71,7 +71,7 @@ def train_model(net: object, train: Tensor, rate: float, concentration: float, e
 
 
 def choose(net: object, train: Tensor, epochs: int) -> tuple[float, float]:
-    """Return the settings that do best on held-out training documents."""
+    """Return the best settings on held-out training documents."""
     rest, held_out = train[:-HELD_OUT], train[-HELD_OUT:]
     found = {}
     for rate, concentration in SETTINGS:
@@ -82,13 +82,13 @@ def choose(net: object, train: Tensor, epochs: int) -> tuple[float, float]:
 
 
 def unigram(train: Tensor, test: Tensor) -> Perplexity:
-    """Exact, with one added to each count of the training documents."""
+    """Return the exact perplexity of word frequencies, with one added to each training count."""
     more = train.double().sum(0) + 1
     return Perplexity.of(pv.distributions.BagOfWords(more.log()).log_prob(test.double()), test)
 
 
 def lda(train: Tensor, test: Tensor, passes: int) -> float | None:
-    """Perplexity a token by scikit-learn's variational LDA, which bounds also the evidence of the topics."""
+    """Return the perplexity per token of scikit-learn's variational LDA, a bound on that of the topics as well."""
     try:
         from sklearn.decomposition import LatentDirichletAllocation
     except ImportError:
@@ -106,13 +106,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--lda-passes", type=int, default=3, help="of scikit-learn's LDA; 0 leaves it out")
+    parser.add_argument("--lda-passes", type=int, default=3, help="passes of scikit-learn's LDA; 0 leaves it out")
     options = parser.parse_args()
     train, test, vocabulary = load()
     found = {name: [] for name in DECODERS}
     seconds = {name: [] for name in DECODERS}
     for name, net in DECODERS.items():
-        print(f"# {name}, perplexity a token of held-out training documents:", flush=True)
+        print(f"# {name}, perplexity per token of held-out training documents:", flush=True)
         rate, concentration = choose(net, train, max(1, options.epochs // 2))
         print(f"# {name}: rate {rate}, concentration {concentration}", flush=True)
         for seed in range(options.seeds):
@@ -125,12 +125,12 @@ def main() -> None:
                 for words in model.top_words(vocabulary, 8)[:10]:
                     print(f"#   {' '.join(words)}", flush=True)
     print(f"{options.epochs} epochs, {options.seeds} seeds, {torch.get_num_threads()} threads, mean ± standard error")
-    print("| model | perplexity a token | mean over documents | training, CPU s |\n|---|---|---|---|")
+    print("| model | perplexity per token | mean over documents | training, CPU s |\n|---|---|---|---|")
     for name in DECODERS:
         columns = [p.per_token for p in found[name]], [p.per_document for p in found[name]], seconds[name]
         print(f"| {name} | {' | '.join(cell(column) for column in columns)} |", flush=True)
     words = unigram(train, test)
-    print(f"| frequencies of words alone, exact | {words.per_token:.0f} | {words.per_document:.0f} | |", flush=True)
+    print(f"| word frequencies, exact | {words.per_token:.0f} | {words.per_document:.0f} | |", flush=True)
     perplexity = lda(train, test, options.lda_passes) if options.lda_passes else None
     if perplexity is not None:
         print(f"| scikit-learn's LDA, {options.lda_passes} passes, one seed | {perplexity:.0f} | | |")

@@ -1,7 +1,7 @@
-"""Adult, Wine and Abalone of the UCI repository: training rows, test rows and the types of their columns.
+"""Adult, Wine and Abalone of the UCI repository: training rows, test rows and column types.
 
-Adult has its own test file, of which 1,000 rows are taken; `education` is left out, as `education-num` says the same.
-Of Wine (red and white) and Abalone a fifth of the rows is for the test, at most 1,000. "?" is missing.
+Adult has its own test file, of which 1,000 rows are used; `education` is removed, as `education-num` repeats it. For
+Wine (red and white) and Abalone a fifth of the rows is used for testing, at most 1,000. "?" means missing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Rows = dict[str, np.ndarray]
 
 
 def read(path: Path, names: Sequence[str] = (), *, delimiter: str = ",") -> Rows:
-    """Read a file of comma-separated values, with names in its first line if none are given; "?" is missing."""
+    """Read a CSV file, with names in its first line if none are given; "?" means missing."""
     with path.open(newline="") as file:
         rows = [row for row in csv.reader(file, delimiter=delimiter, skipinitialspace=True) if len(row) > 1]
     names, rows = (names, rows) if names else (rows[0], rows[1:])
@@ -32,11 +32,11 @@ def read(path: Path, names: Sequence[str] = (), *, delimiter: str = ",") -> Rows
 
 
 def numbers_or_labels(values: Sequence[str]) -> np.ndarray:
-    """Return floats if all values are numbers, otherwise labels with None for what is missing."""
+    """Return floats if all values are numbers, otherwise labels with None for missing ones."""
     try:
         return np.array(values, float)
     except ValueError:
-        # the labels of adult.test end in a full stop
+        # the labels in adult.test end with a full stop
         return np.array([None if v == "?" else v.rstrip(".") for v in values], object)
 
 
@@ -64,14 +64,14 @@ def abalone(root: Path) -> tuple[Rows, Rows]:
 
 
 def split(rows: Rows) -> tuple[Rows, Rows]:
-    """Return four fifths for training, and the others for the test."""
+    """Return four fifths of the rows for training, the rest for testing."""
     order = permutation(rows)
     cut = len(order) * 4 // 5
     return rows_of(rows, order[:cut]), rows_of(rows, order[cut:][:TEST_ROWS])
 
 
 def permutation(rows: Rows) -> np.ndarray:
-    """Return an order of the rows that is the same in every run."""
+    """Return a random order of the rows, the same in every run."""
     return np.random.default_rng(0).permutation(len(next(iter(rows.values()))))
 
 
@@ -81,7 +81,7 @@ def rows_of(rows: Rows, index: np.ndarray) -> Rows:
 
 
 def columns_of(rows: Rows) -> tuple[Column, ...]:
-    """Infer the columns from training rows, but for those that a guess gets wrong or that may lack a rare value."""
+    """Infer the columns from training rows, except those that inference gets wrong or that may lack a rare value."""
     known = {
         "fnlwgt": lambda v: Positive("fnlwgt", float(np.log(v).mean()), float(np.log(v).std())),
         "education-num": lambda v: Ordinal("education-num", tuple(range(1, 17))),
