@@ -213,7 +213,9 @@ def test_jackknife_takes_orders_of_the_bias_away():
     assert bias[1].abs() > bias[2].abs()
 
 
-@pytest.mark.parametrize("estimator", [E.StickingTheLanding(num_particles=3), E.DReG(), E.GDReG()], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "estimator", [E.StickingTheLanding(num_particles=3), E.DReG(), E.GDReG()], ids=lambda e: type(e).__name__
+)
 def test_gradient_of_the_guide_is_zero_at_the_exact_posterior(estimator):
     toy = LinearGaussian()
     loss = estimator.differentiable_loss(toy.program.model, toy.program.guide, toy.draw(7))
