@@ -1,6 +1,7 @@
 """A run that is killed and resumed ends bit for bit as one that was left alone."""
 
 import functools
+import importlib
 import itertools
 import os
 import random
@@ -224,7 +225,7 @@ def test_killed_at_every_call_that_writes(epochs, every, tmp_path):
 
 
 def command(folder, *more):
-    small = "--posterior.net.hidden=[4] --likelihood.net.hidden=[4] --latent=2 --particles=2 --quiet"
+    small = "--posterior.net.hidden=[4] --likelihood.net.hidden=[4] --latent=2 --num-particles=2 --quiet"
     settings = f"--epochs=4 --batch-size=200 --patience=2 --estimator.beta Linear --estimator.beta.steps 20 {small}"
     return cli.main(["train", "--resume", f"--run-dir={folder}", *settings.split(), *more])
 
@@ -269,7 +270,7 @@ def test_the_command_killed_twenty_times(tmp_path):
 @pytest.mark.slow
 def test_a_real_process_ends_by_a_signal_with_its_exit_status(tmp_path):
     """SIGTERM, SIGINT and kill -9 in turn, each to the run that the one before left."""
-    words = "train --resume --epochs=60 --batch-size=16 --patience=60 --latent=2 --particles=2 --quiet".split()
+    words = "train --resume --epochs=60 --batch-size=16 --patience=60 --latent=2 --num-particles=2 --quiet".split()
     line = [sys.executable, "-m", "pyro_vae", *words, f"--run-dir={tmp_path}"]
     for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)):
         before = set((tmp_path / "checkpoints").glob("*")) if (tmp_path / "checkpoints").exists() else set()
@@ -285,9 +286,11 @@ def test_a_real_process_ends_by_a_signal_with_its_exit_status(tmp_path):
 
 
 def test_the_command_resumes_only_what_was_begun(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "results", lambda *args: "")
-    monkeypatch.setattr(cli, "figures", lambda *args: {})
-    monkeypatch.setattr(cli, "save", lambda *args: None)
+    train = importlib.import_module("pyro_vae.cli.train")
+    monkeypatch.setattr(train, "results", lambda *args, **how: {})
+    monkeypatch.setattr(train, "summary", lambda found: "")
+    monkeypatch.setattr(train, "figures", lambda *args: {})
+    monkeypatch.setattr(train, "save", lambda *args: None)
     folder = tmp_path / "run"
     assert command(folder) == 0
     wanted = ending(folder)
@@ -297,7 +300,7 @@ def test_the_command_resumes_only_what_was_begun(tmp_path, capsys, monkeypatch):
     for option in ("--epochs=5", "--posterior.net.hidden=[5]", "--prior=VampPrior"):
         assert command(folder, option) == 2
         err = capsys.readouterr().err
-        assert f"error: {option[2:].partition('=')[0]}: the run in " in err
+        assert f"error: {option[2:].partition('=')[0]}: " in err
         assert len(err.splitlines()) == 1
     assert cli.main(["train", "--resume"]) == 2
     assert "resume: expected the folder of the run in --run-dir" in capsys.readouterr().err
