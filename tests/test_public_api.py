@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import pyro_vae as pv
 from pyro_vae.testing import check_estimator, check_part, parts
-from pyro_vae.trace.terms import Terms
+from pyro_vae.trace import Terms
 
 NET = partial(pv.nets.MLP, hidden=(8,))
 X = torch.rand(40, 2, 3, generator=torch.Generator().manual_seed(0)).round()
@@ -80,7 +80,7 @@ def test_evaluation() -> None:
     vae = make_vae()
     found = pv.evaluation.log_likelihood(vae, X, num_particles=10)
     mean: float = found.mean
-    per_example: Tensor = found.per_datum
+    per_example: Tensor = found.per_example
     assert math.isfinite(mean)
     assert per_example.shape == (40,)
 

@@ -1,25 +1,32 @@
-"""The check of arguments that count something."""
+"""Checks of arguments."""
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 __all__ = ["check_int"]
 
 
-def check_int(name: str, value: Any, least: int = 1) -> None:
-    """Refuse what is no whole number of at least so many.
+def check_int(name: str, value: Any, minimum: int = 1) -> int:
+    """Return an argument as an int, or raise if it is not an integer of at least ``minimum``.
 
     Args:
-        name: of the argument
-        value: what was given for it
-        least: the smallest number that makes sense
+        name: name of the argument
+        value: its value: anything with ``__index__``, such as a numpy integer, but not a bool
+        minimum: smallest valid value
 
     Raises:
-        ValueError: it is none, or too small.
+        ValueError: the value is not an integer, or is too small.
 
     Example:
-        >>> check_int("draws", 8)
+        >>> check_int("num_samples", 8)
+        8
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name}: expected an int of at least {least}, got {value!r}")
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < minimum:
+        raise ValueError(f"{name}: expected an int of at least {minimum}, got {value!r}")
+    return number

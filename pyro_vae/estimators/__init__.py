@@ -10,7 +10,6 @@ from pyro_vae.estimators.dreg import DReG
 from pyro_vae.estimators.elbo import ELBO
 from pyro_vae.estimators.enumeration import Enumeration
 from pyro_vae.estimators.factor_vae import FactorVAE
-from pyro_vae.estimators.free_bits import PerDimension, PerSite
 from pyro_vae.estimators.gdreg import GDReG
 from pyro_vae.estimators.info_vae import InfoVAE
 from pyro_vae.estimators.iwae import IWAE
@@ -19,6 +18,7 @@ from pyro_vae.estimators.kernels import RBF, InverseMultiquadratic
 from pyro_vae.estimators.miwae import MIWAE
 from pyro_vae.estimators.mmd import MMD
 from pyro_vae.estimators.nvil import NVIL
+from pyro_vae.estimators.penalties import Capacity, PerDimension, PerSite
 from pyro_vae.estimators.piwae import PIWAE
 from pyro_vae.estimators.reinforce_loo import ReinforceLOO
 from pyro_vae.estimators.renyi import Renyi
@@ -43,6 +43,7 @@ __all__ = [
     "VIMCO",
     "WAE",
     "BetaTC",
+    "Capacity",
     "DReG",
     "DisARM",
     "Enumeration",

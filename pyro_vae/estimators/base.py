@@ -1,12 +1,10 @@
-"""The base of all estimators: tracing, scale, beta and the contract of ``pyro.infer.ELBO``."""
+"""The base of all estimators: scale, beta, penalties and the contract of ``pyro.infer.ELBO``."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -14,41 +12,45 @@ import torch
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor, nn
 
-from pyro_vae.estimators.free_bits import FreeBits, PerDimension
+from pyro_vae._util.validation import check_int
+from pyro_vae.estimators.averages import mean, same, scaled_sum
+from pyro_vae.estimators.penalties import Capacity, FreeBits, PerDimension
 from pyro_vae.programs.parameters import announce
-from pyro_vae.trace.passes import in_passes
-from pyro_vae.trace.run import Call, Record, draw_shared, outline, run
-from pyro_vae.trace.terms import Site, Terms
+from pyro_vae.trace import Call, Recorder, Reparameterized, Terms
+from pyro_vae.trace.passes import run_in_passes
 
 __all__ = ["Estimator"]
 
 
 class Estimator(PyroELBO):
-    r"""A bound on the evidence of each datum, estimated from traces of model and guide.
+    r"""An estimate of the evidence of each example, from one run of guide and model.
 
-    A subclass writes one formula, :meth:`bound`: from the unscaled log-densities of each site, of shape
-    ``(particles, batch)``, to one number a datum. The loss is
+    A subclass says two things: how latents are drawn (:attr:`draws`), and one formula (:meth:`bound`) from
+    log-densities of shape ``(particles, batch)`` to one number per example. The loss is
 
     .. math:: -\sum_n s_n \, \mathrm{bound}_n
 
-    with the scale :math:`s_n` (subsampling N/B, ``poutine.scale``) outside of whatever the formula does
-    to the particles: inside a logarithm it would not be a bound.
+    with the scale :math:`s_n` (subsampling N/B, ``poutine.scale``) outside of the formula: inside a logarithm it
+    would give no bound.
 
     Args:
-        num_particles: draws of the latents for each datum, all at once
-        particles_per_pass: draws at a time; the others follow in further passes, which bounds the memory and changes
-            nothing else (what a pass computed is computed again for its gradient). All at once if None
+        num_particles: number of draws of the latents of each example, all at once
+        particles_per_pass: number of draws per pass, which bounds the memory and changes nothing else: what a pass
+            computes is computed again for its gradient. All at once if None
         beta: weight of the divergence from the prior: a number, or a schedule (a callable from the number of
             the step to a number, such as those of ``pyro_vae.training``)
         free_bits: nats below which the divergence costs nothing: a number for each dimension of each latent site, or
-            ``PerSite(nats)``, ``PerDimension(nats)``; see there
+            ``PerSite(nats)``, ``PerDimension(nats)``
+        capacity: a target for the divergence, in place of a weight: ``Capacity(nats, num_steps)``
 
     Attributes:
-        step: the number of training steps so far, at which a schedule is read; ``fit`` and
-            ``loss_and_grads`` (that is, stock ``SVI.step``) move it
+        step: number of training steps so far, at which a schedule is read; ``fit`` and ``loss_and_grads``
+            (that is, stock ``SVI.step``) increment it
+        module: what the estimator itself learns, trained together with the program; None in most estimators
 
     Raises:
-        ValueError: fewer than one particle (or than the estimator needs), a negative beta or negative free bits.
+        ValueError: fewer than one particle (or than the estimator needs), a negative beta or negative free bits, a
+            beta together with a capacity.
 
     Example:
         >>> import pyro_vae as pv
@@ -60,20 +62,8 @@ class Estimator(PyroELBO):
         torch.Size([5])
     """
 
-    #: Whether the formula averages over discrete latents that the guide enumerates.
-    enumerates: ClassVar[bool] = False
-    #: Whether the formula does without a gradient through the draw.
-    scores: ClassVar[bool] = False
-    #: Whether the formula reads ``Site.path_log_q``.
-    holds: ClassVar[bool] = False
-    #: What the formula reads of each latent site beside ``log_p`` and ``log_q``.
-    quantities: ClassVar[tuple[str, ...]] = ()
-    #: How the sites of the guide are drawn.
-    record: ClassVar[type[Record]] = Record
-    #: How few particles the formula needs.
-    fewest: ClassVar[int] = 1
-    #: What the estimator itself learns or keeps, if anything: trained together with the program.
-    module: nn.Module | None = None
+    #: How latents are drawn: a handler of ``pyro_vae.trace``.
+    draws: ClassVar[type[Recorder]] = Reparameterized
 
     def __init__(
         self,
@@ -82,128 +72,96 @@ class Estimator(PyroELBO):
         particles_per_pass: int | None = None,
         beta: float | Callable[[int], float] = 1.0,
         free_bits: float | FreeBits = 0.0,
+        capacity: Capacity | None = None,
     ) -> None:
-        for name, value in (("num_particles", num_particles), ("particles_per_pass", particles_per_pass)):
-            fewest = self.fewest if name == "num_particles" else 1
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < fewest):
-                raise ValueError(f"{name}: {type(self).__name__} expects an int of at least {fewest}, got {value!r}")
+        num_particles = check_int("num_particles", num_particles)
+        if particles_per_pass is not None:
+            particles_per_pass = check_int("particles_per_pass", particles_per_pass)
         super().__init__(num_particles=num_particles, vectorize_particles=True)
+        if capacity is not None and (callable(beta) or beta != 1.0):
+            raise ValueError(f"beta: expected 1 together with a capacity, which takes its place, got {beta!r}")
         self.particles_per_pass = particles_per_pass
-        self.beta = beta
+        self.beta, self.capacity = beta, capacity
         self.free_bits = free_bits if isinstance(free_bits, FreeBits) else PerDimension(free_bits)
+        self.module: nn.Module | None = None
         self.step = 0
-        self.read: Tensor | None = None
-        self.read_schedule()  # a negative number is refused here and not in the first step
+        self._scheduled: Tensor | None = None
+        self.schedule_value()  # refuses a negative number before the first step
 
     @classmethod
     def example(cls, **options: Any) -> Estimator:
-        """Build an instance for three latents, so that a test can check an estimator it has never heard of."""
+        """Build an instance for three latents, so that a test can check an estimator it has never seen."""
         return cls(**options)
 
     @abstractmethod
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        """Return the estimate for each datum, of shape ``(batch,)``, whose gradient is followed."""
+        """Return the estimate of each example, ``(batch,)``: a pure function, whose gradient is followed.
 
-    def beta_now(self) -> float | Tensor:
-        """Return the weight of the divergence at the present step."""
-        # a capacity takes the place of the weighted divergence
-        return 0.0 if hasattr(self.beta, "penalty") else self.read_schedule()
+        Args:
+            terms: one run of guide and model
+            beta: weight of the divergence at this step
+        """
 
-    def read_schedule(self) -> float | Tensor:
-        """Return what ``beta`` says at the present step: the weight of the divergence, or the target of a capacity."""
-        if self.read is not None:
-            return self.read
-        value = self.beta(self.step) if callable(self.beta) else self.beta
+    @property
+    def scheduled(self) -> bool:
+        """Whether :meth:`schedule_value` depends on the step."""
+        return self.capacity is not None or callable(self.beta)
+
+    def schedule_value(self) -> float | Tensor:
+        """Return beta, or the target of the capacity, at the present step."""
+        if self._scheduled is not None:
+            return self._scheduled
+        schedule = self.beta if self.capacity is None else self.capacity
+        value = schedule(self.step) if callable(schedule) else schedule
         if not isinstance(value, Tensor) and not (isinstance(value, Real) and 0 <= value < float("inf")):
             raise ValueError(f"beta: expected a number of at least 0, got {value!r} at step {self.step}")
         return value
 
     @contextmanager
-    def reading(self, value: Tensor) -> Iterator[None]:
-        """Read the schedule, if there is one, as ``value`` within: a number that a recorded step takes as argument."""
-        self.read = value if callable(self.beta) else None
+    def scheduled_at(self, value: Tensor) -> Iterator[None]:
+        """Use a tensor for :meth:`schedule_value`: a compiled step takes it as an argument."""
+        self._scheduled = value if self.scheduled else None
         try:
             yield
         finally:
-            self.read = None
+            self._scheduled = None
+
+    def current_beta(self) -> float | Tensor:
+        """Return the weight of the divergence at the present step: 0 under a capacity, which penalizes it instead."""
+        return self.schedule_value() if self.capacity is None else 0.0
 
     def penalty(self, terms: Terms, beta: float | Tensor) -> float | Tensor:
-        """Return what free bits or a capacity take off the bound of each datum, of shape ``()``."""
+        """Return what free bits and capacity subtract from the bound of each example, ``()``."""
         total = beta * self.free_bits.hinge(terms) if self.free_bits.nats else 0.0
-        if hasattr(self.beta, "penalty"):
-            total = total + self.beta.penalty(
-                sum(terms.kl(site) for site in terms.latent).mean(), self.read_schedule()
-            )
+        if self.capacity is not None:
+            kl = sum(terms.kl(site) for site in terms.latent).mean()
+            total = total + self.capacity.penalty(kl, self.schedule_value())
         return total
 
     def terms(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Terms:
-        """Run guide and model once and return the log-densities of their sites."""
+        """Run guide and model, in passes if there are several, and return the log-densities of their sites."""
         call = Call(model, guide, args, kwargs, self.num_particles)
-        at_once = self.particles_per_pass or self.num_particles
-        if at_once >= self.num_particles:
-            return self.one_pass(call, self.record)
-        nesting, shares = outline(model, guide, args, kwargs)
-        shared = draw_shared(replace(call, num_particles=1), self.record) if shares else {}
-        record = partial(self.record, shared)
-        whole, rest = divmod(self.num_particles, at_once)
-        sizes = [at_once] * whole + [rest] * (rest > 0)
-        names = {"log_p", "log_q", *self.quantities}
-        if self.free_bits.nats:
-            names.add(self.free_bits.quantity)
-        if hasattr(self.beta, "penalty"):
-            names.add("closed_kl")
+        return run_in_passes(call, self.draws, self.check_terms, self.evaluate, self.particles_per_pass)
 
-        def one_pass(size: int) -> Terms:
-            return self.one_pass(replace(call, num_particles=size, nesting=nesting), record)
+    def check_terms(self, terms: Terms, recorder: Recorder) -> None:
+        """Raise a ValueError if no gradient goes through a draw that needs one, or if scales differ.
 
-        return in_passes(one_pass, sizes, sorted(names))
-
-    def one_pass(self, call: Call, record: Callable[[], Record]) -> Terms:
-        """Run guide and model once."""
-        terms = run(
-            call.model,
-            call.guide,
-            call.args,
-            call.kwargs,
-            num_particles=call.num_particles,
-            nesting=call.nesting,
-            held=self.holds,
-            record=record,
-        )
+        Args:
+            terms: one run of guide and model
+            recorder: the handler that drew the latents
+        """
         for site in terms.latent:
-            self.check_site(site)
-        return terms
-
-    def check_site(self, site: Site) -> None:
-        """Refuse a latent site that this estimator cannot handle."""
-        family = site.guide["fn"]
-        if site.enumerated and not self.enumerates:
-            raise ValueError(
-                f"{type(self).__name__} does not sum over enumerated values, but the guide enumerates site "
-                f"{site.name!r}: use ELBO, IWAE or Enumeration"
-            )
-        if not family.has_rsample and not site.enumerated and not self.scores:
-            base = getattr(family, "base_dist", family)
-            raise ValueError(
-                f"{type(self).__name__} follows the gradient through the draw, but the guide draws site "
-                f"{site.name!r} from {type(base).__name__}, which has no reparameterized sampler. Use a posterior "
-                "that has one, such as MeanFieldNormal; sum over a small discrete site by Enumeration; or use an "
-                "estimator that needs neither, such as VIMCO, ReinforceLOO or ReweightedWakeSleep"
-            )
-        q, p = site.guide["scale"], site.model["scale"]
-        # two tensors may be equal, and a look at their values would wait for the device
-        if not same(q, p) and not (isinstance(q, Tensor) and isinstance(p, Tensor)):
-            raise ValueError(
-                f"site {site.name!r} is scaled by {q} in the guide and by {p} in the model: a scale on one side "
-                "only is no bound. To weigh the divergence give the estimator a `beta`"
-            )
-
-    def per_datum(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Return the bound itself (beta 1, unscaled) of each datum in nats, of shape ``(batch,)``."""
-        return self.bound(self.terms(model, guide, *args, **kwargs).split()[0], 1.0)
+            recorder.check(site, type(self).__name__)
+            q, p = site.guide["scale"], site.model["scale"]
+            # two tensors may be equal, and comparing their values would wait for the device
+            if not same(q, p) and not (isinstance(q, Tensor) and isinstance(p, Tensor)):
+                raise ValueError(
+                    f"guide: site {site.name!r} is scaled by {q} in the guide and by {p} in the model, which gives "
+                    "no bound: scale both alike. To weight the divergence give the estimator a `beta`"
+                )
 
     def evaluate(self, terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of one run, and what a progress bar shows beside it.
+        """Return the loss of one run, and what a progress bar shows in addition.
 
         Args:
             terms: one run of guide and model
@@ -212,50 +170,76 @@ class Estimator(PyroELBO):
             The loss, minus the scaled sum of the bounds, of shape ``()``; and detached sums over the batch in
             nats, unscaled: ``reconstruction`` and ``kl``.
         """
-        local, outside = terms.split()
-        beta = self.beta_now()
-        loss, metrics = self.local(local, beta)
-        if self.free_bits.nats or hasattr(self.beta, "penalty"):
-            each = local.sites[0].log_p.new_ones(local.sites[0].log_p.shape[-1])
-            loss = loss + weigh(local.sites[0].scale, each * self.penalty(local, beta))
-        # sites outside the plate of the data (weights of a Bayesian decoder, say) are shared by all data and drawn
-        # once: they enter once, as in the ELBO, and the bounds of the data are those given their draw
-        for site in outside.latent:
-            loss = loss + weigh(site.scale, mean(beta * site.drawn_kl))
-        for site in outside.observed:
-            loss = loss - weigh(site.scale, mean(site.log_p))
+        local, shared = terms.split()
+        beta = self.current_beta()
+        loss, metrics = self.local_loss(local, beta)
+        if self.free_bits.nats or self.capacity is not None:
+            first = local.sites[0]
+            loss = loss + scaled_sum(first.scale, self.penalty(local, beta).expand(first.log_p.shape[-1]))
+        # sites that all examples share (weights of a Bayesian decoder, say) are drawn once and enter once, as in the
+        # ELBO; the bounds of the examples are those given their draw
+        for site in shared.latent:
+            loss = loss + scaled_sum(site.scale, mean(beta * site.sampled_kl))
+        for site in shared.observed:
+            loss = loss - scaled_sum(site.scale, mean(site.log_p))
         return loss, metrics
 
-    def local(self, terms: Terms, beta: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def local_loss(self, terms: Terms, beta: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return loss and metrics of the sites in the plate of the data."""
         for site in terms.sites:
             if not same(site.scale, terms.sites[0].scale):
                 raise ValueError(
-                    f"{type(self).__name__} needs one scale for all sites of a datum, but {site.name!r} has "
+                    f"model: {type(self).__name__} needs one scale for all sites of an example, but {site.name!r} has "
                     f"{site.scale} and {terms.sites[0].name!r} has {terms.sites[0].scale}: use ELBO, or one "
-                    "poutine.scale round the whole program"
+                    "poutine.scale around the whole program"
                 )
-        loss = -weigh(terms.sites[0].scale, self.bound(terms, beta))
+        loss = -scaled_sum(terms.sites[0].scale, self.checked_bound(terms, beta))
         with torch.no_grad():
             reconstruction = sum(mean(terms.expect(site.log_p)).sum() for site in terms.observed)
-            kl = sum(mean(terms.expect(site.drawn_kl)).sum() for site in terms.latent)
+            kl = sum(mean(terms.expect(site.sampled_kl)).sum() for site in terms.latent)
         return loss, {"reconstruction": reconstruction, "kl": kl}
+
+    def checked_bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
+        """Return the bound, after a check of its shape."""
+        bound, batch = self.bound(terms, beta), terms.sites[0].log_p.shape[-1]
+        if bound.shape != (batch,):
+            raise ValueError(
+                f"bound: expected one number per example, of shape ({batch},), got {tuple(bound.shape)} from "
+                f"{type(self).__name__}: average over particles, and over enumerated values by `terms.expect`"
+            )
+        return bound
+
+    def training_loss(
+        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return loss and metrics of a training step, and update what the estimator keeps between steps."""
+        terms = self.terms(model, guide, *args, **kwargs)
+        found = self.evaluate(terms)
+        self.update(terms)
+        return found
+
+    def update(self, terms: Terms) -> None:
+        """Update what the estimator keeps between training steps, such as a running baseline: nothing by default."""
+
+    def per_datum(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Return the bound itself (beta 1, unscaled) of each example in nats, ``(batch,)``; nothing is changed."""
+        return self.checked_bound(self.terms(model, guide, *args, **kwargs).split()[0], 1.0)
 
     def differentiable_loss(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Return the loss as a tensor of shape ``()``, without a synchronisation."""
+        """Return the loss of a training step as a tensor of shape ``()``, without synchronizing the device."""
         if self.module is not None:
             announce(estimator=self.module)
-        return self.evaluate(self.terms(model, guide, *args, **kwargs))[0]
+        return self.training_loss(model, guide, *args, **kwargs)[0]
 
     def loss(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
-        """Return the loss as a number."""
+        """Return the loss as a number; nothing is changed."""
         with torch.no_grad():
-            return self.differentiable_loss(model, guide, *args, **kwargs).item()
+            return self.evaluate(self.terms(model, guide, *args, **kwargs))[0].item()
 
     def loss_and_grads(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
-        """Return the loss as a number and add its gradient to the parameters."""
+        """Return the loss of a training step as a number and add its gradient to the parameters."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward()
@@ -263,22 +247,5 @@ class Estimator(PyroELBO):
         return loss.item()
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
-        # the abstract method of pyro.infer.ELBO, of which `terms` takes the place
+        # the abstract method of pyro.infer.ELBO, which `terms` replaces
         raise NotImplementedError(f"{type(self).__name__} collects its terms by `terms`")
-
-
-def same(a: float | Tensor, b: float | Tensor) -> bool:
-    """Whether two scales are known to be equal without a look at a tensor's values."""
-    return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b)
-
-
-def mean(terms: Tensor) -> Tensor:
-    """Return the mean over particles, (particles, batch) to (batch,), for free where there is one."""
-    return terms[0] if terms.shape[0] == 1 else terms.mean(0)
-
-
-def weigh(scale: float | Tensor, per_datum: Tensor) -> Tensor:
-    """Return the scaled sum over the batch."""
-    if isinstance(scale, Tensor):
-        return (scale * per_datum).sum()
-    return per_datum.sum() if scale == 1.0 else per_datum.sum() * scale

@@ -1,4 +1,4 @@
-"""The divergence in three parts, each with a weight of its own."""
+"""The divergence in three parts with separate weights."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int
-from pyro_vae.estimators.base import mean
-from pyro_vae.estimators.over_batch import OverBatch, by_row, only_latent, reconstruction
-from pyro_vae.trace.terms import Site, Terms, factors
+from pyro_vae.estimators.averages import mean
+from pyro_vae.estimators.over_batch import OverBatch, only_latent, per_row, reconstruction
+from pyro_vae.trace import Site, Terms
+from pyro_vae.trace.site import factors
 
 __all__ = ["BetaTC"]
 
@@ -23,31 +24,31 @@ class BetaTC(OverBatch):
               - \beta \, \mathbb E_q\left[\log \frac{q(z)}{\prod_d q(z_d)}\right]
               - \gamma \, \mathbb E_q\left[\log \frac{\prod_d q(z_d)}{p(z)}\right]
 
-    These are the information that the latent has of the index of the datum, the total correlation, and the divergence
-    of each dimension. With all weights 1 they sum to the ELBO, draw by draw. The densities of the aggregate posterior
-    are estimated from the M rows of a batch out of N data by stratified sampling,
+    The parts are the mutual information of the latent and the index of the example, the total correlation, and the
+    divergence of each dimension. With all weights 1 they sum to the ELBO, draw by draw. The densities of the aggregate
+    posterior are estimated from the M rows of a batch out of N examples by stratified sampling,
 
     .. math:: q(z_i) \approx \frac1N q(z_i \mid x_i) + \frac{N - 1}{N (M - 1)} \sum_{j \ne i} q(z_i \mid x_j),
 
     or by weighted sampling, :math:`\frac{1}{NM} \sum_j q(z_i \mid x_j)`. The first is unbiased for :math:`q(z_i)` and
-    exact when the batch is all data; the second is too small by a factor that goes to N. Logarithms of both are
-    **biased**, by an amount that depends on the size of the batch.
+    exact when the batch is all data; the second is too small by a factor that tends to N. Logarithms of both are
+    **biased**, by an amount that depends on the batch size.
 
     References:
         Isolating sources of disentanglement in variational autoencoders (Chen et al., 2018),
         https://arxiv.org/abs/1802.04942
 
     Args:
-        data_size: N, the number of data that the batches are drawn from
+        data_size: N, the number of examples that the batches are drawn from
         alpha: weight of the information
         beta: weight of the total correlation, a number or a schedule
         gamma: weight of the divergence of each dimension
-        stratified: whether by stratified sampling; by weighted sampling if not
+        stratified: use stratified sampling, otherwise weighted sampling
         options: ``num_particles`` and ``free_bits`` of :class:`Estimator`
 
     Raises:
-        ValueError: fewer than two data, or a negative weight; in a run, a batch of one row or of more than N, several
-            latent sites, or a posterior that is no product over dimensions.
+        ValueError: fewer than two examples, or a negative weight; in a run, a batch of one row or of more than N,
+            several latent sites, or a posterior that is not a product over dimensions.
 
     Example:
         >>> import pyro_vae as pv
@@ -61,7 +62,7 @@ class BetaTC(OverBatch):
         self, *, data_size: int, alpha: float = 1.0, gamma: float = 1.0, stratified: bool = True, **options: Any
     ) -> None:
         super().__init__(**options)
-        check_int("data_size", data_size, 2)
+        data_size = check_int("data_size", data_size, 2)
         for name, value in (("alpha", alpha), ("gamma", gamma)):
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name}: expected a number of at least 0, got {value}")
@@ -69,17 +70,17 @@ class BetaTC(OverBatch):
 
     @classmethod
     def example(cls, **options: Any) -> BetaTC:
-        """Build an instance for a thousand data."""
+        """Build an instance for a thousand examples."""
         return cls(data_size=1000, **options)
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        """Return reconstruction minus the three weighted parts of each datum."""
+        """Return reconstruction minus the three weighted parts per example."""
         information, correlation, dimensions = self.parts(only_latent(terms, self))
         gap = self.alpha * information + beta * correlation + self.gamma * dimensions
         return reconstruction(terms) - mean(gap)
 
     def parts(self, site: Site) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the three parts of the divergence, (particles, batch) each."""
+        """Return the three parts of the divergence, ``(particles, batch)`` each."""
         log_q = pairs(site)
         weights = self.log_weights(log_q)
         whole = (log_q.sum(2) + weights).logsumexp(1)
@@ -87,10 +88,10 @@ class BetaTC(OverBatch):
         return site.log_q - whole, whole - product, product - site.log_p
 
     def log_weights(self, like: Tensor) -> Tensor:
-        """Return the logarithm of the weight of each row j in the density at a draw of row i, (j, i)."""
+        """Return the log weight of each row j in the density at a draw of row i, ``(j, i)``."""
         rows, n = like.shape[1], self.data_size
         if rows > n:
-            raise ValueError(f"data_size: a batch of {rows} rows cannot come from {n} data")
+            raise ValueError(f"data_size: expected at least the {rows} rows of the batch, got {n}")
         if not self.stratified:
             return like.new_full((rows, rows), -math.log(n * rows))
         others = like.new_full((rows, rows), math.log((n - 1) / (n * (rows - 1))))
@@ -98,15 +99,15 @@ class BetaTC(OverBatch):
 
 
 def pairs(site: Site) -> Tensor:
-    """Return the log-density of each dimension of the draw of row i given row j, (particles, j, dims, i)."""
+    """Return the log-density of each dimension of the draw of row i given row j, ``(particles, j, dims, i)``."""
     fn, z = site.guide["fn"], site.guide["value"]
     q = factors(fn)
     if q is None:
         raise ValueError(
-            f"BetaTC needs the density of each dimension, but the posterior of site {site.name!r} is no product over "
-            "dimensions: use one that is, such as MeanFieldNormal, or FactorVAE"
+            f"posterior: BetaTC needs a product over dimensions at site {site.name!r}: use one such as "
+            "MeanFieldNormal, or FactorVAE"
         )
-    # the rows of the draws go to the far left, where no parameter has a dimension
+    # move the rows of the draws to the far left, where no parameter has a dimension
     row = z.dim() - fn.event_dim - 1
     log_q = q.log_prob(z.movedim(row, 0).unsqueeze(row + 1)).movedim(0, -1)
-    return by_row(site.guide, log_q, event_dim=fn.event_dim + 1).unflatten(-1, (-1, z.shape[row]))
+    return per_row(site, log_q, event_dim=fn.event_dim + 1).unflatten(-1, (-1, z.shape[row]))

@@ -1,4 +1,4 @@
-"""A mean of the ELBO and the importance-weighted bound."""
+"""A weighted mean of the ELBO and the importance-weighted bound."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_vae.estimators.base import Estimator, mean
+from pyro_vae.estimators.averages import mean
+from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.iwae import log_mean_exp
-from pyro_vae.trace.terms import Terms
+from pyro_vae.trace import Terms
 
 __all__ = ["CIWAE"]
 
@@ -18,7 +19,7 @@ class CIWAE(Estimator):
 
     .. math:: a \, \frac1K \sum_k \log w_k + (1 - a) \log \frac1K \sum_k w_k
 
-    The share a of the ELBO keeps a signal for the guide where that of the importance-weighted bound is lost. The
+    The share a of the ELBO keeps a signal for the guide where that of the importance-weighted bound vanishes. The
     gradient is unbiased.
 
     References:
@@ -28,7 +29,7 @@ class CIWAE(Estimator):
     Args:
         share: a, from 0 (:class:`IWAE`) to 1 (the ELBO)
         num_particles: K
-        options: ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
+        options: ``particles_per_pass``, ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`
 
     Raises:
         ValueError: a share outside of [0, 1].
@@ -48,5 +49,6 @@ class CIWAE(Estimator):
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the weighted mean of both bounds."""
-        log_w = terms.log_w(beta)
-        return self.share * mean(log_w) + (1 - self.share) * log_mean_exp(log_w)
+        log_ratio = terms.log_ratio(beta)
+        elbo, iwae = mean(terms.expect(log_ratio)), log_mean_exp(terms.log_expect(log_ratio))
+        return self.share * elbo + (1 - self.share) * iwae

@@ -9,7 +9,7 @@ from torch import Tensor
 from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import split_gradient, with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
-from pyro_vae.trace.terms import Terms
+from pyro_vae.trace import Terms
 
 __all__ = ["CUBO"]
 
@@ -20,10 +20,11 @@ class CUBO(Estimator):
     .. math:: \log p(x) \le \mathrm{CUBO}_n = \frac1n \log \mathbb E_q\left[w^n\right], \qquad
               w = \frac{p(x, z)}{q(z \mid x)}, \quad n \ge 1
 
-    The value is the bound and the loss its negative, as for all estimators. The *gradient* is another one, since
-    whoever climbed an upper bound would lose both: the guide goes down it, :math:`-\nabla_\phi \mathrm{CUBO}_n`, which
-    makes it cover the posterior, and the model climbs the importance-weighted bound of the same draws. The mean over
-    K particles stands inside the logarithm: for a finite K the value is **biased downwards**, and so is its gradient.
+    The value is the bound, and the loss its negative, as for all estimators. The *gradient* is a different one,
+    because raising an upper bound trains nothing: the guide minimizes the bound, :math:`-\nabla_\phi \mathrm{CUBO}_n`,
+    which makes it cover the posterior, and the model maximizes the importance-weighted bound of the same draws. The
+    mean over K particles is inside the logarithm: for a finite K the value is **biased downwards**, and so is its
+    gradient.
 
     References:
         Variational inference via chi upper bound minimization (Dieng et al., 2017), https://arxiv.org/abs/1611.00328
@@ -31,7 +32,7 @@ class CUBO(Estimator):
     Args:
         n: order
         num_particles: K
-        options: ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
+        options: ``particles_per_pass``, ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`
 
     Raises:
         ValueError: an order below 1.
@@ -43,9 +44,6 @@ class CUBO(Estimator):
         torch.Size([5])
     """
 
-    holds = True
-    quantities = ("path_log_q",)
-
     def __init__(self, *, n: float = 2.0, num_particles: int = 20, **options: Any) -> None:
         super().__init__(num_particles=num_particles, **options)
         if not 1 <= n < float("inf"):
@@ -53,8 +51,8 @@ class CUBO(Estimator):
         self.n = n
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        """Return the upper bound; the guide goes down it, the model climbs the importance-weighted bound."""
+        """Return the upper bound; the guide minimizes it, the model maximizes the importance-weighted bound."""
         log_w = terms.log_w(beta)
-        climb, fall = log_w.detach().softmax(0), -(self.n * log_w.detach()).softmax(0)
+        model, guide = log_w.detach().softmax(0), -(self.n * log_w.detach()).softmax(0)
         value = log_mean_exp(self.n * log_w) / self.n
-        return with_gradient_of(value, split_gradient(terms, beta, model=climb, path=fall, score=fall))
+        return with_gradient_of(value, split_gradient(terms, beta, model=model, path=guide, score=guide))

@@ -1,4 +1,4 @@
-"""The penalty on the covariance of the latents."""
+"""A penalty on the covariance of the latents."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.estimators.over_batch import OverBatch, by_row, divergence, only_latent, reconstruction
-from pyro_vae.trace.terms import Site, Terms, factors
+from pyro_vae.estimators.over_batch import OverBatch, divergence, only_latent, per_row, reconstruction
+from pyro_vae.trace import Site, Terms
+from pyro_vae.trace.site import factors
 
 __all__ = ["DIP"]
 
 
 class DIP(OverBatch):
-    r"""The ELBO less a penalty on a covariance that is not the identity (DIP-VAE).
+    r"""The ELBO minus a penalty on the distance of a covariance from the identity (DIP-VAE).
 
     .. math:: \mathrm{ELBO}(x) - \lambda_{od} \sum_{d \ne e} C_{de}^2 - \lambda_d \sum_d (C_{dd} - 1)^2
 
-    where C is the covariance over the data of the mean of the posterior (DIP-VAE-I), or that of the aggregate
-    posterior, :math:`\operatorname{Cov}_x[\mu(x)] + \mathbb E_x[\Sigma(x)]` (DIP-VAE-II). The covariance of the batch
-    is unbiased, its square is **biased** upwards, by order 1/batch.
+    where C is the covariance over the data of the posterior mean (DIP-VAE-I), or that of the aggregate posterior,
+    :math:`\operatorname{Cov}_x[\mu(x)] + \mathbb E_x[\Sigma(x)]` (DIP-VAE-II). The covariance of the batch is
+    unbiased; its square is **biased** upwards, by order 1/batch.
 
     References:
         Variational inference of disentangled latent concepts from unlabeled observations (Kumar et al., 2018),
         https://arxiv.org/abs/1711.00848
 
     Args:
-        of_means: whether C is that of the means (I); that of the aggregate posterior (II) if not
+        of_means: use the covariance of the posterior means (I), otherwise that of the aggregate posterior (II)
         off_diagonal: :math:`\lambda_{od}`
-        diagonal: :math:`\lambda_d`; the authors take it ten times as large for I, and as large for II
+        diagonal: :math:`\lambda_d`; the authors use ten times :math:`\lambda_{od}` for I, and the same for II
         options: ``num_particles``, ``beta`` (of the divergence alone) and ``free_bits`` of :class:`Estimator`
 
     Raises:
@@ -53,7 +54,7 @@ class DIP(OverBatch):
         self.of_means, self.off_diagonal, self.diagonal = of_means, off_diagonal, diagonal
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        """Return the bound of each datum less the penalty."""
+        """Return the bound of each example minus the penalty."""
         site = only_latent(terms, self)
         try:
             covariance = covariance_of_means(site)
@@ -61,8 +62,8 @@ class DIP(OverBatch):
                 covariance = covariance + mean_of_covariances(site)
         except NotImplementedError as error:
             raise ValueError(
-                f"DIP needs mean and covariance of the posterior, but that of site {site.name!r} has none in closed "
-                "form: use one that has, such as MeanFieldNormal, or BetaTC or FactorVAE"
+                f"posterior: DIP needs mean and covariance in closed form at site {site.name!r}: use one such as "
+                "MeanFieldNormal, or BetaTC or FactorVAE"
             ) from error
         own = covariance.diagonal(dim1=-2, dim2=-1)
         others = covariance.square().sum((-2, -1)) - own.square().sum(-1)
@@ -71,18 +72,18 @@ class DIP(OverBatch):
 
 
 def covariance_of_means(site: Site) -> Tensor:
-    """Return the covariance over the batch of the mean of the posterior, (particles, dims, dims)."""
-    means = by_row(site.guide, site.guide["fn"].mean)
+    """Return the covariance over the batch of the posterior mean, ``(particles, dims, dims)``."""
+    means = per_row(site, site.guide["fn"].mean)
     centred = means - means.mean(1, keepdim=True)
     return centred.transpose(-2, -1) @ centred / (means.shape[1] - 1)
 
 
 def mean_of_covariances(site: Site) -> Tensor:
-    """Return the mean over the batch of the covariance of the posterior, (particles, dims, dims)."""
+    """Return the mean over the batch of the posterior covariance, ``(particles, dims, dims)``."""
     fn = site.guide["fn"]
     if factors(fn) is not None:
-        return torch.diag_embed(by_row(site.guide, fn.variance).mean(1))
+        return torch.diag_embed(per_row(site, fn.variance).mean(1))
     if not hasattr(fn, "covariance_matrix"):
         raise NotImplementedError
-    each = by_row(site.guide, fn.covariance_matrix, event_dim=2).mean(1)
+    each = per_row(site, fn.covariance_matrix, event_dim=2).mean(1)
     return each.unflatten(-1, fn.event_shape * 2)

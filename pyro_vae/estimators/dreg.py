@@ -9,7 +9,7 @@ from torch import Tensor
 from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import split_gradient, with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
-from pyro_vae.trace.terms import Terms
+from pyro_vae.trace import Terms
 
 __all__ = ["DReG"]
 
@@ -21,10 +21,10 @@ class DReG(Estimator):
               \frac{\partial \log w_k}{\partial z_k} \frac{\partial z_k}{\partial \phi}\right], \qquad
               \tilde w_k = \frac{w_k}{\sum_j w_j}
 
-    The gradient of the model is that of the bound. Both are unbiased; that of the guide is exactly zero where the
-    guide is the exact posterior, and its signal-to-noise ratio rises with K as :math:`\sqrt K` where that of the
-    plain gradient falls. Parameters that the prior shares with the guide (a VampPrior) get the gradient of the model
-    for their part in the prior.
+    The gradient of the model is that of the bound. Both are unbiased. The gradient of the guide is exactly zero where
+    the guide is the exact posterior, and its signal-to-noise ratio rises with K as :math:`\sqrt K`, where that of the
+    plain gradient falls. Parameters that the prior shares with the guide (VampPrior) also get the gradient of the
+    model.
 
     References:
         Doubly reparameterized gradient estimators for Monte Carlo objectives (Tucker et al., 2019),
@@ -32,7 +32,7 @@ class DReG(Estimator):
 
     Args:
         num_particles: K
-        options: ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
+        options: ``particles_per_pass``, ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -43,16 +43,13 @@ class DReG(Estimator):
         True
     """
 
-    holds = True
-    quantities = ("path_log_q",)
-
     def __init__(self, *, num_particles: int = 5, **options: Any) -> None:
         super().__init__(num_particles=num_particles, **options)
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        """Return the log of the mean weight, whose gradient by a draw has its weight squared."""
+        """Return the log of the mean weight; its gradient through a draw has the weight of the draw squared."""
         log_w = terms.log_w(beta)
         weights = log_w.detach().softmax(0)
-        # the square of the weights for beta = 1: the score of the guide enters the bound with beta
+        # the squared weights for beta = 1: the score of the guide enters the bound with beta
         path = weights * (1 - beta * (1 - weights))
         return with_gradient_of(log_mean_exp(log_w), split_gradient(terms, beta, model=weights, path=path))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from pyro_vae.estimators.base import Estimator, mean, weigh
-from pyro_vae.trace.terms import Site, Terms
+from pyro_vae.estimators.averages import mean, scaled_sum
+from pyro_vae.estimators.base import Estimator
+from pyro_vae.trace import Site, Terms
 
 __all__ = ["ELBO"]
 
@@ -18,10 +20,10 @@ class ELBO(Estimator):
     .. math:: \log p(x) \ge \mathbb E_{q(z \mid x)}[\log p(x \mid z)]
               - \beta \, \mathrm{KL}(q(z \mid x) \,\|\, p(z))
 
-    The closed form is used for each latent site for which torch or Pyro registers one and which the other
-    sites allow (no latent that the model draws before it may depend on it in the guide). Everywhere else the
-    divergence is the mean of :math:`\log q - \log p` over the draws. Both are unbiased. Discrete latents that the
-    guide enumerates (``infer={"enumerate": "parallel"}``) are summed over exactly.
+    The closed form is used for each latent site for which torch or Pyro registers one, provided that no latent which
+    the model draws before it depends on it in the guide. Everywhere else the divergence is the mean of
+    :math:`\log q - \log p` over the draws. Both are unbiased. Discrete latents that the guide marks for enumeration
+    (``infer={"enumerate": "parallel"}``) are summed exactly.
 
     References:
         Auto-encoding variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114;
@@ -29,10 +31,8 @@ class ELBO(Estimator):
 
     Args:
         analytic_kl: whether to use the closed form where there is one
-        options: ``num_particles``, ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
-
-    Attributes:
-        kl_forms: after a run, for each latent site ``"closed form"`` or ``"Monte Carlo"``
+        options: ``num_particles``, ``particles_per_pass``, ``beta``, ``free_bits`` and ``capacity`` of
+            :class:`Estimator`
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -40,32 +40,33 @@ class ELBO(Estimator):
         >>> elbo = ELBO()
         >>> elbo.differentiable_loss(toy.program.model, toy.program.guide, toy.draw(5)).shape
         torch.Size([])
-        >>> elbo.kl_forms
+        >>> elbo.kl_forms(toy.program.model, toy.program.guide, toy.draw(5))
         {'z': 'closed form'}
     """
-
-    enumerates = True
-
-    quantities = ("closed_kl",)
 
     def __init__(self, *, analytic_kl: bool = True, **options: Any) -> None:
         super().__init__(**options)
         self.analytic_kl = analytic_kl
-        self.kl_forms: dict[str, str] = {}
+
+    def kl_forms(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> dict[str, str]:
+        """Return ``"closed form"`` or ``"Monte Carlo"`` for each latent site of a program."""
+        forms = {True: "closed form", False: "Monte Carlo"}
+        with torch.no_grad():
+            latent = self.terms(model, guide, *args, **kwargs).latent
+        return {site.name: forms[self.analytic_kl and site.closed_form_kl is not None] for site in latent}
 
     def divergence(self, site: Site) -> Tensor:
-        """Return the divergence of one latent site, (particles, batch), and keep a record of its form."""
-        closed = site.closed_kl if self.analytic_kl else None
-        self.kl_forms[site.name] = "Monte Carlo" if closed is None else "closed form"
-        return site.drawn_kl if closed is None else closed
+        """Return the divergence of one latent site, ``(*values, particles, batch)``."""
+        closed = site.closed_form_kl if self.analytic_kl else None
+        return site.sampled_kl if closed is None else closed
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        """Return reconstruction minus weighted divergence of each datum."""
+        """Return reconstruction minus weighted divergence of each example."""
         reconstruction = sum(mean(terms.expect(site.log_p)) for site in terms.observed)
         return reconstruction - beta * sum(mean(terms.expect(self.divergence(site))) for site in terms.latent)
 
-    def local(self, terms: Terms, beta: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return loss and metrics, each site under a scale of its own: the bound is a sum, so that it may have one."""
+    def local_loss(self, terms: Terms, beta: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return loss and metrics; the bound is a sum over sites, so that each may have a scale of its own."""
         sums = {"reconstruction": 0.0, "kl": 0.0}
         loss = 0.0
         for site in terms.sites:
@@ -73,14 +74,14 @@ class ELBO(Estimator):
                 kind, sign, part = "reconstruction", -1.0, site.log_p
             else:
                 kind, sign, part = "kl", beta, self.divergence(site)
-            if terms.log_weight is None and not isinstance(site.scale, Tensor):
-                # a sum over data and particles does not ask for their order
+            if terms.log_value_weights is None and not isinstance(site.scale, Tensor):
+                # a sum over examples and particles needs no particular order
                 total = scaled(1 / terms.num_particles, part.sum())
                 loss = loss + scaled(sign * site.scale, total)
             else:
                 part = mean(terms.expect(part))
                 total = part.sum()
-                loss = loss + sign * weigh(site.scale, part)
+                loss = loss + sign * scaled_sum(site.scale, part)
             sums[kind] = sums[kind] + total.detach()
         return loss, sums
 

@@ -1,4 +1,4 @@
-"""The bound less a total correlation that a discriminator estimates."""
+"""The bound minus a total correlation that a discriminator estimates."""
 
 from __future__ import annotations
 
@@ -10,41 +10,40 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import softplus
 
-from pyro_vae.estimators.base import mean
+from pyro_vae.estimators.averages import mean
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.over_batch import OverBatch, divergence, draws, reconstruction
-from pyro_vae.trace.terms import Terms
+from pyro_vae.trace import Terms
 
 __all__ = ["FactorVAE"]
 
 
 class FactorVAE(OverBatch):
-    r"""The ELBO less the total correlation of the aggregate posterior, by a discriminator.
+    r"""The ELBO minus the total correlation of the aggregate posterior, estimated by a discriminator.
 
     .. math:: \mathrm{ELBO}(x) - \gamma \, \mathbb E_{q(z \mid x)}[D(z)], \qquad
               D^*(z) = \log \frac{q(z)}{\prod_d q(z_d)}
 
-    The discriminator D is trained in the same step, by the same optimizer, to tell the draws of a batch from draws of
-    which each dimension was shuffled over the batch; the bound sees it with its parameters held. The value is unbiased
-    for the total correlation only where D is at its optimum :math:`D^*`.
+    The discriminator D is trained in the same step, by the same optimizer, to distinguish the draws of a batch from
+    draws with each dimension shuffled over the batch; in the bound its parameters are constant. The value is unbiased
+    for the total correlation only if D is at its optimum :math:`D^*`.
 
     References:
         Disentangling by factorising (Kim and Mnih, 2018), https://arxiv.org/abs/1802.05983
 
     Args:
-        discriminator: D, an ``nn.Module`` from ``(*batch, dims)`` to one number, the logit, for each draw, such as
+        discriminator: D, an ``nn.Module`` from ``(*batch, dims)`` to one logit per draw, such as
             ``nets.MLP((latent,), (1,))``
         gamma: :math:`\gamma`, weight of the total correlation
         options: ``num_particles``, ``beta`` (of the divergence alone) and ``free_bits`` of :class:`Estimator`
 
     Attributes:
-        module: the discriminator, to be saved and moved like any other module; ``fit`` puts it on the device of the
-            program
+        module: the discriminator, saved and moved like any other module; ``fit`` puts it on the device of the program
 
     Raises:
-        TypeError: a discriminator that is no ``nn.Module``.
-        ValueError: a negative weight; in a run, a batch of one row, or a discriminator that gives more than one number
-            for each draw.
+        TypeError: a discriminator that is not an ``nn.Module``.
+        ValueError: a negative weight; in a run, a batch of one row, or a discriminator that returns more than one
+            number per draw.
 
     Example:
         >>> import pyro_vae as pv
@@ -70,28 +69,32 @@ class FactorVAE(OverBatch):
         return cls(discriminator=nn.Linear(3, 1), **options)
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        """Return the bound less the weighted logit of each datum; its gradient trains the discriminator along."""
+        """Return the bound minus the weighted logit per example; its gradient also trains the discriminator."""
         z = draws(terms)
-        held = {name: p.detach() for name, p in self.module.named_parameters()}
-        correlation = one_each(functional_call(self.module, held, (z,)), z)
+        constants = {name: p.detach() for name, p in self.module.named_parameters()}
+        correlation = one_logit(functional_call(self.module, constants, (z,)), z)
         bound = reconstruction(terms) - beta * divergence(terms) - self.gamma * mean(correlation)
         if not torch.is_grad_enabled():
             return bound
-        return with_gradient_of(bound, bound - mean(self.confusion(z.detach())))
+        return with_gradient_of(bound, bound - mean(self.confusion(z.detach(), terms.read(permutations))))
 
-    def confusion(self, z: Tensor) -> Tensor:
-        """Return the cross-entropy of the discriminator at draws and shuffled draws, (particles, batch)."""
-        order = torch.rand_like(z).argsort(1)
+    def confusion(self, z: Tensor, order: Tensor) -> Tensor:
+        """Return the cross-entropy of the discriminator at draws and shuffled draws, ``(particles, batch)``."""
         shuffled = z.gather(1, order)
-        real, false = (one_each(self.module(t), t) for t in (z, shuffled))
+        real, false = (one_logit(self.module(t), t) for t in (z, shuffled))
         return 0.5 * (softplus(-real) + softplus(false))
 
 
-def one_each(logits: Tensor, z: Tensor) -> Tensor:
-    """Return the logits as (particles, batch)."""
+def permutations(terms: Terms) -> Tensor:
+    """Draw a permutation of the rows for each dimension, ``(particles, batch, dims)``."""
+    return torch.rand_like(draws(terms)).argsort(1)
+
+
+def one_logit(logits: Tensor, z: Tensor) -> Tensor:
+    """Return the logits as ``(particles, batch)``."""
     if logits.numel() != z.shape[0] * z.shape[1]:
         raise ValueError(
-            f"discriminator: expected one number for each of {z.shape[0] * z.shape[1]} draws of {z.shape[2]} "
+            f"discriminator: expected one number per draw for {z.shape[0] * z.shape[1]} draws of {z.shape[2]} "
             f"dimensions, got shape {tuple(logits.shape)} for draws of shape {tuple(z.shape)}"
         )
     return logits.reshape(z.shape[:2])

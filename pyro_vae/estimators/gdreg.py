@@ -12,8 +12,8 @@ from torch.distributions import constraints
 from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
-from pyro_vae.trace.run import Record
-from pyro_vae.trace.terms import Draw, Site, Terms, factors
+from pyro_vae.trace import Draw, Recorder, Terms
+from pyro_vae.trace.site import factors
 
 __all__ = ["GDReG"]
 
@@ -27,8 +27,8 @@ class GDReG(Estimator):
               \frac{\partial T_\theta(\epsilon_k)}{\partial \theta} \right], \qquad z_k = T_\theta(\epsilon_k)
 
     For the guide it is :class:`DReG`. For a learned prior, all layers of a hierarchy at once, a draw of the guide is
-    read as one of the prior: from the noise :math:`\epsilon_k` that would have made it. Unbiased. The prior of each
-    latent site must be a product of Normal, Laplace or other distributions with a location and a scale.
+    read as a draw of the prior, from the noise :math:`\epsilon_k` that gives the same value. Unbiased. The prior of
+    each latent site must be a product of Normal, Laplace or other distributions with a location and a scale.
 
     References:
         Generalized doubly reparameterized gradient estimators (Bauer and Mnih, 2021),
@@ -36,7 +36,7 @@ class GDReG(Estimator):
 
     Args:
         num_particles: K
-        options: ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
+        options: ``particles_per_pass``, ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`
 
     Raises:
         ValueError: in the first step, for a prior that has other parameters than a location and a scale.
@@ -48,19 +48,17 @@ class GDReG(Estimator):
         torch.Size([])
     """
 
-    holds = True
-    quantities = ("path_log_q",)
-
     def __init__(self, *, num_particles: int = 5, **options: Any) -> None:
         super().__init__(num_particles=num_particles, **options)
 
-    def check_site(self, site: Site) -> None:
-        """Refuse a site whose prior is not known by a location and a scale."""
-        super().check_site(site)
-        location_scale(site.model["fn"], site.name)
+    def check_terms(self, terms: Terms, recorder: Recorder) -> None:
+        """Raise if a prior has other parameters than a location and a scale."""
+        super().check_terms(terms, recorder)
+        for site in terms.latent:
+            location_scale(site.model["fn"], site.name)
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        """Return the log of the mean weight; likelihood, guide and prior have gradients of their own."""
+        """Return the log of the mean weight; likelihood, guide and prior each have a gradient of their own."""
         log_w = terms.log_w(beta)
         value = log_mean_exp(log_w)
         if not (torch.is_grad_enabled() and log_w.requires_grad):
@@ -68,69 +66,68 @@ class GDReG(Estimator):
         w = log_w.detach().softmax(0)
         log_likelihood = sum(site.log_p for site in terms.observed)
         surrogate = (w * log_likelihood).sum(0)
-        for draw in terms.draws:
-            names = [name for name, (z, _) in draw.values.items() if z.requires_grad]
-            z = [draw.values[name][0] for name in names]
-            by_weight = torch.autograd.grad(terms.log_w(beta, held=True).sum(), z, retain_graph=True)
-            by_likelihood = torch.autograd.grad(log_likelihood.sum(), z, retain_graph=True, materialize_grads=True)
-            prior = self.as_prior_draws(terms, draw)
-            for name, g_w, g_x in zip(names, by_weight, by_likelihood, strict=True):
-                share = draw.like(name, w)
-                # the likelihood brings share * g_x to the draw already
-                guide = draw.values[name][0] * (share * (1 - beta * (1 - share)) * g_w - share * g_x)
-                other = prior[name] * (beta * share * (1 - share) * g_w + share * (g_x - g_w))
-                surrogate = surrogate + self.per_datum_sum(guide + other, draw, name)
+        places = [
+            (draw, prior, name)
+            for draw, prior in ((draw, as_prior_draws(terms, draw)) for draw in terms.draws)
+            for name, (z, _) in draw.values.items()
+            if z.requires_grad
+        ]
+        z = [draw.values[name][0] for draw, _, name in places]
+        by_weight = torch.autograd.grad(terms.log_w(beta, detached_params=True).sum(), z, retain_graph=True)
+        by_likelihood = torch.autograd.grad(log_likelihood.sum(), z, retain_graph=True, materialize_grads=True)
+        for (draw, prior, name), g_w, g_x in zip(places, by_weight, by_likelihood, strict=True):
+            g_w, g_x = draw.rows(name, g_w), draw.rows(name, g_x)
+            share = w[draw.start : draw.stop].unsqueeze(-1)
+            # the likelihood brings share * g_x to the draw already
+            guide = draw.rows(name) * (share * (1 - beta * (1 - share)) * g_w - share * g_x)
+            other = draw.rows(name, prior[name]) * (beta * share * (1 - share) * g_w + share * (g_x - g_w))
+            surrogate = surrogate + (guide + other).sum((0, -1))
         return with_gradient_of(value, surrogate)
 
-    @staticmethod
-    def per_datum_sum(x: Tensor, draw: Draw, name: str) -> Tensor:
-        """Sum over particles and entries, to (batch,)."""
-        x = x.flatten(x.dim() - draw.values[name][1]).sum(-1) if draw.values[name][1] else x
-        return x.flatten(0, -2).sum(0) if x.dim() > 1 else x
 
-    @staticmethod
-    def as_prior_draws(terms: Terms, draw: Draw) -> dict[str, Tensor]:
-        """Return the draws as functions of the parameters of the prior, from the noise that would have made them."""
-        call = replace(terms.call, num_particles=draw.stop - draw.start)
-        again = FromNoise({name: value.detach() for name, (value, _) in draw.values.items()})
-        try:
-            call.trace(call.model, again)
-        except AllDrawn:
-            pass
-        return again.made
+def as_prior_draws(terms: Terms, draw: Draw) -> dict[str, Tensor]:
+    """Return the draws as functions of the prior's parameters, from the noise that gives the same values."""
+    call = replace(terms.call, num_particles=draw.stop - draw.start)
+    again = FromNoise({name: value.detach() for name, (value, _) in draw.values.items()})
+    try:
+        call.trace(call.model, again)
+    except AllDrawn:
+        pass
+    return again.made
 
 
 class AllDrawn(Exception):
-    """No latent site is left: what follows in the model is not needed."""
+    """Every latent site has been drawn: the rest of the model is not needed."""
 
 
-class FromNoise(Record):
-    """Make each latent of the model from the noise that belongs to its value."""
+class FromNoise(Recorder):
+    """Draw each latent of the model from the noise that gives its value."""
 
     def __init__(self, values: dict[str, Tensor]) -> None:
         super().__init__()
-        self.values, self.made = values, {}
+        self.given = values
+        self.made: dict[str, Tensor] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["name"] in self.values and not msg["is_observed"]:
+        if msg["name"] in self.given and not msg["is_observed"]:
             base = location_scale(msg["fn"], msg["name"])
-            noise = ((self.values[msg["name"]] - base.loc) / base.scale).detach()
+            noise = ((self.given[msg["name"]] - base.loc) / base.scale).detach()
             msg["done"], msg["value"] = True, base.loc + base.scale * noise
 
     def _pyro_post_sample(self, msg: Any) -> None:
         super()._pyro_post_sample(msg)
-        if msg["name"] in self.values:
+        if msg["name"] in self.given:
             self.made[msg["name"]] = msg["value"]
-            if len(self.made) == len(self.values):
+            if len(self.made) == len(self.given):
                 raise AllDrawn
 
 
 def location_scale(fn: Any, name: str) -> Any:
-    """Return the distribution of single entries, if a location and a scale are all its parameters."""
+    """Return the distribution of one entry, whose only parameters must be a location and a scale."""
     base = factors(fn)
     if base is None or set(base.arg_constraints) != {"loc", "scale"} or base.support is not constraints.real:
         raise ValueError(
-            f"GDReG draws site {name!r} from its prior by a location and a scale, but the prior is "
+            f"prior: GDReG needs a family with a location and a scale at site {name!r}, got "
             f"{type(getattr(fn, 'base_dist', fn)).__name__}: use DReG, or a prior such as Normal"
         )
     return base

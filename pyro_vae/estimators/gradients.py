@@ -1,12 +1,13 @@
-"""Gradients that differ between the model, the draws and the guide's own score."""
+"""Gradients that differ between the model, the path through the draws and the score of the guide."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from pyro_vae.trace.terms import Terms
+from pyro_vae.trace import Terms
 
-__all__ = ["split_gradient", "with_gradient_of"]
+__all__ = ["along_paths", "split_gradient", "with_gradient_of"]
 
 
 def with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:
@@ -17,28 +18,43 @@ def with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:
 def split_gradient(
     terms: Terms, beta: float | Tensor, *, model: Tensor, path: Tensor, score: Tensor | None = None
 ) -> Tensor:
-    r"""Return an expression whose gradient is a sum over particles with a weight for each way it takes.
+    r"""Return an expression whose gradient is a sum over particles, with a weight for each of its parts.
 
     .. math:: \sum_k \left( m_k \, \partial_\theta \log w_k
               + p_k \, \frac{\partial \log w_k}{\partial z_k} \frac{\partial z_k}{\partial \phi}
-              - s_k \, \partial_\phi \log q_\phi(z_k) \right)
+              - s_k \, \beta \, \partial_\phi \log q_\phi(z_k) \right)
 
-    One backward pass: the draws have a hook that turns the weight of the model into theirs.
+    The expression depends on nothing but its arguments: used twice, it has twice the gradient.
 
     Args:
-        terms: a run with ``held=True``
+        terms: one run of guide and model
         beta: weight of the divergence
-        model: m, (particles, batch)
-        path: p
-        score: s, none of it if None
+        model: m, ``(particles, batch)``
+        path: p, likewise
+        score: s, likewise; no score if None
     """
-    # where a weight underflows the ratio below must not divide by zero
-    model = model.detach().clamp(min=1e-18)
-    for draw in terms.draws:
-        draw.weigh(path / model)
-    held = terms.log_w(beta, held=True)
-    surrogate = (model * held).sum(0)
+    log_w = terms.log_w(beta, detached_params=True)
+    surrogate = (model.detach() * log_w).sum(0) + along_paths(terms, log_w, path - model)
     if score is not None:
-        # the draws cancel in the difference: what is left is minus the log-density at fixed draws
-        surrogate = surrogate + (score.detach() * (terms.log_w(beta) - held)).sum(0)
+        surrogate = surrogate - (beta * score.detach() * terms.log_q(detached_draws=True)).sum(0)
     return surrogate
+
+
+def along_paths(terms: Terms, log_w: Tensor, weights: Tensor) -> Tensor | float:
+    r"""Return an expression with the gradient :math:`\sum_k v_k \, \partial_z \log w_k \, \partial_\phi z_k`.
+
+    Args:
+        terms: one run of guide and model
+        log_w: what is differentiated by the draws, ``(particles, batch)``
+        weights: v, likewise; constants
+    """
+    draws = [(draw, name) for draw in terms.draws for name, (z, _) in draw.values.items() if z.requires_grad]
+    if not draws or not log_w.requires_grad or not torch.is_grad_enabled():
+        return 0.0
+    values = [draw.values[name][0] for draw, name in draws]
+    slopes = torch.autograd.grad(log_w.sum(), values, retain_graph=True, materialize_grads=True)
+    total = 0.0
+    for (draw, name), z, slope in zip(draws, values, slopes, strict=True):
+        each = draw.rows(name, z * slope).sum(-1)
+        total = total + (weights[draw.start : draw.stop].detach() * each).sum(0)
+    return total

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae.estimators.base import Estimator
-from pyro_vae.trace.terms import Terms
+from pyro_vae.trace import Terms
 
 __all__ = ["IWAE", "log_mean_exp"]
 
@@ -19,9 +19,9 @@ class IWAE(Estimator):
     .. math:: \log p(x) \ge \mathbb E_{z_1, \dots, z_K \sim q}\left[\log \frac1K \sum_{k=1}^K w_k\right], \qquad
               w_k = \frac{p(x \mid z_k)\, p(z_k)^\beta}{q(z_k \mid x)^\beta}
 
-    The logarithm is taken for each datum, the sum over the batch and its scale stay outside: a subsampled loss is
-    an unbiased estimate of that of all data. With K the bound rises to the evidence, but the signal of the gradient of
-    the guide falls as :math:`1 / \sqrt K` (use :class:`DReG`). The gradient is unbiased.
+    The logarithm is taken per example, and the sum over the batch and its scale stay outside: a subsampled loss is
+    an unbiased estimate of the loss of all data. The bound rises with K to the evidence, but the signal-to-noise ratio
+    of the guide's gradient falls as :math:`1 / \sqrt K` (use :class:`DReG`). The gradient is unbiased.
 
     References:
         Importance weighted autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519;
@@ -30,7 +30,7 @@ class IWAE(Estimator):
 
     Args:
         num_particles: K
-        options: ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
+        options: ``particles_per_pass``, ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`
 
     Example:
         >>> import pyro_vae as pv
@@ -40,18 +40,16 @@ class IWAE(Estimator):
         torch.Size([5])
     """
 
-    enumerates = True
-
     def __init__(self, *, num_particles: int = 5, **options: Any) -> None:
         super().__init__(num_particles=num_particles, **options)
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        """Return the log of the mean weight of each datum."""
+        """Return the log of the mean weight of each example."""
         return log_mean_exp(terms.log_w(beta))
 
 
 def log_mean_exp(log_w: Tensor, dim: int = 0) -> Tensor:
-    """Return the logarithm of the mean of the exponentials, for free where there is one."""
+    """Return the logarithm of the mean of exponentials, for free where there is one."""
     if log_w.shape[dim] == 1:
         return log_w.squeeze(dim)
     return log_w.logsumexp(dim) - math.log(log_w.shape[dim])

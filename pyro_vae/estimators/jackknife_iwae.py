@@ -10,20 +10,21 @@ import torch
 from torch import Tensor
 
 from pyro_vae._util.cache import cached_tensors
+from pyro_vae._util.validation import check_int
 from pyro_vae.estimators.base import Estimator
-from pyro_vae.trace.terms import Terms
+from pyro_vae.trace import Terms
 
 __all__ = ["JackknifeIWAE"]
 
 
 class JackknifeIWAE(Estimator):
-    r"""The importance-weighted bound with the leading orders of its bias taken away.
+    r"""The importance-weighted bound with the leading orders of its bias removed.
 
     .. math:: \sum_{j=0}^{m} c_j \, \bar L_{K - j}, \qquad
               c_j = \frac{(-1)^j (K - j)^m}{(m - j)!\, j!}
 
     where :math:`\bar L_{K - j}` is the mean of the importance-weighted bound over all subsets of K - j particles. The
-    bias falls from order 1/K to :math:`K^{-(m + 1)}`. It is **no bound**: the estimate may lie above the evidence.
+    bias falls from order 1/K to :math:`K^{-(m + 1)}`. It is **not a bound**: the estimate may lie above the evidence.
     Value and gradient are those of the same expression.
 
     References:
@@ -33,10 +34,10 @@ class JackknifeIWAE(Estimator):
     Args:
         order: m; the number of subsets grows as K to the power m
         num_particles: K, above m and at least 2
-        options: ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
+        options: ``particles_per_pass``, ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`
 
     Raises:
-        ValueError: a negative order, or one that K does not exceed.
+        ValueError: a negative order, or one that is not below K.
 
     Example:
         >>> import pyro_vae as pv
@@ -45,19 +46,15 @@ class JackknifeIWAE(Estimator):
         torch.Size([5])
     """
 
-    enumerates = True
-    fewest = 2
-
     def __init__(self, *, order: int = 1, num_particles: int = 5, **options: Any) -> None:
+        num_particles = check_int("num_particles", num_particles, 2)
         super().__init__(num_particles=num_particles, **options)
-        if not isinstance(order, int) or not 0 <= order < num_particles:
-            raise ValueError(
-                f"order: expected an int from 0 to num_particles - 1 = {num_particles - 1}, got {order!r}"
-            )
-        self.order = order
+        self.order = check_int("order", order, 0)
+        if self.order >= num_particles:
+            raise ValueError(f"order: expected an int below num_particles={num_particles}, got {order}")
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        """Return the combination of bounds of subsets."""
+        """Return the combination of the bounds of subsets."""
         log_w = terms.log_w(beta)
         k, m = self.num_particles, self.order
         total = 0.0
@@ -70,7 +67,7 @@ class JackknifeIWAE(Estimator):
 
 @cached_tensors
 def left_out(k: int, j: int, device: torch.device) -> Tensor:
-    """Return which particles are left out in each of the ways to leave out j of k: ``(ways, k)``."""
+    """Return which particles are left out in each way to leave out j of k, ``(ways, k)``."""
     ways, n = list(itertools.combinations(range(k), j)), math.comb(k, j)
     which = torch.tensor(ways, dtype=torch.long, device=device).reshape(n, j)
     return torch.zeros(n, k, dtype=torch.bool, device=device).scatter_(1, which, True)

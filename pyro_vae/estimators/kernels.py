@@ -49,7 +49,7 @@ class RBF:
 
 @dataclass(frozen=True)
 class InverseMultiquadratic:
-    r"""The inverse multiquadratic kernel, whose tails are heavy: draws far apart still feel each other.
+    r"""The inverse multiquadratic kernel, whose heavy tails still act between draws that are far apart.
 
     .. math:: k(a, b) = \frac{c}{c + \|a - b\|^2}
 
@@ -85,14 +85,14 @@ def mmd(kernel: Kernel, a: Tensor, b: Tensor) -> Tensor:
 
     .. math:: \mathrm{MMD}^2 = \mathbb E[k(a, a')] - 2\, \mathbb E[k(a, b)] + \mathbb E[k(b, b')]
 
-    A draw is not paired with itself, so that the mean is right and single values may be negative.
+    No draw is paired with itself, so that the estimate is unbiased and single values may be negative.
 
     References:
         A kernel two-sample test (Gretton et al., 2012), https://jmlr.org/papers/v13/gretton12a.html
 
     Args:
-        kernel: an :class:`RBF`, say
-        a: draws of the one distribution, ``(*batch, n, dims)``
+        kernel: such as :class:`RBF`
+        a: draws of one distribution, ``(*batch, n, dims)``
         b: draws of the other, ``(*batch, m, dims)``
 
     Returns:
@@ -113,12 +113,12 @@ def mean_of_pairs(gram: Tensor) -> Tensor:
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Return the squared distance of each pair of rows, without a tensor of all differences."""
+    """Return the squared distance of each pair of rows, without forming all differences."""
     squares = a.square().sum(-1).unsqueeze(-1) + b.square().sum(-1).unsqueeze(-2)
     return torch.relu(squares - 2 * a @ b.transpose(-2, -1))
 
 
 def check_positive(name: str, value: float | None) -> None:
-    """Refuse what is neither None nor a positive number."""
+    """Raise unless a value is None or a positive number."""
     if value is not None and not 0 < value < float("inf"):
         raise ValueError(f"{name}: expected a positive number or None, got {value}")

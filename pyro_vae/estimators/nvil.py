@@ -8,39 +8,41 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import with_gradient_of
-from pyro_vae.estimators.score import ScoreFunction, score_surrogate
-from pyro_vae.trace.terms import Terms
+from pyro_vae.estimators.score import score_surrogate
+from pyro_vae.trace import Scored, Terms
 
 __all__ = ["NVIL"]
 
 
-class NVIL(ScoreFunction):
+class NVIL(Estimator):
     r"""The evidence lower bound for discrete latents, by score functions with a learned baseline.
 
     .. math:: \frac{\log w - b(x) - c}{\max(1, \sigma)} \, \nabla_\phi \log q_\phi(z \mid x)
 
-    with c and :math:`\sigma` the running mean and standard deviation of :math:`\log w - b(x)` over earlier steps, and
-    b(x) a network that is trained beside the program by least squares. One particle will do. The value is unbiased,
-    and so is the gradient of the model; the score of the guide is divided by :math:`\sigma` where that is above 1,
-    which changes its length and not its direction.
+    with c and :math:`\sigma` the running mean and standard deviation of :math:`\log w - b(x)` over earlier training
+    steps, and b(x) a network trained together with the program by least squares. One particle is enough. The value is
+    unbiased, and so is the gradient of the model; the score of the guide is divided by :math:`\sigma` where that is
+    above 1, which changes its length and not its direction.
 
     References:
         Neural variational inference and learning in belief networks (Mnih and Gregor, 2014),
         https://arxiv.org/abs/1402.0030
 
     Args:
-        baseline: b, an ``nn.Module`` from x to one number a datum, such as ``nets.MLP(shape, (1,))``; none if None
-        decay: weight of the past in the running mean and variance
-        options: ``num_particles``, ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
+        baseline: b, an ``nn.Module`` from x to one number per example, such as ``nets.MLP(shape, (1,))``; none if None
+        decay: weight of earlier steps in the running mean and variance
+        options: ``num_particles``, ``particles_per_pass``, ``beta``, ``free_bits`` and ``capacity`` of
+            :class:`Estimator`
 
     Attributes:
-        module: network, mean and variance, to be saved and moved like any other module; ``fit`` puts them on
-            the device of the program
+        module: network, mean and variance, saved and moved like any other module; ``fit`` puts them on the device of
+            the program
 
     Raises:
         ValueError: a decay outside of [0, 1).
-        TypeError: a baseline that is no ``nn.Module``.
+        TypeError: a baseline that is not an ``nn.Module``.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -54,6 +56,8 @@ class NVIL(ScoreFunction):
         torch.Size([5])
     """
 
+    draws = Scored
+
     def __init__(
         self, *, baseline: Callable[[Tensor], Tensor] | None = None, decay: float = 0.8, **options: Any
     ) -> None:
@@ -65,20 +69,23 @@ class NVIL(ScoreFunction):
         self.module = Baseline(baseline, decay)
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        """Return the mean log weight; the signal of each draw is what it has above the baseline."""
+        """Return the mean log weight; the signal of each draw is its log weight minus the baseline."""
         log_w = terms.log_w(beta)
         predicted = self.module(terms.call.args[0])
-        above = (log_w - predicted).detach()
-        signal = self.module.normalize(above)
-        if torch.is_grad_enabled():
-            self.module.follow(above)
+        signal = self.module.normalize((log_w - predicted).detach())
         # the gradient of the squared error of b, in the units of the signal
         regression = (signal * predicted).mean(0)
         return with_gradient_of(log_w.mean(0), score_surrogate(terms, beta, signal) + regression)
 
+    @torch.no_grad()
+    def update(self, terms: Terms) -> None:
+        """Move the running mean and variance towards those of a training batch."""
+        local = terms.split()[0]
+        self.module.follow(local.log_w(self.current_beta()) - self.module(terms.call.args[0]))
+
 
 class Baseline(nn.Module):
-    """A prediction of the learning signal from the datum, and the running mean and variance of what it leaves."""
+    """A prediction of the learning signal from x, and the running mean and variance of its residual."""
 
     def __init__(self, net: nn.Module | None, decay: float) -> None:
         super().__init__()
@@ -87,15 +94,15 @@ class Baseline(nn.Module):
         self.variance = nn.Buffer(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return b(x), of shape ``(batch,)``; missing entries of x are seen as 0."""
+        """Return b(x), ``(batch,)``; missing entries of x are replaced by 0."""
         return x.new_zeros(()) if self.net is None else self.net(torch.nan_to_num(x)).reshape(len(x))
 
-    def normalize(self, above: Tensor) -> Tensor:
-        """Take off the mean, and divide by the standard deviation where that is above 1."""
-        return (above - self.mean) / self.variance.sqrt().clamp(min=1)
+    def normalize(self, residual: Tensor) -> Tensor:
+        """Subtract the mean, and divide by the standard deviation where that is above 1."""
+        return (residual - self.mean) / self.variance.sqrt().clamp(min=1)
 
     @torch.no_grad()
-    def follow(self, above: Tensor) -> None:
+    def follow(self, residual: Tensor) -> None:
         """Move mean and variance towards those of a batch."""
-        self.mean.lerp_(above.mean().to(self.mean), 1 - self.decay)
-        self.variance.lerp_(above.var(correction=0).to(self.variance), 1 - self.decay)
+        self.mean.lerp_(residual.mean().to(self.mean), 1 - self.decay)
+        self.variance.lerp_(residual.var(correction=0).to(self.variance), 1 - self.decay)

@@ -7,7 +7,7 @@ from torch import Tensor
 from pyro_vae.estimators.gradients import split_gradient, with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.estimators.miwae import MIWAE
-from pyro_vae.trace.terms import Terms
+from pyro_vae.trace import Terms
 
 __all__ = ["PIWAE"]
 
@@ -18,9 +18,9 @@ class PIWAE(MIWAE):
     .. math:: \theta:\ \log \frac{1}{MK} \sum_{m, k} w_{mk}, \qquad
               \phi:\ \frac1M \sum_m \log \frac1K \sum_k w_{mk}
 
-    A tight bound is good for the model and bad for the signal of the guide; here each has its own from the same
-    draws. The value is the bound of the model. Each gradient is unbiased for its own bound, together they are that of
-    no single one.
+    A tight bound is good for the model and bad for the signal-to-noise ratio of the guide's gradient; here each has
+    its own bound from the same draws. The value is the bound of the model. Each gradient is unbiased for its own
+    bound; together they are the gradient of no single function.
 
     References:
         Tighter variational bounds are not necessarily better (Rainforth et al., 2018),
@@ -28,8 +28,8 @@ class PIWAE(MIWAE):
 
     Args:
         M: number of bounds that the guide follows
-        K: particles of each
-        options: ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
+        K: number of particles of each
+        options: ``particles_per_pass``, ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`
 
     Example:
         >>> import pyro_vae as pv
@@ -37,10 +37,6 @@ class PIWAE(MIWAE):
         >>> PIWAE(2, 3).per_datum(toy.program.model, toy.program.guide, toy.draw(5)).shape
         torch.Size([5])
     """
-
-    enumerates = False
-    holds = True
-    quantities = ("path_log_q",)
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the bound of all particles; the gradient of the guide is that of the groups."""

@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_vae.estimators.base import Estimator, mean
+from pyro_vae.estimators.averages import mean
+from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.iwae import log_mean_exp
-from pyro_vae.trace.terms import Terms
+from pyro_vae.trace import Terms
 
 __all__ = ["Renyi"]
 
@@ -19,8 +20,8 @@ class Renyi(Estimator):
     .. math:: L_\alpha = \frac{1}{1 - \alpha} \log \mathbb E_q\left[w^{1 - \alpha}\right]
               = \log p(x) - D_\alpha(q \,\|\, p(z \mid x)), \qquad w = \frac{p(x, z)}{q(z \mid x)}
 
-    :math:`\alpha \to 1` is the ELBO, :math:`\alpha = 0` the importance-weighted bound; a negative one lies above the
-    evidence, one above 1 below the ELBO. The mean over K particles stands inside the logarithm, so that a finite K
+    :math:`\alpha \to 1` is the ELBO, :math:`\alpha = 0` the importance-weighted bound. A negative order lies above the
+    evidence, one above 1 below the ELBO. The mean over K particles is inside the logarithm, so that a finite K
     estimates :math:`L_\alpha` with a **bias**: downwards for :math:`\alpha < 1`, upwards for :math:`\alpha > 1`.
 
     References:
@@ -29,10 +30,10 @@ class Renyi(Estimator):
     Args:
         alpha: order of the divergence
         num_particles: K
-        options: ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
+        options: ``particles_per_pass``, ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`
 
     Raises:
-        ValueError: alpha is no finite number.
+        ValueError: alpha is not finite.
 
     Example:
         >>> import pyro_vae as pv
@@ -48,7 +49,8 @@ class Renyi(Estimator):
         self.alpha = alpha
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        """Return the estimate of each datum."""
-        log_w = terms.log_w(beta)
-        power = 1 - self.alpha
-        return mean(log_w) if power == 0 else log_mean_exp(power * log_w) / power
+        """Return the estimate of each example."""
+        log_ratio, power = terms.log_ratio(beta), 1 - self.alpha
+        if power == 0:
+            return mean(terms.expect(log_ratio))
+        return log_mean_exp(terms.log_expect(power * log_ratio)) / power

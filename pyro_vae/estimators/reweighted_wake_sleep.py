@@ -9,16 +9,16 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_vae._util.validation import check_int
+from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
-from pyro_vae.estimators.score import ScoreFunction
-from pyro_vae.trace.run import Detached, Record
-from pyro_vae.trace.terms import Site, Terms
+from pyro_vae.trace import Detached, Recorder, Site, Terms
 
 __all__ = ["ReweightedWakeSleep"]
 
 
-class ReweightedWakeSleep(ScoreFunction):
+class ReweightedWakeSleep(Estimator):
     r"""The importance-weighted bound for the model, and the inclusive divergence for the guide.
 
     .. math:: \theta:\ \sum_k \tilde w_k \nabla_\theta \log p_\theta(x, z_k), \qquad
@@ -26,24 +26,24 @@ class ReweightedWakeSleep(ScoreFunction):
               + s\, \mathbb E_{p(x', z')}\left[\nabla_\phi \log q_\phi(z' \mid x')\right], \qquad
               \tilde w_k = \frac{w_k}{\sum_j w_j}
 
-    The value is the bound of :class:`IWAE`, and the model follows it. The guide goes down
-    :math:`\mathrm{KL}(p(z \mid x) \,\|\, q(z \mid x))`: awake at the data, with weights of each datum by itself,
-    a gradient that is **biased** by order 1/K, and asleep at data that the model dreams, one for each datum of the
-    batch, unbiased for the average over the model's own data. No gradient goes through a draw: any latents will do,
-    and the signal of the guide does not fall with K.
+    The value is the bound of :class:`IWAE`, and the model maximizes it. The guide minimizes
+    :math:`\mathrm{KL}(p(z \mid x) \,\|\, q(z \mid x))`: in the wake phase at the data, with weights normalized per
+    example, a gradient that is **biased** by order 1/K; in the sleep phase at samples of the model, one per example of
+    the batch, unbiased for the average over the model's own data. No gradient goes through a draw: latents of any kind
+    are possible, and the signal of the guide does not fall with K.
 
     References:
         Reweighted wake-sleep (Bornschein and Bengio, 2015), https://arxiv.org/abs/1406.2751;
         Revisiting reweighted wake-sleep (Le et al., 2019), https://arxiv.org/abs/1805.10469
 
     Args:
-        sleep: s, share of the dreams in the gradient of the guide: 0 is wake-wake, 1 wake-sleep
-        num_particles: K, at least 2 unless the guide learns by dreams alone
-        options: ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
+        sleep: s, share of the sleep phase in the gradient of the guide: 0 is wake-wake, 1 wake-sleep
+        num_particles: K, at least 2 unless the guide learns in the sleep phase alone
+        options: ``particles_per_pass``, ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`
 
     Raises:
         ValueError: a share outside of [0, 1]; a single particle, whose weight is always 1; and with ``sleep``, in the
-            first step, a program whose data cannot be dreamed.
+            first step, a program whose data cannot be simulated.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -56,44 +56,42 @@ class ReweightedWakeSleep(ScoreFunction):
         torch.Size([5])
     """
 
-    record = Detached
+    draws = Detached
 
     def __init__(self, *, sleep: float = 0.0, num_particles: int = 5, **options: Any) -> None:
-        super().__init__(num_particles=num_particles, **options)
         if not 0 <= sleep <= 1:
-            raise ValueError(f"sleep: expected a share between 0 and 1, got {sleep}")
-        if num_particles < 2 and sleep < 1:
-            raise ValueError(
-                f"num_particles: ReweightedWakeSleep expects an int of at least 2, got {num_particles}: a single "
-                "weight tells the guide nothing. Use more, or sleep=1"
-            )
+            raise ValueError(f"sleep: expected a share from 0 to 1, got {sleep}")
+        # the normalized weight of a single particle is 1 and carries no signal for the guide
+        num_particles = check_int("num_particles", num_particles, 2 if sleep < 1 else 1)
+        super().__init__(num_particles=num_particles, **options)
         self.sleep = sleep
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        """Return the log of the mean weight; the guide follows its own log-density at the draws and at dreams."""
+        """Return the log of the mean weight; the guide maximizes its log-density at draws and at simulations."""
         log_w = terms.log_w(beta)
-        log_q = sum(site.log_q for site in terms.latent)
+        log_q = terms.log_q()
         weights = log_w.detach().softmax(0)
-        # the density of the guide within the weights has no say in its gradient
+        # the guide gets no gradient from its density within the weights
         surrogate = (weights * (log_w + (beta + 1 - self.sleep) * log_q)).sum(0)
         if self.sleep and torch.is_grad_enabled():
-            surrogate = surrogate + self.sleep * dreamed_log_q(terms)
+            surrogate = surrogate + self.sleep * simulated_log_q(terms)
         return with_gradient_of(log_mean_exp(log_w), surrogate)
 
 
-def dreamed_log_q(terms: Terms) -> Tensor:
-    """Return the log-density under the guide of latents that the model draws together with data, (batch,)."""
+def simulated_log_q(terms: Terms) -> Tensor:
+    """Return the log-density under the guide of latents that the model samples together with data, ``(batch,)``."""
     call = replace(terms.call, num_particles=1)
     x, *context = call.args
     with torch.no_grad():
-        dream = call.trace(poutine.uncondition(call.model), Record())
-    observed = {site.name: tuple(dream.sites[site.name]["value"].shape) for site in terms.observed}
+        simulated = call.trace(poutine.uncondition(call.model), Recorder())
+    observed = {site.name: tuple(simulated.sites[site.name]["value"].shape) for site in terms.observed}
     if list(observed.values()) != [tuple(x.shape)]:
         raise ValueError(
-            "sleep: the guide is shown what the model draws in place of the data, so that the model must observe one "
-            f"site of the shape of x, {tuple(x.shape)}; this one observes {observed}: use sleep=0"
+            f"sleep: expected a model that observes one site of the shape of x, {tuple(x.shape)}, for which simulated "
+            f"data can be substituted, got {observed}: use sleep=0"
         )
-    dreamed = dream.sites[terms.observed[0].name]["value"]
-    awake = replace(call, args=(dreamed, *context))
-    drawn = awake.trace(call.guide, Record({**dream.sites, **dream.subsamples}))
-    return sum(Site(site.name, drawn.sites[site.name], drawn.sites[site.name]).log_q for site in terms.latent)[0]
+    x = simulated.sites[terms.observed[0].name]["value"]
+    call = replace(call, args=(x, *context))
+    drawn = call.trace(call.guide, Recorder({**simulated.sites, **simulated.subsamples}))
+    sites = [Site(site.name, None, drawn.sites[site.name], site.layout) for site in terms.latent]
+    return sum(site.log_q for site in sites)[0]

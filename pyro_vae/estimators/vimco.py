@@ -8,31 +8,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae._util.validation import check_int
+from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
-from pyro_vae.estimators.score import ScoreFunction, log_score
-from pyro_vae.trace.terms import Terms
+from pyro_vae.trace import Scored, Terms
 
 __all__ = ["VIMCO"]
 
 
-class VIMCO(ScoreFunction):
+class VIMCO(Estimator):
     r"""The importance-weighted bound for discrete latents, by score functions with a baseline for each particle.
 
     .. math:: \nabla_\phi \, \mathbb E[\hat L] = \mathbb E\left[\nabla_\phi \hat L
               + \sum_k \left(\hat L - \hat L_{-k}\right) \nabla_\phi \log q_\phi(z_k \mid x)\right], \qquad
               \hat L = \log \frac1K \sum_k w_k
 
-    In :math:`\hat L_{-k}` the geometric mean of the other weights takes the place of :math:`w_k`: a baseline that does
-    not depend on the draw, so that value and gradient are unbiased. Only sites without a reparameterized
-    sampler have a score; for the others the gradient is that of :class:`IWAE`.
+    In :math:`\hat L_{-k}` the geometric mean of the other weights replaces :math:`w_k`: a baseline that does not
+    depend on the draw, so that value and gradient are unbiased. Only sites without a reparameterized sampler have a
+    score; for the others the gradient is that of :class:`IWAE`.
 
     References:
         Variational inference for Monte Carlo objectives (Mnih and Rezende, 2016), https://arxiv.org/abs/1602.06725
 
     Args:
         num_particles: K, at least 2
-        options: ``particles_per_pass``, ``beta`` and ``free_bits`` of :class:`Estimator`
+        options: ``particles_per_pass``, ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`
 
     Raises:
         ValueError: fewer than two particles.
@@ -48,24 +49,24 @@ class VIMCO(ScoreFunction):
         torch.Size([5])
     """
 
-    fewest = 2
+    draws = Scored
 
     def __init__(self, *, num_particles: int = 5, **options: Any) -> None:
-        super().__init__(num_particles=num_particles, **options)
+        super().__init__(num_particles=check_int("num_particles", num_particles, 2), **options)
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        """Return the log of the mean weight; each score has its own share in it as a signal."""
+        """Return the log of the mean weight; the signal of each score is what its particle adds to the bound."""
         log_w = terms.log_w(beta)
         value = log_mean_exp(log_w)
         signal = value.detach() - without_each(log_w.detach())
-        return with_gradient_of(value, value + (signal * log_score(terms)).sum(0))
+        return with_gradient_of(value, value + (signal * terms.log_q(unreparameterized=True)).sum(0))
 
 
 def without_each(log_w: Tensor) -> Tensor:
-    """Return for each particle the log of the mean weight, with the geometric mean of the others in its place."""
+    """Return the log of the mean weight with each weight in turn replaced by the geometric mean of the others."""
     k = log_w.shape[0]
     others = (log_w.sum(0) - log_w) / (k - 1)
-    # sums over all particles before, and over all after: a difference of sums would lose a weight beside a larger one
+    # sums over the particles before and after: subtracting a weight from the sum of all would lose precision
     edge = torch.full_like(log_w[:1], -torch.inf)
     before = torch.cat([edge, log_w[:-1].logcumsumexp(0)])
     after = torch.cat([log_w[1:].flip(0).logcumsumexp(0).flip(0), edge])

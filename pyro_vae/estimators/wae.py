@@ -16,11 +16,11 @@ class WAE(MMD):
     .. math:: -\mathbb E_{q(z \mid x)}[c(x, z)] - \beta \lambda \, \mathrm{MMD}^2(q(z), p(z)), \qquad
               c(x, z) = -\log p(x \mid z)
 
-    The cost of transport is that of the likelihood: up to a constant the squared distance over
-    :math:`2 \sigma^2` for ``likelihoods.Normal(..., scale=Fixed(sigma))``; a scale that is learned trades cost against
-    penalty. From :class:`MMD` it differs by its kernel, whose heavy tails still pull at draws far from the prior. The
-    estimate of the discrepancy is unbiased for a batch of any size from 2 on; the objective is no bound on the
-    evidence. A prior without a reparameterized sampler does not learn.
+    The transport cost is that of the likelihood: up to a constant the squared distance over :math:`2 \sigma^2` for
+    ``likelihoods.Normal(..., scale=Fixed(sigma))``; a learned scale trades cost against penalty. It differs from
+    :class:`MMD` by its kernel, whose heavy tails still pull draws that are far from the prior. The estimate of the
+    discrepancy is unbiased for every batch size of at least 2; the objective is not a bound on the evidence. A prior
+    without a reparameterized sampler does not learn.
 
     References:
         Wasserstein auto-encoders (Tolstikhin et al., 2018), https://arxiv.org/abs/1711.01558
@@ -28,7 +28,7 @@ class WAE(MMD):
     Args:
         lambda_: :math:`\lambda`, weight of the discrepancy
         kernel: of the discrepancy; ``InverseMultiquadratic()`` if None
-        options: ``num_particles``, ``beta`` and ``free_bits`` of :class:`Estimator`
+        options: ``num_particles``, ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`
 
     Raises:
         ValueError: a negative weight; in a run, a batch of one row.

@@ -46,7 +46,7 @@ def over(
     checked when it arrives.
 
     Args:
-        program: on whose device, and in whose dtype, the batches are
+        program: gives device and dtype of the batches
         x: rows of data in any form that ``fit`` takes, or a tuple ``(x, context)``, or a stream
         function: called as ``function(x, *context)`` for each batch; returns a tensor, or tuples, lists and
             dictionaries of tensors, whose first dimension runs over the examples of the batch
@@ -98,7 +98,7 @@ def one_batch(program: Program, x: Any, *, seed: int = 0) -> tuple[Tensor, ...]:
     """Return all data as one batch ``(x, *context)`` for functions that need all rows at once.
 
     Args:
-        program: checks the data; on its device, and in its dtype, the batch is
+        program: gives device and dtype of the batch
         x: rows of data, or a tuple ``(x, context)``
         seed: of the random state in which a transform of the data runs
 

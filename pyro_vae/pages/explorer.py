@@ -17,7 +17,7 @@ from pyro_vae.evaluation.over import one_batch
 from pyro_vae.pages.array_program import UnsupportedOperation, array_program
 from pyro_vae.pages.page import asset, page
 from pyro_vae.plots import is_image
-from pyro_vae.plots.latents import MOST_CLASSES
+from pyro_vae.plots.latents import MAX_CLASSES
 from pyro_vae.plots.style import COLOURS, MARKERS
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import device_of, evaluating, mean_or_draw
@@ -122,7 +122,7 @@ def explorer(
         "data": encode(x),
         "rows": list(range(len(x))) if rows is None else rows.tolist(),
         "labels": None if labels is None else labels.tolist(),
-        "classes": classes if len(classes) <= MOST_CLASSES else [],
+        "classes": classes if len(classes) <= MAX_CLASSES else [],
         "colours": COLOURS,
         "markers": MARKERS,
         "evidence": numbers(found.per_example),

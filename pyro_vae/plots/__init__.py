@@ -1,17 +1,10 @@
-"""Every figure of the library, each a matplotlib ``Figure`` that knows nothing of pyplot or of a backend."""
+"""All figures of the library: functions that return a matplotlib ``Figure``, without pyplot or a backend."""
 
 from pyro_vae.plots.checks import factor_map, nearest_neighbours, predictive_checks, rank_curves, scores
-from pyro_vae.plots.comparisons import comparison, training_comparison
-from pyro_vae.plots.curves import training_curve
-from pyro_vae.plots.evaluations import (
-    inference_gaps,
-    latent_units,
-    log_likelihoods,
-    marginal_bounds,
-    rate_distortion,
-)
+from pyro_vae.plots.evaluations import inference_gaps, latent_units, log_likelihoods, marginal_bounds, rate_distortion
 from pyro_vae.plots.images import image_grid, image_rows, is_image, reconstructions, vectors
 from pyro_vae.plots.latents import latent_map
+from pyro_vae.plots.training import comparison, training_comparison, training_curve
 
 __all__ = [
     "comparison",

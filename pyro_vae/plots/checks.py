@@ -9,25 +9,21 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pyro_vae.plots.evaluations import histogram, panels
 from pyro_vae.plots.images import is_image, reconstructions
-from pyro_vae.plots.style import COLOURS, WIDTH, styled
+from pyro_vae.plots.style import COLOURS, WIDTH, histogram, integer_ticks, panels, styled
 
 __all__ = ["factor_map", "nearest_neighbours", "predictive_checks", "rank_curves", "scores"]
 
-#: Lines that are drawn in colours of their own; more would not be told apart.
-MOST_LINES = 8
-
 
 @styled
-def rank_curves(found: Any) -> Figure:
-    """Draw the distribution of each rank less the uniform one, with the band in which all stay at the level.
+def rank_curves(result: Any) -> Figure:
+    """Plot the distribution of each rank minus the uniform one, with the band that contains all of a calibrated guide.
 
     Args:
-        found: the result of ``calibration``
+        result: the result of ``calibration``
 
     Returns:
-        The figure; of many quantities the worst have a name.
+        The figure, in which the worst quantities have a colour and a name.
 
     Example:
         >>> import pyro_vae as pv
@@ -36,41 +32,35 @@ def rank_curves(found: Any) -> Figure:
         >>> len(rank_curves(found).axes)
         2
     """
-    figure, (axes, bars) = panels(2, height=3.2, width=1.5 * WIDTH)
-    worst = sorted(found.ranks, key=lambda name: found.p_values[name])[: MOST_LINES - 1]
-    n = 1
-    for name, ranks in sorted(found.ranks.items(), key=lambda item: item[0] in worst):
-        ordered, n = ranks.sort().values, len(ranks)
-        apart = torch.arange(1, n + 1) / n - ordered
-        own = worst.index(name) if name in worst else None
-        look = {"color": "#BBBBBB"} if own is None else {"color": COLOURS[own], "label": name}
-        axes.plot(ordered.tolist(), apart.tolist(), linewidth=1.2, **look)
-    # the asymptotic quantile of the Kolmogorov-Smirnov distance, at the level shared out among the quantities
-    band = math.sqrt(-0.5 * math.log(found.level / len(found.ranks) / 2) / n)
-    axes.axhspan(-band, band, color="#DDDDDD", alpha=0.6, zorder=0, label=f"KS band, level {found.level}")
-    verdict = "passes" if found.passed else "fails"
-    axes.set(
-        title="Distribution of the ranks",
-        xlabel="rank of the true latent among draws",
-        ylabel="share below, less the rank",
-        xlim=(0, 1),
-    )
+    n = len(next(iter(result.ranks.values())))
+    verdict = "passes" if result.passed else "fails"
+    title = f"Calibration: the guide {verdict} on {n:,} simulated examples"
+    figure, (curves, bars) = panels(2, height=3.2, width=1.5 * WIDTH, title=title)
+    worst = sorted(result.ranks, key=lambda name: result.p_values[name])[: len(COLOURS) - 1]
+    for name, ranks in sorted(result.ranks.items(), key=lambda item: item[0] in worst):
+        ordered = ranks.sort().values
+        look = {"color": COLOURS[worst.index(name)], "label": name} if name in worst else {"color": "#BBBBBB"}
+        curves.plot(ordered.tolist(), (torch.arange(1, n + 1) / n - ordered).tolist(), linewidth=1.2, **look)
+    # asymptotic quantile of the Kolmogorov-Smirnov distance, at a level corrected for the number of quantities
+    band = math.sqrt(-0.5 * math.log(result.level / len(result.ranks) / 2) / n)
+    curves.axhspan(-band, band, color="#DDDDDD", alpha=0.6, zorder=0, label=f"KS band, level {result.level}")
+    curves.set(title="Calibrated: all curves inside the band", xlim=(0, 1))
+    curves.set(xlabel="rank of the true latent among samples", ylabel="cumulative share minus rank")
     bins = min(20, n // 10)
-    expected, spread = n / bins, 2.6 * math.sqrt(n / bins * (1 - 1 / bins))
-    bars.hist(found.ranks[worst[0]].tolist(), bins=bins, range=(0, 1), color=COLOURS[0], histtype="step")
-    bars.axhspan(expected - spread, expected + spread, color="#DDDDDD", alpha=0.6)
-    bars.set(title=f"Ranks of {worst[0]} (band: 99%)", xlabel="rank", ylabel="simulated data", xlim=(0, 1))
-    figure.suptitle(f"Calibration: the guide {verdict} on {n:,} simulated data", fontsize=10)
+    mean, margin = n / bins, 2.6 * math.sqrt(n / bins * (1 - 1 / bins))
+    bars.hist(result.ranks[worst[0]].tolist(), bins=bins, range=(0, 1), color=COLOURS[0], histtype="step")
+    bars.axhspan(mean - margin, mean + margin, color="#DDDDDD", alpha=0.6)
+    bars.set(title=f"Ranks of {worst[0]} (band: 99%)", xlabel="rank", ylabel="simulated examples", xlim=(0, 1))
     figure.legend(loc="outside right upper")
     return figure
 
 
 @styled
-def predictive_checks(found: Any) -> Figure:
-    """Draw each statistic of the data as a line in the histogram of its replicates.
+def predictive_checks(result: Any) -> Figure:
+    """Plot each statistic of the data as a line in the histogram of its replicates.
 
     Args:
-        found: the result of ``predictive_check``
+        result: the result of ``predictive_check``
 
     Returns:
         The figure.
@@ -83,21 +73,23 @@ def predictive_checks(found: Any) -> Figure:
         >>> predictive_checks(found).axes[0].get_xlabel()
         'spread'
     """
-    figure, every = panels(len(found.observed), title="Predictive checks (line: the data)")
-    for axes, (name, value) in zip(every, found.observed.items(), strict=True):
-        histogram(axes, found.replicated[name], 0)
+    title = "Predictive checks: the data (line) among replicates of the model"
+    figure, every = panels(len(result.observed), title=title)
+    for axes, (name, value) in zip(every, result.observed.items(), strict=True):
+        histogram(axes, result.replicated[name], 0)
         axes.axvline(value, color=COLOURS[3])
-        axes.set(title=f"p = {found.p_values[name]:.2g}", xlabel=name)
+        axes.set(title=f"p = {result.p_values[name]:.2g}", xlabel=name)
         axes.xaxis.set_major_locator(MaxNLocator(4))
     every[0].set_ylabel("replicated data sets")
     return figure
 
 
-def nearest_neighbours(found: Any) -> Figure:
-    """Draw the samples that are closest to training data above these; distances where data are no images.
+@styled
+def nearest_neighbours(result: Any) -> Figure:
+    """Plot the samples closest to training images above these images; for other data a histogram of distances.
 
     Args:
-        found: the result of ``samples``
+        result: the result of ``samples``
 
     Returns:
         The figure.
@@ -109,23 +101,14 @@ def nearest_neighbours(found: Any) -> Figure:
         >>> nearest_neighbours(found).axes[0].get_xlabel()
         'Euclidean distance'
     """
-    if is_image(found.sampled.shape[1:]):
-        closest = found.distance.argsort()[:16]
-        figure = reconstructions(
-            found.sampled[closest],
-            found.nearest[closest],
-            title="Samples closest to training data, and their neighbours",
-        )
+    if is_image(result.sampled.shape[1:]):
+        closest = result.distance.argsort()[:16]
+        title = "Samples closest to training data, and their nearest neighbours"
+        figure = reconstructions(result.sampled[closest], result.nearest[closest], title=title)
         figure.axes[0].set_yticklabels(["sample", "train"])
         return figure
-    return distances(found)
-
-
-@styled
-def distances(found: Any) -> Figure:
-    """Draw how far samples and test data are from the nearest training datum."""
-    figure, (axes,) = panels(1, title="Distance to the nearest training datum")
-    for i, (name, values) in enumerate({"samples": found.distance, "test data": found.test_distance}.items()):
+    figure, (axes,) = panels(1, title="Memorization: distance to the nearest training example")
+    for i, (name, values) in enumerate({"samples": result.distance, "test data": result.test_distance}.items()):
         histogram(axes, values, i, density=True, label=name)
     axes.set(xlabel="Euclidean distance", ylabel="density", xlim=(0, None))
     axes.legend()
@@ -133,12 +116,12 @@ def distances(found: Any) -> Figure:
 
 
 @styled
-def scores(found: Any, title: str = "Representation: posterior means") -> Figure:
-    """Draw scores as points of one row, with their deviation over seeds.
+def scores(result: Any, title: str = "Representation: posterior means") -> Figure:
+    """Plot scores as one point per row, with their standard deviation over seeds.
 
     Args:
-        found: the result of ``representation``
-        title: above the figure
+        result: the result of ``representation``
+        title: title of the figure
 
     Returns:
         The figure.
@@ -149,27 +132,27 @@ def scores(found: Any, title: str = "Representation: posterior means") -> Figure
         >>> x = toy.draw(200)
         >>> right = (toy.posterior(x)[0][:, 0] > 0).long()
         >>> found = pv.evaluation.representation(toy.program, x, right)
-        >>> scores(found, "Right or left").axes[0].get_title()
-        ''
+        >>> scores(found, "Right or left").get_suptitle()
+        'Right or left'
     """
-    rows = found.rows()
+    rows = result.rows()
     figure, (axes,) = panels(1, height=1.2 + 0.26 * len(rows), title=title)
-    names = [f"{row['method']}: {row['score']}" for row in rows]
-    deviation = [0.0 if math.isnan(row["std"]) else row["std"] for row in rows]
-    places = range(len(rows))
-    axes.errorbar([r["mean"] for r in rows], places, xerr=deviation, color=COLOURS[0], marker="o", linestyle="none")
-    axes.set_yticks(places, names)
+    std = [0.0 if math.isnan(row["std"]) else row["std"] for row in rows]
+    axes.errorbar(
+        [r["mean"] for r in rows], range(len(rows)), xerr=std, color=COLOURS[0], marker="o", linestyle="none"
+    )
+    axes.set_yticks(range(len(rows)), [f"{row['method']}: {row['score']}" for row in rows])
     axes.invert_yaxis()
-    axes.set(xlim=(-0.02, 1.02), xlabel="score (bars: deviation over starts)")
+    axes.set(xlim=(-0.02, 1.02), xlabel="score (1 is best; bars: standard deviation over seeds)")
     return figure
 
 
 @styled
-def factor_map(found: Any) -> Figure:
-    """Draw the mutual information of units and factors.
+def factor_map(result: Any) -> Figure:
+    """Plot the mutual information of latent units and factors.
 
     Args:
-        found: the result of ``disentanglement``
+        result: the result of ``disentanglement``
 
     Returns:
         The figure.
@@ -184,11 +167,11 @@ def factor_map(found: Any) -> Figure:
         >>> factor_map(found).axes[0].get_xlabel()
         'factor'
     """
-    figure, (axes,) = panels(1, height=3.6, title=f"Units and factors (MIG {found.scores['MIG']:.2f})")
+    title = f"Disentangled: one unit per factor (MIG {result.scores['MIG']:.2f})"
+    figure, (axes,) = panels(1, height=3.6, title=title)
     axes.grid(False)
-    drawn = axes.imshow(found.mutual_information, cmap="cividis", vmin=0.0, aspect="auto")
+    drawn = axes.imshow(result.mutual_information, cmap="cividis", vmin=0.0, aspect="auto")
     axes.set(xlabel="factor", ylabel="unit")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator("auto", integer=True))
+    integer_ticks(axes.xaxis, axes.yaxis)
     figure.colorbar(drawn, label="mutual information (nats)")
     return figure

@@ -1,4 +1,4 @@
-"""Images and vectors: data, samples, reconstructions."""
+"""Images, and other data as heat maps."""
 
 from __future__ import annotations
 
@@ -9,35 +9,34 @@ from typing import Any
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pyro_vae.plots.style import STYLE, WIDTH, as_numbers, styled
+from pyro_vae.plots.style import STYLE, WIDTH, as_numbers, integer_ticks, styled
 
 __all__ = ["image_grid", "image_rows", "is_image", "reconstructions", "vectors"]
 
-#: Pixels on the longer side of a tile, at least, and between two tiles.
+#: Smallest number of pixels on the longer side of a tile, and number of pixels between tiles.
 TILE, GAP = 56, 2
-#: An image of fewer pixels a side is enlarged smoothly: in blocks of that size the eye sees no form.
+#: Images with fewer pixels per side are enlarged smoothly: large blocks hide the shapes.
 COARSE = 16
 
 
 @styled
 def image_grid(images: Any, *, rows: int | None = None, title: str = "") -> Figure:
-    """Draw images as tiles of one picture.
+    """Draw images as a grid of tiles.
 
     Args:
         images: grey or colour values in [0, 1], of shape ``(n, height, width)`` or ``(n, channels, height, width)``
             with 1 or 3 channels
-        rows: rows of tiles; by default the grid is about twice as wide as high
-        title: above the grid
+        rows: number of rows; by default the grid is about twice as wide as high
+        title: title of the figure
 
     Returns:
         The figure.
 
     Raises:
-        ValueError: the shape is not one of images.
+        ValueError: these are not images.
 
     Example:
         >>> image_grid(torch.rand(20, 8, 8), title="noise").axes[0].get_title()
@@ -52,18 +51,18 @@ def image_grid(images: Any, *, rows: int | None = None, title: str = "") -> Figu
 
 @styled
 def reconstructions(x: Any, x_hat: Any, *, title: str = "Inputs and reconstructions") -> Figure:
-    """Draw data above their reconstructions, on the same grey scale.
+    """Draw data above their reconstructions, on one grey scale.
 
     Args:
         x: data, images as in :func:`image_grid` or vectors of shape ``(n, entries)``
         x_hat: their reconstructions, of the same shape
-        title: above the figure
+        title: title of the figure
 
     Returns:
         The figure: pairs of rows of images, or two heat maps for vectors.
 
     Raises:
-        ValueError: the shapes differ or are no data.
+        ValueError: the shapes differ or are empty.
 
     Example:
         >>> figure = reconstructions(torch.rand(10, 8, 8), torch.rand(10, 8, 8))
@@ -77,14 +76,8 @@ def reconstructions(x: Any, x_hat: Any, *, title: str = "Inputs and reconstructi
         return vectors({"inputs": x, "reconstructions": x_hat}, title=title)
     above, below = as_pixels("x", x), as_pixels("x_hat", x_hat)
     columns = min(len(above), 16)
-    pairs = [
-        part
-        for start in range(0, len(above), columns)
-        for part in (
-            fill(above[start : start + columns], columns),
-            fill(below[start : start + columns], columns),
-        )
-    ]
+    splits = zip(above.split(columns), below.split(columns), strict=True)
+    pairs = [fill(part, columns) for pair in splits for part in pair]
     figure, axes = draw_tiles(torch.cat(pairs), columns, title, margin=0.55)
     label_rows(axes, ["input", "recon."] * (len(pairs) // 2))
     return figure
@@ -92,17 +85,17 @@ def reconstructions(x: Any, x_hat: Any, *, title: str = "Inputs and reconstructi
 
 @styled
 def image_rows(rows: Mapping[str, Any], *, title: str = "") -> Figure:
-    """Draw several sets of images under one another, each in a row with its name, all on one grey scale.
+    """Draw several sets of images as named rows, on one grey scale.
 
     Args:
-        rows: images as in :func:`image_grid` by name, all of one shape
-        title: above the figure
+        rows: sets of images as in :func:`image_grid` by name, all of one shape
+        title: title of the figure
 
     Returns:
         The figure.
 
     Raises:
-        ValueError: there is no row, the shapes differ or are no images.
+        ValueError: there is no row, the shapes differ, or these are not images.
 
     Example:
         >>> figure = image_rows({"data": torch.rand(8, 8, 8), "samples": torch.rand(8, 8, 8)})
@@ -111,7 +104,7 @@ def image_rows(rows: Mapping[str, Any], *, title: str = "") -> Figure:
     """
     shapes = {name: tuple(as_numbers(images).shape) for name, images in rows.items()}
     if len(set(shapes.values())) != 1:
-        raise ValueError(f"rows: expected one or more sets of images of one shape, got {shapes}")
+        raise ValueError(f"rows: expected at least one set of images, all of one shape, got {shapes}")
     tiles = torch.cat([as_pixels(name, images) for name, images in rows.items()])
     margin = 0.2 + 0.07 * max(map(len, rows))
     figure, axes = draw_tiles(tiles, len(tiles) // len(rows), title, margin)
@@ -121,18 +114,18 @@ def image_rows(rows: Mapping[str, Any], *, title: str = "") -> Figure:
 
 @styled
 def vectors(rows: Any, *, title: str = "") -> Figure:
-    """Draw data without the form of an image as a heat map, one datum a row.
+    """Draw data that are not images as a heat map with one row per example.
 
     Args:
         rows: ``(n, *shape)`` numbers, or several such arrays by name, drawn side by side on one scale
-        title: above the figure
+        title: title of the figure
 
     Returns:
         The figure.
 
     Example:
-        >>> vectors(torch.randn(20, 5), title="draws").axes[0].get_xlabel()
-        'entry of the datum'
+        >>> vectors(torch.randn(20, 5), title="samples").axes[0].get_xlabel()
+        'entry of the example'
     """
     panels = rows if isinstance(rows, Mapping) else {"": rows}
     panels = {name: as_numbers(x).flatten(1) for name, x in panels.items()}
@@ -144,19 +137,18 @@ def vectors(rows: Any, *, title: str = "") -> Figure:
     every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (name, x) in zip(every, panels.items(), strict=True):
         drawn = axes.imshow(x.numpy(), aspect="auto", cmap="cividis", vmin=low, vmax=high)
-        axes.set(title=name, xlabel="entry of the datum")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator("auto", integer=True))
-    every[0].set_ylabel("datum")
+        axes.set(title=name, xlabel="entry of the example")
+        integer_ticks(axes.xaxis, axes.yaxis)
+    every[0].set_ylabel("example")
     figure.colorbar(drawn, ax=every.tolist(), label="value")
     return figure
 
 
 def is_image(shape: Sequence[int]) -> bool:
-    """Whether data of this shape can be drawn as images: ``(h, w)``, or ``(1 or 3, h, w)``.
+    """Return whether examples of this shape can be drawn as images: ``(h, w)``, or ``(1 or 3, h, w)``.
 
     Args:
-        shape: of one datum
+        shape: shape of one example
 
     Returns:
         True or False.
@@ -169,7 +161,7 @@ def is_image(shape: Sequence[int]) -> bool:
 
 
 def as_pixels(name: str, images: Any) -> Tensor:
-    """Return images of shape (n, h, w), or (n, h, w, 3) for colour, enlarged by a whole number."""
+    """Return images of shape (n, h, w), or (n, h, w, 3) for colour, enlarged by an integer factor."""
     x = as_numbers(images).clamp(0, 1)
     if not len(x) or not is_image(x.shape[1:]):
         raise ValueError(
@@ -184,19 +176,19 @@ def as_pixels(name: str, images: Any) -> Tensor:
 
 
 def fill(tiles: Tensor, n: int) -> Tensor:
-    """Append white tiles up to ``n``."""
+    """Append white tiles until there are ``n``."""
     return torch.cat([tiles, tiles.new_ones(n - len(tiles), *tiles.shape[1:])])
 
 
 def draw_tiles(tiles: Tensor, columns: int, title: str, margin: float = 0.05) -> tuple[Figure, Axes]:
-    """Draw tiles row by row as one array with white lines between; ``margin`` inches stay free on the left."""
+    """Draw tiles row by row with white lines between them, and ``margin`` inches free on the left."""
     rows = math.ceil(len(tiles) / columns)
     tiles = fill(tiles, rows * columns)
     _, height, width, *colour = tiles.shape
     sheet = tiles.new_ones(rows, columns, height + GAP, width + GAP, *colour)
     sheet[:, :, :height, :width] = tiles.unflatten(0, (rows, columns))
     sheet = sheet.transpose(1, 2).flatten(2, 3).flatten(0, 1)[:-GAP, :-GAP]
-    # the sheet takes the width of the page, unless that makes few tiles huge
+    # the full width of the page, unless a few tiles would become too large
     high = min(1.5 * rows, (WIDTH - margin - 0.05) * sheet.shape[0] / sheet.shape[1] + 0.1)
     figure = Figure(figsize=(WIDTH, high + (0.22 if title else 0.0)), layout="constrained")
     axes = figure.subplots()
@@ -207,9 +199,9 @@ def draw_tiles(tiles: Tensor, columns: int, title: str, margin: float = 0.05) ->
 
 
 def label_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Write names on the left of the rows of tiles."""
+    """Write names to the left of the rows of tiles."""
     step = axes.images[0].get_array().shape[0] / len(names)
     axes.set_yticks([(row + 0.5) * step for row in range(len(names))], names)
     axes.tick_params(left=False)
-    # the layout leaves too little room for names beside an image that it moves to the middle
+    # a centred image would leave too little room for the names
     axes.set_anchor("W")

@@ -1,4 +1,4 @@
-"""Latents as points of the plane."""
+"""Maps of latents."""
 
 from __future__ import annotations
 
@@ -16,35 +16,32 @@ from pyro_vae.plots.style import COLOURS, MARKERS, WIDTH, as_numbers, styled
 
 __all__ = ["latent_map"]
 
-#: More classes than this are drawn as numbers, by a colour scale.
-MOST_CLASSES = 24
+#: Labels with more different values are drawn on a colour scale.
+MAX_CLASSES = 24
 
-#: More ellipses than this hide the points.
-MOST_ELLIPSES = 40
+#: More ellipses would hide the points.
+MAX_ELLIPSES = 40
 
 
 @styled
-def latent_map(
-    z: Any, labels: Any = None, *, deviation: Any = None, title: str = "Latent space: means of q(z|x)"
-) -> Figure:
-    """Draw latents as points, coloured by label.
+def latent_map(z: Any, labels: Any = None, *, std: Any = None, title: str = "Latent space: means of q(z|x)") -> Figure:
+    """Plot latents as points, coloured by label.
 
-    More than two dimensions are projected onto their two principal components, whose shares of the
-    variance stand at the axes.
+    More than two dimensions are projected onto the first two principal components; the axis labels give their shares
+    of the variance.
 
     Args:
-        z: latents, of shape ``(n, latent)``, or several by name, drawn side by side within the same limits
+        z: latents of shape ``(n, latent)``, or several such arrays by name, drawn side by side with equal limits
         labels: ``(n,)`` class labels, or numbers for a colour scale; None for one colour
-        deviation: standard deviations of the latents of each datum, of the shape of ``z``: drawn as ellipses of one
-            deviation around up to 40 of the points, as of latents that are independent given their datum
-        title: above the figure
+        std: posterior standard deviations of independent latents, of the shape of ``z``: drawn as ellipses of one
+            standard deviation around up to 40 of the points
+        title: title of the figure
 
     Returns:
         The figure.
 
     Raises:
-        ValueError: ``z`` is no matrix, there is no latent, or there is not one label a row, or one deviation an
-            entry.
+        ValueError: the shapes of z, labels and std do not fit, or there are no latents.
 
     Example:
         >>> figure = latent_map(torch.randn(50, 2), torch.arange(50) % 3)
@@ -65,28 +62,28 @@ def latent_map(
         points, names, directions = in_two_dimensions(latents)
         axes.set(title=name, xlabel=names[0], ylabel=names[1])
         axes.grid(True)
-        if deviation is not None:
-            number = draw_ellipses(axes, points, checked(deviation, latents), directions)
-            axes.set_title(f"{name}\nellipses: one standard deviation, for {number} of {len(latents)} data")
+        if std is not None:
+            count = draw_ellipses(axes, points, check_std(std, latents), directions)
+            axes.set_title(f"{name}\n(ellipses: one standard deviation, for {count} of {len(latents)} examples)")
         draw_points(figure, axes, points, labels)
-    # one legend, on the right of the last panel, is that of all
+    # the legend to the right of the last panel is that of all panels
     for axes in every[:-1]:
         if axes.get_legend():
             axes.get_legend().remove()
     return figure
 
 
-def checked(deviation: Any, z: Tensor) -> Tensor:
-    """Return one deviation for each entry of ``z``."""
-    deviation = as_numbers(deviation)
-    if deviation.shape != z.shape:
-        raise ValueError(f"deviation: expected the shape of z, {tuple(z.shape)}, got {tuple(deviation.shape)}")
-    return deviation
+def check_std(std: Any, z: Tensor) -> Tensor:
+    """Return standard deviations, after a check that they have the shape of ``z``."""
+    std = as_numbers(std)
+    if std.shape != z.shape:
+        raise ValueError(f"std: expected the shape of z, {tuple(z.shape)}, got {tuple(std.shape)}")
+    return std
 
 
 def draw_points(figure: Figure, axes: Axes, points: Tensor, labels: Any) -> None:
-    """Draw points of one panel by their labels."""
-    # small enough that a cloud of ten thousand points keeps its shape
+    """Draw the points of one panel, coloured by label."""
+    # small enough for clouds of ten thousand points
     size = min(18.0, max(2.0, 9000 / len(points)))
     if labels is None:
         axes.scatter(*points.T, s=size, color=COLOURS[0], alpha=0.6, linewidths=0)
@@ -95,7 +92,7 @@ def draw_points(figure: Figure, axes: Axes, points: Tensor, labels: Any) -> None
     if labels.shape != points.shape[:1]:
         raise ValueError(f"labels: expected shape ({len(points)},), got {tuple(labels.shape)}")
     classes = labels.unique().tolist()
-    if len(classes) > MOST_CLASSES:
+    if len(classes) > MAX_CLASSES:
         drawn = axes.scatter(*points.T, s=size, c=labels, cmap="cividis", linewidths=0)
         figure.colorbar(drawn, ax=axes, label="label")
         return
@@ -107,22 +104,22 @@ def in_two_dimensions(z: Tensor) -> tuple[Tensor, tuple[str, str], Tensor]:
     if z.shape[1] == 2:
         return z, ("$z_1$", "$z_2$"), torch.eye(2)
     if z.shape[1] == 1:
-        return torch.cat([z, torch.arange(len(z))[:, None]], 1), ("$z_1$", "datum"), torch.eye(2)[:1]
+        return torch.cat([z, torch.arange(len(z))[:, None]], 1), ("$z_1$", "example"), torch.eye(2)[:1]
     centred = (z - z.mean(0)).double()
     variance, direction = torch.linalg.eigh(centred.T @ centred)
     share = (variance / variance.sum()).flip(0).tolist()
     top = direction.flip(1)[:, :2]
-    # an eigenvector is as good as its negative: fixed, so that the same data give the same figure
+    # the sign of an eigenvector is arbitrary: fixed, so that the same data give the same figure
     largest = top.gather(0, top.abs().argmax(0, keepdim=True))
     names = (f"principal component {i + 1} ({share[i]:.0%} of the variance)" for i in range(2))
     top = top * largest.sign()
     return (centred @ top).float(), tuple(names), top.float()
 
 
-def draw_ellipses(axes: Axes, points: Tensor, deviation: Tensor, directions: Tensor) -> int:
-    """Draw ellipses of one standard deviation around points, evenly spaced among all, and return how many."""
-    rows = torch.arange(0, len(points), -(-len(points) // MOST_ELLIPSES))
-    covariance = torch.einsum("ia,ni,ib->nab", directions, deviation[rows].square(), directions)
+def draw_ellipses(axes: Axes, points: Tensor, std: Tensor, directions: Tensor) -> int:
+    """Draw ellipses of one standard deviation around evenly spaced points, and return their number."""
+    rows = torch.arange(0, len(points), -(-len(points) // MAX_ELLIPSES))
+    covariance = torch.einsum("ia,ni,ib->nab", directions, std[rows].square(), directions)
     variance, axis = torch.linalg.eigh(covariance)
     length = 2 * variance.clamp(min=0).sqrt()
     angle = torch.atan2(axis[:, 1, 1], axis[:, 0, 1]).rad2deg()
@@ -143,7 +140,7 @@ def draw_ellipses(axes: Axes, points: Tensor, deviation: Tensor, directions: Ten
 
 
 def draw_classes(axes: Axes, points: Tensor, labels: Tensor, classes: list[Any], size: float) -> None:
-    """Draw each class in its own colour and marker, with its name in the middle and in a legend outside."""
+    """Draw each class in its own colour and marker, with its name at its median and in a legend outside."""
     for i, name in enumerate(classes):
         own = points[labels == name]
         look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}

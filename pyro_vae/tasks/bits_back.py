@@ -34,11 +34,7 @@ RANDOM_BITS = 32
 
 
 class Levels:
-    """Alphabet of discrete entries.
-
-    Args:
-        values: in increasing order, of shape ``(symbols,)``
-    """
+    """Alphabet of discrete entries, given their values in increasing order."""
 
     def __init__(self, values: Tensor) -> None:
         self.values = values
@@ -173,9 +169,7 @@ class BitsBack:
 def support_values(fn: dist.TorchDistribution, max_count: int) -> Tensor | None:
     """Return all values of an entry, or None if entries are continuous or dependent.
 
-    Args:
-        fn: distribution of an example
-        max_count: the last value of counts without an upper bound; 0 to return None for them
+    Counts without an upper bound end at ``max_count``, or have no values if it is 0.
     """
     if not factorized(fn):
         return None

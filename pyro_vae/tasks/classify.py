@@ -61,11 +61,10 @@ def hide_labels(y: Any, num_labelled: int, *, seed: int = 0) -> Tensor:
 def labelled_batches(x: Tensor, y: Tensor, *, batch_size: int = 200, num_labelled: int | None = None) -> DataLoader:
     r"""Return a loader for ``fit`` whose batches have a fixed number of labelled examples.
 
-    An epoch visits every unlabelled example once and repeats labelled examples as needed. Without this, most batches
-    contain no label where labels are few, and the classifier learns from rare, large gradients. Kingma et al. (2014)
-    weight the classification loss of all labelled examples together like 0.1 of the whole data set; here this
-    corresponds to :math:`\alpha` = ``0.1 * batch_size / num_labelled``. Labelled examples beyond their share also
-    weigh more in the bound. ``fit`` checks batches as they arrive; ``program.check(x, y)`` checks all data.
+    Where labels are few, most shuffled batches would contain none, and the classifier would learn from rare, large
+    gradients. An epoch visits every unlabelled example once and repeats labelled examples as needed, which then weigh
+    more in the bound. The classification loss of Kingma et al. (2014), with the weight of 0.1 of all data, is that of
+    :math:`\alpha` = ``0.1 * batch_size / num_labelled``. ``program.check(x, y)`` checks all data before ``fit``.
 
     References:
         Semi-supervised learning with deep generative models (Kingma et al., 2014), https://arxiv.org/abs/1406.5298
@@ -107,13 +106,7 @@ def labelled_batches(x: Tensor, y: Tensor, *, batch_size: int = 200, num_labelle
 
 
 class LabelledRows(Sampler[Tensor]):
-    """Sampler of the rows of batches with a fixed number of labelled examples.
-
-    Args:
-        labelled: mask of the labelled examples, of shape ``(n,)``
-        num_unlabelled: unlabelled examples per batch
-        num_labelled: labelled examples per batch
-    """
+    """Rows of batches with fixed numbers of labelled and unlabelled examples, given the mask of labels."""
 
     def __init__(self, labelled: Tensor, num_unlabelled: int, num_labelled: int) -> None:
         (self.labelled,), (self.unlabelled,) = (torch.nonzero(m, as_tuple=True) for m in (labelled, ~labelled))

@@ -29,14 +29,11 @@ class Compressor:
 
     .. math:: -\log_2 p(x \mid z) - \log_2 p(z) + \log_2 q(z \mid x), \qquad z \sim q(z \mid x)
 
-    The latents of an example are sampled by decoding bits that are already on the stack; the decoder gets these bits
-    back. They are shifted by pseudorandom numbers first, so that z does not depend on the previous example. Continuous
-    latents are discretized into intervals of equal prior probability. The first example takes its bits from additional
-    initial bits.
-
-    The program is copied, and computes in float64 on one thread of the CPU, so that the decoder finds the same
-    probabilities (multiples of 2^-16). The file contains a checksum of the data to detect a machine that does not.
-    Needs the optional extra ``compress``.
+    Latents are sampled by decoding bits of the previous examples, shifted by pseudorandom numbers. The decoder gets
+    these bits back; the first example takes additional initial bits. Continuous latents are discretized into intervals
+    of equal prior probability. A copy of the program computes in float64 on one thread of the CPU, so that the decoder
+    finds the same probabilities (multiples of 2^-16); a checksum of the data detects a machine that does not. Needs
+    the optional extra ``compress``.
 
     References:
         Practical lossless compression with latent variables using bits back coding (Townsend et al., 2019),
@@ -78,14 +75,9 @@ class Compressor:
         self.shape = BitsBack(self.exact, num_buckets=num_buckets).shape
 
     def compress(self, x: Any, *, progress: bool = True) -> bytes:
-        """Return data as bytes, for a file.
+        """Compress rows of data, or a tuple ``(x, context)``, to bytes.
 
-        Args:
-            x: rows of data, or a tuple ``(x, context)``
-            progress: show a progress bar
-
-        Returns:
-            The bytes; ``print(Compressed.from_bytes(data))`` shows their cost.
+        ``print(Compressed.from_bytes(data))`` shows their cost.
 
         Raises:
             ValueError: the data do not fit the program, have missing entries, or cannot be restored exactly.
@@ -113,15 +105,7 @@ class Compressor:
         return Compressed(words, *numbers, self.checksum, data_checksum(symbols)).to_bytes()
 
     def decompress(self, data: bytes, *context: Tensor, progress: bool = True) -> Tensor:
-        """Return the data that :meth:`compress` was given.
-
-        Args:
-            data: the bytes
-            context: for a conditional VAE, the context with which the data were compressed
-            progress: show a progress bar
-
-        Returns:
-            The data, bit for bit, on the CPU.
+        """Restore the data bit for bit, for a conditional VAE with the context with which they were compressed.
 
         Raises:
             ValueError: the context does not fit the program.

@@ -38,8 +38,6 @@ def context_rows(program: Program, context: Sequence[Any], n: int) -> tuple[Tens
 
 def decode(program: VAE, z: Tensor, context: Sequence[Tensor], *, mean: bool) -> Tensor:
     """Return means or samples of p(x given z) for latents ``(n, latent)``, a bounded number at once."""
-    parts = []
-    for start in range(0, len(z), ROWS):
-        fn = program.decode(z[start : start + ROWS], *[c[start : start + ROWS] for c in context])
-        parts.append(mean_or_draw(fn) if mean else fn.sample())
-    return torch.cat(parts)
+    batches = zip(*(column.split(ROWS) for column in (z, *context)), strict=True)
+    fns = (program.decode(*batch) for batch in batches)
+    return torch.cat([mean_or_draw(fn) if mean else fn.sample() for fn in fns])

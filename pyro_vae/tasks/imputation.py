@@ -36,13 +36,9 @@ class Imputation:
     ess: Tensor
 
     def interval(self, level: float) -> tuple[Tensor, Tensor]:
-        """Return the central interval of the samples of each entry.
+        """Return the lower and upper ends of the central interval with probability ``level``, of the shape of ``x``.
 
-        Args:
-            level: probability of the interval, such as 0.9
-
-        Returns:
-            Its ends, each of the shape of ``x``. Both are the observed value where there is one.
+        Both ends of an observed entry are its value.
 
         Raises:
             ValueError: the level is no probability, or there are too few samples to estimate the ends.
@@ -62,22 +58,13 @@ class Imputation:
         return lower, upper
 
     def coverage(self, truth: Tensor, level: float) -> float:
-        """Return the share of missing entries whose true value lies in the interval of this level.
-
-        Args:
-            truth: the complete data, of the shape of ``x``
-            level: probability of the intervals, which the coverage of a correct model is close to
-        """
+        """Return the share of missing entries with their true value in the interval; ``level`` if that is correct."""
         lower, upper = self.interval(level)
         truth = self.check_truth(truth)
         return float(((lower <= truth) & (truth <= upper))[self.missing].double().mean())
 
     def squared_error(self, truth: Tensor) -> float:
-        """Return the mean squared error of the imputed entries, in squared units of the data.
-
-        Args:
-            truth: the complete data, of the shape of ``x``
-        """
+        """Return the mean squared error of the imputed entries against the complete data, in squared units."""
         return float((self.x - self.check_truth(truth))[self.missing].double().square().mean())
 
     def check_truth(self, truth: Tensor) -> Tensor:

@@ -13,14 +13,13 @@ from pyro_vae._util.validation import check_int
 from pyro_vae.data.tables import Categorical
 from pyro_vae.evaluation.cost import check_memory
 from pyro_vae.evaluation.over import at_once, one_batch, over
-from pyro_vae.evaluation.posterior.posterior_means import Sampled
 from pyro_vae.evaluation.samples.simulate import SampleObserved
 from pyro_vae.programs import MissingNotAtRandom
 from pyro_vae.programs.missing import hide_missing
 from pyro_vae.programs.program import Program, device_of, evaluating, mean_or_draw
 from pyro_vae.tasks.decoding import require_vae
 from pyro_vae.tasks.imputation import Imputation
-from pyro_vae.trace.run import Call, Terms, run
+from pyro_vae.trace import Call, Sampled, Terms, run
 
 __all__ = ["impute", "pseudo_gibbs"]
 
@@ -173,7 +172,7 @@ def impute_batch(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return means, samples (batch, num_samples, *shape), mask and effective sample size of a batch."""
     x = batch[0]
-    terms = run(program.model, program.guide, batch, {}, num_particles=num_particles, record=Sampled)
+    terms = run(program.model, program.guide, batch, {}, num_particles=num_particles, draws=Sampled)
     weights, missing = terms.log_w().softmax(0).expand(num_particles, -1), torch.isnan(x)
     means, sampled = entries(terms, x)
     single = torch.einsum("kn,kn...->n...", weights, means)

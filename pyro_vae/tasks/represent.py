@@ -12,12 +12,12 @@ from torch.distributions import kl_divergence
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.over import over
-from pyro_vae.evaluation.posterior.posterior_means import Sampled, means, variances
+from pyro_vae.evaluation.posterior.posterior_means import means, variances
 from pyro_vae.evaluation.representation.representation import clustering_scores, require_sklearn
 from pyro_vae.programs import MixtureVAE
 from pyro_vae.programs.program import Program
 from pyro_vae.tasks.classify import check_unlabelled, classify
-from pyro_vae.trace.run import Call
+from pyro_vae.trace import Call, Sampled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

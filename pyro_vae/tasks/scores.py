@@ -17,9 +17,8 @@ from pyro_vae.estimators import ELBO
 from pyro_vae.evaluation.likelihood.log_likelihood import log_likelihood
 from pyro_vae.evaluation.over import over, passes
 from pyro_vae.evaluation.posterior.local_guide import LocalGuide
-from pyro_vae.evaluation.posterior.posterior_means import Sampled
 from pyro_vae.programs.program import Program
-from pyro_vae.trace.run import run
+from pyro_vae.trace import Sampled, run
 
 __all__ = [
     "ImportanceWeighted",
@@ -119,7 +118,7 @@ class Reconstruction(Score):
         """Return the negative expected log-likelihood of each example."""
 
         def log_p(batch: tuple[Tensor, ...], k: int) -> Tensor:
-            terms = run(program.model, program.guide, batch, {}, num_particles=k, record=Sampled).split()[0]
+            terms = run(program.model, program.guide, batch, {}, num_particles=k, draws=Sampled).split()[0]
             return sum(site.log_p for site in terms.observed).mean(0)
 
         return -average(log_p, program, x, self.num_particles, seed)
@@ -208,8 +207,9 @@ class InputComplexity(Score):
 
     def __call__(self, program: Program, x: Any, *, seed: int = 0) -> Tensor:
         """Return the corrected score of each example."""
-        if not 2 <= self.levels <= 256:
-            raise ValueError(f"levels: expected 2 to 256, got {self.levels}")
+        check_int("levels", self.levels, 2)
+        if self.levels > 256:
+            raise ValueError(f"levels: expected at most 256, got {self.levels}")
         # once, as x may be a stream
         x, *context = over(program, x, lambda *batch: batch, seed=seed, progress=False)
         if x.min() < 0 or x.max() > 1:

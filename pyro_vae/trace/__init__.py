@@ -1,1 +1,24 @@
-"""One run of guide and model: the unscaled log-densities of each site, per example and per particle."""
+"""One run of guide and model: the unscaled log-densities of each site, per example and per particle.
+
+``run`` returns :class:`Terms`, which hold a :class:`Site` for each sample statement. Estimators, the laboratory,
+importance sampling and the tasks read nothing else.
+"""
+
+from pyro_vae.trace.handlers import Detached, Enumerated, Recorder, Reparameterized, Sampled, Scored
+from pyro_vae.trace.site import Site
+from pyro_vae.trace.terms import Draw, Terms
+from pyro_vae.trace.tracing import Call, run
+
+__all__ = [
+    "Call",
+    "Detached",
+    "Draw",
+    "Enumerated",
+    "Recorder",
+    "Reparameterized",
+    "Sampled",
+    "Scored",
+    "Site",
+    "Terms",
+    "run",
+]

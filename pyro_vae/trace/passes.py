@@ -4,74 +4,176 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from pyro_vae.trace.terms import Draw, Site, Terms
+from pyro_vae.trace.handlers import Recorder
+from pyro_vae.trace.site import Quantity, Site, kl_per_dimension
+from pyro_vae.trace.terms import Draw, Terms
+from pyro_vae.trace.tracing import Call, draw_shared, outline, run
 
-__all__ = ["in_passes"]
+__all__ = ["run_in_passes"]
+
+#: The quantities that a formula reads: number of the site and the function of it.
+Reads = list[tuple[int, Quantity]]
+
+#: From the number of a site and a quantity to its value.
+Source = Callable[[int, Quantity], Tensor | None]
 
 
-def in_passes(one_pass: Callable[[int], Terms], sizes: Sequence[int], quantities: Sequence[str]) -> Terms:
+class StandIn(Site):
+    """A site whose quantities come from somewhere else."""
+
+    source: Callable[[Quantity], Tensor | None]
+
+    def read(self, quantity: Quantity) -> Any:
+        """Return a quantity of the site."""
+        return self.source(quantity)
+
+
+def run_in_passes(
+    call: Call,
+    draws: Callable[..., Recorder],
+    check: Callable[[Terms, Recorder], None],
+    formula: Callable[[Terms], Any],
+    particles_per_pass: int | None,
+) -> Terms:
+    """Run guide and model with so many particles at a time.
+
+    Args:
+        call: what is run, with the number of all particles
+        draws: makes the handler that decides how latents are drawn, from messages that it replays
+        check: raises if the terms of a pass cannot be used
+        formula: what will be computed from the terms; called once with the particles of a small pass repeated
+        particles_per_pass: number of particles at a time, all at once if None
+
+    Returns:
+        The terms of all particles.
+    """
+    total = call.num_particles
+    size = min(particles_per_pass or total, total)
+
+    def one_pass(size: int) -> Terms:
+        recorder = draws(shared)
+        terms = run(call.model, call.guide, call.args, call.kwargs, num_particles=size, draws=lambda: recorder)
+        check(terms, recorder)
+        return terms
+
+    shared: dict[str, Any] = {}
+    if size == total:
+        return one_pass(size)
+    if outline(call).shared:  # these sites are drawn once for all passes
+        shared = draw_shared(replace(call, num_particles=1), draws)
+    reads = read_by(formula, one_pass(min(size, 2)), total)
+    whole, rest = divmod(total, size)
+    return in_passes(one_pass, [size] * whole + [rest] * (rest > 0), reads)
+
+
+def read_by(formula: Callable[[Terms], Any], terms: Terms, num_particles: int) -> Reads:
+    """Return the quantities that a formula reads, by calling it once with the particles of one pass repeated.
+
+    Args:
+        formula: a function of the terms of all particles, whose result is discarded
+        terms: of one pass
+        num_particles: of all passes together
+    """
+    size = terms.num_particles
+    reads: Reads = []
+
+    def source(number: int, quantity: Quantity) -> Tensor | None:
+        if (number, quantity) not in reads:
+            reads.append((number, quantity))
+        found = terms.sites[number].read(quantity)
+        if found is None:
+            return None
+        dim = particles_of(quantity)
+        repeated = [every_particle(found, dim, size)] * -(-num_particles // size)
+        return torch.cat(repeated, dim).narrow(dim, 0, num_particles)
+
+    starts = range(0, num_particles, size)
+    draws = [terms.draws[0]._replace(start=start, stop=min(start + size, num_particles)) for start in starts]
+    with torch.enable_grad():
+        formula(with_source(without_tensors(terms), source, num_particles, draws))
+    return reads
+
+
+def in_passes(one_pass: Callable[[int], Terms], sizes: Sequence[int], reads: Reads) -> Terms:
     """Run passes of so many particles each and join their terms.
 
-    What a pass computes on the way is forgotten, and computed again from the same noise when its gradient is wanted
-    (activation checkpointing). What stays is a few numbers for each datum and particle.
+    Intermediate results of a pass are discarded, and computed again from the same noise for the gradient (activation
+    checkpointing). A few numbers per example and particle are kept.
 
     Args:
         one_pass: from the number of particles to their terms
-        sizes: particles of each pass
-        quantities: attributes of :class:`Site` that the estimator will read
+        sizes: number of particles of each pass
+        reads: the quantities that the estimator reads
     """
-    # one list of draws a pass; that of the sites is the same for all of them
-    outlines: list[Terms] = []
-    keys: list[tuple[int, str]] = []
+    stripped: list[Terms] = []
+    draws: list[Draw] = []
+    absent: set[tuple[int, Quantity]] = set()
 
     def tensors(size: int) -> list[Tensor]:
         terms = one_pass(size)
-        found = {(i, name): t for i, site in enumerate(terms.sites) for name, t in read(site, quantities, size)}
-        if len(outlines) < len(sizes):  # not where a pass is computed again for its gradient
-            outlines.append(without_tensors(terms))
-            keys[:] = found
-        return list(found.values())
+        found = [terms.sites[number].read(quantity) for number, quantity in reads]
+        if len(draws) < len(sizes):  # not where a pass is computed again for its gradient
+            start = sum(draw.stop - draw.start for draw in draws)
+            draws.append(terms.draws[0]._replace(start=start, stop=start + size))
+            stripped[:] = [without_tensors(terms)]
+            absent.update(key for key, tensor in zip(reads, found, strict=True) if tensor is None)
+        pairs = zip(reads, found, strict=True)
+        return [every_particle(t, particles_of(quantity), size) for (_, quantity), t in pairs if t is not None]
 
-    rows = [checkpoint(tensors, size, use_reentrant=False) for size in sizes]
-    joined = outlines[0]
-    for (i, name), column in zip(keys, zip(*rows, strict=True), strict=True):
-        vars(joined.sites[i])[name] = torch.cat(column, -3 if name == "dimension_kl" else -2)
-    starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    draws = [Draw(s, s + n, terms.draws[0].values) for s, n, terms in zip(starts, sizes, outlines, strict=True)]
-    return replace(joined, num_particles=sum(sizes), draws=draws)
+    columns = zip(*[checkpoint(tensors, size, use_reentrant=False) for size in sizes], strict=True)
+    present = [key for key in reads if key not in absent]
+    table: dict[tuple[int, Quantity], Tensor | None] = dict.fromkeys(absent)
+    table |= {key: torch.cat(column, particles_of(key[1])) for key, column in zip(present, columns, strict=True)}
 
+    def source(number: int, quantity: Quantity) -> Tensor | None:
+        if (number, quantity) not in table:
+            raise ValueError(
+                f"particles_per_pass: {quantity.__name__} was not read in the first pass; an estimator must read the "
+                "same quantities whenever its formula is called"
+            )
+        return table[number, quantity]
 
-def read(site: Site, quantities: Sequence[str], size: int) -> list[tuple[str, Tensor]]:
-    """Return what is asked of a site and what it has, each with all particles."""
-    if site.guide is None:
-        quantities = ["log_p"]
-    elif site.enumerated:
-        quantities = [*quantities, "unmasked_log_q"]
-    found = [(name, getattr(site, name)) for name in quantities]
-    return [(name, t if name == "dimension_kl" else spread(t, size)) for name, t in found if t is not None]
-
-
-def spread(t: Tensor, size: int) -> Tensor:
-    """Expand (*values, 1, batch) to (*values, size, batch)."""
-    return t.expand(*t.shape[:-2], size, t.shape[-1])
+    return with_source(stripped[0], source, sum(sizes), draws)
 
 
 def without_tensors(terms: Terms) -> Terms:
-    """Return the sites without what holds on to the tensors of their pass."""
+    """Return sites that hold on to no tensor of their pass."""
 
     def bare(message: Any) -> Any:
         return None if message is None else {name: message[name] for name in ("scale", "cond_indep_stack")}
 
-    def strip(site: Site) -> Site:
-        new = Site(site.name, bare(site.model), bare(site.guide), site.separable, site.enumerated)
+    def strip(site: Site) -> StandIn:
+        new = StandIn(site.name, bare(site.model), bare(site.guide), site.layout, site.enumerated, site.auxiliary)
         new.reparameterized = site.reparameterized
-        vars(new)["closed_kl"] = None
         return new
 
-    return replace(terms, latent=list(map(strip, terms.latent)), observed=list(map(strip, terms.observed)))
+    return replace(
+        terms,
+        latent=[strip(site) for site in terms.latent],
+        observed=[strip(site) for site in terms.observed],
+        draws=(),
+    )
+
+
+def with_source(terms: Terms, source: Source, num_particles: int, draws: Sequence[Draw]) -> Terms:
+    """Have stripped sites read their quantities from a source."""
+    for number, site in enumerate(terms.sites):
+        site.source = partial(source, number)
+    return replace(terms, num_particles=num_particles, draws=draws)
+
+
+def particles_of(quantity: Quantity) -> int:
+    """Return the dimension of the particles in a quantity."""
+    return -3 if quantity is kl_per_dimension else -2
+
+
+def every_particle(t: Tensor, dim: int, size: int) -> Tensor:
+    """Expand a quantity that is the same for all particles."""
+    return t if t.shape[dim] == size else t.expand([size if d == t.dim() + dim else -1 for d in range(t.dim())])

@@ -13,7 +13,7 @@ from pyro_vae.training.history import History
 from pyro_vae.training.precision import TF32, Autocast
 from pyro_vae.training.ranks.collectives import LostRankError
 from pyro_vae.training.rates import Cosine, MultiStep
-from pyro_vae.training.schedules import Capacity, Cyclical, Linear, Sigmoid
+from pyro_vae.training.schedules import Cyclical, Linear, Sigmoid
 from pyro_vae.training.svi import SVI, NonFiniteError
 from pyro_vae.training.tensorboard import TensorBoard
 
@@ -22,7 +22,6 @@ __all__ = [
     "TF32",
     "Batches",
     "Callback",
-    "Capacity",
     "CheckpointError",
     "Cosine",
     "Cyclical",

@@ -123,7 +123,7 @@ class Loop:
         row = {"epoch": self.epoch, "step": self.svi.steps, **self.means()}
         good.keep(self.svi.steps)
         if isinstance(self.svi.estimator, Estimator):
-            row["beta"] = float(self.svi.estimator.beta_now())
+            row["beta"] = float(self.svi.estimator.current_beta())
         return row
 
     def save_if_asked(self) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from torch import Tensor
-
-__all__ = ["Capacity", "Cyclical", "Linear", "Sigmoid"]
+__all__ = ["Cyclical", "Linear", "Sigmoid"]
 
 
 @dataclass(frozen=True)
@@ -138,57 +136,6 @@ class Sigmoid:
         # the hyperbolic tangent does not overflow
         risen = 0.5 + 0.5 * math.tanh(0.5 * (step - self.middle) / self.width)
         return self.start + (self.end - self.start) * risen
-
-
-@dataclass(frozen=True)
-class Capacity:
-    r"""A divergence that is held near a target, which rises: given as ``beta`` it takes the place of the weight.
-
-    .. math:: -\gamma \, | \overline{\mathrm{KL}} - C_t |, \qquad C_t = C \min(t / T, 1)
-
-    stands in the bound of each datum where :math:`-\beta \, \mathrm{KL}` stood, with the divergence averaged over
-    the batch.
-
-    References:
-        Understanding disentangling in beta-VAE (Burgess et al., 2018), https://arxiv.org/abs/1804.03599
-
-    Args:
-        nats: C, the target in nats per datum
-        steps: T, the training step at which the target is reached
-        gamma: weight of the distance from the target
-
-    Raises:
-        ValueError: fewer than one step, or a negative target or weight.
-
-    Example:
-        >>> import torch, pyro_vae as pv
-        >>> capacity = Capacity(25.0, 10_000)
-        >>> capacity(2_000)
-        5.0
-        >>> capacity.penalty(torch.tensor(10.0), 5.0)
-        tensor(5000.)
-        >>> toy = pv.testing.LinearGaussian()
-        >>> elbo = pv.estimators.ELBO(beta=capacity)
-        >>> elbo.differentiable_loss(toy.program.model, toy.program.guide, toy.draw(5)).shape
-        torch.Size([])
-    """
-
-    nats: float
-    steps: int
-    gamma: float = 1000.0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps: expected at least 1, got {self.steps}")
-        check_weights(nats=self.nats, gamma=self.gamma)
-
-    def __call__(self, step: int) -> float:
-        """Return the target at ``step``."""
-        return self.nats * min(step / self.steps, 1.0)
-
-    def penalty(self, kl: Tensor, target: float | Tensor) -> Tensor:
-        """Return what the mean divergence of a batch, of shape ``()``, costs under a target."""
-        return self.gamma * (kl - target).abs()
 
 
 def check_weights(**values: float) -> None:

@@ -203,7 +203,7 @@ class SVI(pyro.infer.SVI):
         n = batch[0].shape[0]
         if isinstance(estimator, Estimator):
             estimator.step = self.steps
-            loss, metrics = estimator.evaluate(estimator.terms(self.model, self.guide, *batch))
+            loss, metrics = estimator.training_loss(self.model, self.guide, *batch)
             loss.backward(self._share(loss, weight))
             loss = loss.detach()
             return {"loss": loss if weight == n else loss * (n / weight), **metrics}

@@ -1,9 +1,19 @@
 """Denormal numbers are zero while a program trains, in every thread, and only then."""
 
+import pytest
 import torch
 
 import pyro_vae as pv
 from pyro_vae.training import flush_denormals
+
+
+@pytest.fixture(autouse=True)
+def _several_threads():
+    """The workers of pytest-xdist have one thread each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def survive(n=2_000_000):

@@ -196,7 +196,7 @@ def test_penalty_is_that_of_the_aggregate_posterior(make, particles, learned_pri
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_weight_of_the_discrepancy(name):
-    """Two weights apart, the objective of each datum differs by the discrepancy of the batch, with its sign."""
+    """Two weights apart, the objective of each example differs by the discrepancy of the batch, with its sign."""
     make, options, offset = WEIGHTS[name]
     toy = LinearGaussian(off=0.3)
     x = toy.draw(10)
@@ -380,7 +380,7 @@ def test_total_correlation_of_a_normal_aggregate():
 
 def test_batch_of_more_than_all_data_is_refused():
     toy = LinearGaussian()
-    with pytest.raises(ValueError, match="data_size: a batch of 12 rows cannot come from 10 data"):
+    with pytest.raises(ValueError, match="data_size: .*12"):
         rows(E.BetaTC(data_size=10), toy.program, toy.draw(12))
 
 
@@ -438,7 +438,8 @@ def test_discriminator_finds_the_total_correlation():
     def closure():
         optimizer.zero_grad()
         torch.manual_seed(0)
-        loss = estimator.confusion(toy.program.encode(x).sample().unsqueeze(0)).mean()
+        z = toy.program.encode(x).sample().unsqueeze(0)
+        loss = estimator.confusion(z, torch.rand_like(z).argsort(1)).mean()
         loss.backward()
         return loss
 
@@ -461,7 +462,7 @@ def factor_gradients(estimator, toy, x):
     )
 
 
-def factor_by_hand(estimator, toy, x):
+def factor_by_definition(estimator, toy, x):
     """The two losses apart, each with the gradient that it is to have."""
     torch.manual_seed(0)
     elbo = E.ELBO(num_particles=2)
@@ -482,7 +483,7 @@ def factor_by_hand(estimator, toy, x):
 def factor_agrees(estimator):
     toy = LinearGaussian(off=0.2)
     x = toy.draw(9)
-    a, b = factor_gradients(estimator, toy, x), factor_by_hand(estimator, toy, x)
+    a, b = factor_gradients(estimator, toy, x), factor_by_definition(estimator, toy, x)
     return all(torch.allclose(s, t) for s, t in zip([a[0], *a[1], *a[2]], [b[0], *b[1], *b[2]], strict=True))
 
 
@@ -495,7 +496,7 @@ def test_faults_of_the_discriminator_are_seen(fault, monkeypatch):
     right = E.FactorVAE.confusion
     estimator = E.FactorVAE(discriminator=discriminator(), gamma=3.0, num_particles=2)
     if fault == "discriminator climbs":
-        monkeypatch.setattr(E.FactorVAE, "confusion", lambda self, z: -right(self, z))
+        monkeypatch.setattr(E.FactorVAE, "confusion", lambda self, z, order: -right(self, z, order))
     elif fault == "no shuffling":
         monkeypatch.setattr(torch.Tensor, "gather", lambda self, dim, index: self)
     elif fault == "wrong sign":
@@ -504,7 +505,7 @@ def test_faults_of_the_discriminator_are_seen(fault, monkeypatch):
         drawn = []
         take = over_batch.draws
         monkeypatch.setattr(factor_vae, "draws", lambda terms: drawn.append(take(terms)) or drawn[-1])
-        monkeypatch.setattr(E.FactorVAE, "confusion", lambda self, z: right(self, drawn[-1]))
+        monkeypatch.setattr(E.FactorVAE, "confusion", lambda self, z, order: right(self, drawn[-1], order))
     assert not factor_agrees(estimator)
 
 
@@ -525,9 +526,9 @@ def test_discriminator_is_trained_by_the_engine_and_by_stock_svi():
 
 def test_discriminator_of_several_numbers_is_refused():
     toy = LinearGaussian()
-    with pytest.raises(ValueError, match="discriminator: expected one number for each of 6 draws of 2 dimensions"):
+    with pytest.raises(ValueError, match="discriminator: "):
         rows(E.FactorVAE(discriminator=torch.nn.Linear(2, 2).double()), toy.program, toy.draw(6))
-    with pytest.raises(TypeError, match="discriminator: expected an nn.Module"):
+    with pytest.raises(TypeError, match="discriminator: "):
         E.FactorVAE(discriminator=torch.sum)
 
 
@@ -569,7 +570,7 @@ def test_scale_multiplies_the_loss_and_free_bits_are_taken_off(make):
     kl = over_batch.divergence(local_terms(estimator, toy.program, x)).mean()
     torch.manual_seed(0)
     found = free.differentiable_loss(model, guide, x)
-    assert torch.allclose(found, plain + 6 * free.beta_now() * (2 * 5.0 - kl))
+    assert torch.allclose(found, plain + 6 * free.current_beta() * (2 * 5.0 - kl))
 
 
 @each_estimator
@@ -585,14 +586,14 @@ def test_each_estimator_trains_on_data_that_leave_one_row_over(make):
 def test_a_single_row_is_refused_before_the_first_step(make):
     toy = LinearGaussian(off=0.2)
     before = copy.deepcopy(toy.program.state_dict())
-    with pytest.raises(ValueError, match=r"the batch has 1: expected at least 2.*batch_size"):
+    with pytest.raises(ValueError, match="batch_size: "):
         pv.fit(toy.program, toy.draw(4), estimator=make(), batch_size=1, epochs=1, progress=False)
     assert all(torch.equal(value, before[name]) for name, value in toy.program.state_dict().items())
 
 
 @each_estimator
 def test_what_has_no_draws_to_compare_is_refused(make):
-    with pytest.raises(ValueError, match=r"particles_per_pass: \w+ compares the draws of a whole batch"):
+    with pytest.raises(ValueError, match="particles_per_pass: "):
         make(num_particles=4, particles_per_pass=2)
     x = torch.rand(6, 5).double()
     discrete = pv.VAE(
@@ -600,28 +601,28 @@ def test_what_has_no_draws_to_compare_is_refused(make):
         likelihood=pv.likelihoods.Normal(2, (5,)),
         posterior=pv.posteriors.OneHotCategorical((5,), 2),
     ).double()
-    with pytest.raises(ValueError, match="site 'z' from OneHotCategorical, which has no reparameterized sampler"):
+    with pytest.raises(ValueError, match="guide: .*'z'.*OneHotCategorical"):
         rows(make(), discrete, x)
     enumerated = poutine.infer_config(discrete.guide, lambda m: {"enumerate": "parallel"} if m["name"] == "z" else {})
-    with pytest.raises(ValueError, match="does not sum over enumerated values, but the guide enumerates site 'z'"):
+    with pytest.raises(ValueError, match="'z' is enumerated"):
         make().differentiable_loss(discrete.model, enumerated, x)
     program = vae()
     mask = torch.arange(6) < 4
-    with pytest.raises(ValueError, match="site 'z' is masked"):
+    with pytest.raises(ValueError, match="'z' is masked"):
         make().differentiable_loss(poutine.mask(program.model, mask=mask), poutine.mask(program.guide, mask=mask), x)
     plain = pv.programs.Autoencoder(encoder=pv.nets.MLP((5,), (2,)), likelihood=pv.likelihoods.Normal(2, (5,)))
-    with pytest.raises(ValueError, match="the program draws none for a datum"):
+    with pytest.raises(ValueError, match="program: "):
         rows(make(), plain.double(), x)
 
 
 def test_posteriors_without_the_densities_or_moments_needed_are_refused_by_name():
     x = torch.rand(6, 5).double()
-    with pytest.raises(ValueError, match="the posterior of site 'z' is no product over dimensions"):
+    with pytest.raises(ValueError, match="posterior: .*'z'"):
         rows(E.BetaTC(data_size=10), vae(pv.posteriors.FullRankNormal), x)
-    with pytest.raises(ValueError, match="DIP needs mean and covariance of the posterior, but that of site 'z'"):
+    with pytest.raises(ValueError, match="posterior: DIP.*'z'"):
         rows(E.DIP(), vae(pv.posteriors.PlanarFlow), x)
     for estimator in (E.BetaTC(data_size=10), E.DIP()):
-        with pytest.raises(ValueError, match=r"needs one latent site a datum.*\['z2', 'z1'\]"):
+        with pytest.raises(ValueError, match=r"program: .*\['z2', 'z1'\]"):
             rows(estimator, hierarchy(), x)
 
 

@@ -5,6 +5,7 @@ import math
 
 import pyro
 import pytest
+import shelf
 import torch
 from pyro import poutine
 
@@ -61,7 +62,7 @@ FORMULAS = {
 
 
 def draws_of(estimator, vae, x, seed=0):
-    """Return losses and gradients, one row for each block of copies of the datum."""
+    """Return losses and gradients, one row for each block of copies of the example."""
     torch.manual_seed(seed)
     parameters = list(vae.parameters())
     rows = x.expand(COPIES, -1)
@@ -113,8 +114,8 @@ def test_cubo_sends_the_guide_down_and_the_model_up():
     guide = torch.cat([torch.full((p.numel(),), "posterior" in n) for n, p in vae.named_parameters()])
     losses, gradients = draws_of(E.CUBO(num_particles=2), vae, x)
     assert scores(losses, upper.detach()) < 4
-    climb = exact_gradient(on_a_grid(vae, x, log_mean_exp), vae)
-    assert scores(gradients, torch.where(guide, -exact_gradient(upper, vae), climb)).max() < 4.5
+    upward = exact_gradient(on_a_grid(vae, x, log_mean_exp), vae)
+    assert scores(gradients, torch.where(guide, -exact_gradient(upper, vae), upward)).max() < 4.5
 
 
 def test_sticking_the_landing_is_biased_with_two_particles():
@@ -130,7 +131,7 @@ def test_sticking_the_landing_is_biased_with_two_particles():
 def test_thermodynamic_objective_with_many_particles():
     """Self-normalised weights: value and gradient tend to the exact Riemann sum as the particles grow."""
     vae, x = small()
-    estimator = E.TVO(intervals=3, first=0.2, num_particles=2000)
+    estimator = E.TVO(num_intervals=3, first=0.2, num_particles=2000)
 
     noise = torch.linspace(-7, 7, 801, dtype=torch.float64)
     q = vae.encode(x).base_dist
@@ -255,21 +256,7 @@ def test_paths_through_a_hierarchy(estimator, inference):
     assert ((plain.mean(0) - found.mean(0)).abs() <= 4.5 * error + 1e-12).all()
 
 
-ALL = [
-    E.ELBO(num_particles=6),
-    E.ELBO(num_particles=6, analytic_kl=False),
-    E.StickingTheLanding(num_particles=6),
-    E.IWAE(num_particles=6),
-    E.DReG(num_particles=6),
-    E.GDReG(num_particles=6),
-    E.Renyi(num_particles=6),
-    E.CUBO(num_particles=6),
-    E.MIWAE(2, 3),
-    E.PIWAE(2, 3),
-    E.CIWAE(num_particles=6),
-    E.TVO(num_particles=6),
-    E.JackknifeIWAE(num_particles=6),
-]
+ALL = shelf.per_example()
 
 
 def gradient_of(estimator, program, *data, seed=0):
@@ -346,7 +333,7 @@ def test_rows_do_not_know_of_each_other(estimator):
         poutine.mask(program.model, mask=mask), poutine.mask(program.guide, mask=mask), x
     )
     assert torch.allclose(masked, -rows[mask].sum())
-    # another datum beside it, the same noise
+    # another example in the batch, the same noise
     torch.manual_seed(0)
     other = estimator.per_datum(program.model, program.guide, torch.cat([x[:3], x[:1] + 5]))
     assert torch.allclose(other[:3], rows[:3])
@@ -361,7 +348,7 @@ def test_contract_of_pyro(estimator):
 class ScaleInside(E.IWAE):
     """Fault: the scale within the logarithm."""
 
-    def local(self, terms, beta):
+    def local_loss(self, terms, beta):
         return -log_mean_exp(terms.sites[0].scale * terms.log_w(beta)).sum(), {}
 
 
@@ -384,7 +371,7 @@ class Undetached(E.DReG):
     """Fault: the gradient runs through the weights."""
 
     def bound(self, terms, beta):
-        log_w = terms.log_w(beta, held=True)
+        log_w = terms.log_w(beta, detached_params=True)
         return (log_w.softmax(0) * log_w).sum(0)
 
 
@@ -434,23 +421,23 @@ def test_values_of_pyros_own_estimators_agree():
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "argument"),
     [
-        (lambda: E.IWAE(num_particles=0), "num_particles: IWAE expects an int of at least 1, got 0"),
-        (lambda: E.IWAE(particles_per_pass=0), "particles_per_pass: IWAE expects an int of at least 1"),
-        (lambda: E.MIWAE(0, 3), "M: MIWAE expects an int of at least 1"),
-        (lambda: E.Renyi(alpha=math.inf), "alpha: expected a finite number"),
-        (lambda: E.CUBO(n=0.5), "n: expected a number of at least 1"),
-        (lambda: E.CIWAE(share=2.0), "share: expected a number from 0 to 1"),
-        (lambda: E.TVO(intervals=0), "intervals: expected an int of at least 1"),
-        (lambda: E.TVO(first=1.0), "first: expected a number between 0 and 1"),
-        (lambda: E.JackknifeIWAE(order=5), "order: expected an int from 0 to num_particles - 1 = 4"),
-        (lambda: E.IWAE(beta=-1.0), "beta: expected a number of at least 0"),
-        (lambda: E.IWAE(free_bits=-1.0), "free_bits: expected a number of nats of at least 0"),
+        (lambda: E.IWAE(num_particles=0), "num_particles"),
+        (lambda: E.IWAE(particles_per_pass=0), "particles_per_pass"),
+        (lambda: E.MIWAE(0, 3), "M"),
+        (lambda: E.Renyi(alpha=math.inf), "alpha"),
+        (lambda: E.CUBO(n=0.5), "n"),
+        (lambda: E.CIWAE(share=2.0), "share"),
+        (lambda: E.TVO(num_intervals=0), "num_intervals"),
+        (lambda: E.TVO(first=1.0), "first"),
+        (lambda: E.JackknifeIWAE(order=5), "order"),
+        (lambda: E.IWAE(beta=-1.0), "beta"),
+        (lambda: E.IWAE(free_bits=-1.0), "free_bits"),
     ],
 )
-def test_arguments_that_make_no_sense(make, words):
-    with pytest.raises(ValueError, match="^" + words.replace("[", r"\[")):
+def test_invalid_arguments(make, argument):
+    with pytest.raises(ValueError, match=f"^{argument}: "):
         make()
 
 
@@ -467,16 +454,18 @@ def test_gdreg_names_the_prior_that_it_cannot_draw_from():
         likelihood=pv.likelihoods.Normal(2, (3,)),
         posterior=pv.posteriors.MeanFieldNormal((3,), 2),
     )
-    with pytest.raises(ValueError, match="site 'z'.*Mixture: use DReG"):
+    with pytest.raises(ValueError, match="prior: .*'z'"):
         E.GDReG().loss(vae.model, vae.guide, torch.zeros(4, 3))
 
 
-@pytest.mark.parametrize("estimator", ALL[2:6], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "estimator", [E.StickingTheLanding(), E.IWAE(), E.DReG(), E.GDReG()], ids=lambda e: type(e).__name__
+)
 def test_discrete_sites_are_refused_by_pathwise_estimators(estimator):
     vae = pv.VAE(
         prior=pv.priors.Bernoulli(2),
         likelihood=pv.likelihoods.Normal(2, (3,)),
         posterior=pv.posteriors.Bernoulli((3,), 2),
     )
-    with pytest.raises(ValueError, match="site 'z' from Bernoulli.*VIMCO"):
+    with pytest.raises(ValueError, match="guide: .*'z'.*Bernoulli"):
         estimator.loss(vae.model, vae.guide, torch.zeros(4, 3))

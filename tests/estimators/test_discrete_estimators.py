@@ -17,9 +17,10 @@ import pyro_vae as pv
 from pyro_vae.estimators import IWAE, NVIL, VIMCO, DisARM, Enumeration, ReinforceLOO, ReweightedWakeSleep
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
-from pyro_vae.estimators.score import ScoreFunction, log_score, score_surrogate
+from pyro_vae.estimators.score import score_surrogate
 from pyro_vae.testing import check_estimator
-from pyro_vae.trace import passes
+from pyro_vae.trace import Scored, passes
+from pyro_vae.trace.antithetic import pair_score
 
 LINEAR = functools.partial(pv.nets.MLP, hidden=())
 KINDS = {
@@ -39,7 +40,7 @@ ALL = {
 
 
 class Toy:
-    """A small VAE in double precision, one datum, and all values of its latents."""
+    """A small VAE in double precision, one example, and all values of its latents."""
 
     def __init__(self, kind="bits", likelihood=None, seed=0):
         prior, posterior, latent, options = KINDS[kind]
@@ -101,7 +102,7 @@ def gradient(loss, parameters):
 
 
 def draws(estimator, toy, blocks=32, rows=400):
-    """Return values (blocks, 1) and gradients (blocks, parameters), each a mean over so many copies of one datum."""
+    """Return values (blocks, 1) and gradients (blocks, parameters), each a mean over so many copies of one example."""
     values, gradients = [], []
     for _ in range(blocks):
         bound = -estimator.differentiable_loss(toy.program.model, toy.program.guide, toy.copies(rows)) / rows
@@ -115,7 +116,7 @@ within = functools.partial(within, standard_errors=4.5)
 
 
 def unbiased(estimator, toy, exact, **options):
-    """Whether value and gradient of an estimator have the mean that they ought to have."""
+    """Whether the means of value and gradient are the exact ones."""
     values, gradients = draws(estimator, toy, **options)
     return within(values, exact.detach()) and within(gradients, gradient(exact, toy.parameters))
 
@@ -156,13 +157,13 @@ def test_baseline_of_vimco_is_a_geometric_mean():
     found = pv.estimators.vimco.without_each(log_w)
     for k in range(3):
         others = torch.cat([log_w[:k], log_w[k + 1 :]])
-        by_hand = log_mean_exp(torch.cat([others, others.mean(0, keepdim=True)]))
-        assert torch.allclose(found[k], by_hand, atol=1e-12)
+        exact = log_mean_exp(torch.cat([others, others.mean(0, keepdim=True)]))
+        assert torch.allclose(found[k], exact, atol=1e-12)
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.4])
 @pytest.mark.parametrize("kind", KINDS)
-def test_enumeration_is_the_sum_by_hand(kind, beta):
+def test_enumeration_is_the_sum_over_all_values(kind, beta):
     toy = Toy(kind)
     for options in ({}, {"analytic_kl": False}):
         elbo = Enumeration(beta=beta, **options)
@@ -322,12 +323,12 @@ class Mixed:
                 z = pyro.sample("z", self.number(x))
                 pyro.sample("b", self.bit(x, z))
 
-    def grid(self, held=False):
+    def grid(self, detached=False):
         """Return log-weights, probabilities and log q at both bits and the nodes of a quadrature over z."""
         x, b = self.x, torch.tensor([[0.0], [1.0]]).double()
         number = self.number(x, b if self.bit_first else 0.0 * b)
         z = number.loc + number.scale * self.point
-        z = z.detach() if held else z
+        z = z.detach() if detached else z
         bit = self.bit(x, 0.0 if self.bit_first else z)
         log_bit = bit.log_prob(b).expand_as(z)
         log_p = dist.Bernoulli(logits=self.net["p"][1]).log_prob(b) + self.prior(b).log_prob(z)
@@ -348,7 +349,7 @@ class Mixed:
 
 
 @pytest.mark.parametrize("bit_first", [True, False])
-def test_numbers_beside_bits_keep_the_gradient_through_their_draw(bit_first):
+def test_numbers_together_with_bits_keep_the_gradient_through_their_draw(bit_first):
     toy = Mixed(bit_first)
     for estimator in (ReinforceLOO(num_particles=2), frozen(mean=-3.0), Enumeration()):
         assert unbiased(estimator, toy, toy.elbo()), estimator
@@ -359,7 +360,7 @@ def test_numbers_beside_bits_keep_the_gradient_through_their_draw(bit_first):
 
 def test_wake_sleep_goes_through_no_draw():
     toy = Mixed(True)
-    log_w, q, log_q = toy.grid(held=True)
+    log_w, q, log_q = toy.grid(detached=True)
     i, j = torch.cartesian_prod(*[torch.arange(len(q))] * 2).T
     weights = torch.stack([log_w[i], log_w[j]]).detach().softmax(0)
     each = log_w + 2 * log_q  # log p for the model, and log q for the guide
@@ -380,8 +381,10 @@ def test_score_without_the_path_of_a_number_is_seen():
     assert not unbiased(Wrong(num_particles=2), toy, toy.elbo())
 
 
-class Plain(ScoreFunction):
+class Plain(pv.estimators.Estimator):
     """REINFORCE: the log-weight itself is the signal."""
+
+    draws = Scored
 
     def bound(self, terms, beta):
         log_w = terms.log_w(beta)
@@ -396,7 +399,7 @@ def wrong_vimco(change):
             log_w = terms.log_w(beta)
             value = log_mean_exp(log_w)
             signal = value.detach() - pv.estimators.vimco.without_each(log_w.detach())
-            return change(log_w, value, signal, log_score(terms))
+            return change(log_w, value, signal, terms.log_q(unreparameterized=True))
 
     return Wrong(num_particles=2)
 
@@ -431,7 +434,7 @@ def test_attached_weights_are_seen_in_wake_sleep():
     class Wrong(ReweightedWakeSleep):
         def bound(self, terms, beta):
             log_w = terms.log_w(beta)
-            log_q = sum(site.log_q for site in terms.latent)
+            log_q = terms.log_q()
             return with_gradient_of(log_mean_exp(log_w), (log_w.softmax(0) * (log_w + 2 * log_q)).sum(0))
 
     toy = Toy("bits")
@@ -447,7 +450,7 @@ def test_unequal_pairs_are_seen_in_disarm():
     class Wrong(DisARM):
         def bound(self, terms, beta):
             for site in terms.latent:
-                site.pair_score = site.pair_score.roll(1, 0)
+                site._cache[pair_score] = site.read(pair_score).roll(1, 0)
             return super().bound(terms, beta)
 
     toy = Toy("bits")
@@ -455,7 +458,7 @@ def test_unequal_pairs_are_seen_in_disarm():
 
 
 def rows_apart(estimator, toy):
-    """Whether value and gradient of the first row stay the same whatever stands in the others."""
+    """Whether value and gradient of the first row stay the same whatever the other rows are."""
     found = []
     for other in (0.0, 3.0):
         x = torch.cat([toy.copies(1), toy.copies(3) + other])
@@ -473,7 +476,7 @@ def test_rows_of_a_batch_have_nothing_to_do_with_each_other(name):
 
 def test_weights_joined_over_the_batch_are_seen():
     class Joined(IWAE):
-        scores = True
+        draws = Scored
 
         def bound(self, terms, beta):
             log_w = terms.log_w(beta)
@@ -503,7 +506,7 @@ def test_scale_multiplies_the_loss(name, scale):
 
 def test_scale_inside_the_logarithm_is_seen():
     class Inside(VIMCO):
-        def local(self, terms, beta):
+        def local_loss(self, terms, beta):
             scale = terms.sites[0].scale
             return -log_mean_exp(scale * terms.log_w(beta)).sum(), {}
 
@@ -552,7 +555,7 @@ def test_passes_are_unbiased():
 
 
 def test_baselines_lower_the_variance():
-    """Two particles of data whose evidence differs: no baseline, one of all data, one of each datum, pairs."""
+    """Two particles of data whose evidence differs: no baseline, one of all data, one of each example, pairs."""
     toy = Toy("bits")
     x = (2 * toy.program.sample(6)).repeat(10, 1)
     mean = float(ReinforceLOO(num_particles=100).per_datum(toy.program.model, toy.program.guide, x).detach().mean())
@@ -598,7 +601,7 @@ def test_mean_and_variance_of_nvil_run():
 
 
 @pytest.mark.parametrize("engine", ["ours", "stock"])
-def test_baseline_of_nvil_is_trained_beside_the_program(engine):
+def test_baseline_of_nvil_is_trained_with_the_program(engine):
     toy = Toy("bits")
     net = pv.nets.MLP((4,), (1,), hidden=(8,)).double()
     nvil = NVIL(baseline=net)
@@ -613,7 +616,7 @@ def test_baseline_of_nvil_is_trained_beside_the_program(engine):
     assert not any(torch.equal(p, b) for p, b in zip(net.parameters(), before, strict=True))
 
 
-def test_baseline_of_nvil_learns_the_bound_of_each_datum():
+def test_baseline_of_nvil_learns_the_bound_of_each_example():
     toy = Toy("bits")
     net = pv.nets.MLP((4,), (1,), hidden=(32,)).double()
     nvil = NVIL(baseline=net, decay=0.99)
@@ -639,7 +642,7 @@ def test_estimator_obeys_the_laws(name, kind):
     if name == "DisARM" and kind != "bits":
         pytest.skip("bits only")
     toy = Toy(kind)
-    # many rows: where all draws of a datum are the same there is nothing to learn from them
+    # many rows: where all draws of an example are the same there is nothing to learn from them
     check_estimator(toy.program, ALL[name](), toy.program.sample(40))
 
 
@@ -682,23 +685,23 @@ def test_layers_of_bits():
     toy.program, toy.parameters = program, list(program.parameters())
     exact = -Enumeration().differentiable_loss(program.model, program.guide, toy.x)
     assert unbiased(ReinforceLOO(), toy, exact)
-    with pytest.raises(ValueError, match="site 'z2' depends on an earlier draw: use VIMCO or ReinforceLOO"):
+    with pytest.raises(ValueError, match="guide: .*'z2'"):
         DisARM().differentiable_loss(program.model, program.guide, toy.x)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: VIMCO(num_particles=1), "num_particles: VIMCO expects an int of at least 2, got 1"),
-        (lambda: ReinforceLOO(num_particles=1), "num_particles: ReinforceLOO expects an int of at least 2"),
+        (lambda: VIMCO(num_particles=1), "num_particles: .*2, got 1"),
+        (lambda: ReinforceLOO(num_particles=1), "num_particles"),
         (
             lambda: ReweightedWakeSleep(num_particles=1),
-            "ReweightedWakeSleep expects an int of at least 2, got 1",
+            "num_particles: .*2, got 1",
         ),
-        (lambda: ReweightedWakeSleep(sleep=1.5), "sleep: expected a share between 0 and 1, got 1.5"),
-        (lambda: DisARM(num_particles=3), "num_particles: DisARM draws pairs and expects an even number, got 3"),
-        (lambda: DisARM(num_particles=4, particles_per_pass=1), "particles_per_pass: DisARM draws pairs"),
-        (lambda: NVIL(decay=1.0), "decay: expected a number of at least 0 and below 1"),
+        (lambda: ReweightedWakeSleep(sleep=1.5), "sleep"),
+        (lambda: DisARM(num_particles=3), "num_particles: .* even"),
+        (lambda: DisARM(num_particles=4, particles_per_pass=1), "particles_per_pass"),
+        (lambda: NVIL(decay=1.0), "decay"),
     ],
 )
 def test_bad_options(make, message):
@@ -722,22 +725,22 @@ def normal_vae():
 def test_refusals_name_the_site():
     x = torch.zeros(2, 4)
     vae = normal_vae()
-    with pytest.raises(ValueError, match="draws site 'z' from Normal: use a Bernoulli posterior"):
+    with pytest.raises(ValueError, match="guide: .*'z'.*Normal"):
         DisARM().loss(vae.model, vae.guide, x)
     toy = Toy("bits")
-    with pytest.raises(ValueError, match="site 'z' from Bernoulli, which has no reparameterized .* such as VIMCO"):
+    with pytest.raises(ValueError, match="guide: .*'z'.*Bernoulli"):
         IWAE().loss(toy.program.model, toy.program.guide, toy.x)
     wide = pv.VAE(
         prior=pv.priors.Bernoulli(13),
         likelihood=pv.likelihoods.Normal(13, (4,)),
         posterior=pv.posteriors.Bernoulli((4,), 13),
     )
-    with pytest.raises(ValueError, match=r"'z' has 2\^13 of them, and 4,096 are the most"):
+    with pytest.raises(ValueError, match=r"guide: .*'z' has 2\^13 values"):
         Enumeration().loss(wide.model, wide.guide, x)
 
 
 def shared_bit(where):
-    """FunctionProgram with a bit for all data, or for each of two parts of a datum."""
+    """FunctionProgram with a bit for all data, or for each of two parts of an example."""
 
     def bit(x):
         if where == "outside":
@@ -756,13 +759,13 @@ def shared_bit(where):
     return model, bit
 
 
-def test_sites_that_are_not_of_one_datum_are_refused():
+def test_sites_that_are_not_of_one_example_are_refused():
     x = torch.zeros(3)
     for where in ("outside", "inside"):
-        with pytest.raises(ValueError, match="'b' stands outside the plate of the data or in a further plate"):
+        with pytest.raises(ValueError, match="guide: .*'b'"):
             Enumeration().loss(*shared_bit(where), x)
     for estimator in (ReinforceLOO(), VIMCO(), NVIL(), ReweightedWakeSleep()):
-        with pytest.raises(ValueError, match="'b' stands outside the plate of the data: give it"):
+        with pytest.raises(ValueError, match="guide: .*'b'"):
             estimator.loss(*shared_bit("outside"), x)
 
 
@@ -780,5 +783,5 @@ def test_data_that_cannot_be_dreamed_are_refused():
     net = nn.Linear(2, 1)
     x = torch.zeros(3, 2)
     assert ReweightedWakeSleep().differentiable_loss(model, guide, x).requires_grad
-    with pytest.raises(ValueError, match=r"sleep: .* shape of x, \(3, 2\); this one observes .*left.*: use sleep=0"):
+    with pytest.raises(ValueError, match="sleep: .*left"):
         ReweightedWakeSleep(sleep=0.5).differentiable_loss(model, guide, x)

@@ -1,9 +1,12 @@
-"""All evaluators at once: none moves anything, each is a function of its seed, prints, exports and plots."""
+"""Laws of all evaluation functions: nothing is changed, results depend on the seed alone, print, export and plot."""
 
 import csv
 import functools
+import inspect
 import json
+import math
 import random
+from unittest import mock
 
 import numpy as np
 import pyro
@@ -14,63 +17,84 @@ from matplotlib.figure import Figure
 import pyro_vae as pv
 from pyro_vae import evaluation
 from pyro_vae.estimators import ELBO, IWAE
+from pyro_vae.evaluation.samples import features
 from pyro_vae.testing import LinearGaussian
 
-
-def net(in_shape, out_shape):
-    """What evaluation could move: running statistics and dropout."""
-    inputs, outputs = int(np.prod(in_shape)), int(np.prod(out_shape))
-    return torch.nn.Sequential(
-        torch.nn.Linear(inputs, 8),
-        torch.nn.BatchNorm1d(8),
-        torch.nn.Dropout(0.5),
-        torch.nn.Linear(8, outputs),
-        torch.nn.Unflatten(1, tuple(out_shape)),
-    )
-
-
-def flat(in_shape, out_shape):
-    """The same over any number of leading dimensions, for the decoder, which sees particles."""
-    return pv.nets.MLP(in_shape, out_shape, hidden=(8,))
-
-
-def make(likelihood=pv.likelihoods.Bernoulli, shape=(4, 4), **options):
-    torch.manual_seed(0)
-
-    def encoder(in_shape, out_shape):
-        return torch.nn.Sequential(torch.nn.Flatten(), net(in_shape, out_shape))
-
-    vae = pv.VAE(
-        prior=pv.priors.StandardNormal(2),
-        likelihood=likelihood(2, shape, net=flat, **options),
-        posterior=pv.posteriors.MeanFieldNormal(shape, 2, net=encoder),
-    )
-    vae.train()
-    vae.likelihood.eval()
-    # what a user has frozen stays frozen, and the rest does not
-    next(vae.posterior.parameters()).requires_grad_(False)
-    return vae
-
+#: Every exported function that takes a program.
+FUNCTIONS = [
+    name
+    for name in evaluation.__all__
+    if inspect.isfunction(f := getattr(evaluation, name))
+    and next(iter(inspect.signature(f).parameters)) in ("program", "programs")
+]
 
 g = torch.Generator().manual_seed(0)
 X, Y = (torch.rand(60, 4, 4, generator=g) < 0.4).float(), torch.arange(60) % 3
 
-EVALUATORS = {
-    "log_likelihood": lambda vae: evaluation.log_likelihood(vae, X, num_particles=40),
-    "marginal_bounds": lambda vae: evaluation.marginal_bounds(vae, X[:4], chains=3, steps=8, simulated=4),
-    "inference_gaps": lambda vae: evaluation.inference_gaps(vae, X[:8], num_particles=20, steps=5),
-    "latents": lambda vae: evaluation.latents(vae, X),
-    "rate_distortion": lambda vae: evaluation.rate_distortion({1.0: vae, 2.0: vae}, X),
-    "calibration": lambda vae: evaluation.calibration(vae, X, simulations=40, draws=9),
-    "predictive_check": lambda vae: evaluation.predictive_check(vae, X, {"mean": torch.mean}, replicates=5),
-    "samples": lambda vae: evaluation.samples(vae, (X, Y), (X, Y), size=40),
-    "representation": lambda vae: evaluation.representation(vae, X, Y, seeds=1),
-    "disentanglement": lambda vae: evaluation.disentanglement(vae, X, torch.stack([Y, (X.sum((1, 2)) > 6).long()], 1)),
-    "compare_estimators": lambda vae: evaluation.compare_estimators(
-        vae, X[:8], [ELBO(), IWAE(num_particles=3)], draws=8, reference_particles=100
-    ),
+#: Arguments by name, small enough to be quick. An evaluation with other required arguments needs an entry here.
+ARGUMENTS = {
+    "x": X,
+    "y": Y,
+    "factors": torch.stack([Y, (X.sum((1, 2)) > 6).long()], 1),
+    "statistics": {"mean": torch.mean},
+    "train": (X, Y),
+    "test": (X, Y),
+    "data": X,
+    "valid": X[:8],
+    "estimators": [ELBO(), IWAE(num_particles=3)],
+    "budget": evaluation.Steps(2),
+    "num_particles": 30,
+    "reference_num_particles": 100,
+    "num_samples": 10,
+    "num_simulations": 40,
+    "num_simulated": 4,
+    "num_chains": 3,
+    "num_steps": 4,
+    "num_leapfrog_steps": 1,
+    "num_points": 1,
+    "num_seeds": 1,
+    "seed": 0,
+    "progress": False,
 }
-SHOWN = sorted(set(EVALUATORS) - {"compare_estimators"})
+#: Other optional arguments; this list keeps the names the same everywhere.
+OTHERS = {"batch_size", "evidence", "features", "holdout", "learning_rate", "level", "num_aggregated", "num_bins"}
+OTHERS |= {"num_neighbours", "optimizer", "prior", "reference", "threshold"}
+
+#: Columns that depend on the clock.
+CLOCK = {"milliseconds", "seconds"}
+
+
+def net(in_shape, out_shape):
+    """A network with what evaluation could change: running statistics and dropout."""
+    return torch.nn.Sequential(
+        torch.nn.Flatten(),
+        torch.nn.Linear(math.prod(in_shape), 8),
+        torch.nn.BatchNorm1d(8),
+        torch.nn.Dropout(0.5),
+        torch.nn.Linear(8, math.prod(out_shape)),
+        torch.nn.Unflatten(1, tuple(out_shape)),
+    )
+
+
+def make():
+    """A program in mixed modes, with one frozen parameter."""
+    torch.manual_seed(0)
+    vae = pv.VAE(
+        prior=pv.priors.StandardNormal(2),
+        likelihood=pv.likelihoods.Bernoulli(2, (4, 4), net=functools.partial(pv.nets.MLP, hidden=(8,))),
+        posterior=pv.posteriors.MeanFieldNormal((4, 4), 2, net=net),
+    )
+    vae.train()
+    vae.likelihood.eval()
+    next(vae.posterior.parameters()).requires_grad_(False)
+    return vae
+
+
+def run(name, vae):
+    function = getattr(evaluation, name)
+    values = ARGUMENTS | {"program": vae, "programs": {1.0: vae, 2.0: vae}}
+    with mock.patch.object(features, "STEPS", 3):  # training steps of a classifier
+        return function(**{key: values[key] for key in inspect.signature(function).parameters if key in values})
 
 
 def state(vae):
@@ -101,61 +125,65 @@ def same(a, b):
 
 
 @functools.cache
-def found(name):
-    return EVALUATORS[name](make())
-
-
-@pytest.mark.parametrize("name", EVALUATORS)
-def test_evaluation_moves_nothing(name):
-    """Not a weight, buffer, mode, gradient, random stream or setting, and it says the same again."""
+def evaluated(name):
+    """Two runs under different global random states, and what the first one changed."""
     vae = make()
     torch.manual_seed(5)
     before = state(vae)
-    first = EVALUATORS[name](vae)
+    first = run(name, vae)
     after = state(vae)
-    assert [key for key in before if not same(before[key], after[key])] == []
     torch.manual_seed(6)
-    again = EVALUATORS[name](vae)
-    if name in SHOWN:
-        assert str(first) == str(again)
-        assert json.dumps(first.rows(), default=str) == json.dumps(again.rows(), default=str)
+    return first, run(name, vae), [key for key in before if not same(before[key], after[key])]
 
 
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_evaluation_changes_nothing(name):
+    """Weights, buffers, modes, gradients, random states and settings stay, and the result depends on the seed."""
+    first, again, changed = evaluated(name)
+    assert changed == []
+    rows = [[{k: v for k, v in row.items() if k not in CLOCK} for row in r.rows()] for r in (first, again)]
+    assert json.dumps(rows[0], default=str) == json.dumps(rows[1], default=str)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_results_print_export_and_plot(name, tmp_path):
-    """Text, CSV and JSON with all rows, LaTeX, and a figure with a title or titled panels."""
-    result = found(name)
+    """Each function returns an exported type with text, CSV, JSON and LaTeX of all rows, and a figure with a title."""
+    result = evaluated(name)[0]
+    assert isinstance(result, evaluation.Result)
+    assert type(result).__name__ in evaluation.__all__
     assert str(result)
+    rows = result.rows()
     result.to_csv(tmp_path / "found.csv")
     result.to_json(tmp_path / "found.json")
     result.to_latex(tmp_path / "found.tex")
     with (tmp_path / "found.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == len(result.rows())
-    assert len(json.loads((tmp_path / "found.json").read_text())["rows"]) == len(result.rows())
-    assert r"\bottomrule" in (tmp_path / "found.tex").read_text()
+        assert len(list(csv.DictReader(file))) == len(rows)
+    record = json.loads((tmp_path / "found.json").read_text())
+    assert record["evaluation"] == type(result).__name__
+    assert [list(row) for row in record["rows"]] == [list(row) for row in rows]
+    assert (tmp_path / "found.tex").read_text().count(r"\bottomrule") == len(result.tables())
     figure = result.plot()
     assert isinstance(figure, Figure)
-    figure.savefig(tmp_path / "found.png")
+    figure.savefig(tmp_path / "found.png", dpi=30)
     assert figure.get_suptitle() or figure.axes[0].get_title()
 
 
-def test_every_evaluator_is_here():
-    """A new evaluator is in these tests, or is none that sees a program."""
-    others = {"Particles", "Seconds", "Steps", "clustering_accuracy", "disentanglement_of_codes", "frechet_distance"}
-    others |= {"Inception", "clustering_scores", "kernel_distance", "pareto_k", "precision_recall", "train_under"}
-    assert set(EVALUATORS) == set(evaluation.__all__) - others
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_arguments_have_the_same_names_and_defaults(name):
+    parameters = dict(list(inspect.signature(getattr(evaluation, name)).parameters.items())[1:])
+    assert parameters.keys() <= ARGUMENTS.keys() | OTHERS
+    assert parameters["seed"].default == 0
+    assert parameters["progress"].default is True
+    optional = [p for p in parameters.values() if p.default is not p.empty]
+    assert all(p.kind is p.KEYWORD_ONLY for p in optional)
 
 
 @pytest.mark.parametrize("name", ["log_likelihood", "marginal_bounds", "inference_gaps", "latents", "calibration"])
-def test_bad_data_are_refused_before_the_work(name):
-    """Another shape, NaN, no rows: the program's own error."""
+def test_bad_data_are_refused(name):
+    """A wrong shape, NaN, no rows: the error names the argument."""
     vae = make()
-    for bad, message in (
-        (torch.zeros(3, 5), "expected shape"),
-        (torch.full((3, 4, 4), float("nan")), "expected finite values"),
-        (torch.zeros(0, 4, 4), "expected at least one datum"),
-    ):
-        with pytest.raises(ValueError, match=message):
+    for bad in (torch.zeros(3, 5), torch.full((3, 4, 4), float("nan")), torch.zeros(0, 4, 4)):
+        with pytest.raises(ValueError, match="x|data"):
             getattr(evaluation, name)(vae, bad)
 
 
@@ -163,43 +191,49 @@ def test_bad_data_are_refused_before_the_work(name):
     ("name", "options"),
     [
         ("log_likelihood", {"num_particles": 0}),
-        ("marginal_bounds", {"chains": 1}),
-        ("marginal_bounds", {"steps": 1}),
+        ("marginal_bounds", {"num_chains": 1}),
+        ("marginal_bounds", {"num_steps": 1}),
+        ("marginal_bounds", {"num_leapfrog_steps": 0}),
+        ("marginal_bounds", {"num_simulated": -1}),
         ("inference_gaps", {"num_particles": 1}),
-        ("latents", {"draws": 1}),
-        ("calibration", {"simulations": 3}),
-        ("predictive_check", {"replicates": 0, "statistics": {}}),
+        ("inference_gaps", {"num_steps": 0}),
+        ("latents", {"num_samples": 1}),
+        ("latents", {"num_aggregated": 0}),
+        ("calibration", {"num_simulations": 3}),
+        ("calibration", {"num_samples": 0}),
+        ("predictive_check", {"num_samples": 0}),
+        ("samples", {"num_samples": 2}),
+        ("representation", {"num_neighbours": 0}),
+        ("representation", {"num_seeds": 0}),
+        ("disentanglement", {"num_bins": 1}),
+        ("compare_estimators", {"num_samples": 2}),
+        ("compare_estimators", {"reference_num_particles": 0}),
+        ("train_under", {"num_points": 0}),
     ],
 )
 def test_numbers_out_of_range_are_refused(name, options):
-    """The error names the argument and the least that is possible."""
-    wrong = next(iter(options))
-    with pytest.raises(ValueError, match=f"{wrong}: expected an int of at least"):
-        getattr(evaluation, name)(make(), X, **options)
+    function, (wrong,) = getattr(evaluation, name), options
+    required = {k for k, p in inspect.signature(function).parameters.items() if p.default is p.empty}
+    arguments = {k: v for k, v in (ARGUMENTS | {"program": make()}).items() if k in required}
+    with pytest.raises(ValueError, match=f"^{wrong}"):
+        function(**arguments, **options)
 
 
-def test_a_user_s_own_two_functions():
-    """Evaluation takes any program: the same answers for the parts as for functions made of them."""
+@pytest.mark.parametrize("name", ["log_likelihood", "latents", "calibration", "marginal_bounds", "inference_gaps"])
+def test_model_and_guide_as_functions(name):
+    """A program made of two functions gives the same results as the program itself."""
     toy = LinearGaussian(off=0.1)
-    own = pv.programs.FunctionProgram(toy.program.model, toy.program.guide, vae=toy.program)
-    x = toy.draw(20)
-    quick = {"num_particles": 50}
-    assert str(evaluation.log_likelihood(own, x, **quick)) == str(evaluation.log_likelihood(toy.program, x, **quick))
-    assert str(evaluation.latents(own, x)) == str(evaluation.latents(toy.program, x))
-    quick = {"simulations": 50, "draws": 9}
-    assert str(evaluation.calibration(own, x, **quick)) == str(evaluation.calibration(toy.program, x, **quick))
-    quick = {"chains": 2, "steps": 8, "simulated": 2}
-    assert str(evaluation.marginal_bounds(own, x, **quick)) == str(evaluation.marginal_bounds(toy.program, x, **quick))
-    quick = {"num_particles": 20, "steps": 3}
-    assert str(evaluation.inference_gaps(own, x, **quick)) == str(evaluation.inference_gaps(toy.program, x, **quick))
+    functions = pv.programs.FunctionProgram(toy.program.model, toy.program.guide, vae=toy.program)
+    with mock.patch.dict(ARGUMENTS, x=toy.draw(8)):
+        assert str(run(name, functions)) == str(run(name, toy.program))
 
 
-def test_programs_without_latents_of_the_data_are_refused():
-    """An autoencoder has none; the weights of a Bayesian decoder are no latent of a datum that could be calibrated."""
+def test_programs_without_local_latents_are_refused():
+    """An autoencoder has no latents; the weights of a Bayesian decoder are shared by all examples."""
     ae = pv.programs.Autoencoder(encoder=pv.nets.MLP((4,), (2,)), likelihood=pv.likelihoods.Normal(2, (4,)))
     x = torch.zeros(5, 4)
     for evaluate in (evaluation.latents, lambda p, x: evaluation.representation(p, x, torch.arange(5))):
-        with pytest.raises(ValueError, match="draws no latents"):
+        with pytest.raises(ValueError, match="program.*latents"):
             evaluate(ae, x)
     bayes = pv.programs.BayesianDecoder(
         prior=pv.priors.StandardNormal(2),
@@ -207,13 +241,13 @@ def test_programs_without_latents_of_the_data_are_refused():
         posterior=pv.posteriors.MeanFieldNormal((4,), 2),
         size=5,
     )
-    with pytest.raises(ValueError, match="'weights' is shared"):
+    with pytest.raises(ValueError, match="'weights'"):
         evaluation.calibration(bayes, x)
     assert evaluation.latents(bayes, x).active.keys() == {"z"}
 
 
-def test_a_stream_is_evaluated():
-    """Data without a known size: log-likelihood and latents as for the same rows at once."""
+def test_streams():
+    """A stream gives the same as its rows at once, with evenly spaced rows in the aggregate posterior."""
     toy = LinearGaussian()
     x = toy.draw(30)
 
@@ -222,9 +256,9 @@ def test_a_stream_is_evaluated():
             return iter(x)
 
     loader = torch.utils.data.DataLoader(Stream(), batch_size=10)
-    found = evaluation.latents(toy.program, loader, aggregate=20)
-    whole = evaluation.latents(toy.program, x)
-    assert found.data == 30
-    assert found.information["z"].data == 20
+    found = evaluation.latents(toy.program, loader, num_aggregated=20)
+    whole = evaluation.latents(toy.program, x, num_aggregated=20)
+    assert found.num_examples == 30
+    assert found.information["z"].num_examples == 20
     assert torch.allclose(found.variance["z"], whole.variance["z"])
     assert evaluation.log_likelihood(toy.program, loader, num_particles=3).per_example.shape == (30,)

@@ -1,4 +1,4 @@
-"""Signal of the gradients against the number of particles: the slopes of Rainforth et al. (2018) and their cure."""
+"""Signal-to-noise ratio of gradients against the number of particles: Rainforth et al. (2018)."""
 
 import math
 
@@ -30,7 +30,7 @@ def test_signal_of_the_guide_rises_under_dreg():
     assert found["guide"] == pytest.approx(0.5, abs=0.1)
 
 
-def test_gaps_are_the_exact_ones():
+def test_gaps_are_exact():
     """One particle: the closed form within 4 standard errors; 100: chi squared / 2 K, whose next order is a tenth."""
     toy = Toy(off=0.0)
     x = toy.draw(4000)

@@ -554,7 +554,7 @@ def test_mixture_prior_has_the_exact_evidence(kind):
         elbo = pv.estimators.ELBO(num_particles=2000)
         bound = elbo.per_datum(vae.model, vae.guide, x)
         assert (bound < exact + 1e-3).all()
-        assert elbo.kl_forms == {"z": "Monte Carlo"}
+        assert elbo.kl_forms(vae.model, vae.guide, x) == {"z": "Monte Carlo"}
 
 
 def test_responsibilities_make_the_exact_posterior():

@@ -9,7 +9,7 @@ import torch
 from pyro import distributions as dist
 
 import pyro_vae as pv
-from pyro_vae.trace import run as trace
+from pyro_vae.trace import tracing
 
 #: why an estimator has nothing to say about a reparameterized latent of a single datum
 BATCH = dict.fromkeys(["BetaTC", "DIP", "FactorVAE", "InfoVAE", "MMD", "WAE"], "needs a batch of more than one")
@@ -137,7 +137,7 @@ def test_many_particles_reach_the_bound_of_the_weights_and_not_more(estimator, o
 
 def test_a_draw_of_the_weights_for_each_particle_would_be_no_bound(monkeypatch):
     """The fault: with weights of their own, particles give more than the tightest bound."""
-    monkeypatch.setattr(trace.Particles, "_process_message", pyro.plate._process_message)
+    monkeypatch.setattr(tracing.Particles, "_process_message", pyro.plate._process_message)
     # a net that broadcasts over particles, as functional calls do not
     monkeypatch.setattr(pv.programs.BayesianDecoder, "given", lambda self, w, z: dist.Normal(w * z, 0.7).to_event(1))
     program = two_layers()
@@ -224,5 +224,5 @@ def test_auxiliary_sites_of_single_data_are_refused():
             u = pyro.sample("u", dist.Normal(x, 1.0), infer={"is_auxiliary": True})
             pyro.sample("z", dist.Delta(2 * u, log_density=-torch.tensor(2.0).log()))
 
-    with pytest.raises(ValueError, match="auxiliary site 'u' stands in the plate of the data"):
+    with pytest.raises(ValueError, match="guide: .*'u'"):
         pv.estimators.ELBO().differentiable_loss(model, guide, x)

@@ -1,4 +1,4 @@
-"""Missing entries against exact conditional distributions (O10)."""
+"""Imputation against the exact conditional distributions of a linear VAE."""
 
 import functools
 import math
@@ -16,8 +16,8 @@ from pyro_vae.testing import LinearGaussian
 NAN = float("nan")
 
 
-def open_toy(features=5, latent=2, **options):
-    """A linear VAE that takes holes, with a guide that knows nothing and covers every posterior."""
+def incomplete_toy(features=5, latent=2, **options):
+    """A linear VAE that allows missing entries, with a wide guide that does not depend on the data."""
     toy = LinearGaussian(features, latent, **options)
     toy.program.missing = True
     with torch.no_grad():
@@ -27,7 +27,7 @@ def open_toy(features=5, latent=2, **options):
 
 
 def conditional(toy, row):
-    """Exact mean and covariance of the missing entries of one datum given the observed ones."""
+    """Return the exact mean and covariance of the missing entries of an example given the observed ones."""
     w, mu = toy.decoder.weight.detach(), toy.decoder.bias.detach()
     c = w @ w.T + (toy.program.likelihood.scale() ** 2).detach() * torch.eye(len(w)).double()
     m = torch.isnan(row)
@@ -35,95 +35,99 @@ def conditional(toy, row):
     return mu[m] + gain @ (row[~m] - mu[~m]), c[m][:, m] - gain @ c[~m][:, m]
 
 
-def close(draws, mean, covariance, effective):
-    """Whether mean and covariance of draws are within 4 standard errors, for so many effective draws."""
-    var = covariance.diagonal()
-    off = (draws.mean(0) - mean).abs() / (var / effective).sqrt()
-    spread = ((covariance**2 + var[:, None] * var[None]) / effective).sqrt()
-    return bool((off < 4).all() and ((torch.cov(draws.T) - covariance).abs() / spread < 4).all())
+def close(samples, mean, covariance, n):
+    """Whether mean and covariance of samples are within 4 standard errors, for n effective samples."""
+    variance = covariance.diagonal()
+    mean_error = (variance / n).sqrt()
+    covariance_error = ((covariance**2 + variance[:, None] * variance[None]) / n).sqrt()
+    mean_ok = ((samples.mean(0) - mean).abs() < 4 * mean_error).all()
+    return bool(mean_ok and ((torch.cov(samples.T) - covariance).abs() < 4 * covariance_error).all())
 
 
 def test_conditional_means_and_covariances_are_exact():
-    """Self-normalized means and resampled draws of 8 data with different holes, within 4 standard errors."""
-    toy = open_toy()
+    """Means and samples of 8 examples with different missing entries, within 4 standard errors."""
+    toy = incomplete_toy()
     x = toy.draw(8)
     for i, holes in enumerate([(0,), (1, 2), (0, 4), (2, 3, 4), (0, 1), (3,), (0, 1, 2, 3), (2, 4)]):
         x[i, list(holes)] = NAN
-    found = impute(toy.program, x, num_particles=20000, draws=3000)
+    found = impute(toy.program, x, num_particles=4000, num_samples=2000)
     noise = 0.36
     assert torch.equal(found.missing, torch.isnan(x))
     assert torch.equal(found.x[~found.missing], x[~found.missing])
-    assert torch.equal(found.draws[:, ~found.missing], x[~found.missing].expand(3000, -1))
+    assert torch.equal(found.samples[:, ~found.missing], x[~found.missing].expand(2000, -1))
     for i, row in enumerate(x):
         mean, covariance = conditional(toy, row)
         m, ess = torch.isnan(row), float(found.ess[i])
-        assert ess > 300
-        # means of p(x given z) are averaged, without the noise of a draw
+        assert ess > 100
+        # the mean is an average of means of p(x given z), without the noise of a sample
         error = ((covariance.diagonal() - noise) / ess).sqrt()
         assert ((found.x[i, m] - mean).abs() < 4 * error).all()
-        # as many independent draws as stand behind both the particles and the choice among them
-        assert close(found.draws[:, i, m], mean, covariance, 1 / (1 / 3000 + 1 / ess))
+        # effective samples of both the particles and the choice among them
+        assert close(found.samples[:, i, m], mean, covariance, 1 / (1 / 2000 + 1 / ess))
 
 
 def test_two_dimensional_example_of_the_paper():
     """C = I + 11': E[x1 given x2] is x2 / 2 and its variance 3/2."""
-    toy = open_toy(2, 1, sigma=1.0)
+    toy = incomplete_toy(2, 1, sigma=1.0)
     with torch.no_grad():
         toy.decoder.weight.fill_(1.0)
         toy.decoder.bias.zero_()
     x = torch.tensor([[NAN, 1.0], [NAN, -2.0]]).double()
-    found = impute(toy.program, x, num_particles=20000, draws=4000)
-    for i, half in enumerate((0.5, -1.0)):
-        assert abs(float(found.x[i, 0]) - half) < 4 * math.sqrt(0.5 / float(found.ess[i]))
-        exact = torch.tensor([half]), torch.tensor([[1.5]])
-        assert close(found.draws[:, i, :1], *exact, 1 / (1 / 4000 + 1 / float(found.ess[i])))
+    found = impute(toy.program, x, num_particles=4000, num_samples=2000)
+    for i, mean in enumerate((0.5, -1.0)):
+        assert abs(float(found.x[i, 0]) - mean) < 4 * math.sqrt(0.5 / float(found.ess[i]))
+        exact = torch.tensor([mean]), torch.tensor([[1.5]])
+        assert close(found.samples[:, i, :1], *exact, 1 / (1 / 2000 + 1 / float(found.ess[i])))
 
 
-def test_intervals_cover_as_often_as_they_say():
-    """One hole in each of 400 data of the model: the share covered is within 4 binomial standard errors."""
-    toy = open_toy()
+def test_intervals_have_their_coverage():
+    """One missing entry in each of 400 examples of the model: within 4 binomial standard errors of the level."""
+    toy = incomplete_toy()
     truth = toy.draw(400)
     x = truth.clone()
     x[torch.arange(400), torch.arange(400) % 5] = NAN
-    found = impute(toy.program, x, num_particles=1000, draws=300)
+    found = impute(toy.program, x, num_particles=500, num_samples=100)
     for level in (0.5, 0.9):
         assert abs(found.coverage(truth, level) - level) < 4 * math.sqrt(level * (1 - level) / 400)
-    best = torch.stack([conditional(toy, row)[1].trace() for row in x])
-    # squared errors are chi-squared: their mean varies by sqrt(2 / 400) of itself, and a tenth is Monte Carlo
-    assert found.squared_error(truth) == pytest.approx(float(best.mean()), rel=4 * math.sqrt(2 / 400))
-    with pytest.raises(ValueError, match="not found from 300 draws; impute with draws=2000"):
+    exact = torch.stack([conditional(toy, row)[1].trace() for row in x])
+    # squared errors are chi-squared: the standard error of their mean is sqrt(2 / 400) of it
+    assert found.squared_error(truth) == pytest.approx(float(exact.mean()), rel=4 * math.sqrt(2 / 400))
+    with pytest.raises(ValueError, match="level: .*num_samples=2000"):
         found.interval(0.999)
-    with pytest.raises(ValueError, match="truth: expected shape"):
+    with pytest.raises(ValueError, match="level"):
+        found.interval(1.5)
+    with pytest.raises(ValueError, match="truth"):
         found.coverage(x, 0.5)
 
 
-def test_single_draws_and_single_particles():
-    """The least numbers of draws and particles give the same shapes."""
-    toy = open_toy()
+def test_smallest_numbers_of_samples_and_particles():
+    toy = incomplete_toy()
     x = toy.draw(3)
     x[:, 1] = NAN
     for k, m in ((1, 1), (1, 3), (50, 1), (50, 0)):
-        found = impute(toy.program, x, num_particles=k, draws=m)
-        assert found.draws.shape == (m, 3, 5)
+        found = impute(toy.program, x, num_particles=k, num_samples=m)
+        assert found.samples.shape == (m, 3, 5)
         assert torch.isfinite(found.x).all()
-        assert torch.isfinite(found.draws).all()
+        assert torch.isfinite(found.samples).all()
 
 
 def test_pseudo_gibbs_with_the_exact_posterior_is_a_gibbs_sampler():
-    """2,000 chains of one datum: mean and covariance of their last states within 4 standard errors."""
+    """1,000 chains of one example: mean and covariance of their last states within 4 standard errors."""
     toy = LinearGaussian()
     toy.program.missing = True
     row = toy.draw(1)[0]
     row[[0, 3]] = NAN
-    found = pseudo_gibbs(toy.program, row.expand(2000, 5).clone(), draws=1, burn_in=80)
-    assert close(found.draws[0][:, [0, 3]], *conditional(toy, row), 2000)
-    again = pseudo_gibbs(toy.program, row.expand(50, 5).clone(), draws=40, burn_in=20, every=2)
-    assert torch.allclose(again.x[:, [0, 3]], again.draws.mean(0)[:, [0, 3]])
-    assert torch.equal(again.x[:, 1], row[1].expand(50))
+    found = pseudo_gibbs(toy.program, row.expand(1000, 5).clone(), num_samples=1, burn_in=50)
+    assert close(found.samples[0][:, [0, 3]], *conditional(toy, row), 1000)
+    found = pseudo_gibbs(toy.program, row.expand(2, 5).clone(), num_samples=5, burn_in=2, thin=2)
+    assert torch.allclose(found.x[:, [0, 3]], found.samples.mean(0)[:, [0, 3]])
+    assert torch.equal(found.x[:, 1], row[1].expand(2))
+    every = pseudo_gibbs(toy.program, row.expand(2, 5).clone(), num_samples=12, burn_in=0)
+    assert torch.equal(found.samples, every.samples[3::2])  # the states after the burn-in, thinned
 
 
 class Probit(pv.Conditional):
-    """p(seen given x) = Phi(w x + c)."""
+    """p(observed given x) = Phi(w x + c)."""
 
     def __init__(self, w, c):
         super().__init__()
@@ -134,14 +138,14 @@ class Probit(pv.Conditional):
 
 
 def test_missing_not_at_random_has_the_exact_conditional_mean():
-    """Large values hide: the mean of a normal cut off by a probit, m - w v phi(a) / (s (1 - Phi(a)))."""
-    toy = open_toy(2, 1)
+    """Large values are missing: the mean of a normal weighted by a probit, m - w v phi(a) / (s (1 - Phi(a)))."""
+    toy = incomplete_toy(2, 1)
     parts = {"prior": toy.program.prior, "likelihood": toy.program.likelihood, "posterior": toy.program.posterior}
     w, c = 1.3, 0.4
     program = pv.programs.MissingNotAtRandom(**parts, mask=Probit([0.0, w], [0.7, c]))
-    x = toy.draw(5)
+    x = toy.draw(3)
     x[:, 1] = NAN
-    found = impute(program, x, num_particles=40000, draws=2000)
+    found = impute(program, x, num_particles=4000, num_samples=1000)
     for i, row in enumerate(x):
         mean, variance = (float(v) for v in conditional(toy, row))
         s = math.sqrt(1 + w**2 * variance)
@@ -149,12 +153,12 @@ def test_missing_not_at_random_has_the_exact_conditional_mean():
         exact = mean - w * variance / s * float((-0.5 * a**2).exp() / math.sqrt(2 * math.pi) / torch.special.ndtr(-a))
         assert abs(exact - mean) > 0.1
         assert abs(float(found.x[i, 1]) - exact) < 4 * math.sqrt(variance / float(found.ess[i]))
-        spread = math.sqrt(variance * (1 / 2000 + 1 / float(found.ess[i])))
-        assert abs(float(found.draws[:, i, 1].mean()) - exact) < 4 * spread
+        spread = math.sqrt(variance * (1 / 1000 + 1 / float(found.ess[i])))
+        assert abs(float(found.samples[:, i, 1].mean()) - exact) < 4 * spread
 
 
-def test_labels_are_filled_by_the_most_probable_one():
-    """Codes with probabilities 0.5, 0.05 and 0.45 have mean 0.95, and code 0 is put in."""
+def test_labels_are_imputed_by_the_most_probable_one():
+    """Labels with probabilities 0.5, 0.05 and 0.45 have mean 0.95, and label 0 is imputed."""
     columns = [C.Categorical("colour", ("red", "green", "blue")), C.Real("size")]
     net = functools.partial(pv.nets.MLP, hidden=())
     likelihood = pv.likelihoods.Heterogeneous(2, (2,), columns=columns, net=net)
@@ -164,15 +168,16 @@ def test_labels_are_filled_by_the_most_probable_one():
     posterior = pv.posteriors.MeanFieldNormal((2,), 2)
     vae = pv.VAE(prior=pv.priors.StandardNormal(2), likelihood=likelihood, posterior=posterior, missing=True)
     x = torch.tensor([[NAN, 1.0], [2.0, NAN]])
-    found = impute(vae, x, num_particles=4000, draws=4000)
+    found = impute(vae, x, num_particles=1000, num_samples=2000)
     assert found.x[:, 0].tolist() == [0.0, 2.0]
-    shares = torch.nn.functional.one_hot(found.draws[:, 0, 0].long(), 3).double().mean(0)
-    assert torch.allclose(shares, torch.tensor([0.5, 0.05, 0.45]).double(), atol=4 * 0.5 / math.sqrt(4000))
-    assert set(pseudo_gibbs(vae, x, draws=200).x[:, 0].tolist()) == {0.0, 2.0}
-    with torch.no_grad():  # red or blue by the latent, red more often: between their codes stands green
+    shares = torch.nn.functional.one_hot(found.samples[:, 0, 0].long(), 3).double().mean(0)
+    error = 0.5 * math.sqrt(1 / 2000 + 1 / 1000)
+    assert torch.allclose(shares, torch.tensor([0.5, 0.05, 0.45]).double(), atol=4 * error)
+    assert set(pseudo_gibbs(vae, x, num_samples=200, burn_in=0).x[:, 0].tolist()) == {0.0, 2.0}
+    with torch.no_grad():  # red or blue, depending on the latent, red more often; green is between their numbers
         likelihood.net.body[0].weight[:3, 0] = torch.tensor([3.0, 0.0, -3.0])
         likelihood.net.body[0].bias[:3] = torch.tensor([1.0, -5.0, 0.0])
-    assert impute(vae, x, num_particles=4000).x[0, 0] == 0.0
+    assert impute(vae, x, num_particles=1000).x[0, 0] == 0.0
 
 
 def mixed(n=40):
@@ -194,8 +199,8 @@ def table_vae(columns):
     return pv.VAE(prior=pv.priors.StandardNormal(2), likelihood=likelihood, posterior=posterior, missing=True)
 
 
-def test_a_table_comes_back_with_its_columns_and_types():
-    """A dict, a data frame (nullable integers, an ordered category) and an array: all but the holes is as it was."""
+def test_filled_tables_keep_their_columns_and_types():
+    """Dicts, data frames (nullable integers, ordered categories) and arrays keep all observed entries."""
     pandas = pytest.importorskip("pandas")
     data = mixed()
     frame = pandas.DataFrame(data)
@@ -204,9 +209,10 @@ def test_a_table_comes_back_with_its_columns_and_types():
     frame.index = frame.index + 100
     array = np.random.default_rng(0).normal(size=(12, 3))
     array[2, 1] = np.nan
-    for table_data in (data, frame, array):
+    structured = np.array([(1.5, 2.0), (np.nan, 3.0), (0.5, -1.0)], [("a", float), ("b", float)])
+    for table_data in (data, frame, array, structured):
         table = pv.data.Table(table_data)
-        found = impute(table_vae(table.columns), table.x, num_particles=50, draws=2)
+        found = impute(table_vae(table.columns), table.x, num_particles=50, num_samples=2)
         back = fill(table_data, table, found.x)
         assert type(back) is type(table_data)
         again = pv.data.Table(back, table.columns)
@@ -219,19 +225,18 @@ def test_a_table_comes_back_with_its_columns_and_types():
     pandas.testing.assert_frame_equal(back.where(seen), frame.where(seen), check_exact=True)
     assert frame["colour"].isna().sum() == 1
     assert back["nullable"].notna().all()
-    with pytest.raises(ValueError, match="x: expected shape"):
+    with pytest.raises(ValueError, match="x: expected the shape"):
         fill(frame, table, torch.zeros(3, 2))
 
 
-def test_what_cannot_be_imputed_is_refused_before_the_work():
-    """No hole allowed, a datum without an observed entry, no particle."""
-    toy = open_toy()
+def test_bad_input():
+    toy = incomplete_toy()
     x = toy.draw(6)
     x[4] = NAN
     for function in (impute, pseudo_gibbs):
         with pytest.raises(ValueError, match=r"x\[4\] has no observed entry"):
             function(toy.program, x)
-    with pytest.raises(ValueError, match="num_particles: expected an int of at least 1"):
+    with pytest.raises(ValueError, match="num_particles"):
         impute(toy.program, x[:3], num_particles=0)
     toy.program.missing = False
     with pytest.raises(ValueError, match="missing=True"):

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torch
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
@@ -213,8 +212,8 @@ def row_of(
 
 def effective(log_w: Tensor, k: int) -> float:
     """Return the effective sample size of k particles, averaged over examples and groups of k samples."""
-    sizes = [summarize(group)[2] for group in log_w.split(k) if len(group) == k]
-    return float(torch.stack(sizes).mean())
+    groups = log_w[: len(log_w) // k * k].unflatten(0, (-1, k)).transpose(0, 1)
+    return float(summarize(groups)[2].mean())
 
 
 def megabytes(step: Callable[[], Any]) -> float:

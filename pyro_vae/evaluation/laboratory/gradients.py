@@ -185,8 +185,8 @@ def sample_gradients(
 ) -> Gradients:
     """Sample values and gradients of an estimator, with respect to ``groups`` of named parameters.
 
-    Slopes exist only if the samples of the latents are differentiable (``smooth``). The first half of the samples gives
-    their directions, the last quarter the slopes.
+    Slopes exist only if the samples of the latents are differentiable (``smooth``). The first half of the samples
+    gives their directions, the last quarter the slopes.
     """
     found = Gradients(groups={key: Moments() for key in groups})
     slopes: dict[str, list[tuple[float, float]]] = {key: [] for key in groups}

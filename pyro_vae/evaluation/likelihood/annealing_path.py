@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.distributions import biject_to
 
-from pyro_vae.estimators.enumeration import EveryDiscrete, factor
 from pyro_vae.programs.program import Program
-from pyro_vae.trace.run import Call, Record
-from pyro_vae.trace.terms import Site, in_data_plate
+from pyro_vae.trace import Call, Enumerated, Recorder, Site
+from pyro_vae.trace.handlers import factor
+from pyro_vae.trace.layout import in_data_plate
 
 __all__ = ["AnnealingPath"]
 
@@ -40,7 +40,7 @@ class AnnealingPath:
     def __init__(self, program: Program, batch: tuple[Tensor, ...], num_chains: int) -> None:
         self.model, self.call = program.model, Call(program.model, program.guide, batch, {}, num_chains)
         with torch.no_grad():
-            sampled = self.call.trace(self.model, Record()).sites
+            sampled = self.call.trace(self.model, Recorder()).sites
         self.sites = {name: site for name, site in sampled.items() if not site["is_observed"] and is_continuous(site)}
         if not self.sites:
             raise ValueError("program: annealing moves continuous latents, and this program has none")
@@ -49,7 +49,7 @@ class AnnealingPath:
     def sample_prior(self) -> Tensor:
         """Sample latents from the prior, of shape ``(chains, batch, size)``."""
         with torch.no_grad():
-            return self.pack(self.call.trace(self.model, Record()).sites)
+            return self.pack(self.call.trace(self.model, Recorder()).sites)
 
     def repeat(self, sites: Mapping[str, Any]) -> Tensor:
         """Return the latents of a run of the model without chains, repeated for each chain."""
@@ -91,10 +91,10 @@ class AnnealingPath:
     def terms(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p(z, y) and log p(x given z, y), each of shape ``(*values of y, chains, batch)``."""
         sites, jacobian = self.unpack(u)
-        scored = self.call.trace(self.model, EveryDiscrete(sites))
+        scored = self.call.trace(self.model, Enumerated(sites))
         latent, observed = jacobian, torch.zeros_like(jacobian)
         for name, message in scored.sites.items():
-            log_p = Site(name, message).log_p
+            log_p = Site(name, message, layout=scored.layout).log_p
             if message["is_observed"]:
                 observed = observed + log_p
             else:

@@ -14,7 +14,7 @@ from pyro_vae.evaluation.cost import check_memory
 from pyro_vae.evaluation.over import over, passes
 from pyro_vae.evaluation.result import PerExample, Result, by_example, number
 from pyro_vae.programs.program import Program, device_of
-from pyro_vae.trace.run import run
+from pyro_vae.trace import run
 
 __all__ = ["LogLikelihood", "log_likelihood", "log_weights", "pareto_k", "summarize"]
 

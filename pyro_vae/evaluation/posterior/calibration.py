@@ -11,12 +11,11 @@ from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.over import one_batch, over
-from pyro_vae.evaluation.posterior.posterior_means import Sampled, units
+from pyro_vae.evaluation.posterior.posterior_means import units
 from pyro_vae.evaluation.result import Result, number
 from pyro_vae.evaluation.samples.simulate import simulate
 from pyro_vae.programs.program import Program
-from pyro_vae.trace.run import run
-from pyro_vae.trace.terms import Site
+from pyro_vae.trace import Sampled, Site, run
 
 __all__ = ["Calibration", "calibration"]
 
@@ -147,7 +146,7 @@ def simulated_ranks(program: Program, batch: tuple[Tensor, ...], num_samples: in
     """Simulate one batch and return the rank of each quantity, of shape ``(batch,)``."""
     made = simulate(program, batch)
     # a plate of particles needs at least two, so there is one more than samples, which is dropped
-    terms = run(program.model, program.guide, made.batch, {}, num_particles=num_samples + 1, record=Sampled)
+    terms = run(program.model, program.guide, made.batch, {}, num_particles=num_samples + 1, draws=Sampled)
     found = {}
     for site in terms.latent:
         if not site.local:
@@ -162,7 +161,7 @@ def simulated_ranks(program: Program, batch: tuple[Tensor, ...], num_samples: in
         names = [f"{site.name}[{i}]" for i in range(place.shape[-1])] if place.shape[-1] > 1 else [site.name]
         found |= dict(zip(names, place.unbind(-1), strict=True))
     given = sum(site.log_p for site in terms.observed)[:-1]
-    found[JOINT] = rank(Site("x", made.observed).log_p, given)
+    found[JOINT] = rank(Site("x", made.observed, layout=terms.observed[0].layout).log_p, given)
     return {name: r.double() for name, r in found.items()}
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
 from pyro_vae.evaluation.over import BUDGET
-from pyro_vae.trace.terms import Site, factors
+from pyro_vae.trace import Site
+from pyro_vae.trace.site import factors
 
 __all__ = ["Information", "information"]
 

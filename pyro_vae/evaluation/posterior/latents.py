@@ -13,15 +13,14 @@ from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.over import over
 from pyro_vae.evaluation.posterior.information import Information, information
-from pyro_vae.evaluation.posterior.posterior_means import Sampled, means
+from pyro_vae.evaluation.posterior.posterior_means import means
 from pyro_vae.evaluation.result import Result, number
 from pyro_vae.programs.program import Program, device_of, evaluating
-from pyro_vae.trace.run import run
-from pyro_vae.trace.terms import Terms
+from pyro_vae.trace import Sampled, Terms, run
 
 __all__ = ["Latents", "latents"]
 
-ADVICE = """Remedies for collapsed units, cheapest first:
+HINTS = """Hints for collapsed units, cheapest first:
   KL warm-up:              estimator=ELBO(beta=pv.training.Linear(...)), or beta below 1
   free bits:               estimator=ELBO(free_bits=0.1), in nats per dimension
   a weaker decoder:        a smaller network, or one that is not autoregressive
@@ -37,7 +36,7 @@ class Latents(Result, plot="latent_units"):
         variance: by site, the variance over the data of the posterior mean of each unit
         threshold: a unit with a larger variance is active
         rate: by site, the mean divergence from the prior
-        dimension_kl: by site, the divergence of each unit; NaN unless posterior and prior are products over units
+        kl_per_dimension: by site, the divergence of each unit; NaN unless posterior and prior are products over units
         distortion: minus the mean of log p(x given z)
         information: by site, measures of the aggregate posterior
         num_examples: number of examples
@@ -46,7 +45,7 @@ class Latents(Result, plot="latent_units"):
     variance: dict[str, Tensor]
     threshold: float
     rate: dict[str, float]
-    dimension_kl: dict[str, Tensor]
+    kl_per_dimension: dict[str, Tensor]
     distortion: float
     information: dict[str, Information]
     num_examples: int
@@ -61,7 +60,7 @@ class Latents(Result, plot="latent_units"):
         return [
             {"site": name, "unit": i, "variance": v, "active": v > self.threshold, "kl": kl}
             for name, variance in self.variance.items()
-            for i, (v, kl) in enumerate(zip(variance.tolist(), self.dimension_kl[name].tolist(), strict=True))
+            for i, (v, kl) in enumerate(zip(variance.tolist(), self.kl_per_dimension[name].tolist(), strict=True))
         ]
 
     def summary(self) -> list[dict[str, Any]]:
@@ -80,14 +79,14 @@ class Latents(Result, plot="latent_units"):
         ]
 
     def report(self) -> str:
-        """Return which units have collapsed to the prior, and remedies; empty if all units are active."""
+        """Return which units have collapsed to the prior, and hints; empty if all units are active."""
         lines = []
         for name, variance in self.variance.items():
             idle = (variance <= self.threshold).nonzero().flatten().tolist()
             if idle:
                 units = ", ".join(map(str, idle[:20])) + (", ..." if len(idle) > 20 else "")
                 lines.append(f"{len(idle)} of {len(variance)} units of {name!r} have collapsed: {units}")
-        return "\n".join([*lines, ADVICE]) if lines else ""
+        return "\n".join([*lines, HINTS]) if lines else ""
 
     def heading(self) -> str:
         """Return rate and distortion."""
@@ -139,7 +138,7 @@ def latents(
         progress: show a progress bar
 
     Returns:
-        The measures, with remedies if units have collapsed.
+        The measures, with hints if units have collapsed.
 
     Raises:
         ValueError: the data do not fit the program.
@@ -156,19 +155,19 @@ def latents(
 
     def measure_batch(*batch: Tensor) -> dict[str, Any]:
         some.add(batch)
-        return measure(run(program.model, program.guide, batch, {}, num_particles=num_samples, record=Sampled))
+        return measure(run(program.model, program.guide, batch, {}, num_particles=num_samples, draws=Sampled))
 
     options = {"num_particles": num_samples, "seed": seed, "progress": progress}
     found = over(program, x, measure_batch, desc="latents", **options)
     names = list(found["mean"])
     with evaluating(program), fork_rng(device_of(program), seed):
-        split = informations(run(program.model, program.guide, some.rows(), {}, record=Sampled), names)
+        split = informations(run(program.model, program.guide, some.rows(), {}, draws=Sampled), names)
     variance = {name: found["mean"][name].var(0, correction=0) - found["noise"][name].mean(0) for name in names}
     return Latents(
         {name: v.clamp(min=0.0) for name, v in variance.items()},
         threshold,
         {name: float(found["kl"][name].mean()) for name in names},
-        {name: found["dimension_kl"][name].mean(0) for name in names},
+        {name: found["kl_per_dimension"][name].mean(0) for name in names},
         -float(found["log_p"].mean()),
         split,
         some.seen,
@@ -206,19 +205,19 @@ def measure(terms: Terms) -> dict[str, Any]:
     """Return for each example the means of units with their noise, divergences and log p(x given z)."""
     sites = {site.name: site for site in terms.latent if site.local}
     found = {name: m.double() for name, m in means(site.guide for site in sites.values()).items()}
-    sites, dimension_kl = {name: sites[name] for name in found}, {}  # without missing entries of the data
+    sites, kl_per_dimension = {name: sites[name] for name in found}, {}  # without missing entries of the data
     for name, site in sites.items():
         try:
-            each = site.dimension_kl.mean(0).double()
+            each = site.kl_per_dimension.mean(0).double()
         except ValueError:
             each = None
         unknown = each is None or each.shape != found[name].shape[1:]
-        dimension_kl[name] = torch.full_like(found[name][0], math.nan) if unknown else each
+        kl_per_dimension[name] = torch.full_like(found[name][0], math.nan) if unknown else each
     return {
         "mean": {name: m.mean(0) for name, m in found.items()},
         "noise": {name: m.var(0) / terms.num_particles for name, m in found.items()},
         "kl": {name: terms.kl(site).double() for name, site in sites.items()},
-        "dimension_kl": dimension_kl,
+        "kl_per_dimension": kl_per_dimension,
         "log_p": sum(site.log_p for site in terms.observed if site.local).mean(0).double(),
     }
 

@@ -15,7 +15,7 @@ from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.conditional import Conditional
 from pyro_vae.programs.program import Program
-from pyro_vae.trace.run import Call, Record
+from pyro_vae.trace import Call, Recorder
 
 __all__ = ["LocalGuide"]
 
@@ -81,7 +81,7 @@ class LocalGuide(Program):
         handles = [owner.net.register_forward_hook(partial(keep, owner)) for owner in owners]
         try:
             with fork_rng(batch, seed), torch.no_grad():
-                Call(program.model, program.guide, batch, {}).trace(program.guide, Record())
+                Call(program.model, program.guide, batch, {}).trace(program.guide, Recorder())
         finally:
             for handle in handles:
                 handle.remove()

@@ -10,18 +10,10 @@ from torch import Tensor
 
 from pyro_vae.evaluation.over import over
 from pyro_vae.programs.program import Program
-from pyro_vae.trace.run import Call, Record
-from pyro_vae.trace.terms import in_data_plate
+from pyro_vae.trace import Call, Sampled
+from pyro_vae.trace.layout import in_data_plate
 
-__all__ = ["Sampled", "guide_sites", "means", "posterior_means", "units", "variances"]
-
-
-class Sampled(Record):
-    """Sample every latent, including those marked for enumeration."""
-
-    def enumerates(self, msg: Any) -> bool:
-        """Return False: no site is enumerated."""
-        return False
+__all__ = ["guide_sites", "means", "posterior_means", "units", "variances"]
 
 
 def units(site: Any, value: Tensor) -> Tensor:

@@ -13,11 +13,10 @@ from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.over import one_batch
-from pyro_vae.evaluation.posterior.posterior_means import Sampled
 from pyro_vae.evaluation.result import Result
 from pyro_vae.evaluation.samples.simulate import simulate
 from pyro_vae.programs.program import Program, evaluating
-from pyro_vae.trace.run import Call
+from pyro_vae.trace import Call, Sampled
 
 __all__ = ["PredictiveCheck", "predictive_check"]
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from pyro_vae.programs.program import Program
-from pyro_vae.trace.run import Record
-from pyro_vae.trace.terms import in_data_plate
+from pyro_vae.trace import Recorder
+from pyro_vae.trace.layout import in_data_plate
 
 __all__ = ["SampleObserved", "Simulation", "simulate"]
 
 
-class SampleObserved(Record):
+class SampleObserved(Recorder):
     """Sample the observed sites too, in place of their values."""
 
     def _pyro_sample(self, msg: Any) -> None:

@@ -109,8 +109,8 @@ class CompiledStep:
 
     def __call__(self, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         """Take one step and return the sums over the batch."""
-        if callable(self.estimator.beta):
-            self.schedule.fill_(self.estimator.read_schedule())
+        if self.estimator.scheduled:
+            self.schedule.fill_(self.estimator.schedule_value())
         for group in self.groups:
             group.look()
         with self.svi.precision:
@@ -159,7 +159,7 @@ class CompiledStep:
         ]
         leaves = [piece.detach().requires_grad_() for piece in pieces]
         state = {**dict(zip(self.names, leaves, strict=True)), **dict(zip(self.buffers, rest, strict=True))}
-        with torch.enable_grad(), self.estimator.reading(schedule):
+        with torch.enable_grad(), self.estimator.scheduled_at(schedule):
             loss, metrics = functional_call(self.module, state, self.svi.read(batch, columns))
             gradients = torch.autograd.grad(loss, leaves, torch.full_like(loss, 1 / self.weight))
         n = batch[0].shape[0]
@@ -209,4 +209,4 @@ class Evaluation(nn.Module):
     def forward(self, *batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return loss and metrics."""
         svi = self.svi[0]
-        return svi.estimator.evaluate(svi.estimator.terms(svi.model, svi.guide, *batch))
+        return svi.estimator.training_loss(svi.model, svi.guide, *batch)

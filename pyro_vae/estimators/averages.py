@@ -1,0 +1,24 @@
+"""Means over particles and scaled sums over a batch."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+__all__ = ["mean", "same", "scaled_sum"]
+
+
+def same(a: float | Tensor, b: float | Tensor) -> bool:
+    """Whether two scales are known to be equal without reading the values of a tensor."""
+    return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b)
+
+
+def mean(terms: Tensor) -> Tensor:
+    """Return the mean over particles, ``(particles, batch)`` to ``(batch,)``, for free where there is one."""
+    return terms[0] if terms.shape[0] == 1 else terms.mean(0)
+
+
+def scaled_sum(scale: float | Tensor, per_example: Tensor) -> Tensor:
+    """Return the scaled sum over the batch."""
+    if isinstance(scale, Tensor):
+        return (scale * per_example).sum()
+    return per_example.sum() if scale == 1.0 else per_example.sum() * scale

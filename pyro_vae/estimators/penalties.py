@@ -1,0 +1,130 @@
+"""Penalties that any estimator subtracts from its bound: free bits and a capacity."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_vae._util.validation import check_int
+from pyro_vae.trace import Terms
+
+__all__ = ["Capacity", "FreeBits", "PerDimension", "PerSite"]
+
+
+class FreeBits(ABC):
+    r"""A hinge on the divergence of each group of latents, averaged over the batch.
+
+    .. math:: \sum_g \max(\lambda, \mathrm{KL}_g) - \mathrm{KL}_g = \sum_g \max(\lambda - \mathrm{KL}_g, 0)
+
+    is subtracted from the bound: under the ELBO each group costs at least :math:`\lambda`. Any other bound pays the
+    same hinge, so that groups below it are pulled to the prior by the bound alone.
+
+    References:
+        Improved variational inference with inverse autoregressive flow (Kingma et al., 2016), appendix C.8,
+        https://arxiv.org/abs/1606.04934
+
+    Args:
+        nats: :math:`\lambda`, nats of each group
+
+    Raises:
+        ValueError: a negative or infinite number of nats.
+    """
+
+    def __init__(self, nats: float) -> None:
+        check_weight("free_bits", nats)
+        self.nats = nats
+
+    @abstractmethod
+    def hinge(self, terms: Terms) -> Tensor:
+        """Return the sum of the hinges in nats, ``()``."""
+
+
+class PerDimension(FreeBits):
+    """Free bits for each dimension of each latent site; ``free_bits=0.5`` is short for ``PerDimension(0.5)``.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> bound = pv.estimators.ELBO(free_bits=0.5)
+        >>> bound.differentiable_loss(toy.program.model, toy.program.guide, toy.draw(5)).shape
+        torch.Size([])
+    """
+
+    def hinge(self, terms: Terms) -> Tensor:
+        """Return the sum over sites and dimensions, ``()``."""
+        return sum(torch.relu(self.nats - site.kl_per_dimension.mean((0, 1))).sum() for site in terms.latent)
+
+
+class PerSite(FreeBits):
+    """Free bits for each latent site as a whole, such as each layer of a hierarchy.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> bound = pv.estimators.ELBO(free_bits=PerSite(2.0))
+        >>> bound.differentiable_loss(toy.program.model, toy.program.guide, toy.draw(5)).shape
+        torch.Size([])
+    """
+
+    def hinge(self, terms: Terms) -> Tensor:
+        """Return the sum over sites, ``()``."""
+        return sum(torch.relu(self.nats - terms.kl(site).mean()) for site in terms.latent)
+
+
+@dataclass(frozen=True)
+class Capacity:
+    r"""A divergence held near a target that rises, in place of a weighted divergence.
+
+    .. math:: -\gamma \, | \overline{\mathrm{KL}} - C_t |, \qquad C_t = C \min(t / T, 1)
+
+    replaces :math:`-\beta \, \mathrm{KL}` in the bound of each example, with the divergence averaged over the batch.
+
+    References:
+        Understanding disentangling in beta-VAE (Burgess et al., 2018), https://arxiv.org/abs/1804.03599
+
+    Args:
+        nats: C, the target in nats per example
+        num_steps: T, the training step at which the target is reached
+        gamma: weight of the distance from the target
+
+    Raises:
+        ValueError: fewer than one step, or a negative target or weight.
+
+    Example:
+        >>> import torch, pyro_vae as pv
+        >>> capacity = Capacity(25.0, 10_000)
+        >>> capacity(2_000)
+        5.0
+        >>> capacity.penalty(torch.tensor(10.0), 5.0)
+        tensor(5000.)
+        >>> toy = pv.testing.LinearGaussian()
+        >>> elbo = pv.estimators.ELBO(capacity=capacity)
+        >>> elbo.differentiable_loss(toy.program.model, toy.program.guide, toy.draw(5)).shape
+        torch.Size([])
+    """
+
+    nats: float
+    num_steps: int
+    gamma: float = 1000.0
+
+    def __post_init__(self) -> None:
+        check_int("num_steps", self.num_steps)
+        check_weight("nats", self.nats)
+        check_weight("gamma", self.gamma)
+
+    def __call__(self, step: int) -> float:
+        """Return the target at a step, in nats."""
+        return self.nats * min(step / self.num_steps, 1.0)
+
+    def penalty(self, kl: Tensor, target: float | Tensor) -> Tensor:
+        """Return what the mean divergence of a batch, ``()``, costs under a target."""
+        return self.gamma * (kl - target).abs()
+
+
+def check_weight(name: str, value: float) -> None:
+    """Raise unless a number is finite and not negative."""
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name}: expected a number of at least 0, got {value}")

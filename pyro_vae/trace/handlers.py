@@ -1,0 +1,165 @@
+"""How the latents of a run are drawn: handlers that record every sample statement of a guide or model."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import _Subsample
+from torch import Tensor
+from torch.distributions import Independent
+
+from pyro_vae.trace.layout import VALUES_DIM, Layout, frames
+from pyro_vae.trace.site import Site
+
+__all__ = ["Detached", "Enumerated", "Recorder", "Reparameterized", "Sampled", "Scored"]
+
+#: The largest number of values of one site that are enumerated at once: those of 12 binary values.
+MAX_VALUES = 4096
+
+
+class Recorder(Messenger):
+    """Record the messages of all sample statements, and replay the values of an earlier run.
+
+    A discrete site marked ``infer={"enumerate": "parallel"}`` gets all its values at once, in a dimension of its own.
+    Every other latent is drawn as the guide says, with a gradient through the draw where its family has one.
+
+    Args:
+        replay: messages of an earlier run, by name; their values are used in place of new draws
+
+    Attributes:
+        sites: the recorded messages, by name
+        subsamples: those of subsampled plates
+        enumerated: names of the enumerated sites, in order
+        layout: where the plate of the data is, known from an earlier run of the model
+    """
+
+    #: Whether the handler has to know the plate of the data while it runs.
+    needs_layout: ClassVar[bool] = False
+
+    def __init__(self, replay: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.replay = replay or {}
+        self.sites: dict[str, Any] = {}
+        self.subsamples: dict[str, Any] = {}
+        self.enumerated: list[str] = []
+        self.layout = Layout()
+
+    def _pyro_sample(self, msg: Any) -> None:
+        earlier = self.replay.get(msg["name"])
+        if earlier is not None and not msg["is_observed"]:
+            msg["done"], msg["value"] = True, earlier["value"]
+        elif not msg["is_observed"] and self.enumerates(msg):
+            values = self.values(msg)
+            ones = [1] * (len(self.enumerated) - 1 - VALUES_DIM)
+            msg["done"], msg["value"] = True, values.reshape(-1, *ones, *msg["fn"].event_shape)
+            self.enumerated.append(msg["name"])
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if type(msg["fn"]) is _Subsample:
+            self.subsamples[msg["name"]] = msg
+            return
+        if msg["name"] in self.sites:
+            raise ValueError(f"two sample statements are named {msg['name']!r}: give each site its own name")
+        self.sites[msg["name"]] = msg
+
+    def enumerates(self, msg: Any) -> bool:
+        """Whether a latent site gets all its values."""
+        return bool(msg["infer"]) and msg["infer"].get("enumerate") == "parallel"
+
+    def values(self, msg: Any) -> Tensor:
+        """Return all values of a site, ``(values, *event)``."""
+        return msg["fn"].enumerate_support(expand=False)
+
+    def check(self, site: Site, user: str) -> None:
+        """Raise if an estimator that draws in this way cannot use a latent site.
+
+        Args:
+            site: a latent site
+            user: name of the estimator, for the message
+        """
+        if site.enumerated and [frame.name for frame in frames(site.guide)] != [site.layout.name]:
+            raise ValueError(
+                f"guide: {user} sums over the values of each example, but site {site.name!r} is outside the plate of "
+                "the data or in a further plate: declare what belongs to one example by `.to_event`"
+            )
+
+
+class Sampled(Recorder):
+    """Draw every latent once per particle, discrete sites marked for enumeration included."""
+
+    def enumerates(self, msg: Any) -> bool:
+        """Whether a latent site gets all its values: never."""
+        return False
+
+
+class Reparameterized(Recorder):
+    """Draw with a gradient through each draw; refuse a site without a reparameterized sampler."""
+
+    def check(self, site: Site, user: str) -> None:
+        """Raise if no gradient goes through the draw of a site that is not enumerated either."""
+        super().check(site, user)
+        if not site.reparameterized and not site.enumerated:
+            family = site.guide["fn"]
+            raise ValueError(
+                f"guide: {user} needs a reparameterized sampler, but site {site.name!r} is drawn from "
+                f"{type(getattr(family, 'base_dist', family)).__name__}. Use a posterior that has one, such as "
+                "MeanFieldNormal; sum over a small discrete site by Enumeration; or use an estimator that needs "
+                "neither, such as VIMCO, ReinforceLOO or ReweightedWakeSleep"
+            )
+
+
+class Scored(Recorder):
+    """Draw as the guide says, and leave sites without a reparameterized sampler to a score function."""
+
+    def check(self, site: Site, user: str) -> None:
+        """Raise if a site that needs a score function is shared by all examples."""
+        super().check(site, user)
+        # its learning signal would be that of all examples at once
+        if not site.reparameterized and not site.local:
+            raise ValueError(
+                f"guide: {user} weights the draws of each example separately, but site {site.name!r} is outside the "
+                "plate of the data: give it a guide with a reparameterized sampler"
+            )
+
+
+class Detached(Scored):
+    """Draw the latents of each example without a gradient, for estimators that need none through the draw."""
+
+    needs_layout = True
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if self.layout.contains(msg) and not msg["is_observed"] and isinstance(msg["value"], Tensor):
+            msg["value"] = msg["value"].detach()
+        super()._pyro_post_sample(msg)
+
+
+class Enumerated(Reparameterized):
+    """Give every latent with finitely many values all of them, marked for enumeration or not."""
+
+    def enumerates(self, msg: Any) -> bool:
+        """Whether a latent site gets all its values."""
+        return super().enumerates(msg) or factor(msg["fn"]).has_enumerate_support
+
+    def values(self, msg: Any) -> Tensor:
+        """Return all values of a site, those of a product of discrete factors included."""
+        name, fn, one = msg["name"], msg["fn"], factor(msg["fn"])
+        count = fn.event_shape.numel() // one.event_shape.numel()
+        values = one.enumerate_support(expand=False)
+        values = values.reshape(-1, *one.event_shape)
+        if len(values) ** count > MAX_VALUES:
+            size = f"{len(values)}^{count}" if count > 1 else f"{len(values):,}"
+            raise ValueError(
+                f"guide: site {name!r} has {size} values, and at most {MAX_VALUES:,} are enumerated at once: use "
+                "fewer latents, or VIMCO or ReinforceLOO"
+            )
+        index = torch.cartesian_prod(*[torch.arange(len(values), device=values.device)] * count)
+        return values[index].reshape(-1, *fn.event_shape)
+
+
+def factor(fn: Any) -> Any:
+    """Return the distribution of one factor of an independent product."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return fn

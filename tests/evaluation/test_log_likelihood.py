@@ -1,0 +1,129 @@
+"""Importance-sampled log-likelihoods, the tail of their weights, and how numbers and tables are printed."""
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+import pyro_vae as pv
+from pyro_vae.evaluation import log_likelihood, over, pareto_k
+from pyro_vae.evaluation.result import aligned, latex, number
+from pyro_vae.testing import LinearGaussian, parts
+
+
+def test_unreliable_examples_are_reported():
+    """A guide far narrower than the posterior has heavy-tailed weights, the exact posterior has constant weights."""
+    toy = LinearGaussian()
+    x = toy.draw(20)
+    good = log_likelihood(toy.program, x, num_particles=500)
+    with torch.no_grad():
+        toy.encoder.bias[2:] -= 2.0  # narrower
+    bad = log_likelihood(toy.program, x, num_particles=500)
+    assert good.heavy == 0.0
+    assert bad.heavy > 0.8
+    assert (bad.pareto_k > 0.7).sum() == round(bad.heavy * 20)
+    assert f"{bad.heavy:.1%}" in str(bad)
+    few = log_likelihood(toy.program, x, num_particles=10)
+    assert few.pareto_k.isnan().all()
+    assert math.isnan(few.heavy)
+    assert len(few.rows()) == 20
+
+
+def test_errors_are_those_of_repeated_estimates():
+    """The standard deviation of 400 estimates for one example is the reported error, within 20% (4 errors: 14%)."""
+    toy = LinearGaussian(off=0.03)
+    found = log_likelihood(toy.program, toy.draw(1).repeat(400, 1), num_particles=300)
+    reported = float(found.per_example_error.mean())
+    assert float(found.per_example.std()) == pytest.approx(reported, rel=0.2)
+    assert found.std_error == pytest.approx(reported / 20, rel=0.2)
+    assert found.monte_carlo_error == pytest.approx(reported / 20, rel=0.05)
+
+
+def test_passes_and_batches_agree(monkeypatch):
+    """Passes of particles and batches of examples do not change the result of the exact posterior."""
+    toy = LinearGaussian()
+    x = toy.draw(11)
+    whole = log_likelihood(toy.program, x, num_particles=40)
+    monkeypatch.setattr(over, "BUDGET", 512 * 7)  # seven particles of one example at a time
+    cut = log_likelihood(toy.program, x, num_particles=40, batch_size=2)
+    assert torch.allclose(cut.per_example, whole.per_example, atol=1e-9)
+
+
+@pytest.mark.parametrize("posterior", list(parts(pv.posteriors)), ids=lambda p: p.__name__)
+def test_every_posterior(posterior):
+    """Each posterior with the first prior that fits: finite values and an effective sample size of at least one."""
+    torch.manual_seed(0)
+    x = torch.rand(6, 2, 2)
+    q = posterior.example()
+    for prior in parts(pv.priors):
+        vae = pv.VAE(prior=prior.example(), likelihood=pv.likelihoods.Normal.example(), posterior=q)
+        try:
+            vae.check(x)
+        except ValueError:
+            continue
+        found = log_likelihood(vae, x, num_particles=30)
+        assert found.per_example.isfinite().all()
+        assert (found.ess >= 1 - 1e-6).all()
+        return
+    # its samples are relaxed, and no prior has this support
+    assert posterior.__name__ in {"RelaxedBernoulli"}
+
+
+@pytest.mark.parametrize("prior", list(parts(pv.priors)), ids=lambda p: p.__name__)
+def test_every_prior(prior):
+    """Each prior with the first posterior that fits."""
+    torch.manual_seed(0)
+    x = torch.rand(6, 2, 2)
+    p = prior.example()
+    if p.context:  # takes a class, as in the tests of programs with classes
+        return
+    for posterior in parts(pv.posteriors):
+        vae = pv.VAE(prior=p, likelihood=pv.likelihoods.Normal.example(), posterior=posterior.example())
+        try:
+            vae.check(x)
+        except ValueError:
+            continue
+        assert log_likelihood(vae, x, num_particles=30).per_example.isfinite().all()
+        return
+    raise AssertionError(f"{prior.__name__} fits no posterior")
+
+
+@pytest.mark.parametrize("k", [-0.3, 0.2, 0.5, 0.9, 1.4])
+def test_pareto_k_of_a_known_tail(k):
+    """Means over 200 samples, with room for the prior at 0.5 and for the body of the distribution in the tail."""
+    samples = stats.genpareto(k).rvs((4000, 200), random_state=0)
+    found = pareto_k(torch.as_tensor(samples).log())
+    size = math.ceil(3 * math.sqrt(4000))
+    expected = (k * size + 0.5 * 10) / (size + 10)
+    assert abs(float(found.mean()) - expected) < 4 * float(found.std()) / 200**0.5 + 0.03
+
+
+def test_pareto_k_of_importance_weights():
+    """Normal weights under a guide of variance v have tail shape 1 - v for v below 1, and a light tail above."""
+    z = torch.randn(20000, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    heavy, light = (float(pareto_k(-0.5 * (v - 1) * z.square()).mean()) for v in (0.5, 2.0))
+    assert heavy == pytest.approx(0.5, abs=0.1)
+    assert light < 0.1
+    shifted = pareto_k(-0.5 * (0.5 - 1) * z.square() + 1e4)
+    assert float(shifted.mean()) == pytest.approx(heavy, abs=1e-6)
+    with pytest.raises(ValueError, match="log_w.*25"):
+        pareto_k(z[:10])
+
+
+def test_pareto_k_is_that_of_arviz():
+    """Light, heavy and heavier tails, to 1e-6."""
+    arviz = pytest.importorskip("arviz_stats.base")
+    for width in (0.5, 1.5, 3.0):
+        # a tail of 3 sqrt(2500) samples, whichever way it is rounded
+        log_w = width * torch.randn(2500, 5, dtype=torch.float64)
+        # arviz takes negative log-weights
+        theirs = torch.as_tensor(arviz.array_stats.psislw(-log_w.numpy(), axis=0)[1])
+        assert torch.allclose(pareto_k(log_w), theirs, atol=1e-6)
+
+
+def test_numbers_have_the_precision_of_their_errors():
+    assert number(1.23456, 0.0123) == "1.235 ± 0.012"
+    assert number(math.nan, 1.0) == "-"
+    assert aligned([{"a": "x", "b": 1}, {"a": "yy", "b": 22}]).splitlines() == ["a    b", "x    1", "yy  22"]
+    assert latex([{"a_b": "1 ± 2"}]).splitlines()[2:5] == [r"a\_b \\", r"\midrule", r"1 $\pm$ 2 \\"]
