@@ -168,13 +168,13 @@ def test_a_failure_or_stop_on_one_rank_ends_both(found):
 @pytest.mark.slow
 def test_the_command_with_torchrun(tmp_path):
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    train = ["-m", "pyro_vae", "train", "--epochs", "1", "--particles", "2", "--quiet", "--run-dir", "run"]
+    train = ["-m", "pyro_vae", "train", "--epochs", "1", "--num-particles", "2", "--quiet", "--run-dir", "run"]
     env = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": str(Path(pv.__file__).parents[1])}
     done = subprocess.run([*run, *train], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("log-likelihood") == 1
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
-        "checkpoints", "config.json", "figures", "lock", "metrics.jsonl", "weights.safetensors",
+        "checkpoints", "config.json", "figures", "lock", "metrics.jsonl", "results.json", "weights.safetensors",
     ]  # fmt: skip
     assert pv.load(tmp_path / "run").sample(2).shape == (2, 8, 8)
 

@@ -1,6 +1,7 @@
 """A run that is interrupted and resumed ends bit for bit like one without the interruption."""
 
 import functools
+import importlib
 import itertools
 import os
 import random
@@ -235,10 +236,9 @@ def test_killed_at_every_call_that_writes(epochs, every, tmp_path):
     assert k > 25 * epochs
 
 
-def command(folder, *more, epochs=4):
-    small = "--posterior.net.hidden=[4] --likelihood.net.hidden=[4] --latent=2 --particles=2 --quiet"
-    beta = "--estimator.beta Linear --estimator.beta.num_steps 20"
-    settings = f"--epochs={epochs} --batch-size=200 --patience=2 {beta} {small}"
+def command(folder, *more):
+    small = "--posterior.net.hidden=[4] --likelihood.net.hidden=[4] --latent=2 --num-particles=2 --quiet"
+    settings = f"--epochs=4 --batch-size=200 --patience=2 --estimator.beta Linear --estimator.beta.steps 20 {small}"
     return cli.main(["train", "--resume", f"--run-dir={folder}", *settings.split(), *more])
 
 
@@ -280,9 +280,9 @@ def test_the_command_killed_twenty_times(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_exit_status_of_a_process_after_a_signal(tmp_path):
-    """SIGTERM, SIGINT and kill -9 in turn, each to the run that the previous one left."""
-    words = "train --resume --epochs=60 --batch-size=16 --patience=60 --latent=2 --particles=2 --quiet".split()
+def test_a_real_process_ends_by_a_signal_with_its_exit_status(tmp_path):
+    """SIGTERM, SIGINT and kill -9 in turn, each to the run that the one before left."""
+    words = "train --resume --epochs=60 --batch-size=16 --patience=60 --latent=2 --num-particles=2 --quiet".split()
     line = [sys.executable, "-m", "pyro_vae", *words, f"--run-dir={tmp_path}"]
     for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)):
         before = set((tmp_path / "checkpoints").glob("*")) if (tmp_path / "checkpoints").exists() else set()
@@ -297,10 +297,12 @@ def test_the_exit_status_of_a_process_after_a_signal(tmp_path):
             assert str(max((tmp_path / "checkpoints").glob("step*"))) in err
 
 
-def test_the_command_resumes_only_the_same_run(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "results", lambda *args: "")
-    monkeypatch.setattr(cli, "figures", lambda *args: {})
-    monkeypatch.setattr(cli, "save", lambda *args: None)
+def test_the_command_resumes_only_what_was_begun(tmp_path, capsys, monkeypatch):
+    train = importlib.import_module("pyro_vae.cli.train")
+    monkeypatch.setattr(train, "results", lambda *args, **how: {})
+    monkeypatch.setattr(train, "summary", lambda found: "")
+    monkeypatch.setattr(train, "figures", lambda *args: {})
+    monkeypatch.setattr(train, "save", lambda *args: None)
     folder = tmp_path / "run"
     assert command(folder, epochs=2) == 0
     wanted = ending(folder)
@@ -310,7 +312,7 @@ def test_the_command_resumes_only_the_same_run(tmp_path, capsys, monkeypatch):
     for option in ("--epochs=5", "--posterior.net.hidden=[5]", "--prior=VampPrior"):
         assert command(folder, option, epochs=2) == 2
         err = capsys.readouterr().err
-        assert f"error: {option[2:].partition('=')[0]}: the run in " in err
+        assert f"error: {option[2:].partition('=')[0]}: " in err
         assert len(err.splitlines()) == 1
     assert cli.main(["train", "--resume"]) == 2
     assert "resume: expected the folder of the run in --run-dir" in capsys.readouterr().err
