@@ -94,7 +94,7 @@ def test_fit_gets_schedule_and_precision():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--lr-schedule=Cosine --lr-schedule.steps=9", "lr-schedule: "),
+        ("--lr-schedule=Cosine --lr-schedule.num_steps=9", "lr-schedule: "),
         ("--lr-schedule=MultiStep", "lr_schedule.at"),
         ("--precision=tf32", "precision: "),
     ],
