@@ -600,5 +600,5 @@ SHELVES = (pv.priors, pv.likelihoods, pv.posteriors)
 @pytest.mark.parametrize("latent", [0, -1, "a", 2.5, True])
 def test_numbers_of_latents_that_are_none(part, latent):
     """Every part says so by itself, also one that torch would let pass."""
-    with pytest.raises(ValueError, match=rf"latent: {part.__name__} takes an int of at least 1, got {latent!r}"):
+    with pytest.raises(ValueError, match=rf"latent of {part.__name__}: .*got {latent!r}"):
         part(**{name: {"latent": latent, "shape": (2, 2)}.get(name) for name in needed(part)})

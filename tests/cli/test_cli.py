@@ -265,7 +265,7 @@ def test_load_follows_no_import_path(trained, tmp_path, name, place):
         (lambda c: c.update(prior="StandardNormal"), "prior: expected"),
         (lambda c: c["prior"]["options"].update(widht=3), "prior: cannot build StandardNormal"),
         (lambda c: c.update(latent=3), "not the weights of this configuration"),
-        (lambda c: c.update(latent="2"), "latent: MeanFieldNormal takes an int"),
+        (lambda c: c.update(latent="2"), "latent of MeanFieldNormal"),
         (lambda c: c.update(shape=[0]), "shape"),
     ],
 )

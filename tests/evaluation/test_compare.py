@@ -207,7 +207,7 @@ def test_discrete_guides_have_gradients_and_no_slopes():
 def test_shared_parameters_count_to_the_guide():
     posterior = pv.posteriors.MeanFieldNormal((4,), 2)
     vae = pv.VAE(
-        prior=pv.priors.VampPrior(posterior, components=3),
+        prior=pv.priors.VampPrior(posterior, num_components=3),
         likelihood=pv.likelihoods.Normal(2, (4,)),
         posterior=posterior,
     )

@@ -440,7 +440,7 @@ OPTIONS = [
     (L.ZeroInflatedNegativeBinomial, {"inverse_dispersion": 2.0}),
     (L.DiscretizedLogistic, {"levels": 2, "scale": pv.scales.Shared(0.1)}),
     (L.DiscretizedLogisticMixture, {"levels": 4, "coupled": True}),
-    (L.DiscretizedLogisticMixture, {"levels": 4, "components": 1}),
+    (L.DiscretizedLogisticMixture, {"levels": 4, "num_components": 1}),
     (L.LowRankNormal, {"rank": 3, "scale": pv.scales.PerExample()}),
     (L.Categorical, {"levels": 3, "grid": False}),
     (L.OrderedLogistic, {"levels": 2}),
@@ -557,7 +557,7 @@ def test_values_within_a_tenthousandth_are_on_the_grid():
     [
         (lambda: L.Categorical(3, (2,), levels=1), "levels"),
         (lambda: L.DiscretizedLogistic(3, (2,), levels=0), "levels"),
-        (lambda: L.DiscretizedLogisticMixture(3, (2,), components=0), "components"),
+        (lambda: L.DiscretizedLogisticMixture(3, (2,), num_components=0), "num_components"),
         (lambda: L.OrderedLogistic(3, (2,), levels=1), "levels"),
         (lambda: L.Binomial(3, (2,), total=0), "total"),
         (lambda: L.BetaBinomial(3, (2,), total=0), "total"),

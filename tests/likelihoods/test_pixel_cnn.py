@@ -47,5 +47,5 @@ def test_pixel_cnn_with_options():
     pv.testing.check_part(L.PixelCNN(3, (3, 4, 3), levels=4, net=pv.nets.ConvDecoder, context=2), (3,), (2,))
     with pytest.raises(ValueError, match="levels"):
         L.PixelCNN(3, (2, 2), levels=1)
-    with pytest.raises(ValueError, match="kernel"):
-        L.PixelCNN(3, (2, 2), kernel=4)
+    with pytest.raises(ValueError, match="kernel_size"):
+        L.PixelCNN(3, (2, 2), kernel_size=4)

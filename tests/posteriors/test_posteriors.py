@@ -520,14 +520,14 @@ def test_options_are_refused_before_the_first_step():
         (posteriors.SylvesterFlow, {"layers": 0}, "layers"),
         (posteriors.SylvesterFlow, {"basis": Orthogonal(4)}, "columns"),
         (posteriors.InverseAutoregressiveFlow, {"features": 0}, "features"),
-        (posteriors.NeuralSplineFlow, {"bins": 1}, "bins"),
+        (posteriors.NeuralSplineFlow, {"num_bins": 1}, "num_bins"),
         (posteriors.NeuralSplineFlow, {"bound": 0.0}, "bound"),
         (posteriors.LowRankNormal, {"rank": 0}, "rank"),
-        (posteriors.MixtureOfNormals, {"components": 0}, "components"),
+        (posteriors.MixtureOfNormals, {"num_components": 0}, "num_components"),
         (posteriors.RelaxedBernoulli, {"temperature": 0.0}, "temperature"),
         (posteriors.RelaxedOneHotCategorical, {"temperature": math.inf}, "temperature"),
         (posteriors.ProductOfOneHotCategoricals, {"groups": 2}, "groups"),
-        (posteriors.Dirichlet, {"least": 0.0}, "least"),
+        (posteriors.Dirichlet, {"min_concentration": 0.0}, "min_concentration"),
     ]
     for cls, options, word in refused:
         with pytest.raises(ValueError, match=word):
@@ -558,7 +558,7 @@ def test_semi_amortized_refines_each_datum(family):
     program = toy.program
     amortized = family((5,), 2, net=linear).double()
     refined = posteriors.SemiAmortized(
-        amortized, prior=program.prior, likelihood=program.likelihood, steps=40, points=16
+        amortized, prior=program.prior, likelihood=program.likelihood, num_steps=40, num_samples=16
     )
     x = toy.draw(6)
     names = set(dict(refined.named_parameters()))
@@ -580,7 +580,7 @@ def test_semi_amortized_refines_each_datum(family):
 def test_semi_amortized_in_a_program_that_is_copied():
     prior, likelihood = pv.priors.StandardNormal(2), pv.likelihoods.Normal(2, (3,), net=small)
     inner = posteriors.MeanFieldNormal((3,), 2, net=small)
-    posterior = posteriors.SemiAmortized(inner, prior=prior, likelihood=likelihood, steps=2)
+    posterior = posteriors.SemiAmortized(inner, prior=prior, likelihood=likelihood, num_steps=2)
     vae = pv.VAE(prior=prior, likelihood=likelihood, posterior=posterior)
     other = copy.deepcopy(vae)
     assert other.posterior._model[1] is other.likelihood
@@ -595,7 +595,7 @@ def test_semi_amortized_says_what_it_cannot_refine():
     with pytest.raises(TypeError, match="net"):
         make(prior)
     inner = posteriors.MeanFieldNormal((3,), 2, net=small)
-    for options, word in (({"steps": 0}, "steps"), ({"points": 3}, "points"), ({"rate": 0.0}, "rate")):
+    for options, word in (({"num_steps": 0}, "num_steps"), ({"num_samples": 3}, "num_samples"), ({"learning_rate": 0.0}, "learning_rate")):
         with pytest.raises(ValueError, match=word):
             make(inner, **options)
 

@@ -164,7 +164,7 @@ def test_sphere_has_its_area():
 
 @pytest.mark.parametrize("full", [False, True])
 def test_mixture_of_normals_is_that_of_scipy(full):
-    prior = moved(pv.priors.MixtureOfNormals(2, components=3, full=full), 1.0)
+    prior = moved(pv.priors.MixtureOfNormals(2, num_components=3, full=full), 1.0)
     with torch.no_grad():
         fn = prior()
         weights = torch.softmax(prior.logits, -1)
@@ -185,7 +185,7 @@ def test_mixture_of_normals_is_that_of_scipy(full):
         assert ((x.mean(0) - fn.mean).abs() < 4 * x.std(0) / 200).all()
         assert torch.allclose(x.var(0), fn.variance, rtol=0.05)
     assert check_mass(fn, prior)
-    check_part(pv.priors.MixtureOfNormals(3, components=2, full=full))
+    check_part(pv.priors.MixtureOfNormals(3, num_components=2, full=full))
 
 
 def test_mixture_expands_and_draws_like_that_of_torch():
@@ -281,8 +281,8 @@ def test_learned_parameters_start_at_the_fixed_ones(cls):
 CONDITIONAL = [
     pv.priors.ConditionalNormal(3, context=2, net=SMALL),
     *(flow(cls, 3, context=2) for cls in FLOWS),
-    pv.priors.Lars(3, context=2, points=64, truncation=8),
-    pv.priors.VampPrior(pv.posteriors.MeanFieldNormal((2, 2), 3, net=SMALL, context=2), components=4),
+    pv.priors.Lars(3, context=2, num_samples=64, truncation=8),
+    pv.priors.VampPrior(pv.posteriors.MeanFieldNormal((2, 2), 3, net=SMALL, context=2), num_components=4),
     pv.priors.ExemplarPrior(pv.posteriors.MeanFieldNormal((2, 2), 3, net=SMALL, context=2), torch.rand(4, 2, 2)),
 ]
 
@@ -346,7 +346,7 @@ def test_student_t_at_extreme_degrees_of_freedom(df):
 @pytest.mark.parametrize("raw", [-1e4, 0.0, 1e4])
 @pytest.mark.parametrize("logit", [0.0, 1e4])
 def test_mixture_at_its_extremes(full, raw, logit):
-    part = pv.priors.MixtureOfNormals(2, components=3, full=full)
+    part = pv.priors.MixtureOfNormals(2, num_components=3, full=full)
     with torch.no_grad():
         part.logits[0] = logit
         part.raw.fill_(0)
@@ -527,7 +527,7 @@ def importance_sampled(vae, x, draws=40000):
 
 
 def vamp(posterior):
-    return pv.priors.VampPrior(posterior, components=4, learn_weights=True)
+    return pv.priors.VampPrior(posterior, num_components=4, learn_weights=True)
 
 
 @pytest.mark.parametrize("kind", ["diagonal", "full", "vamp"])
@@ -536,7 +536,7 @@ def test_mixture_prior_has_the_exact_evidence(kind):
     if kind == "vamp":
         prior = vamp(posterior)
     else:
-        prior = pv.priors.MixtureOfNormals(2, components=4, full=kind == "full")
+        prior = pv.priors.MixtureOfNormals(2, num_components=4, full=kind == "full")
     vae = linear_vae(moved(prior, 0.4), posterior)
     with torch.no_grad():
         if kind == "vamp":
@@ -559,7 +559,7 @@ def test_mixture_prior_has_the_exact_evidence(kind):
 
 def test_responsibilities_make_the_exact_posterior():
     """p(z given x) of a mixture prior is the mixture of each component's posterior: p(x) is the same at every z."""
-    vae = linear_vae(moved(pv.priors.MixtureOfNormals(2, components=3, full=True)), moved(
+    vae = linear_vae(moved(pv.priors.MixtureOfNormals(2, num_components=3, full=True)), moved(
         pv.posteriors.MeanFieldNormal((3,), 2, net=LINEAR)))  # fmt: skip
     vae = vae.double()
     with torch.no_grad():
@@ -583,7 +583,7 @@ def test_responsibilities_make_the_exact_posterior():
 
 def test_vamp_prior_trains_the_encoder_through_the_prior():
     posterior = pv.posteriors.MeanFieldNormal((2, 2), 3, net=SMALL)
-    prior = pv.priors.VampPrior(posterior, components=5)
+    prior = pv.priors.VampPrior(posterior, num_components=5)
     prior().log_prob(torch.zeros(3)).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in posterior.parameters())
     assert prior.inputs.grad.abs().sum() > 0
@@ -602,21 +602,21 @@ def test_vamp_prior_trains_the_encoder_through_the_prior():
 def test_vamp_prior_is_the_posterior_at_its_inputs():
     posterior = pv.posteriors.MeanFieldNormal((2, 2), 3, net=SMALL)
     data = torch.rand(20, 2, 2)
-    prior = pv.priors.VampPrior(posterior, components=20, initial=data, learn_inputs=False)
+    prior = pv.priors.VampPrior(posterior, num_components=20, initial=data, learn_inputs=False)
     z = torch.randn(7, 3)
     exact = posterior(data).log_prob(z.unsqueeze(-2)).logsumexp(-1) - math.log(20)
     assert torch.allclose(prior().log_prob(z), exact, atol=1e-5)
     assert "inputs" not in dict(prior.named_parameters())
     assert "inputs" in prior.state_dict()
-    few = pv.priors.VampPrior(posterior, components=50, initial=data).inputs
+    few = pv.priors.VampPrior(posterior, num_components=50, initial=data).inputs
     assert len(few.unique(dim=0)) == 20
 
 
 def test_vamp_prior_squashes_only_when_told():
     posterior = pv.posteriors.MeanFieldNormal((2, 2), 3, net=SMALL)
     data = torch.full((1, 2, 2), 7.0)
-    free = pv.priors.VampPrior(posterior, components=1, initial=data)
-    kept = pv.priors.VampPrior(posterior, components=1, initial=data, squash=torch.nn.Hardtanh(0.0, 1.0))
+    free = pv.priors.VampPrior(posterior, num_components=1, initial=data)
+    kept = pv.priors.VampPrior(posterior, num_components=1, initial=data, squash=torch.nn.Hardtanh(0.0, 1.0))
     assert torch.equal(free().components.mean, posterior(data).mean)
     assert torch.equal(kept().components.mean, posterior(torch.ones(1, 2, 2)).mean)
 
@@ -633,7 +633,7 @@ class Bare(pv.Conditional):
 
 
 def test_vamp_prior_takes_any_posterior():
-    prior = pv.priors.VampPrior(Bare(), components=5, shape=(2, 2))
+    prior = pv.priors.VampPrior(Bare(), num_components=5, shape=(2, 2))
     check_part(prior)
     assert isinstance(prior().components.base_dist, dist.Laplace)
     with pytest.raises(ValueError, match="pass the shape"):
@@ -646,7 +646,7 @@ def test_exemplar_prior_is_a_kernel_density_of_codes():
     prior = pv.priors.ExemplarPrior(posterior, data, scale=0.5)
     each = dist.Normal(posterior(data).mean, 0.5).to_event(1).log_prob(z.unsqueeze(-2))
     assert torch.allclose(prior().log_prob(z), each.logsumexp(-1) - math.log(20), atol=1e-4)
-    part = pv.priors.ExemplarPrior(posterior, data, subset=3)
+    part = pv.priors.ExemplarPrior(posterior, data, subset_size=3)
     assert part().logits.shape == (3,)
     assert part.eval()().logits.shape == (20,)
 
@@ -744,11 +744,11 @@ def posterior():
         (lambda: pv.priors.Dirichlet(3, concentration=-1.0), "concentration"),
         (lambda: pv.priors.LogisticNormal(3, scale=float("inf")), "scale"),
         (lambda: pv.priors.LogisticNormal.like_dirichlet(1), "two proportions"),
-        (lambda: pv.priors.MixtureOfNormals(3, components=0), "components"),
+        (lambda: pv.priors.MixtureOfNormals(3, num_components=0), "num_components"),
         (lambda: pv.priors.AffineCouplingFlow(1), "two latents"),
         (lambda: pv.priors.AffineCouplingFlow(3, layers=0), "layers"),
         (lambda: pv.priors.NeuralSplineFlow(1), "two latents"),
-        (lambda: pv.priors.NeuralSplineFlow(3, bins=1), "bins"),
+        (lambda: pv.priors.NeuralSplineFlow(3, num_bins=1), "num_bins"),
         (lambda: pv.priors.NeuralSplineFlow(3, bound=-1.0), "bound"),
         (lambda: pv.priors.MaskedAutoregressiveFlow(3, layers=0), "layers"),
         (lambda: pv.priors.MaskedAutoregressiveFlow(3, hidden=()), "hidden"),
@@ -757,10 +757,10 @@ def posterior():
             "context of 2",
         ),
         (lambda: pv.priors.Lars(3, truncation=1), "truncation"),
-        (lambda: pv.priors.VampPrior(posterior(), components=0), "components"),
+        (lambda: pv.priors.VampPrior(posterior(), num_components=0), "num_components"),
         (lambda: pv.priors.VampPrior(posterior(), initial=torch.zeros(5, 3, 3)), r"\(n, 2, 2\)"),
         (lambda: pv.priors.ExemplarPrior(posterior(), torch.zeros(0, 2, 2)), "exemplars"),
-        (lambda: pv.priors.ExemplarPrior(posterior(), torch.zeros(4, 2, 2), subset=5), "subset"),
+        (lambda: pv.priors.ExemplarPrior(posterior(), torch.zeros(4, 2, 2), subset_size=5), "subset_size"),
         (lambda: AcceptReject(dist.Normal(0.0, 1.0), None, torch.zeros(3), truncation=1), "truncation"),
     ],
 )
