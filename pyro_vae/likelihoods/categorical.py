@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pyro import distributions as dist
 from torch import Tensor
@@ -62,6 +63,11 @@ class Categorical(Conditional):
         self.shape = as_shape(shape)
         self.levels, self.step = levels, 1 / (levels - 1) if grid else 1.0
         self.net = build(net, (latent,), (levels, *self.shape), context)
+
+    @classmethod
+    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2), **options: Any) -> Categorical:
+        """Build a small instance, with 8 levels."""
+        return super().example(latent=latent, shape=shape, **{"levels": 8, **options})
 
     def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
         """Return p(x given z)."""

@@ -84,8 +84,8 @@ class ZukoDistribution(ZukoToPyro):
         return self.dist.sample(torch.Size(sample_shape))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Return the log-density."""
-        return self.dist.log_prob(x)
+        """Return the log-density; zuko requires values with the batch shape of the context."""
+        return self.dist.log_prob(x.expand(torch.broadcast_shapes(x.shape, self.batch_shape + self.event_shape)))
 
     def expand(self, *args: Any, **kwargs: Any) -> ZukoDistribution:
         """Return the distribution with another batch shape."""
