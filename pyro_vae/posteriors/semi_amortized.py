@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pyro_vae._util.cache import cached_tensors
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional, UnitNormal
+from pyro_vae.distributions.missing import factorized, hide_missing
 from pyro_vae.posteriors.mean_field_normal import MeanFieldNormal
 from pyro_vae.scales import check_positive
 
@@ -31,7 +32,7 @@ class SemiAmortized(Conditional):
     posterior is a function of x. Each example has its own learning rate: a step that does not increase its ELBO is
     undone and the rate lowered. The refinement is a constant in the gradient: encoder and decoder learn at the refined
     parameters. It works wherever the posterior does, in training and on new data; to refine a trained VAE, wrap its
-    posterior.
+    posterior. Missing entries (NaN) are left out of the ELBO if the posterior takes them.
 
     Prior and likelihood must be the objects of the program, which trains and saves them. They are referenced here, not
     registered as submodules.
@@ -128,7 +129,10 @@ class SemiAmortized(Conditional):
             raw = raw.detach().requires_grad_()
             q = self.given(raw, x, *context)
             z = quantiles(q, self.num_samples)
-            value = (likelihood(z, *context).log_prob(x) + prior(*context).log_prob(z) - q.log_prob(z)).mean(0)
+            p = likelihood(z, *context)
+            if self.takes_missing and factorized(p):
+                p, x = hide_missing(p, x)
+            value = (p.log_prob(x) + prior(*context).log_prob(z) - q.log_prob(z)).mean(0)
             (slope,) = torch.autograd.grad(value.sum(), raw)
         return value.detach(), slope
 

@@ -10,8 +10,8 @@ from pyro import distributions as dist
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_vae.distributions.missing import factorized
 from pyro_vae.distributions.supports import Grid
-from pyro_vae.programs.missing import factorized
 
 __all__ = ["LARGEST", "Alphabet", "Buckets", "Levels", "grid_of"]
 

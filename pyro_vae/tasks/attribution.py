@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int
+from pyro_vae.distributions.missing import factorized, hide_missing
 from pyro_vae.programs import VAE
-from pyro_vae.programs.missing import factorized, hide_missing
 from pyro_vae.programs.program import Program
 from pyro_vae.tasks.latents import each_batch
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from pyro_vae._util.random_state import fork_rng
+from pyro_vae.distributions.missing import factorized
 from pyro_vae.programs import VAE
 from pyro_vae.programs.checks import check_supports
-from pyro_vae.programs.missing import factorized
 from pyro_vae.programs.program import evaluating
 from pyro_vae.tasks.alphabets import Alphabet, Buckets, Levels, grid_of
 

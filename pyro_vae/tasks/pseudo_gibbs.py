@@ -10,8 +10,8 @@ from torch import Tensor
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
+from pyro_vae.distributions.missing import hide_missing
 from pyro_vae.evaluation.inputs import one_batch
-from pyro_vae.programs.missing import hide_missing
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.tasks.imputation import Imputation
 from pyro_vae.tasks.impute import refuse_empty
