@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from small_parts import example
+from helpers.small_parts import example
 
 import pyro_vae as pv
 from pyro_vae.testing import parts

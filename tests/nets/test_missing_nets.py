@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from small_parts import SMALL
+from helpers.small_parts import SMALL
 
 import pyro_vae as pv
 from pyro_vae import posteriors

@@ -5,8 +5,8 @@ import math
 import pyro
 import pytest
 import torch
-from conftest import within
-from small_parts import SMALL
+from helpers.checks import within
+from helpers.small_parts import SMALL
 from torch.distributions import kl_divergence
 
 import pyro_vae as pv

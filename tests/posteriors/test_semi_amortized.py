@@ -5,7 +5,7 @@ import functools
 
 import pytest
 import torch
-from small_parts import LINEAR, SMALL
+from helpers.small_parts import LINEAR, SMALL
 
 import pyro_vae as pv
 from pyro_vae import posteriors

@@ -9,7 +9,7 @@ import scipy.integrate
 import scipy.special
 import scipy.stats
 import torch
-from conftest import within
+from helpers.checks import within
 from torch.distributions import kl_divergence
 
 from pyro_vae.distributions import HypersphericalUniform, PowerSpherical, VonMisesFisher

@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
+from helpers.small_parts import SMALL
 from pyro import distributions as dist
-from small_parts import SMALL
 
 import pyro_vae as pv
 from pyro_vae.testing import check_part

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from helpers.small_parts import SMALL, check_precision, perturbed
 from pyro import distributions as dist
-from small_parts import SMALL, check_precision, perturbed
 from torch.distributions import kl_divergence
 
 import pyro_vae as pv

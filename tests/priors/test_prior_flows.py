@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
+from helpers.small_parts import check_precision, perturbed
 from pyro import distributions as dist
-from small_parts import check_precision, perturbed
 
 import pyro_vae as pv
 from pyro_vae.distributions.masked_affine import MaskedMLP

@@ -8,7 +8,7 @@ import sys
 import pyro
 import pytest
 import torch
-from small_parts import SMALL, context_of, example, perturbed
+from helpers.small_parts import SMALL, context_of, example, perturbed
 
 import pyro_vae as pv
 from pyro_vae.priors import zuko_flow

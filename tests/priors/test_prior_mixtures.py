@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from helpers.small_parts import LINEAR, check_precision, perturbed
 from pyro import distributions as dist
-from small_parts import LINEAR, check_precision, perturbed
 
 import pyro_vae as pv
 from pyro_vae.distributions import AcceptReject, Mixture
