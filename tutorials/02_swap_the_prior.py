@@ -58,11 +58,11 @@ def standard(posterior):
 
 
 def mixture(posterior):
-    return pv.priors.MixtureOfNormals(2, components=30)
+    return pv.priors.MixtureOfNormals(2, num_components=30)
 
 
 def vamp(posterior):
-    return pv.priors.VampPrior(posterior, components=30, initial=train.x)
+    return pv.priors.VampPrior(posterior, num_components=30, initial=train.x)
 
 
 def flow(posterior):
@@ -240,8 +240,8 @@ def with_forty(name, bits):
     first, inside = 0.05 + 0.01 * torch.randn(500, *shape), torch.nn.Hardtanh(0.0, 1.0)
     prior = {
         "standard normal": pv.priors.StandardNormal(40),
-        "mixture of 500": pv.priors.MixtureOfNormals(40, components=500),
-        "VampPrior of 500": pv.priors.VampPrior(q, components=500, initial=first, squash=inside),
+        "mixture of 500": pv.priors.MixtureOfNormals(40, num_components=500),
+        "VampPrior of 500": pv.priors.VampPrior(q, num_components=500, initial=first, squash=inside),
         "spline flow": pv.priors.NeuralSplineFlow(40, layers=2, net=partial(pv.nets.MLP, hidden=(32,))),
     }[name]
     vae = pv.VAE(prior=prior, likelihood=pv.likelihoods.Bernoulli(40, shape, net=net), posterior=q)

@@ -10,7 +10,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
-from pyro_vae.programs.missing import hide_missing
+from pyro_vae.distributions.missing import hide_missing
 from pyro_vae.programs.program import DataPlate, announce, evaluating, observe
 from pyro_vae.programs.vae import VAE
 

@@ -347,7 +347,7 @@ def test_load_follows_no_import_path(tmp_path, name, place):
         (lambda c: c.update(prior="StandardNormal"), "prior: expected"),
         (lambda c: c["prior"]["options"].update(widht=3), "prior: cannot build StandardNormal"),
         (lambda c: c.update(latent=3), "weights"),
-        (lambda c: c.update(latent="2"), "latent: "),
+        (lambda c: c.update(latent="2"), "latent"),
         (lambda c: c.update(shape=[0]), "shape"),
     ],
 )
