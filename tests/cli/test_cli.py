@@ -22,7 +22,7 @@ FIGURES = ["latent.png", "reconstructions.png", "samples.png", "training.png"]
 CHOSEN = (
     "--latent 2 --posterior.net ConvEncoder --posterior.net.channels [4,4] --posterior.net.activation=Tanh "
     "--likelihood Normal --likelihood.scale Shared --likelihood.scale.initial 0.3 --likelihood.net.hidden [7] "
-    "--estimator.beta Linear --estimator.beta.steps 30 --precision bfloat16 --lr-schedule MultiStep "
+    "--estimator.beta Linear --estimator.beta.num_steps 30 --precision bfloat16 --lr-schedule MultiStep "
     "--lr-schedule.at [4,8] --epochs=1 --num-particles=3 --quiet"
 ).split()
 
@@ -267,7 +267,7 @@ def test_help(capsys):
         ('train --posterior.net {"class_path":"os.system"}', "posterior.net: expected one of "),
         ("train --posterior.net.activation tanh", "(did you mean Tanh?)"),
         ("train --likelihood Normal --likelihood.scale Wide", "likelihood.scale: expected one of Fixed"),
-        ("train --estimator.beta os.getcwd", "estimator.beta: expected one of Capacity, Cyclical, Linear"),
+        ("train --estimator.beta os.getcwd", "estimator.beta: expected one of Cyclical, Linear"),
         ("train --program os.system", "program: expected one of "),
         ("train --lr-schedule cosin", "lr-schedule: expected one of Cosine, Linear, MultiStep, got cosin"),
         ("train --estimator.num_particles many", "estimator.num_particles: Expected a int. Got value: many"),
