@@ -66,8 +66,11 @@ class Conditional(nn.Module, ABC):
 
     def __init__(self, *, latent: int = 1, context: int = 0, min_latent: int = 1) -> None:
         super().__init__()
-        check_int(f"latent of {type(self).__name__}", latent, min_latent)
-        check_int(f"context of {type(self).__name__}", context, 0)
+        for name, value, minimum in (("latent", latent, min_latent), ("context", context, 0)):
+            try:
+                check_int(name, value, minimum)
+            except ValueError as error:
+                raise ValueError(f"{error} ({type(self).__name__})") from None
         if context:
             self.context = context
 

@@ -174,14 +174,17 @@ class OptimalSigma(nn.Module):
         return variance.sqrt()
 
 
-def as_scale(scale: Scale | float) -> Scale:
+def as_scale(scale: Scale | float, name: str = "scale") -> Scale:
     """Return ``scale``, or a :class:`Fixed` scale if it is a number."""
-    if isinstance(scale, nn.Module) and not isinstance(scale, Scale):
+    if isinstance(scale, Scale):
+        return scale
+    if isinstance(scale, nn.Module):
         raise TypeError(
-            f"scale: expected a number or a Scale (Fixed, Shared, PerExample), got {type(scale).__name__}. "
+            f"{name}: expected a number or a Scale (Fixed, Shared, PerExample), got {type(scale).__name__}. "
             "OptimalSigma belongs to the Normal likelihood only."
         )
-    return scale if isinstance(scale, Scale) else Fixed(scale)
+    check_positive(name, scale, FLOOR)
+    return Fixed(scale)
 
 
 def check_positive(name: str, value: float, minimum: float = 0.0) -> None:

@@ -66,8 +66,8 @@ class Categorical(Conditional):
 
     @classmethod
     def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2), **options: Any) -> Categorical:
-        """Build a small instance, with 8 levels."""
-        return super().example(latent=latent, shape=shape, **{"levels": 8, **options})
+        """Build a small instance, with 16 levels."""
+        return super().example(latent=latent, shape=shape, **{"levels": 16, **options})
 
     def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
         """Return p(x given z)."""

@@ -51,7 +51,7 @@ class Gamma(PerEntry):
         context: int = 0,
         concentration: Scale | float | None = None,
     ) -> None:
-        k = PerExample() if concentration is None else as_scale(concentration)
+        k = PerExample() if concentration is None else as_scale(concentration, "concentration")
         super().__init__(latent, shape, net=net, context=context, outputs=1, concentration=k)
 
     def distribution(self, raw_mean: Tensor, *raw: Tensor) -> Family:

@@ -55,7 +55,8 @@ class OverdispersedCounts(PerEntry):
         check_int("context", context, 0)
         if library and context < 1:
             raise ValueError("context: expected at least 1 with library=True (its last number is the library size)")
-        r = Shared(shape=as_shape(shape)) if inverse_dispersion is None else as_scale(inverse_dispersion)
+        r = Shared(shape=as_shape(shape)) if inverse_dispersion is None else inverse_dispersion
+        r = as_scale(r, "inverse_dispersion")
         super().__init__(latent, shape, net=net, context=context - library, outputs=self.outputs, inverse_dispersion=r)
         self.context, self.library = context, library
 

@@ -55,7 +55,7 @@ class StudentT(PerEntry):
         scale: Scale | float = 1.0,
         df: Scale | float | None = None,
     ) -> None:
-        df = Shared(5.0) if df is None else as_scale(df)
+        df = Shared(5.0) if df is None else as_scale(df, "df")
         super().__init__(latent, shape, net=net, context=context, outputs=1, scale=as_scale(scale), df=df)
 
     def distribution(self, loc: Tensor, *raw: Tensor) -> Family:

@@ -12,7 +12,7 @@ __all__ = ["StandardNormal"]
 
 
 class StandardNormal(Conditional):
-    r"""Independent normal latents with mean 0 and variance 1.
+    r"""Independent normal latents of mean 0 and variance 1.
 
     .. math:: p(z) = \prod_{j} \mathcal N(z_j; 0, 1)
 

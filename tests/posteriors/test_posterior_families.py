@@ -184,7 +184,7 @@ def test_wrong_arguments_are_refused(cls, options, argument):
 
 def test_latents_on_a_sphere_have_two_coordinates():
     for cls in (posteriors.PowerSpherical, posteriors.VonMisesFisher):
-        with pytest.raises(ValueError, match=f"latent of {cls.__name__}: .*2"):
+        with pytest.raises(ValueError, match=f"latent: .*2.*{cls.__name__}"):
             cls((2,), 1)
     with pytest.raises(ValueError, match="reflections"):
         Householder(0)
