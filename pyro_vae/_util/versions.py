@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import version
 
 __all__ = ["VERSION", "versions"]
@@ -10,6 +11,7 @@ __all__ = ["VERSION", "versions"]
 VERSION = "0.1.0"
 
 
+@cache  # reading the metadata of a library takes milliseconds
 def versions() -> dict[str, str]:
     """Return the versions of this package, Python and the libraries that decide what a checkpoint contains."""
     libraries = ("torch", "pyro-ppl", "numpy", "safetensors")

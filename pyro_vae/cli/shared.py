@@ -15,7 +15,7 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from pyro_vae import data
-from pyro_vae._util import durable
+from pyro_vae._util.atomic_files import write_file
 from pyro_vae._util.devices import resolve_device
 from pyro_vae._util.progress import progress_bar
 from pyro_vae.cli.choices import Choices, look_up
@@ -177,7 +177,7 @@ class Target:
     def write_bytes(self, content: bytes) -> None:
         """Write the file; create its folder if necessary."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        durable.replace(self.path, content)
+        write_file(self.path, content)
 
 
 def evenly_spaced(n: int, most: int) -> Tensor:
@@ -195,5 +195,5 @@ def save(figure: Any, path: Path) -> None:
 def write_page(text: str, path: Path) -> None:
     """Write an HTML page and print where it is; create its folder if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    durable.replace(path, text.encode())
+    write_file(path, text.encode())
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB. Open it in a browser")

@@ -40,7 +40,7 @@ def train(argv: list[str]) -> int:
     settings, _ = parse(argv, LIKELIHOODS["grey"])
     folder = folder_of(settings, settings.data)
     settings, saved = resumed(folder, settings, argv, parse)
-    device = resolve_device(ranks.local(settings.device))
+    device = resolve_device(ranks.local_device(settings.device))
     source = ranks.load(partial(run_data.load, saved or vars(settings)))
     if saved is None:
         settings, config = parse(argv, LIKELIHOODS[source.kind])
@@ -81,7 +81,7 @@ def train(argv: list[str]) -> int:
     if ranks.rank:
         return 0
     print(
-        f"\n{history.epochs} epochs in {history['seconds'][-1]:.0f} s; the weights are those of epoch "
+        f"\n{len(history)} epochs in {history[-1]['seconds']:.0f} s; the weights are those of epoch "
         f"{stop.best_epoch}, with the best validation bound, {stop.best:.2f} nats per example\n"
     )
     how = {"num_particles": settings.num_particles, "seed": settings.seed, "progress": not settings.quiet}

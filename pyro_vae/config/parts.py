@@ -22,7 +22,7 @@ from pyro_vae.data import tables
 from pyro_vae.data.tables import Column
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs import Program
-from pyro_vae.training import rates, schedules
+from pyro_vae.training import schedules
 
 __all__ = ["NESTED", "arguments", "build", "required", "resolve", "shelf", "shelves", "split"]
 
@@ -47,8 +47,8 @@ def shelves() -> dict[str, dict[str, type]]:
         "network": shelf(nets, nets.Net),
         "activation": {name: cls for name, cls in activations.items() if not required(cls)},
         "scale": shelf(scales, nn.Module),
-        "schedule": shelf(schedules, object),
-        "lr_schedule": {**shelf(rates, object), "Linear": schedules.Linear},
+        "schedule": schedules.BETA,
+        "lr_schedule": schedules.LEARNING_RATE,
         "program": shelf(programs, Program),
         "column": shelf(tables, Column),
     }

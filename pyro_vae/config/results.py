@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae import evaluation
-from pyro_vae._util import durable
+from pyro_vae._util.atomic_files import write_file
 from pyro_vae.estimators import ELBO
 from pyro_vae.evaluation.over import over
 from pyro_vae.programs import Program
@@ -69,4 +69,4 @@ def moments(values: Tensor) -> dict[str, float | None]:
 
 def write_results(run_dir: Path, found: dict[str, Any]) -> None:
     """Write ``results.json`` into the folder of a run."""
-    durable.replace(run_dir / "results.json", f"{json.dumps(found, indent=2)}\n".encode())
+    write_file(run_dir / "results.json", f"{json.dumps(found, indent=2)}\n".encode())

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pyro_vae._util import durable
+from pyro_vae._util.atomic_files import write_file
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.versions import VERSION
 from pyro_vae.config.parts import build, required, resolve, shelves, split
@@ -21,7 +21,7 @@ from pyro_vae.data.tables import Column, Features
 from pyro_vae.nets import ZeroImputed
 from pyro_vae.priors import OneHotCategorical
 from pyro_vae.programs import Program, SelfMasking
-from pyro_vae.training.checkpoint.weights import read_weights
+from pyro_vae.training.checkpoint.serialization import read_weights
 
 __all__ = [
     "AXES",
@@ -139,7 +139,7 @@ def write(run_dir: Path, config: Mapping[str, Any]) -> None:
     text = json.dumps({"schema": SCHEMA, "pyro_vae": VERSION, **config}, indent=2, allow_nan=False)
     check_unused(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    durable.replace(run_dir / "config.json", f"{text}\n".encode())
+    write_file(run_dir / "config.json", f"{text}\n".encode())
 
 
 def check_unused(run_dir: Path) -> None:

@@ -1,6 +1,6 @@
 """Programs: Pyro models and guides built from the parts. The only place of plates and sample statements."""
 
-from pyro_vae.programs import missing
+from pyro_vae.distributions import missing
 from pyro_vae.programs.autoencoder import Autoencoder
 from pyro_vae.programs.bayesian_decoder import BayesianDecoder
 from pyro_vae.programs.count_vae import CountVAE

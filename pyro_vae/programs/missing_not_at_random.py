@@ -10,7 +10,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
-from pyro_vae.programs.missing import hide_missing
+from pyro_vae.distributions.missing import hide_missing
 from pyro_vae.programs.program import DataPlate, announce, evaluating, observe
 from pyro_vae.programs.vae import VAE
 
@@ -74,7 +74,7 @@ class MissingNotAtRandom(VAE):
         ...     mask=pv.programs.SelfMasking((4,)),
         ... )
         >>> x = torch.where(torch.arange(4) < 2, torch.zeros(8, 4), torch.tensor(float("nan")))
-        >>> pv.fit(program, x, epochs=1, progress=False).epochs
+        >>> len(pv.fit(program, x, epochs=1, progress=False))
         1
     """
 

@@ -53,7 +53,7 @@ class Program(nn.Module, ABC):
         ...             return pyro.sample("x", pyro.distributions.Bernoulli(logits=self.raw), obs=x)
         ...     def guide(self, x):
         ...         pass
-        >>> pv.fit(Coins(), torch.ones(8), epochs=1, progress=False).epochs
+        >>> len(pv.fit(Coins(), torch.ones(8), epochs=1, progress=False))
         1
     """
 
@@ -101,7 +101,7 @@ class FunctionProgram(Program):
         ...     with pyro.plate("data", len(x), dim=-1):
         ...         pyro.sample("z", dist.Normal(net(x).squeeze(-1), 1.0))
         >>> program = pv.programs.FunctionProgram(model, guide, net=net)
-        >>> pv.fit(program, torch.zeros(8, 2), epochs=1, progress=False).epochs
+        >>> len(pv.fit(program, torch.zeros(8, 2), epochs=1, progress=False))
         1
     """
 

@@ -10,7 +10,7 @@ from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
-from pyro_vae.programs.missing import factorized
+from pyro_vae.distributions.missing import factorized
 
 __all__ = ["chain", "check_lengths", "inside", "pad", "steps_inside"]
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
+from pyro_vae.distributions.missing import factorized, hide_missing
 from pyro_vae.programs.checks import check_context, check_supports, check_tensor, check_values
-from pyro_vae.programs.missing import factorized, hide_missing
 from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, mean_or_draw, observe
 
 __all__ = ["VAE"]

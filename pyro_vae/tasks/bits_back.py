@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae._util.random_state import fork_rng
+from pyro_vae.distributions.missing import factorized
 from pyro_vae.distributions.supports import Grid
 from pyro_vae.programs import VAE
 from pyro_vae.programs.checks import check_supports
-from pyro_vae.programs.missing import factorized
 from pyro_vae.programs.program import evaluating
 
 __all__ = ["MAX_COUNT", "BitsBack", "constriction_stream", "reproducible"]

@@ -17,7 +17,7 @@ from pyro_vae.programs.checks import check_context
 from pyro_vae.tasks.bits_back import MAX_COUNT, BitsBack, constriction_stream, reproducible
 from pyro_vae.tasks.compressed import Compressed, CompressionError, checksum
 from pyro_vae.tasks.decoding import context_rows, require_vae
-from pyro_vae.training.checkpoint.weights import digest, unshared
+from pyro_vae.training.checkpoint.serialization import digest, unshared
 
 __all__ = ["Compressor"]
 

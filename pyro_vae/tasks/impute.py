@@ -11,11 +11,11 @@ from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.data.tables import Categorical
+from pyro_vae.distributions.missing import hide_missing
 from pyro_vae.evaluation.cost import check_memory
 from pyro_vae.evaluation.over import at_once, one_batch, over
 from pyro_vae.evaluation.samples.simulate import SampleObserved
 from pyro_vae.programs import MissingNotAtRandom
-from pyro_vae.programs.missing import hide_missing
 from pyro_vae.programs.program import Program, device_of, evaluating, mean_or_draw
 from pyro_vae.tasks.decoding import require_vae
 from pyro_vae.tasks.imputation import Imputation

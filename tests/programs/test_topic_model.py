@@ -167,7 +167,7 @@ def test_words_of_a_mixture_and_of_a_product_of_topics():
     assert torch.allclose(start / start.sum(), (counts + 1) / 31)
     start = MixtureOfTopics((2,), (5,), counts=counts).body.bias.exp()
     assert torch.allclose(start / start.sum(), (counts + 1) / 31)
-    with pytest.raises(ValueError, match=r"counts: expected one number a word, of shape \(5,\), got \(4,\)"):
+    with pytest.raises(ValueError, match=r"counts: .*got \(4,\)"):
         ProductOfTopics((2,), (5,), counts=torch.ones(4))
 
 
