@@ -130,8 +130,8 @@ def names_and_values(annotation: Any) -> tuple[dict[str, type] | None, Any]:
                 names |= shelves["activation"]
         # Python 3.10 takes Sequence[int] for a class
         elif inspect.isclass(member) and not typing.get_origin(member) and member.__module__ != "builtins":
-            scales = shelves["scale"].items()
-            names |= {name: cls for name, cls in scales if issubclass(cls, member) and member is not nn.Module}
+            objects = {**shelves["scale"], **shelves["penalty"]}.items()
+            names |= {name: cls for name, cls in objects if issubclass(cls, member) and member is not nn.Module}
         elif any(names_and_values(inner)[0] is not None for inner in typing.get_args(member)):
             pass  # a sequence of objects, which no name can make
         else:

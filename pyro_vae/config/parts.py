@@ -20,7 +20,7 @@ from pyro_vae import estimators, likelihoods, nets, posteriors, priors, programs
 from pyro_vae.conditional import Conditional
 from pyro_vae.data import tables
 from pyro_vae.data.tables import Column
-from pyro_vae.estimators import Estimator
+from pyro_vae.estimators import Estimator, penalties
 from pyro_vae.programs import Program
 from pyro_vae.training import schedules
 
@@ -28,7 +28,7 @@ __all__ = ["NESTED", "arguments", "build", "required", "resolve", "shelf", "shel
 
 #: Kinds of objects that an option may name. Parts call the first two themselves, so they get a factory.
 FACTORIES = ("network", "activation")
-NESTED = (*FACTORIES, "scale", "schedule")
+NESTED = (*FACTORIES, "scale", "penalty", "schedule")
 
 
 def shelves() -> dict[str, dict[str, type]]:
@@ -47,6 +47,7 @@ def shelves() -> dict[str, dict[str, type]]:
         "network": shelf(nets, nets.Net),
         "activation": {name: cls for name, cls in activations.items() if not required(cls)},
         "scale": shelf(scales, nn.Module),
+        "penalty": {name: cls for name, cls in vars(penalties).items() if name in estimators.__all__},
         "schedule": schedules.BETA,
         "lr_schedule": schedules.LEARNING_RATE,
         "program": shelf(programs, Program),

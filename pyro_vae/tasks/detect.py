@@ -110,7 +110,7 @@ def attribution(program: Program, x: Any, *, num_particles: int = 64, seed: int 
         >>> attribution(toy.program, x)[1].argmax()
         tensor(2)
     """
-    check_int("num_particles", num_particles)
+    num_particles = check_int("num_particles", num_particles)
     vae = require_vae(program)
 
     def entries(x: Tensor, *context: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_vae._util.random_state import fork_rng
-from pyro_vae._util.validation import check_int
+from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Mixture
 from pyro_vae.evaluation.over import over
@@ -57,9 +57,7 @@ def generate(
         >>> generate(toy.program, 7, temperature=0.5, mean=True).shape
         torch.Size([7, 5])
     """
-    check_int("num_samples", num_samples)
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature: expected a finite number above 0, got {temperature}")
+    num_samples, temperature = check_int("num_samples", num_samples), check_number("temperature", temperature, above=0)
     rows = context_rows(program, context, num_samples)
     with evaluating(program), fork_rng(device_of(program), seed):
         if prior is None and temperature == 1:
@@ -200,9 +198,8 @@ class AggregatePosterior(Conditional):
             from sklearn.mixture import GaussianMixture
         except ImportError as error:
             raise ImportError("AggregatePosterior needs scikit-learn: pip install 'pyro-vae[sklearn]'") from error
-        check_int("num_components", num_components)
-        check_int("num_samples", num_samples)
-        vae = require_vae(program)
+        num_components = check_int("num_components", num_components)
+        num_samples, vae = check_int("num_samples", num_samples), require_vae(program)
 
         def sample(*batch: Tensor) -> Tensor:
             return vae.encode(*batch).sample((num_samples,)).transpose(0, 1)

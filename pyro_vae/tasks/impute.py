@@ -72,8 +72,7 @@ def impute(
         >>> found.x.shape, found.samples.shape
         (torch.Size([6, 5]), torch.Size([20, 6, 5]))
     """
-    check_int("num_particles", num_particles)
-    check_int("num_samples", num_samples, 0)
+    num_particles, num_samples = check_int("num_particles", num_particles), check_int("num_samples", num_samples, 0)
     most, fits = max(num_particles, num_samples), False
 
     def function(*batch: Tensor) -> tuple[Tensor, ...]:
@@ -144,9 +143,8 @@ def pseudo_gibbs(
         >>> pseudo_gibbs(vae, torch.tensor([[0.5, torch.nan]]), num_samples=10).samples.shape
         torch.Size([10, 1, 2])
     """
-    for name, value, minimum in (("num_samples", num_samples, 1), ("burn_in", burn_in, 0), ("thin", thin, 1)):
-        check_int(name, value, minimum)
-    vae = require_vae(program)
+    num_samples, burn_in = check_int("num_samples", num_samples), check_int("burn_in", burn_in, 0)
+    thin, vae = check_int("thin", thin), require_vae(program)
     x, *context = one_batch(vae, x)
     check_observed(x)
     missing, states = torch.isnan(x), []

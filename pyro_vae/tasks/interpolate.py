@@ -136,7 +136,7 @@ def interpolate(
         >>> interpolate(toy.program, toy.draw(3, 1), toy.draw(3, 2), num_steps=5, path=geometric).shape
         torch.Size([5, 3, 5])
     """
-    check_int("num_steps", num_steps, 2)
+    num_steps = check_int("num_steps", num_steps, 2)
     vae = require_vae(program)
     here, there = one_batch(vae, start), one_batch(vae, end)
     if len(here[0]) != len(there[0]):

@@ -407,3 +407,21 @@ def test_module_is_the_command(capsys, monkeypatch):
         runpy.run_module("pyro_vae", run_name="__main__")
     assert end.value.code == 0
     assert capsys.readouterr().out == f"pyro-vae {pv.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "capacity", "free_bits"),
+    [
+        ("--estimator.capacity Capacity --estimator.capacity.nats 3 --estimator.capacity.num_steps 10", 3.0, 0.0),
+        ("--estimator.free_bits PerSite --estimator.free_bits.nats 2", None, 2.0),
+        ("--estimator.free_bits 0.5", None, 0.5),
+    ],
+)
+def test_penalties_are_chosen_by_name(tmp_path, monkeypatch, options, capacity, free_bits):
+    monkeypatch.setattr(command, "figures", lambda *args: {})
+    folder = tmp_path / "run"
+    common = ["train", "--latent", "2", "--posterior.net.hidden", "[8]", "--likelihood.net.hidden", "[8]"]
+    assert main([*common, "--epochs=1", "--num-particles=3", "--quiet", *options.split(), f"--run-dir={folder}"]) == 0
+    estimator = parts.build("estimator", run.read(folder)["estimator"])
+    assert (estimator.capacity and estimator.capacity.nats) == capacity
+    assert estimator.free_bits.nats == free_bits

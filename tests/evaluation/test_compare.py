@@ -242,6 +242,23 @@ def test_moments_are_those_of_all_vectors():
     assert moments.square_error == pytest.approx(float(rows.var(0).sum() / 50))
 
 
+def test_norms_and_biases_are_corrected_for_noise():
+    """20 vectors around a mean of length 3 in 50 dimensions; a mean of zero has norm 0."""
+    exact, moments, zero = Moments(), Moments(), Moments()
+    mean = torch.full((50,), 3 / 50**0.5, dtype=torch.float64)
+    exact.add(mean)
+    for row in torch.randn(20, 50, dtype=torch.float64):
+        moments.add(mean + row)
+        zero.add(row)
+    assert moments.norm == pytest.approx(3.0, abs=0.7)  # 2.5 too large in its square without the correction
+    bias, error, cosine = moments.bias(exact)
+    assert bias < error
+    assert error == pytest.approx(2.5**0.5 / 3, rel=0.1)
+    assert cosine == pytest.approx(1.0, abs=0.15)
+    assert zero.norm == 0.0
+    assert math.isnan(zero.bias(exact)[2])
+
+
 def test_peak_memory():
     weight = torch.nn.Parameter(torch.ones(1000))
     with PeakMemory() as memory:

@@ -112,6 +112,14 @@ def test_evidence_from_the_optimized_posterior_or_from_annealing():
     assert torch.allclose(bound, toy.elbo(x).detach(), atol=6 * float(found.inference.per_example_error.max()))
 
 
+def test_both_bounds_use_the_same_random_numbers():
+    """Without any optimization the amortization gap of each example is exactly zero."""
+    toy = LinearGaussian(off=0.2)
+    found = inference_gaps(toy.program, toy.draw(4), num_particles=10, num_steps=1, learning_rate=1e-12)
+    assert torch.allclose(found.amortization.per_example, torch.zeros(4).double(), atol=1e-9)
+    assert found.inference.per_example_error.min() > 0.01
+
+
 def test_two_encoders_with_a_class_that_is_summed_over():
     """Optimization recovers for each example what a bias of the encoders loses."""
     toy = Toy(off=0.5)

@@ -70,6 +70,7 @@ def test_rate_and_distortion_are_exact(curve):
             bound, reconstruction = float(toy.elbo(x).mean()), float(toy.elbo(x, 0.0).mean())
         assert abs(row["rate"] - (reconstruction - bound)) < 1e-6  # a closed form
         assert abs(row["distortion"] + reconstruction) < 0.1  # 400 examples, 16 samples each
+        assert abs(row["bound"] - bound) < 0.1
     rates, distortions = ([row[key] for row in found.rows()] for key in ("rate", "distortion"))
     assert rates == sorted(rates, reverse=True)
     assert distortions == sorted(distortions)
