@@ -146,6 +146,8 @@ def build(kind: str, spec: Any, **given: Any) -> Any:
         return cls(**known, **nested)
     except TypeError as error:
         raise ValueError(f"{kind}: cannot build {name} with {options}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{kind}: {error}") from error
 
 
 def revive(what: str, value: Any, tables: dict[str, dict[str, type]]) -> Any:

@@ -23,7 +23,7 @@ CHOSEN = (
     "--latent 2 --posterior.net ConvEncoder --posterior.net.channels [4,4] --posterior.net.activation=Tanh "
     "--likelihood Normal --likelihood.scale Shared --likelihood.scale.initial 0.3 --likelihood.net.hidden [7] "
     "--estimator.beta Linear --estimator.beta.num_steps 30 --precision bfloat16 --lr-schedule MultiStep "
-    "--lr-schedule.at [4,8] --epochs=1 --num-particles=3 --quiet"
+    "--lr-schedule.milestones [4,8] --epochs=1 --num-particles=3 --quiet"
 ).split()
 
 
@@ -78,15 +78,15 @@ def test_configuration_holds_the_choices():
     net = {"channels": [4, 4], "hidden": 256, "activation": tanh}
     assert config["posterior"]["options"]["net"] == {"name": "ConvEncoder", "options": net}
     assert config["likelihood"]["options"]["scale"] == {"name": "Shared", "options": {"initial": 0.3, "shape": []}}
-    assert config["estimator"]["options"]["beta"]["options"] == {"steps": 30, "start": 0.0, "end": 1.0}
-    assert config["lr_schedule"] == {"name": "MultiStep", "options": {"at": [4, 8], "factor": 0.1}}
+    assert config["estimator"]["options"]["beta"]["options"] == {"num_steps": 30, "start": 0.0, "end": 1.0}
+    assert config["lr_schedule"] == {"name": "MultiStep", "options": {"milestones": [4, 8], "factor": 0.1}}
 
 
 def test_fit_gets_schedule_and_precision():
     """The checkpoint of the run names both."""
     (newest,) = (trained()[0] / "checkpoints").iterdir()
     text = "".join(p.read_text() for p in newest.glob("*.json"))
-    assert "MultiStep(at=(4, 8), factor=0.1)" in text
+    assert "MultiStep(milestones=(4, 8), factor=0.1)" in text
     assert "Autocast(torch.bfloat16)" in text
     assert command.PRECISIONS["bfloat16"].dtype is torch.bfloat16
 
@@ -95,7 +95,7 @@ def test_fit_gets_schedule_and_precision():
     ("options", "said"),
     [
         ("--lr-schedule=Cosine --lr-schedule.num_steps=9", "lr-schedule: "),
-        ("--lr-schedule=MultiStep", "lr_schedule.at"),
+        ("--lr-schedule=MultiStep", "lr_schedule.milestones"),
         ("--precision=tf32", "precision: "),
     ],
 )
@@ -267,7 +267,7 @@ def test_help(capsys):
         ('train --posterior.net {"class_path":"os.system"}', "posterior.net: expected one of "),
         ("train --posterior.net.activation tanh", "(did you mean Tanh?)"),
         ("train --likelihood Normal --likelihood.scale Wide", "likelihood.scale: expected one of Fixed"),
-        ("train --estimator.beta os.getcwd", "estimator.beta: expected one of Cyclical, Linear"),
+        ("train --estimator.beta os.getcwd", "estimator.beta: expected one of "),
         ("train --program os.system", "program: expected one of "),
         ("train --lr-schedule cosin", "lr-schedule: expected one of Cosine, Linear, MultiStep, got cosin"),
         ("train --estimator.num_particles many", "estimator.num_particles: Expected a int. Got value: many"),
@@ -295,7 +295,7 @@ def test_usage_errors_are_one_line(line, said, tmp_path, capsys, monkeypatch):
         ("--posterior.net.activation GLU", "these parts do not work together on these data: RuntimeError: mat1"),
         ("--device nowhere", "device: "),
         ("--data mnist_static --binarize static", "mnist"),
-        ("--likelihood Normal --likelihood.scale -1", "scale"),
+        ("--likelihood Normal --likelihood.scale -1", "likelihood: "),
     ],
 )
 def test_errors_before_training_leave_no_folder(line, said, tmp_path, capsys, monkeypatch):
