@@ -162,9 +162,12 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
 
 
 def test_a_finished_run_can_be_resumed_for_more_epochs(tmp_path):
+    """With the estimator of the finished run, whose step is no setting of the run."""
+    elbo = pv.estimators.ELBO()
     train(tmp_path / "a", epochs=4)
-    train(tmp_path / "b", epochs=2)
-    train(tmp_path / "b", epochs=4)
+    train(tmp_path / "b", epochs=2, estimator=elbo)
+    assert elbo.step > 0
+    train(tmp_path / "b", epochs=4, estimator=elbo)
     assert ending(tmp_path / "a") == ending(tmp_path / "b")
 
 
