@@ -162,9 +162,12 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
 
 
 def test_a_finished_run_can_be_resumed_for_more_epochs(tmp_path):
+    """With the estimator of the finished run, whose step is no setting of the run."""
+    elbo = pv.estimators.ELBO()
     train(tmp_path / "a", epochs=4)
-    train(tmp_path / "b", epochs=2)
-    train(tmp_path / "b", epochs=4)
+    train(tmp_path / "b", epochs=2, estimator=elbo)
+    assert elbo.step > 0
+    train(tmp_path / "b", epochs=4, estimator=elbo)
     assert ending(tmp_path / "a") == ending(tmp_path / "b")
 
 
@@ -236,9 +239,10 @@ def test_killed_at_every_call_that_writes(epochs, every, tmp_path):
     assert k > 25 * epochs
 
 
-def command(folder, *more):
+def command(folder, *more, epochs=4):
     small = "--posterior.net.hidden=[4] --likelihood.net.hidden=[4] --latent=2 --num-particles=2 --quiet"
-    settings = f"--epochs=4 --batch-size=200 --patience=2 --estimator.beta Linear --estimator.beta.steps 20 {small}"
+    beta = "--estimator.beta Linear --estimator.beta.num_steps 20"
+    settings = f"--epochs={epochs} --batch-size=200 --patience=2 {beta} {small}"
     return cli.main(["train", "--resume", f"--run-dir={folder}", *settings.split(), *more])
 
 
@@ -280,8 +284,8 @@ def test_the_command_killed_twenty_times(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_real_process_ends_by_a_signal_with_its_exit_status(tmp_path):
-    """SIGTERM, SIGINT and kill -9 in turn, each to the run that the one before left."""
+def test_the_exit_status_of_a_process_after_a_signal(tmp_path):
+    """SIGTERM, SIGINT and kill -9 in turn, each to the run that the previous one left."""
     words = "train --resume --epochs=60 --batch-size=16 --patience=60 --latent=2 --num-particles=2 --quiet".split()
     line = [sys.executable, "-m", "pyro_vae", *words, f"--run-dir={tmp_path}"]
     for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)):
@@ -297,7 +301,7 @@ def test_a_real_process_ends_by_a_signal_with_its_exit_status(tmp_path):
             assert str(max((tmp_path / "checkpoints").glob("step*"))) in err
 
 
-def test_the_command_resumes_only_what_was_begun(tmp_path, capsys, monkeypatch):
+def test_the_command_resumes_only_the_same_run(tmp_path, capsys, monkeypatch):
     train = importlib.import_module("pyro_vae.cli.train")
     monkeypatch.setattr(train, "results", lambda *args, **how: {})
     monkeypatch.setattr(train, "summary", lambda found: "")
