@@ -25,7 +25,7 @@ from pyro_vae._util.versions import VERSION
 from pyro_vae.conditional import Conditional
 from pyro_vae.config.run import load
 from pyro_vae.programs import VAE, Program
-from pyro_vae.training import fit
+from pyro_vae.training.fit import fit
 
 if TYPE_CHECKING:
     from pyro_vae import plots

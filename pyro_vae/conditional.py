@@ -88,7 +88,7 @@ class Conditional(nn.Module, ABC):
         self.__dict__["takes_missing"] = value
 
     @abstractmethod
-    def forward(self, *context: Tensor) -> TorchDistributionMixin:
+    def forward(self, *context: Any, **options: Any) -> TorchDistributionMixin:
         """Return the distribution given ``context``."""
 
     @classmethod
