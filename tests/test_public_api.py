@@ -154,7 +154,7 @@ class Coins(pv.Program):
         self.logits = nn.Parameter(torch.zeros(()))
 
     def model(self, x: Tensor, *context: Tensor) -> Tensor:
-        pv.programs.program.announce(coins=self)
+        pv.programs.announce(coins=self)
         with pv.programs.program.DataPlate(x):
             return pv.programs.program.observe("x", dist.Bernoulli(logits=self.logits), x)
 

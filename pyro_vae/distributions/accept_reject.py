@@ -54,8 +54,7 @@ class AcceptReject(Distribution):
         truncation: int = 100,
         validate_args: bool | None = None,
     ) -> None:
-        check_int("truncation", truncation, 2)
-        self.base_dist, self.logit, self.truncation = base, logit, truncation
+        self.base_dist, self.logit, self.truncation = base, logit, check_int("truncation", truncation, 2)
         n = math.log(len(logits))
         self.log_mean = torch.logsumexp(logsigmoid(logits), 0) - n
         # log(1 - Z), in the form that does not subtract nearly equal numbers

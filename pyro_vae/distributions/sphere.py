@@ -87,10 +87,9 @@ class HypersphericalUniform(Distribution):
         batch_shape: Sequence[int] = (),
         validate_args: bool | None = None,
     ) -> None:
-        check_int("dim", dim)
-        self.dim = dim
+        self.dim = check_int("dim", dim)
         self.like = torch.zeros(()) if like is None else like.detach().new_zeros(())
-        super().__init__(torch.Size(batch_shape), torch.Size((dim,)), validate_args=validate_args)
+        super().__init__(torch.Size(batch_shape), torch.Size((self.dim,)), validate_args=validate_args)
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Sample the directions of standard normal vectors."""
