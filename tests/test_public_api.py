@@ -155,8 +155,8 @@ class Coins(pv.Program):
 
     def model(self, x: Tensor, *context: Tensor) -> Tensor:
         pv.programs.announce(coins=self)
-        with pv.programs.program.DataPlate(x):
-            return pv.programs.program.observe("x", dist.Bernoulli(logits=self.logits), x)
+        with pv.programs.DataPlate(x):
+            return pv.programs.observe("x", dist.Bernoulli(logits=self.logits), x)
 
     def guide(self, x: Tensor, *context: Tensor) -> None:
         pass

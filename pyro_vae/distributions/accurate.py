@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from pyro import distributions as dist
@@ -31,7 +32,7 @@ class Beta(dist.Beta):
         tensor(10.4824)
     """
 
-    support = open_unit_interval
+    support: Any = open_unit_interval
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         """Sample, without the end points 0 and 1 that rounding could reach."""
@@ -100,7 +101,7 @@ class Gamma(dist.Gamma):
         tensor(5.9888)
     """
 
-    support = constraints.positive  # torch includes 0, where the density is 0 or infinite
+    support: Any = constraints.positive  # torch includes 0, where the density is 0 or infinite
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-density at ``value``."""

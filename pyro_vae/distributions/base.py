@@ -26,7 +26,7 @@ class Distribution(dist.TorchDistribution):
         """Return the distribution expanded to ``batch_shape``."""
         shape = torch.Size(batch_shape)
         new = object.__new__(type(self))
-        vars(new).update(vars(self))
+        new.__dict__.update(self.__dict__)
         new._batch_shape = shape
         for name, constraint in self.arg_constraints.items():
             value = getattr(self, name)
@@ -44,3 +44,6 @@ class Distribution(dist.TorchDistribution):
 
     def _log_prob(self, value: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def _extended_shape(self, sample_shape: Sequence[int] = ()) -> torch.Size:
+        return super()._extended_shape(torch.Size(sample_shape))

@@ -95,7 +95,7 @@ def expansion(order: float, x: Tensor) -> Tensor:
         t * s * (30375 - s * (369603 - s * (765765 - 425425 * s))) / 414720,
         s * s * (4465125 - s * (94121676 - s * (349922430 - s * (446185740 - 185910725 * s)))) / 39813120,
     )
-    correction = sum(term / order ** (k + 1) for k, term in enumerate(terms))
+    correction: Any = sum(term / order ** (k + 1) for k, term in enumerate(terms))
     # v (sqrt(1 + z^2) - z) - v asinh(1/z): the exponent minus x
     exponent = order / (root + z) - order * torch.asinh(1 / z)
     return exponent - 0.5 * math.log(2 * math.pi * order) - 0.5 * root.log() + torch.log1p(correction)

@@ -110,11 +110,11 @@ class Flattened(Distribution):
         Raises:
             ValueError: there are more than a million values.
         """
-        base = factors(self.base_dist)
+        base, fn = factors(self.base_dist), self.base_dist
         one = base.enumerate_support(expand=False)
         one = one.reshape(len(one), *base.event_shape)
-        groups = self.base_dist.batch_shape + self.base_dist.event_shape
-        groups = groups[len(self.batch_shape) : len(groups) - len(base.event_shape)].numel()
+        factor_dims = len(fn.batch_shape + fn.event_shape) - len(base.event_shape)
+        groups = (fn.batch_shape + fn.event_shape)[len(self.batch_shape) : factor_dims].numel()
         if groups * math.log(len(one)) > math.log(1e6):
             raise ValueError(f"enumerate_support: expected at most a million values, got {len(one)}^{groups}")
         index = torch.cartesian_prod(*[torch.arange(len(one), device=one.device)] * groups).reshape(-1, groups)

@@ -15,6 +15,8 @@ __all__ = ["MaskedAffine", "MaskedMLP"]
 class MaskedLinear(nn.Linear):
     """A linear layer with a fixed mask on its weights."""
 
+    mask: Tensor
+
     def __init__(self, mask: Tensor) -> None:
         super().__init__(mask.shape[1], mask.shape[0])
         self.register_buffer("mask", mask, persistent=False)

@@ -85,7 +85,7 @@ class BayesianDecoder(VAE):
         self.weights = WeightPosterior(values, initial_std)
 
     @classmethod
-    def example(cls, **options: Any) -> BayesianDecoder:
+    def example(cls, **options: Any) -> VAE:
         """Build a small instance, with further ``options`` of the constructor."""
         return super().example(**{"num_examples": 1, **options})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,7 +87,7 @@ def first(bad: Tensor) -> str:
     return ", ".join(str(i) for i in bad.nonzero()[0].tolist())
 
 
-def entry_support(support: constraints.Constraint) -> constraints.Constraint:
+def entry_support(support: Any) -> Any:
     """Return the constraint on one entry if the entries are independent."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint

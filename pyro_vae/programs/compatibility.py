@@ -36,7 +36,7 @@ def check_parts(program: nn.Module, x: Tensor, *context: Tensor) -> None:
     Raises:
         ValueError: it names the site, both parts, and a combination that works.
     """
-    error = None
+    errors: list[RuntimeError] = []
     # a mismatch may break one function before its sites can be compared; the other order then finds it
     for order in (("model", "guide"), ("guide", "model")):
         try:
@@ -45,9 +45,9 @@ def check_parts(program: nn.Module, x: Tensor, *context: Tensor) -> None:
                     run.function = function
                     getattr(program, function)(x, *context)
             return
-        except RuntimeError as found:
-            error = error or found
-    raise error
+        except RuntimeError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 class DryRun(Messenger):
@@ -124,12 +124,11 @@ def support_of(fn: Distribution) -> constraints.Constraint | None:
 
 def contains(outer: constraints.Constraint, inner: constraints.Constraint) -> bool:
     """Return whether two supports are of the same kind, and the inner one lies in the outer one."""
+    if isinstance(outer, FlattenedConstraint) and isinstance(inner, FlattenedConstraint):
+        return outer.shape == inner.shape and contains(entry_support(outer.base), entry_support(inner.base))
     a, b = bounds(outer), bounds(inner)
     if a is None or b is None:
-        same = type(outer) is type(inner)
-        if same and isinstance(outer, FlattenedConstraint):
-            return outer.shape == inner.shape and contains(entry_support(outer.base), entry_support(inner.base))
-        return same
+        return type(outer) is type(inner)
     (discrete, low, high), (also_discrete, inner_low, inner_high) = a, b
     if discrete != also_discrete or (inner_low < low).any() or (inner_high > high).any():
         return False

@@ -86,7 +86,7 @@ class MissingNotAtRandom(VAE):
         self.mask = mask
 
     @classmethod
-    def example(cls, **options: Any) -> MissingNotAtRandom:
+    def example(cls, **options: Any) -> VAE:
         """Build a small instance, with further ``options`` of the constructor."""
         return super().example(**{"mask": SelfMasking((4,)), **options})
 

@@ -53,7 +53,7 @@ class MixtureVAE(SemiSupervised):
     """
 
     @classmethod
-    def example(cls, **options: Any) -> MixtureVAE:
+    def example(cls, **options: Any) -> SemiSupervised:
         """Build a small instance with three clusters; ``options`` replace arguments of the constructor."""
         return super().example(
             **{

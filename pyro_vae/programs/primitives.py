@@ -45,7 +45,7 @@ def announce(**modules: nn.Module) -> None:
                 continue
             # `SVI.step` calls `.unconstrained()` on the value. It is set on a detached alias, because an attribute of
             # the parameter itself would be copied and pickled with it
-            value = parameter.detach()
+            value: Any = parameter.detach()
             value.unconstrained = lambda parameter=parameter: parameter
             send = effectful(lambda *args, value=value, **kwargs: value, type="param")
             send(name=f"{root}.{name}", constraint=constraints.real)
@@ -75,7 +75,8 @@ class DataPlate(pyro.plate):
     """
 
     def __init__(self, x: Tensor) -> None:
-        super().__init__("data", x.shape[0], dim=-1, device=x.device)
+        device: Any = x.device
+        super().__init__("data", x.shape[0], dim=-1, device=device)
 
     def _process_message(self, msg: Any) -> None:
         # pyro.plate also expands distributions that already have its size, which adds two views per parameter and

@@ -126,7 +126,7 @@ class SemiSupervised(Program):
 
     def infer_class(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Sample or enumerate the class in the guide where the label is missing."""
-        with poutine.mask(mask=True if y is None else ~labelled(y)):
+        with poutine.mask(mask=y is None or ~labelled(y)):
             sampled = pyro.sample("y", self.classifier(x), infer={"enumerate": "parallel"})
         return fill(sampled, y)
 
@@ -170,8 +170,8 @@ class SemiSupervised(Program):
                 )
 
 
-def labelled(y: Tensor) -> Tensor:
-    """Return which rows have a label, of shape ``(n,)``."""
+def labelled(y: Tensor) -> Any:
+    """Return which rows have a label, a tensor of shape ``(n,)``."""
     return ~torch.isnan(y).any(-1)
 
 

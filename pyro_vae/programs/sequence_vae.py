@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pyro
 import torch
@@ -24,7 +25,7 @@ from pyro_vae.programs.program import SMALL, Program, evaluating, mean_or_sample
 
 __all__ = ["BackwardGRU", "SequenceVAE"]
 
-Step = Callable[[int, "Tensor | None"], TorchDistributionMixin]
+Step = Callable[[int, Any], TorchDistributionMixin]
 Sampler = Callable[[str, TorchDistributionMixin], Tensor]
 
 
@@ -149,7 +150,7 @@ class SequenceVAE(Program):
         return self._chain(lambda t, z: self.posterior(h[:, t], z), mask, self.start[0], sample)
 
     @staticmethod
-    def _chain(step: Step, mask: Tensor, z: Tensor | None, sample: Sampler = pyro.sample) -> Tensor:
+    def _chain(step: Step, mask: Any, z: Any, sample: Sampler = pyro.sample) -> Tensor:
         # the latents of each step given those before it (`z` before the first), of shape (*batch, n, T, latent)
         chain: list[Tensor] = []
         for t, inside in enumerate(mask.unbind(-1)):
