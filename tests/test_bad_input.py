@@ -367,7 +367,7 @@ def test_methods_of_programs_check_their_arguments(vae):
         vae.reconstruct(X.numpy())
     with pytest.raises(ValueError, match="context: .*10"):
         conditional().sample(3)
-    with pytest.raises(ValueError, match="n: expected an int of at least 1"):
+    with pytest.raises(ValueError, match="num_samples"):
         vae.sample(0)
 
 

@@ -174,11 +174,11 @@ def figures(vae: VAE, split: data.Split, seed: int) -> dict[str, Any]:
     if hasattr(vae.likelihood, "columns"):  # columns have units of their own
         return latent
     with evaluating(vae), fork_rng(device, seed):
-        x_hat = vae.reconstruct(x)
+        x_hat = vae.reconstruct(x, seed=seed)
         found = {"reconstructions": plots.reconstructions(x, x_hat, title="Test data and reconstructions"), **latent}
         if "library" in inspect.signature(vae.sample).parameters:  # a size per sample, which only a user knows
             return found
-        samples = vae.sample(80, mean=True)
+        samples = vae.sample(80, mean=True, seed=seed)
     draw = partial(plots.image_grid, rows=5) if plots.is_image(x.shape[1:]) else plots.vectors
     title = f"Samples: means of p(x|z), {type(vae.likelihood).__name__}, at samples z of the prior"
     return {**found, "samples": draw(samples, title=title)}

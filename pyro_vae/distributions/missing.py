@@ -1,4 +1,4 @@
-"""Missing entries: NaN in x, which leave the bound and its gradient exactly."""
+"""Missing entries (NaN in x), which do not contribute to the bound or its gradient."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from torch.distributions import constraints
 
 __all__ = ["factorized", "hide_missing"]
 
-#: A number inside each support that was met: no step looks for it again, on the CPU, while its device waits.
+#: A number inside each support, cached so that no training step waits for its device to find one.
 FILLERS: WeakKeyDictionary[constraints.Constraint, float] = WeakKeyDictionary()
 
 
 def factorized(fn: TorchDistributionMixin) -> bool:
-    """Whether a likelihood is a product over the entries of a datum, so that any of them can be left out."""
+    """Return whether a likelihood is a product over the entries of an example, so that entries may be missing."""
     return isinstance(fn, dist.Independent) and not fn.base_dist.event_shape
 
 
 def hide_missing(fn: TorchDistributionMixin, x: Tensor) -> tuple[TorchDistributionMixin, Tensor]:
-    r"""Leave the NaN entries of ``x`` out of a factorized likelihood.
+    r"""Mask the NaN entries of ``x`` in a factorized likelihood.
 
     .. math:: \log p(x_{\text{observed}} \mid z) = \sum_{i \text{ observed}} \log p(x_i \mid z)
 
     Args:
         fn: p(x given z), a product over the entries
-        x: a batch with NaN where an entry was not observed
+        x: a batch with NaN for missing entries
 
     Returns:
-        The likelihood with a mask, and ``x`` with a value inside the support in each hole: what stands there changes
-        nothing, but outside the support even a masked gradient would be NaN.
+        The masked likelihood, and ``x`` with a value inside the support for each missing entry. This value changes
+        nothing, but a value outside the support would make even a masked gradient NaN.
     """
     seen = ~torch.isnan(x)
     masked = fn.base_dist.mask(seen).to_event(fn.reinterpreted_batch_ndims)
@@ -52,10 +52,10 @@ def filler(fn: TorchDistributionMixin) -> Tensor | float:
 
 
 def inside(support: constraints.Constraint) -> float:
-    """Return a number inside a constraint on numbers."""
+    """Return a number that satisfies a constraint on numbers."""
     lower = getattr(support, "lower_bound", None)
     if support.is_discrete and isinstance(lower, (int, float)):
-        return float(lower)  # told without a look at a tensor: supports of counts are made anew for each batch
+        return float(lower)  # without reading a tensor: each batch has new supports of counts
     for value in (0.0, 0.5, 1.0, 2.0, -1.0):
         if support.check(torch.tensor(value)).all():
             return value
@@ -64,4 +64,4 @@ def inside(support: constraints.Constraint) -> float:
         return float((torch.as_tensor(lower) + torch.as_tensor(upper)).flatten()[0] / 2)
     if lower is not None:
         return float(torch.as_tensor(lower).flatten()[0]) + 1.0
-    raise ValueError(f"no value inside the support {support} is known, so that entries cannot be missing under it")
+    raise ValueError(f"missing: expected a support with a known value inside, got {support}. Use missing=False")

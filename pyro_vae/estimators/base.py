@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators.averages import mean, same, scaled_sum
 from pyro_vae.estimators.penalties import Capacity, FreeBits, PerDimension
-from pyro_vae.programs.parameters import announce
+from pyro_vae.programs.primitives import announce
 from pyro_vae.trace import Call, Recorder, Reparameterized, Terms
 from pyro_vae.trace.passes import run_in_passes
 

@@ -20,7 +20,7 @@ from pyro_vae.plots import is_image
 from pyro_vae.plots.latents import MAX_CLASSES
 from pyro_vae.plots.style import COLOURS, MARKERS
 from pyro_vae.programs import VAE
-from pyro_vae.programs.program import device_of, evaluating, mean_or_draw
+from pyro_vae.programs.program import evaluating, mean_or_sample
 from pyro_vae.tasks.decoding import require_vae
 
 __all__ = ["explorer"]
@@ -86,7 +86,7 @@ def explorer(
         if values is not None and values.shape != (len(x),):
             raise ValueError(f"{name}: expected shape ({len(x)},), one per example, got {tuple(values.shape)}")
     found = log_likelihood(vae, x, num_particles=num_particles, seed=seed)
-    with evaluating(vae), fork_rng(device_of(vae), seed):
+    with evaluating(vae), fork_rng(vae.device, seed):
         means, covariances = posterior_moments(vae, x)
         prior = vae.prior().expand((PRIOR_SAMPLES,)).sample().flatten(1)
         directions = directions_of(means)
@@ -211,10 +211,10 @@ def decoder(vae: VAE, means: Tensor, covariances: Tensor, directions: list[dict[
     if len(plane) == 1:
         at = at.repeat(GRID, 1)
     z = means.mean(0) + (at - places.mean(0)) @ plane
-    values = mean_or_draw(vae.decode(z.reshape(-1, *shape)))
+    values = mean_or_sample(vae.decode(z.reshape(-1, *shape)))
     ends = [[float(a), float(b)] for a, b in zip(low, high, strict=True)]
     grid = {"count": GRID, "across": ends[0], "up": ends[-1], "values": values}
-    return {"grid": {**grid, "reconstructions": mean_or_draw(vae.decode(means.reshape(-1, *shape)))}}
+    return {"grid": {**grid, "reconstructions": mean_or_sample(vae.decode(means.reshape(-1, *shape)))}}
 
 
 def base64_of(x: Tensor) -> str:

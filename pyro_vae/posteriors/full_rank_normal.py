@@ -8,7 +8,6 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
-import pyro_vae.distributions.normal_kl  # noqa: F401  (registers the KL from independent normals)
 from pyro_vae.conditional import Conditional
 from pyro_vae.nets import MLP, NetBuilder, build
 from pyro_vae.scales import positive

@@ -9,7 +9,7 @@ from torch import Tensor
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.amortized_flow import AmortizedFlow, Step
-from pyro_vae.distributions.direction import direction
+from pyro_vae.distributions.sphere import direction
 from pyro_vae.nets import MLP, NetBuilder, build
 from pyro_vae.scales import positive
 

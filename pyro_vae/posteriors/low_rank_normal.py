@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-import pyro_vae.distributions.normal_kl  # noqa: F401  (registers the KL from independent normals)
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import LowRankNormal as Family

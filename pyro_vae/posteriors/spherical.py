@@ -12,7 +12,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_vae.conditional import Conditional
-from pyro_vae.distributions.direction import direction
+from pyro_vae.distributions.sphere import direction
 from pyro_vae.nets import MLP, NetBuilder, build
 from pyro_vae.scales import positive
 

@@ -16,7 +16,7 @@ from pyro_vae.evaluation.cost import check_memory
 from pyro_vae.evaluation.over import at_once, one_batch, over
 from pyro_vae.evaluation.samples.simulate import SampleObserved
 from pyro_vae.programs import MissingNotAtRandom
-from pyro_vae.programs.program import Program, device_of, evaluating, mean_or_draw
+from pyro_vae.programs.program import Program, evaluating, mean_or_sample
 from pyro_vae.tasks.decoding import require_vae
 from pyro_vae.tasks.imputation import Imputation
 from pyro_vae.trace import Call, Sampled, Terms, run
@@ -83,7 +83,7 @@ def impute(
                 "num_particles, num_samples",
                 most,
                 lambda k: impute_batch(program, first, k, int(k * share)),
-                device_of(program),
+                program.device,
             )
         fits = True
         return impute_batch(program, batch, num_particles, num_samples)
@@ -191,7 +191,7 @@ def entries(terms: Terms, x: Tensor) -> tuple[Tensor, Tensor]:
             return (site.model["value"].reshape(shape),) * 2
     (observed,) = terms.observed
     fn = observed.model["fn"]
-    return mean_or_draw(fn).expand(shape), fn.sample().expand(shape)
+    return mean_or_sample(fn).expand(shape), fn.sample().expand(shape)
 
 
 def put_labels(program: Program, x: Tensor, samples: Tensor, weights: Tensor) -> None:

@@ -136,10 +136,9 @@ def fit(
         if run_dir is not None:
             folder = RunFolder(Path(run_dir), keep=keep)
             watch = Resumer(folder.checkpoints) if ranks.rank else Checkpointer(folder, every=checkpoint_every)
-        first = next(program.parameters(), torch.zeros(()))
-        device = resolve_device(ranks.local_device(first.device if device is None else device))
+        device = resolve_device(ranks.local_device(program.device if device is None else device))
         program.to(device)
-        load = partial(Batches, batch_size=batch_size, seed=seed, device=device, dtype=first.dtype, ranks=ranks)
+        load = partial(Batches, batch_size=batch_size, seed=seed, device=device, dtype=program.dtype, ranks=ranks)
         sources = [load(data), *([] if valid is None else [load(valid, shuffle=False, name="valid")])]
         for source in sources:
             stack.callback(source.close)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.estimators import Estimator
-from pyro_vae.programs.program import Program, announcements_off
+from pyro_vae.programs.primitives import announcements_off
+from pyro_vae.programs.program import Program
 from pyro_vae.training.compile.compiled import CompiledStep, leave_out
 from pyro_vae.training.compile.compilers import Compiler
 from pyro_vae.training.compile.groups import Unsupported

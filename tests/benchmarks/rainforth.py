@@ -27,7 +27,8 @@ import pyro_vae as pv
 from pyro_vae._util.random_state import derive_seed
 from pyro_vae.evaluation.laboratory.gradients import GradientSampler, Moments
 from pyro_vae.plots.style import COLOURS, MARKERS, WIDTH, styled
-from pyro_vae.programs.program import DataPlate, Program, announce
+from pyro_vae.programs.primitives import DataPlate, announce
+from pyro_vae.programs.program import Program
 
 ESTIMATORS = {
     "IWAE": pv.estimators.IWAE,

@@ -14,7 +14,7 @@ from torch.distributions import kl_divergence
 
 from pyro_vae.distributions import HypersphericalUniform, PowerSpherical, VonMisesFisher
 from pyro_vae.distributions.bessel import bessel_ratio, log_bessel
-from pyro_vae.distributions.gamma_ratio import digamma_difference, log_gamma_ratio
+from pyro_vae.distributions.special import digamma_difference, log_gamma_ratio
 from pyro_vae.distributions.sphere import log_area
 
 SPHERICAL = [PowerSpherical, VonMisesFisher]
@@ -138,5 +138,5 @@ def test_extreme_concentrations_in_float32(cls, n, kappa):
 
 @pytest.mark.parametrize("cls", SPHERICAL)
 def test_sphere_has_at_least_two_coordinates(cls):
-    with pytest.raises(ValueError, match="n = 1"):
+    with pytest.raises(ValueError, match="loc"):
         cls(torch.ones(1), torch.tensor(1.0))

@@ -59,7 +59,7 @@ def test_mixture_expands_and_samples_like_that_of_torch():
 
 
 def test_mixture_samples_in_passes_of_bounded_size(monkeypatch):
-    monkeypatch.setattr(Mixture, "numbers_per_pass", 100)
+    monkeypatch.setattr("pyro_vae.distributions.mixture.VALUES_PER_PASS", 100)
     fn = Mixture(torch.tensor([0.0, math.log(3.0)]), dist.Normal(torch.tensor([[-5.0], [5.0]]), 1.0).to_event(1))
     z = fn.sample((4000,))
     assert abs(float((z > 0).float().mean()) - 0.75) < 4 * math.sqrt(0.75 * 0.25 / 4000)

@@ -210,7 +210,7 @@ def programs():
         ),
         "weights that are drawn": (
             pv.programs.BayesianDecoder(
-                prior=normal(2), likelihood=likelihoods.Bernoulli(2, (4,)), posterior=q((4,), 2), size=60
+                prior=normal(2), likelihood=likelihoods.Bernoulli(2, (4,)), posterior=q((4,), 2), num_examples=60
             ),
             (x,),
         ),

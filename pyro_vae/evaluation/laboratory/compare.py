@@ -26,7 +26,7 @@ from pyro_vae.evaluation.laboratory.reference import Evidence, Reference, find_r
 from pyro_vae.evaluation.likelihood.log_likelihood import LogLikelihood, log_weights, pareto_k, summarize
 from pyro_vae.evaluation.likelihood.marginal_bounds import MarginalBounds
 from pyro_vae.evaluation.over import one_batch
-from pyro_vae.programs.program import Program, buffers_kept, evaluating
+from pyro_vae.programs.program import Program, evaluating, keep_buffers
 
 __all__ = ["compare_estimators", "named"]
 
@@ -115,7 +115,7 @@ def compare_estimators(
             sampler.backward(seed)
         except (ValueError, NotImplementedError) as error:
             raise ValueError(f"estimators: {name} does not work with this program: {error}") from error
-    with buffers_kept(program):
+    with keep_buffers(program):
         of_guide = set(guide_parameters(program, batch))
         trained = [name for name, p in program.named_parameters() if p.requires_grad]
         groups = {

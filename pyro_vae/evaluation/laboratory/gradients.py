@@ -19,7 +19,8 @@ from torch import Tensor
 
 from pyro_vae._util.random_state import derive_seed, fork_rng
 from pyro_vae.estimators import Estimator
-from pyro_vae.programs.program import Program, announcements_off
+from pyro_vae.programs.primitives import announcements_off
+from pyro_vae.programs.program import Program
 from pyro_vae.training.svi import SVI
 
 __all__ = [

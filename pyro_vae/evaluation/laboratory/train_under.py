@@ -196,8 +196,7 @@ def train_under(
     if not isinstance(budget, Budget):
         raise TypeError(f"budget: expected Steps(n), Particles(n) or Seconds(n), got {budget!r}")
     check_int("num_points", num_points)
-    first = next(program.parameters(), torch.zeros(()))
-    batches = Batches(data, batch_size=batch_size, seed=seed, device=first.device, dtype=first.dtype)
+    batches = Batches(data, batch_size=batch_size, seed=seed, device=program.device, dtype=program.dtype)
     check_rows(program, batches, progress=progress)
     optimizer = partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
     curves = []
@@ -210,7 +209,7 @@ def train_under(
             curve = Curve(name)
             curves.append(curve)
             try:
-                with fork_rng(first.device, seed):
+                with fork_rng(program.device, seed):
                     for spent in train(svi, batches, budget, num_points):
                         options = {"num_particles": num_particles, "seed": seed, "progress": False}
                         found = log_likelihood(copied, valid, **options)

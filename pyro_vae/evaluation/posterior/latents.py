@@ -15,7 +15,7 @@ from pyro_vae.evaluation.over import over
 from pyro_vae.evaluation.posterior.information import Information, information
 from pyro_vae.evaluation.posterior.posterior_means import means
 from pyro_vae.evaluation.result import Result, number
-from pyro_vae.programs.program import Program, device_of, evaluating
+from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.trace import Sampled, Terms, run
 
 __all__ = ["Latents", "latents"]
@@ -160,7 +160,7 @@ def latents(
     options = {"num_particles": num_samples, "seed": seed, "progress": progress}
     found = over(program, x, measure_batch, desc="latents", **options)
     names = list(found["mean"])
-    with evaluating(program), fork_rng(device_of(program), seed):
+    with evaluating(program), fork_rng(program.device, seed):
         split = informations(run(program.model, program.guide, some.rows(), {}, draws=Sampled), names)
     variance = {name: found["mean"][name].var(0, correction=0) - found["noise"][name].mean(0) for name in names}
     return Latents(
