@@ -5,8 +5,8 @@ import math
 
 import pyro
 import pytest
-import shelf
 import torch
+from helpers import shelf
 from pyro import poutine
 
 import pyro_vae as pv

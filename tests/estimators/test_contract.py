@@ -4,8 +4,8 @@ import copy
 import functools
 
 import pytest
-import shelf
 import torch
+from helpers import shelf
 from pyro import poutine
 from test_bounds import gradient_of, hierarchy, small
 

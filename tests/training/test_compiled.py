@@ -10,6 +10,7 @@ import torch
 from benchmarks.cross_product import build, estimators_for
 from helpers.checks import slow_but
 from helpers.programs import bits, discrete, small, triples
+from helpers.shelf import needs_discrete
 from torch import nn
 from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -19,7 +20,7 @@ from pyro_vae import estimators as E
 from pyro_vae._util.cache import cached_tensors
 from pyro_vae.programs import FunctionProgram
 from pyro_vae.testing import parts
-from pyro_vae.training import SVI, TF32, Autocast, Capacity, Linear, MultiStep, eager_graph
+from pyro_vae.training import SVI, TF32, Autocast, Linear, MultiStep, eager_graph
 from pyro_vae.training.compile import flat_optimizer
 from pyro_vae.training.compile.compilers import add_biases_separately, inductor, sample_directly
 from pyro_vae.training.ranks.distributed import Ranks
@@ -90,7 +91,7 @@ def test_every_estimator(name):
     kind = getattr(E, name)
     if not (inspect.isclass(kind) and issubclass(kind, E.Estimator)) or inspect.isabstract(kind):
         pytest.skip("no estimator, but what one is made of")
-    make = discrete if kind.scores or kind is E.Enumeration else small
+    make = discrete if needs_discrete(kind) else small
     both(make, bits(16, 16, 16, 16), functools.partial(kind.example, beta=Linear(3, start=0.5)), clip_norm=1.0)
 
 
@@ -115,7 +116,7 @@ def test_momentum_a_capacity_and_a_rate_in_stages():
     both(
         small,
         bits(*[16] * 6),
-        lambda: E.ELBO(beta=Capacity(2.0, 5, gamma=3.0), free_bits=0.1),
+        lambda: E.ELBO(capacity=E.Capacity(2.0, 5, gamma=3.0), free_bits=0.1),
         optimizer=functools.partial(torch.optim.SGD, lr=1e-2, momentum=0.9),
         lr_schedule=MultiStep([2, 4], 0.1),
     )

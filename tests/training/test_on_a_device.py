@@ -15,6 +15,7 @@ import torch
 from benchmarks.cross_product import build, estimators_for
 from helpers.checks import slow_but
 from helpers.programs import bits, discrete, small, triples
+from helpers.shelf import needs_discrete
 from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.overrides import TorchFunctionMode
@@ -233,7 +234,7 @@ def test_every_estimator(name, engine):
     kind = getattr(E, name)
     if not (inspect.isclass(kind) and issubclass(kind, E.Estimator)) or inspect.isabstract(kind):
         pytest.skip("no estimator, but what one is made of")
-    make = discrete if kind.scores or kind is E.Enumeration else small
+    make = discrete if needs_discrete(kind) else small
     take(engine, make(), kind.example(beta=Linear(3, start=0.5)), bits(16)[0])
 
 

@@ -37,3 +37,8 @@ def over_batch():
 def discrete():
     """Return the kinds of estimators that take discrete latents."""
     return [cls for cls in classes() if not issubclass(cls.draws, Reparameterized) or cls.draws is Enumerated]
+
+
+def needs_discrete(cls):
+    """Whether an estimator is for discrete latents."""
+    return cls in discrete()
