@@ -51,6 +51,8 @@ class DiscretizedLogistic(PerEntry):
         "ContinuousBernoulli or Normal."
     )
 
+    scale: Scale
+
     def __init__(
         self,
         latent: int,

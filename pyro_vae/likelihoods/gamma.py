@@ -42,6 +42,8 @@ class Gamma(PerEntry):
 
     hint = "For data that may be 0 or negative use Normal or StudentT, for counts NegativeBinomial."
 
+    concentration: Scale
+
     def __init__(
         self,
         latent: int,

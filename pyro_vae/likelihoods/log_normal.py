@@ -42,6 +42,8 @@ class LogNormal(PerEntry):
 
     hint = "For data that may be 0 or negative use Normal or StudentT, for counts NegativeBinomial."
 
+    scale: Scale
+
     def __init__(
         self, latent: int, shape: Sequence[int], *, net: NetBuilder = MLP, context: int = 0, scale: Scale | float = 1.0
     ) -> None:

@@ -41,6 +41,8 @@ class Logistic(PerEntry):
         torch.Size([28, 28])
     """
 
+    scale: Scale
+
     def __init__(
         self, latent: int, shape: Sequence[int], *, net: NetBuilder = MLP, context: int = 0, scale: Scale | float = 1.0
     ) -> None:

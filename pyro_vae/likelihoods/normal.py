@@ -41,6 +41,8 @@ class Normal(PerEntry):
         torch.Size([28, 28])
     """
 
+    scale: Scale | OptimalSigma
+
     def __init__(
         self,
         latent: int,

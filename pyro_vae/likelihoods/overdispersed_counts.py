@@ -39,6 +39,7 @@ class OverdispersedCounts(PerEntry):
     """
 
     outputs: ClassVar[int]
+    inverse_dispersion: Scale
 
     hint = "Counts are 0, 1, 2, ...; for normalized or log-transformed counts use Normal or Gamma."
 
@@ -62,10 +63,12 @@ class OverdispersedCounts(PerEntry):
 
     def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
         """Return p(x given z)."""
-        if self.library:
-            *context, last = context
-            context, size = (*context, last[..., :-1]), last[..., -1]
         k = len(self.shape)
-        raw_mean, *raw = self.net(z, *context).unbind(-1 - k)
-        mean = shares_of(size, raw_mean, k) if self.library else positive(raw_mean)
+        if self.library:
+            last = context[-1]
+            raw_mean, *raw = self.net(z, *context[:-1], last[..., :-1]).unbind(-1 - k)
+            mean = shares_of(last[..., -1], raw_mean, k)
+        else:
+            raw_mean, *raw = self.net(z, *context).unbind(-1 - k)
+            mean = positive(raw_mean)
         return self.distribution(mean, *raw).to_event(k)

@@ -133,6 +133,8 @@ class MaskedConv(nn.Conv2d):
         own: whether a group sees itself at the current pixel
     """
 
+    mask: Tensor
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, groups: int, own: bool) -> None:
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
         to = torch.arange(out_channels).unsqueeze(1) * groups // out_channels

@@ -45,6 +45,9 @@ class StudentT(PerEntry):
         torch.Size([28, 28])
     """
 
+    scale: Scale
+    df: Scale
+
     def __init__(
         self,
         latent: int,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from numbers import Integral
 
@@ -117,11 +116,9 @@ def build(net: NetBuilder, in_shape: Sequence[int], out_shape: Sequence[int], co
 
 
 def as_shape(shape: Sequence[int] | int, name: str = "shape") -> Shape:
-    """Return ``shape`` as a tuple of ints, after checking that each is positive."""
-    shape = (shape,) if isinstance(shape, Integral) else tuple(shape)
-    for n in shape:
-        check_int(f"{name} {shape}", n)
-    return tuple(map(operator.index, shape))
+    """Return ``shape`` as a tuple of positive ints, or raise."""
+    sizes = (shape,) if isinstance(shape, (int, Integral)) else tuple(shape)
+    return tuple(check_int(f"{name} {sizes}", n) for n in sizes)
 
 
 def image_shape(name: str, shape: Sequence[int]) -> Shape:

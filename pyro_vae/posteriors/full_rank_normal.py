@@ -42,6 +42,8 @@ class FullRankNormal(Conditional):
         torch.Size([3])
     """
 
+    place: Tensor
+
     def __init__(self, shape: Sequence[int], latent: int, *, net: NetBuilder = MLP, context: int = 0) -> None:
         super().__init__(latent=latent, context=context)
         self.latent = latent

@@ -5,7 +5,7 @@ A subclass sets ``family``, its distribution.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -29,7 +29,7 @@ class Spherical(Conditional):
         context: width of the context in addition to x
     """
 
-    family: ClassVar[Callable[[Tensor, Tensor], TorchDistributionMixin]]
+    family: ClassVar[type[TorchDistributionMixin]]
 
     def __init__(self, shape: Sequence[int], latent: int, *, net: NetBuilder = MLP, context: int = 0) -> None:
         super().__init__(latent=latent, context=context, min_latent=2)
