@@ -124,6 +124,7 @@ OPTIONS = [
     (L.Laplace, {"scale": S.PerExample()}),
     (L.LogNormal, {"scale": S.Shared(shape=(2, 2))}),
     (L.StudentT, {"scale": S.PerExample(), "df": S.PerExample()}),
+    (L.StudentT, {"scale": S.PerExample()}),
     (L.StudentT, {"df": 3.0}),
     (L.Gamma, {"concentration": 2.0}),
     (L.NegativeBinomial, {"inverse_dispersion": S.PerExample()}),
