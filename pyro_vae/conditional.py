@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
@@ -14,7 +13,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae._util.validation import check_int
-from pyro_vae.nets import MLP, build
+from pyro_vae.nets import MLP, Shape, build
 
 __all__ = ["Conditional"]
 
@@ -123,7 +122,7 @@ class Conditional(nn.Module, ABC):
 class UnitNormal(Conditional):
     """A normal of std 1 around the output of a small network, for the examples of parts that contain other parts."""
 
-    def __init__(self, in_shape: Sequence[int], out_shape: Sequence[int]) -> None:
+    def __init__(self, in_shape: Shape, out_shape: Shape) -> None:
         super().__init__()
         self.net = build(SMALL, in_shape, out_shape)
 

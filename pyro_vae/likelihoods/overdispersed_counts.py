@@ -6,7 +6,6 @@ A subclass sets ``outputs``, the number of decoder outputs per entry of which th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 from pyro import distributions as dist
@@ -15,7 +14,7 @@ from torch import Tensor
 from pyro_vae._util.validation import check_int
 from pyro_vae.distributions.negative_binomial import shares_of
 from pyro_vae.likelihoods.per_entry import PerEntry
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.nets.contract import as_shape
 from pyro_vae.scales import Scale, Shared, as_scale, positive
 
@@ -23,20 +22,7 @@ __all__ = ["OverdispersedCounts"]
 
 
 class OverdispersedCounts(PerEntry):
-    r"""Independent counts with a mean and an inverse dispersion r each.
-
-    Args:
-        latent: number of latents
-        shape: shape of one example
-        net: builds the decoder
-        context: width of the context in addition to z
-        inverse_dispersion: r: a number (fixed) or an object of ``pyro_vae.scales``; None for one learned number per
-            entry
-        library: whether the last number of the context is the library size of an example
-
-    Raises:
-        ValueError: ``library`` without a context.
-    """
+    """Independent counts with a mean and an inverse dispersion each; arguments as of ``NegativeBinomial``."""
 
     outputs: ClassVar[int]
     inverse_dispersion: Scale
@@ -46,7 +32,7 @@ class OverdispersedCounts(PerEntry):
     def __init__(
         self,
         latent: int,
-        shape: Sequence[int],
+        shape: Shape,
         *,
         net: NetBuilder = MLP,
         context: int = 0,

@@ -6,14 +6,13 @@ A subclass calls the constructor with its number of ``outputs`` (and its scales)
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 
 from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_vae.conditional import Conditional
-from pyro_vae.nets import NetBuilder
+from pyro_vae.nets import NetBuilder, Shape
 from pyro_vae.nets.contract import as_shape, build
 from pyro_vae.scales import OptimalSigma, Scale
 
@@ -37,7 +36,7 @@ class PerEntry(Conditional):
     def __init__(
         self,
         latent: int,
-        shape: Sequence[int],
+        shape: Shape,
         *,
         net: NetBuilder,
         context: int,

@@ -49,9 +49,6 @@ class SemiAmortized(Conditional):
         learning_rate: initial learning rate
         num_samples: number S of samples per step, even
 
-    Shape:
-        as the posterior.
-
     Raises:
         TypeError: the posterior has no attribute ``net``, or its family has no inverse distribution function.
         ValueError: ``num_steps`` is below 1, ``learning_rate`` not positive, or ``num_samples`` not even.
