@@ -6,8 +6,6 @@ A subclass sets ``outputs``, the number of decoder outputs per entry of which th
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from pyro import distributions as dist
 from torch import Tensor
 
@@ -24,7 +22,7 @@ __all__ = ["OverdispersedCounts"]
 class OverdispersedCounts(PerEntry):
     """Independent counts with a mean and an inverse dispersion each; arguments as of ``NegativeBinomial``."""
 
-    outputs: ClassVar[int]
+    outputs: int
     inverse_dispersion: Scale
 
     hint = "Counts are 0, 1, 2, ...; for normalized or log-transformed counts use Normal or Gamma."

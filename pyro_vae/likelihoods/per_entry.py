@@ -44,7 +44,7 @@ class PerEntry(Conditional):
         **scales: Scale | OptimalSigma,
     ) -> None:
         super().__init__(latent=latent, context=context)
-        self.shape = as_shape(shape)
+        self.shape, self.outputs = as_shape(shape), outputs
         for name, scale in scales.items():
             setattr(self, name, scale)
         rows = () if outputs is None else (outputs + sum(scale.outputs for scale in scales.values()),)
@@ -57,5 +57,4 @@ class PerEntry(Conditional):
     def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
         """Return p(x given z)."""
         out, k = self.net(z, *context), len(self.shape)
-        rows = out.unbind(-1 - k) if len(self.net.out_shape) > k else (out,)
-        return self.distribution(*rows).to_event(k)
+        return self.distribution(*([out] if self.outputs is None else out.unbind(-1 - k))).to_event(k)

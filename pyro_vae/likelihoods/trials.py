@@ -6,7 +6,7 @@ A subclass sets ``outputs``, the number of decoder outputs per entry, and define
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -23,7 +23,7 @@ __all__ = ["Trials"]
 class Trials(PerEntry):
     """Independent counts from 0 to ``total``, or proportions ``k / total``; arguments as of ``Binomial``."""
 
-    outputs: ClassVar[int | None]
+    outputs: int | None
 
     hint = (
         "Counts run from 0 to total; proportions k / total need grid=True. For counts without an upper bound use "
