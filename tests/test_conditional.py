@@ -39,10 +39,10 @@ def test_first_arguments_are_shared_and_others_are_keywords_with_defaults(cls, f
 
 
 @latent_law
-@pytest.mark.parametrize("latent", [0, -1, True, False, 2.5, "3", None, np.float64(3.0), np.bool_(True)])
-def test_invalid_numbers_of_latents_are_refused(cls, first, latent):
-    with pytest.raises((ValueError, TypeError), match=rf"latent: .*\({cls.__name__}\)"):
-        build(cls, first, latent=latent)
+def test_invalid_numbers_of_latents_are_refused(cls, first):
+    for latent in (0, -1, True, False, 2.5, "3", None, np.float64(3.0), np.bool_(True)):
+        with pytest.raises((ValueError, TypeError), match=rf"latent: .*\({cls.__name__}\)"):
+            build(cls, first, latent=latent)
 
 
 @latent_law
