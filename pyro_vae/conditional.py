@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from pyro import distributions as dist
@@ -14,9 +13,11 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae._util.validation import check_int
-from pyro_vae.nets import MLP, build
+from pyro_vae.nets import MLP, Shape, build
 
 __all__ = ["Conditional"]
+
+Part = TypeVar("Part", bound="Conditional")
 
 #: The networks of the parts that ``example`` builds.
 SMALL_HIDDEN = (16,)
@@ -92,7 +93,7 @@ class Conditional(nn.Module, ABC):
         """Return the distribution given ``context``."""
 
     @classmethod
-    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2), **options: Any) -> Conditional:
+    def example(cls: type[Part], *, latent: int = 3, shape: tuple[int, ...] = (2, 2), **options: Any) -> Part:
         """Build a small instance, for tests that run over every part.
 
         Args:
@@ -110,7 +111,7 @@ class Conditional(nn.Module, ABC):
         parameters = inspect.signature(cls).parameters.items()
         variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
         required = {n for n, p in parameters if p.default is p.empty and p.kind not in variable}
-        known = {"latent": latent, "shape": shape}
+        known: dict[str, Any] = {"latent": latent, "shape": shape}
         if unknown := sorted(required - known.keys() - options.keys()):
             raise TypeError(f"{cls.__name__}.example: no values for {unknown}. Override `example` in {cls.__name__}.")
         small: dict[str, Any] = {n: SMALL for n, p in parameters if getattr(p.default, "func", p.default) is MLP}
@@ -121,7 +122,7 @@ class Conditional(nn.Module, ABC):
 class UnitNormal(Conditional):
     """A normal of std 1 around the output of a small network, for the examples of parts that contain other parts."""
 
-    def __init__(self, in_shape: Sequence[int], out_shape: Sequence[int]) -> None:
+    def __init__(self, in_shape: Shape, out_shape: Shape) -> None:
         super().__init__()
         self.net = build(SMALL, in_shape, out_shape)
 

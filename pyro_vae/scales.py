@@ -75,6 +75,8 @@ class Fixed(Scale):
         tensor(0.1000)
     """
 
+    value: Tensor
+
     def __init__(self, value: float = 1.0) -> None:
         super().__init__()
         check_positive("value", value, FLOOR)
@@ -154,6 +156,7 @@ class OptimalSigma(nn.Module):
     """
 
     outputs = 0
+    variance: Tensor
 
     def __init__(self, initial: float = 1.0, *, momentum: float = 0.1) -> None:
         super().__init__()

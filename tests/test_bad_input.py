@@ -1,7 +1,6 @@
 """Bad input raises before the first step an error that names the argument and the place."""
 
 import functools
-import inspect
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import pyro_vae as pv
 from pyro_vae.evaluation.cost import PeakMemory
-from pyro_vae.testing import parts
 from pyro_vae.training.loop import Loop
 
 X = torch.rand(30, 8, 8).round()
@@ -394,18 +392,3 @@ def test_data_frames_are_rows_of_numbers(vae):
     assert pv.fit(toy.program, frame, epochs=1, progress=False).epochs == 1
     with pytest.raises(ValueError, match=r"x: .*pyro_vae.data.Table\(x\).x"):
         pv.fit(toy.program, frame.assign(c="red"), epochs=1, progress=False)
-
-
-def needed(part):
-    """Return the names of the required arguments of a part."""
-    return [name for name, p in inspect.signature(part).parameters.items() if p.default is p.empty]
-
-
-SHELVES = (pv.priors, pv.likelihoods, pv.posteriors)
-
-
-@pytest.mark.parametrize("part", [p for shelf in SHELVES for p in parts(shelf) if "latent" in needed(p)])
-@pytest.mark.parametrize("latent", [0, -1, "a", 2.5, True])
-def test_every_part_checks_its_number_of_latents(part, latent):
-    with pytest.raises(ValueError, match="latent"):
-        part(**{name: {"latent": latent, "shape": (2, 2)}.get(name) for name in needed(part)})

@@ -1,4 +1,8 @@
-"""Likelihoods p(x given z), decoder inside: ``Likelihood(latent, shape, *, net=MLP, ...)``."""
+"""Likelihoods p(x given z), decoder inside: ``Likelihood(latent, shape, *, net=MLP, ...)``.
+
+For z of ``(*batch, latent)``, and context tensors ``(*batch, width)`` if it was built with ``context``, a likelihood
+has batch shape ``batch`` and event shape ``shape``.
+"""
 
 from pyro_vae.likelihoods.bernoulli import Bernoulli
 from pyro_vae.likelihoods.beta import Beta

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pyro import distributions as dist
 from torch import Tensor
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import GreyBernoulli, IndependentBernoulli
-from pyro_vae.nets import MLP, NetBuilder, build
+from pyro_vae.nets import MLP, NetBuilder, Shape, build
 
 __all__ = ["Bernoulli"]
 
@@ -31,9 +29,6 @@ class Bernoulli(Conditional):
         grey: accept values between 0 and 1; the result is then a cross-entropy and no longer a log-probability
             (prefer ContinuousBernoulli)
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Example:
         >>> import torch
         >>> Bernoulli(3, (28, 28))(torch.zeros(5, 3)).event_shape
@@ -47,7 +42,7 @@ class Bernoulli(Conditional):
     )
 
     def __init__(
-        self, latent: int, shape: Sequence[int], *, net: NetBuilder = MLP, context: int = 0, grey: bool = False
+        self, latent: int, shape: Shape, *, net: NetBuilder = MLP, context: int = 0, grey: bool = False
     ) -> None:
         super().__init__(latent=latent, context=context)
         self.net = build(net, (latent,), shape, context)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from pyro_vae.distributions import Beta as Family
 from pyro_vae.likelihoods.per_entry import PerEntry
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.scales import positive
 
 __all__ = ["Beta"]
@@ -30,9 +28,6 @@ class Beta(PerEntry):
         net: builds the decoder, ``net((latent,), (2, *shape))``
         context: width of the context in addition to z
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Example:
         >>> import torch
         >>> Beta(3, (8, 8))(torch.zeros(5, 3)).event_shape
@@ -44,7 +39,7 @@ class Beta(PerEntry):
         "examples."
     )
 
-    def __init__(self, latent: int, shape: Sequence[int], *, net: NetBuilder = MLP, context: int = 0) -> None:
+    def __init__(self, latent: int, shape: Shape, *, net: NetBuilder = MLP, context: int = 0) -> None:
         super().__init__(latent, shape, net=net, context=context, outputs=2)
 
     def distribution(self, a: Tensor, b: Tensor) -> Family:

@@ -28,9 +28,6 @@ class BetaBinomial(Trials):
         total: number n of trials, the largest count
         grid: whether the data are proportions ``k / total`` (within 1e-4) instead of counts ``k = 0, 1, ..., total``
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Raises:
         ValueError: ``total`` is below 1.
 

@@ -28,9 +28,6 @@ class Binomial(Trials):
         grid: whether the data are proportions ``k / total`` (within 1e-4) instead of counts ``k = 0, 1, ..., total``.
             The encoder reads the data unscaled, so that with a total of 100 or more proportions train better
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Raises:
         ValueError: ``total`` is below 1.
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from pyro import distributions as dist
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import LogCategorical, OnGrid
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.nets.contract import as_shape, build
 
 __all__ = ["Categorical"]
@@ -34,9 +31,6 @@ class Categorical(Conditional):
         levels: number L of levels, at least 2
         grid: whether the data are pixels ``k / (levels - 1)`` (within 1e-4), or codes ``k = 0, 1, ..., levels - 1``
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Raises:
         ValueError: ``levels`` is below 2.
 
@@ -51,7 +45,7 @@ class Categorical(Conditional):
     def __init__(
         self,
         latent: int,
-        shape: Sequence[int],
+        shape: Shape,
         *,
         net: NetBuilder = MLP,
         context: int = 0,
@@ -63,11 +57,6 @@ class Categorical(Conditional):
         self.shape = as_shape(shape)
         self.levels, self.step = levels, 1 / (levels - 1) if grid else 1.0
         self.net = build(net, (latent,), (levels, *self.shape), context)
-
-    @classmethod
-    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2), **options: Any) -> Categorical:
-        """Build a small instance, with 16 levels."""
-        return super().example(latent=latent, shape=shape, **{"levels": 16, **options})
 
     def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
         """Return p(x given z)."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from pyro_vae.distributions import ContinuousBernoulli as Family
 from pyro_vae.likelihoods.per_entry import PerEntry
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 
 __all__ = ["ContinuousBernoulli"]
 
@@ -30,9 +28,6 @@ class ContinuousBernoulli(PerEntry):
         net: builds the decoder, ``net((latent,), shape)``
         context: width of the context in addition to z
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Example:
         >>> import torch
         >>> ContinuousBernoulli(3, (8, 8))(torch.zeros(5, 3)).event_shape
@@ -41,7 +36,7 @@ class ContinuousBernoulli(PerEntry):
 
     hint = "Scale the data to [0, 1], or use Normal."
 
-    def __init__(self, latent: int, shape: Sequence[int], *, net: NetBuilder = MLP, context: int = 0) -> None:
+    def __init__(self, latent: int, shape: Shape, *, net: NetBuilder = MLP, context: int = 0) -> None:
         super().__init__(latent, shape, net=net, context=context)
 
     def distribution(self, logits: Tensor) -> Family:

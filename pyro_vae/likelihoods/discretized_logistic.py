@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.distributions import DiscretizedLogistic as Family
 from pyro_vae.likelihoods.per_entry import PerEntry
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.scales import PerExample, Scale, as_scale
 
 __all__ = ["DiscretizedLogistic"]
@@ -34,9 +32,6 @@ class DiscretizedLogistic(PerEntry):
         levels: number L of levels, at least 2; data are exactly ``k / (levels - 1)`` (within 1e-4)
         scale: s, for data from 0 to 1: a number (fixed) or an object of ``pyro_vae.scales``; None for ``PerExample``
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Raises:
         ValueError: ``levels`` is below 2.
 
@@ -51,10 +46,12 @@ class DiscretizedLogistic(PerEntry):
         "ContinuousBernoulli or Normal."
     )
 
+    scale: Scale
+
     def __init__(
         self,
         latent: int,
-        shape: Sequence[int],
+        shape: Shape,
         *,
         net: NetBuilder = MLP,
         context: int = 0,

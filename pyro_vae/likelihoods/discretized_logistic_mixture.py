@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pyro import distributions as dist
 from torch import Tensor
 
@@ -11,7 +9,7 @@ from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import CoupledLogisticMixture
 from pyro_vae.distributions import DiscretizedLogisticMixture as Family
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.nets.contract import as_shape, build
 from pyro_vae.scales import positive
 
@@ -41,9 +39,6 @@ class DiscretizedLogisticMixture(Conditional):
         coupled: whether the first dimension of ``shape`` holds channels (red, green, blue) that depend on each other;
             entries may then not be missing
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Raises:
         ValueError: ``levels`` is below 2, or ``num_components`` below 1.
 
@@ -61,7 +56,7 @@ class DiscretizedLogisticMixture(Conditional):
     def __init__(
         self,
         latent: int,
-        shape: Sequence[int],
+        shape: Shape,
         *,
         net: NetBuilder = MLP,
         context: int = 0,

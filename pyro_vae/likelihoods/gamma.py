@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from pyro_vae.distributions import Gamma as Family
 from pyro_vae.likelihoods.per_entry import PerEntry
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.scales import PerExample, Scale, as_scale, positive
 
 __all__ = ["Gamma"]
@@ -31,9 +29,6 @@ class Gamma(PerEntry):
         concentration: k, the inverse of the squared coefficient of variation: a number (fixed) or an object of
             ``pyro_vae.scales``; None for ``PerExample``
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Example:
         >>> import torch
         >>> Gamma(3, (8, 8))(torch.zeros(5, 3)).event_shape
@@ -42,10 +37,12 @@ class Gamma(PerEntry):
 
     hint = "For data that may be 0 or negative use Normal or StudentT, for counts NegativeBinomial."
 
+    concentration: Scale
+
     def __init__(
         self,
         latent: int,
-        shape: Sequence[int],
+        shape: Shape,
         *,
         net: NetBuilder = MLP,
         context: int = 0,

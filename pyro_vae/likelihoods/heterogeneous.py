@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vae.conditional import Conditional
 from pyro_vae.data.tables import Binary, Categorical, Column, Count, Ordinal, Positive, Real, schema
 from pyro_vae.distributions import ByColumn
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.nets.contract import as_shape, build
 
 __all__ = ["Heterogeneous"]
@@ -59,13 +59,7 @@ class Heterogeneous(Conditional):
     )
 
     def __init__(
-        self,
-        latent: int,
-        shape: Sequence[int],
-        *,
-        columns: Sequence[Column],
-        net: NetBuilder = MLP,
-        context: int = 0,
+        self, latent: int, shape: Shape, *, columns: Sequence[Column], net: NetBuilder = MLP, context: int = 0
     ) -> None:
         super().__init__(latent=latent, context=context)
         self.shape, self.columns = as_shape(shape), tuple(columns)

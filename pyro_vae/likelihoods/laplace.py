@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pyro import distributions as dist
 from torch import Tensor
 
 from pyro_vae.likelihoods.per_entry import PerEntry
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.scales import Scale, as_scale
 
 __all__ = ["Laplace"]
@@ -30,17 +28,16 @@ class Laplace(PerEntry):
         scale: b in the units of the data: a number (fixed) or an object of ``pyro_vae.scales`` (``Fixed``, ``Shared``
             for one learned number, ``PerExample`` for an output of the network)
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Example:
         >>> import torch
         >>> Laplace(3, (28, 28))(torch.zeros(5, 3)).event_shape
         torch.Size([28, 28])
     """
 
+    scale: Scale
+
     def __init__(
-        self, latent: int, shape: Sequence[int], *, net: NetBuilder = MLP, context: int = 0, scale: Scale | float = 1.0
+        self, latent: int, shape: Shape, *, net: NetBuilder = MLP, context: int = 0, scale: Scale | float = 1.0
     ) -> None:
         super().__init__(latent, shape, net=net, context=context, outputs=1, scale=as_scale(scale))
 

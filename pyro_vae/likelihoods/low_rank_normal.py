@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import LowRankNormal as Family
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.nets.contract import as_shape, build
 from pyro_vae.scales import Scale, as_scale
 
@@ -36,9 +35,6 @@ class LowRankNormal(Conditional):
         scale: std :math:`\sigma` in the units of the data: a number (fixed) or an object of ``pyro_vae.scales``
             (``Fixed``, ``Shared`` for one learned number, ``PerExample`` for an output of the network)
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Raises:
         ValueError: ``rank`` is below 1.
 
@@ -51,7 +47,7 @@ class LowRankNormal(Conditional):
     def __init__(
         self,
         latent: int,
-        shape: Sequence[int],
+        shape: Shape,
         *,
         net: NetBuilder = MLP,
         context: int = 0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch import Tensor
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import BagOfWords as Family
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.nets.contract import as_shape, build
 
 __all__ = ["Multinomial"]
@@ -32,9 +31,6 @@ class Multinomial(Conditional):
         context: width of the context in addition to z
         total: number of words of a sampled document; observed documents may have any number
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Raises:
         ValueError: ``total`` is below 1.
 
@@ -47,7 +43,7 @@ class Multinomial(Conditional):
     hint = "Word counts are 0, 1, 2, ...; for frequencies use Normal or Beta."
 
     def __init__(
-        self, latent: int, shape: Sequence[int], *, net: NetBuilder = MLP, context: int = 0, total: int = 100
+        self, latent: int, shape: Shape, *, net: NetBuilder = MLP, context: int = 0, total: int = 100
     ) -> None:
         super().__init__(latent=latent, context=context)
         check_int("total", total)

@@ -34,9 +34,6 @@ class NegativeBinomial(OverdispersedCounts):
             depth, length of a text), positive: the means are then
             :math:`\mu = \ell \operatorname{softmax}(\mathrm{net}(z))`, and the network does not see it
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Raises:
         ValueError: ``library`` without a context.
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pyro import distributions as dist
 from torch import Tensor
 
 from pyro_vae.distributions import RefittedNormal
 from pyro_vae.likelihoods.per_entry import PerEntry
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.scales import OptimalSigma, Scale, as_scale
 
 __all__ = ["Normal"]
@@ -32,19 +30,18 @@ class Normal(PerEntry):
             (``Fixed``, ``Shared`` for one learned number, ``PerExample`` for an output of the network,
             ``OptimalSigma`` for the best one of each minibatch in closed form)
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Example:
         >>> import torch, pyro_vae as pv
         >>> Normal(3, (28, 28), scale=pv.scales.PerExample())(torch.zeros(5, 3)).event_shape
         torch.Size([28, 28])
     """
 
+    scale: Scale | OptimalSigma
+
     def __init__(
         self,
         latent: int,
-        shape: Sequence[int],
+        shape: Shape,
         *,
         net: NetBuilder = MLP,
         context: int = 0,

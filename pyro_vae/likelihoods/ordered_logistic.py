@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +9,7 @@ from pyro_vae._util.validation import check_int
 from pyro_vae.distributions import OnGrid
 from pyro_vae.distributions import OrderedLogistic as Family
 from pyro_vae.likelihoods.per_entry import PerEntry
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.scales import positive
 
 __all__ = ["OrderedLogistic"]
@@ -36,9 +34,6 @@ class OrderedLogistic(PerEntry):
         levels: number of ordered levels, at least 2
         grid: whether the data are ``k / (levels - 1)`` (within 1e-4), or codes ``k = 0, 1, ..., levels - 1``
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Raises:
         ValueError: ``levels`` is below 2.
 
@@ -56,7 +51,7 @@ class OrderedLogistic(PerEntry):
     def __init__(
         self,
         latent: int,
-        shape: Sequence[int],
+        shape: Shape,
         *,
         net: NetBuilder = MLP,
         context: int = 0,

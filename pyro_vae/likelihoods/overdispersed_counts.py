@@ -6,16 +6,13 @@ A subclass sets ``outputs``, the number of decoder outputs per entry of which th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
-
 from pyro import distributions as dist
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.distributions.negative_binomial import shares_of
 from pyro_vae.likelihoods.per_entry import PerEntry
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.nets.contract import as_shape
 from pyro_vae.scales import Scale, Shared, as_scale, positive
 
@@ -23,29 +20,17 @@ __all__ = ["OverdispersedCounts"]
 
 
 class OverdispersedCounts(PerEntry):
-    r"""Independent counts with a mean and an inverse dispersion r each.
+    """Independent counts with a mean and an inverse dispersion each; arguments as of ``NegativeBinomial``."""
 
-    Args:
-        latent: number of latents
-        shape: shape of one example
-        net: builds the decoder
-        context: width of the context in addition to z
-        inverse_dispersion: r: a number (fixed) or an object of ``pyro_vae.scales``; None for one learned number per
-            entry
-        library: whether the last number of the context is the library size of an example
-
-    Raises:
-        ValueError: ``library`` without a context.
-    """
-
-    outputs: ClassVar[int]
+    outputs: int
+    inverse_dispersion: Scale
 
     hint = "Counts are 0, 1, 2, ...; for normalized or log-transformed counts use Normal or Gamma."
 
     def __init__(
         self,
         latent: int,
-        shape: Sequence[int],
+        shape: Shape,
         *,
         net: NetBuilder = MLP,
         context: int = 0,
@@ -62,10 +47,12 @@ class OverdispersedCounts(PerEntry):
 
     def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
         """Return p(x given z)."""
-        if self.library:
-            *context, last = context
-            context, size = (*context, last[..., :-1]), last[..., -1]
         k = len(self.shape)
-        raw_mean, *raw = self.net(z, *context).unbind(-1 - k)
-        mean = shares_of(size, raw_mean, k) if self.library else positive(raw_mean)
+        if self.library:
+            last = context[-1]
+            raw_mean, *raw = self.net(z, *context[:-1], last[..., :-1]).unbind(-1 - k)
+            mean = shares_of(last[..., -1], raw_mean, k)
+        else:
+            raw_mean, *raw = self.net(z, *context).unbind(-1 - k)
+            mean = positive(raw_mean)
         return self.distribution(mean, *raw).to_event(k)

@@ -6,14 +6,13 @@ A subclass calls the constructor with its number of ``outputs`` (and its scales)
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 
 from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_vae.conditional import Conditional
-from pyro_vae.nets import NetBuilder
+from pyro_vae.nets import NetBuilder, Shape
 from pyro_vae.nets.contract import as_shape, build
 from pyro_vae.scales import OptimalSigma, Scale
 
@@ -37,7 +36,7 @@ class PerEntry(Conditional):
     def __init__(
         self,
         latent: int,
-        shape: Sequence[int],
+        shape: Shape,
         *,
         net: NetBuilder,
         context: int,
@@ -45,7 +44,7 @@ class PerEntry(Conditional):
         **scales: Scale | OptimalSigma,
     ) -> None:
         super().__init__(latent=latent, context=context)
-        self.shape = as_shape(shape)
+        self.shape, self.outputs = as_shape(shape), outputs
         for name, scale in scales.items():
             setattr(self, name, scale)
         rows = () if outputs is None else (outputs + sum(scale.outputs for scale in scales.values()),)
@@ -58,5 +57,4 @@ class PerEntry(Conditional):
     def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
         """Return p(x given z)."""
         out, k = self.net(z, *context), len(self.shape)
-        rows = out.unbind(-1 - k) if len(self.net.out_shape) > k else (out,)
-        return self.distribution(*rows).to_event(k)
+        return self.distribution(*([out] if self.outputs is None else out.unbind(-1 - k))).to_event(k)

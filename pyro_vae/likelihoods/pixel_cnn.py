@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,8 +12,8 @@ from torch.nn.functional import conv2d, silu
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Autoregressive
-from pyro_vae.nets import MLP, NetBuilder
-from pyro_vae.nets.contract import Shape, as_shape, build
+from pyro_vae.nets import MLP, NetBuilder, Shape
+from pyro_vae.nets.contract import as_shape, build
 
 __all__ = ["PixelCNN"]
 
@@ -46,9 +45,6 @@ class PixelCNN(Conditional):
         layers: number of gated layers after the first convolution
         kernel_size: width of the convolutions, odd
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Raises:
         ValueError: ``levels`` is below 2, ``features`` below 1, ``layers`` below 0, or ``kernel_size`` is even.
 
@@ -66,7 +62,7 @@ class PixelCNN(Conditional):
     def __init__(
         self,
         latent: int,
-        shape: Sequence[int],
+        shape: Shape,
         *,
         net: NetBuilder = MLP,
         context: int = 0,
@@ -133,6 +129,8 @@ class MaskedConv(nn.Conv2d):
         own: whether a group sees itself at the current pixel
     """
 
+    mask: Tensor
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, groups: int, own: bool) -> None:
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
         to = torch.arange(out_channels).unsqueeze(1) * groups // out_channels
@@ -165,7 +163,7 @@ class GatedLayer(nn.Module):
         return y + self.out(torch.tanh(self.value(y) + value) * torch.sigmoid(self.gate(y) + gate))
 
 
-def image_of(shape: Shape) -> Shape:
+def image_of(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return a shape as ``(channels, height, width)``."""
     if len(shape) < 3:
         return (1,) * (3 - len(shape)) + shape

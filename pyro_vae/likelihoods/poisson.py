@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from pyro_vae.distributions import Poisson as Family
 from pyro_vae.likelihoods.per_entry import PerEntry
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.scales import positive
 
 __all__ = ["Poisson"]
@@ -29,9 +27,6 @@ class Poisson(PerEntry):
         net: builds the decoder, ``net((latent,), shape)``
         context: width of the context in addition to z
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Example:
         >>> import torch
         >>> Poisson(3, (8, 8))(torch.zeros(5, 3)).event_shape
@@ -40,7 +35,7 @@ class Poisson(PerEntry):
 
     hint = "Counts are 0, 1, 2, ...; for positive real numbers use Gamma or LogNormal, for any real numbers Normal."
 
-    def __init__(self, latent: int, shape: Sequence[int], *, net: NetBuilder = MLP, context: int = 0) -> None:
+    def __init__(self, latent: int, shape: Shape, *, net: NetBuilder = MLP, context: int = 0) -> None:
         super().__init__(latent, shape, net=net, context=context)
 
     def distribution(self, raw: Tensor) -> Family:

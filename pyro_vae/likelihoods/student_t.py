@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from pyro_vae.distributions import StudentT as Family
 from pyro_vae.likelihoods.per_entry import PerEntry
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.scales import Scale, Shared, as_scale
 
 __all__ = ["StudentT"]
@@ -36,19 +34,19 @@ class StudentT(PerEntry):
             (``Fixed``, ``Shared`` for one learned number, ``PerExample`` for an output of the network)
         df: degrees of freedom :math:`\nu`, likewise; None for one learned number, initially 5
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Example:
         >>> import torch
         >>> StudentT(3, (28, 28))(torch.zeros(5, 3)).event_shape
         torch.Size([28, 28])
     """
 
+    scale: Scale
+    df: Scale
+
     def __init__(
         self,
         latent: int,
-        shape: Sequence[int],
+        shape: Shape,
         *,
         net: NetBuilder = MLP,
         context: int = 0,

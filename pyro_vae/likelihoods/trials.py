@@ -6,8 +6,7 @@ A subclass sets ``outputs``, the number of decoder outputs per entry, and define
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -16,24 +15,15 @@ from torch import Tensor
 from pyro_vae._util.validation import check_int
 from pyro_vae.distributions import OnGrid
 from pyro_vae.likelihoods.per_entry import PerEntry
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 
 __all__ = ["Trials"]
 
 
 class Trials(PerEntry):
-    """Independent counts from 0 to ``total``, or proportions ``k / total``.
+    """Independent counts from 0 to ``total``, or proportions ``k / total``; arguments as of ``Binomial``."""
 
-    Args:
-        latent: number of latents
-        shape: shape of one example
-        net: builds the decoder
-        context: width of the context in addition to z
-        total: number of trials, the largest count
-        grid: whether the data are proportions ``k / total`` (within 1e-4) instead of counts
-    """
-
-    outputs: ClassVar[int | None]
+    outputs: int | None
 
     hint = (
         "Counts run from 0 to total; proportions k / total need grid=True. For counts without an upper bound use "
@@ -43,7 +33,7 @@ class Trials(PerEntry):
     def __init__(
         self,
         latent: int,
-        shape: Sequence[int],
+        shape: Shape,
         *,
         net: NetBuilder = MLP,
         context: int = 0,

@@ -32,9 +32,6 @@ class ZeroInflatedNegativeBinomial(OverdispersedCounts):
             depth, length of a text), positive: the means are then
             :math:`\mu = \ell \operatorname{softmax}(\mathrm{net}(z))`, and the network does not see it
 
-    Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
-
     Raises:
         ValueError: ``library`` without a context.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pyro_vae.nets.contract import Net, as_shape
+from pyro_vae.nets.contract import Net, Shape, as_shape
 from pyro_vae.nets.mlp import FlatLayers, hidden_layers
 
 __all__ = ["BagEncoder"]
@@ -42,8 +42,8 @@ class BagEncoder(Net):
 
     def __init__(
         self,
-        in_shape: Sequence[int],
-        out_shape: Sequence[int],
+        in_shape: Shape,
+        out_shape: Shape,
         *,
         context: int = 0,
         hidden: Sequence[int] = (100, 100),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from numbers import Integral
 
@@ -14,7 +13,8 @@ from pyro_vae._util.validation import check_int
 
 __all__ = ["Net", "NetBuilder", "Shape", "as_shape", "build", "image_shape", "join_context"]
 
-Shape = tuple[int, ...]
+#: The shape of one example, input or output.
+Shape = Sequence[int]
 
 
 class Net(nn.Module):
@@ -43,9 +43,7 @@ class Net(nn.Module):
         torch.Size([5, 7, 4])
     """
 
-    def __init__(
-        self, body: nn.Module, in_shape: Sequence[int], out_shape: Sequence[int], *, context: int = 0
-    ) -> None:
+    def __init__(self, body: nn.Module, in_shape: Shape, out_shape: Shape, *, context: int = 0) -> None:
         super().__init__()
         check_int("context", context, 0)
         self.body = body
@@ -81,10 +79,10 @@ class Net(nn.Module):
 
 
 #: What ``net=`` takes everywhere: ``net(in_shape, out_shape)``, with ``context=`` if there is one, returns a module.
-NetBuilder = Callable[[Sequence[int], Sequence[int]], Net | nn.Module]
+NetBuilder = Callable[[Shape, Shape], Net | nn.Module]
 
 
-def build(net: NetBuilder, in_shape: Sequence[int], out_shape: Sequence[int], context: int = 0) -> Net:
+def build(net: NetBuilder, in_shape: Shape, out_shape: Shape, context: int = 0) -> Net:
     """Build a network that accepts any number of batch dimensions.
 
     Args:
@@ -116,15 +114,13 @@ def build(net: NetBuilder, in_shape: Sequence[int], out_shape: Sequence[int], co
     return module if isinstance(module, Net) else Net(module, in_shape, out_shape, context=context)
 
 
-def as_shape(shape: Sequence[int] | int, name: str = "shape") -> Shape:
-    """Return ``shape`` as a tuple of ints, after checking that each is positive."""
-    shape = (shape,) if isinstance(shape, Integral) else tuple(shape)
-    for n in shape:
-        check_int(f"{name} {shape}", n)
-    return tuple(map(operator.index, shape))
+def as_shape(shape: Shape | int, name: str = "shape") -> tuple[int, ...]:
+    """Return ``shape`` as a tuple of positive ints, or raise."""
+    sizes = (shape,) if isinstance(shape, (int, Integral)) else tuple(shape)
+    return tuple(check_int(f"{name} {sizes}", n) for n in sizes)
 
 
-def image_shape(name: str, shape: Sequence[int]) -> Shape:
+def image_shape(name: str, shape: Shape) -> tuple[int, ...]:
     """Return ``(channels, height, width)``, with all dimensions before the last two folded into channels."""
     shape = as_shape(shape, name)
     if len(shape) < 2:
@@ -135,7 +131,7 @@ def image_shape(name: str, shape: Sequence[int]) -> Shape:
     return (math.prod(shape[:-2]), *shape[-2:])
 
 
-def join_context(context: Sequence[Tensor], batch: Sequence[int] = ()) -> Tensor:
+def join_context(context: Sequence[Tensor], batch: Shape = ()) -> Tensor:
     """Concatenate context tensors ``(*batch, width)`` along their last dimension, broadcast to a common batch."""
     batch = torch.broadcast_shapes(tuple(batch), *(c.shape[:-1] for c in context))
     return torch.cat([c.expand(*batch, -1) for c in context], -1)

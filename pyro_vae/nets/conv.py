@@ -41,8 +41,8 @@ class ConvEncoder(Net):
 
     def __init__(
         self,
-        in_shape: Sequence[int],
-        out_shape: Sequence[int],
+        in_shape: Shape,
+        out_shape: Shape,
         *,
         context: int = 0,
         channels: Sequence[int] = (32, 64),
@@ -88,8 +88,8 @@ class ConvDecoder(Net):
 
     def __init__(
         self,
-        in_shape: Sequence[int],
-        out_shape: Sequence[int],
+        in_shape: Shape,
+        out_shape: Shape,
         *,
         context: int = 0,
         channels: Sequence[int] = (64, 32),
@@ -113,7 +113,7 @@ class ConvDecoder(Net):
         super().__init__(FlatLayers(*layers), in_shape, out_shape, context=context)
 
 
-def halvings(size: Shape, times: int) -> list[Shape]:
+def halvings(size: tuple[int, ...], times: int) -> list[tuple[int, ...]]:
     """Return ``size`` and the sizes after 1 to ``times`` halvings, rounded up."""
     sizes = [size]
     for _ in range(times):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.nets.contract import Net, as_shape
+from pyro_vae.nets.contract import Net, Shape, as_shape
 
 __all__ = ["MLP", "FlatLayers", "hidden_layers"]
 
@@ -36,8 +36,8 @@ class MLP(Net):
 
     def __init__(
         self,
-        in_shape: Sequence[int],
-        out_shape: Sequence[int],
+        in_shape: Shape,
+        out_shape: Shape,
         *,
         context: int = 0,
         hidden: Sequence[int] = (500, 500),

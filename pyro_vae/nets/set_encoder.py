@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.nets.contract import Net, as_shape
+from pyro_vae.nets.contract import Net, Shape, as_shape
 from pyro_vae.nets.mlp import MLP
 
 __all__ = ["SetEncoder"]
@@ -44,8 +44,8 @@ class SetEncoder(Net):
 
     def __init__(
         self,
-        in_shape: Sequence[int],
-        out_shape: Sequence[int],
+        in_shape: Shape,
+        out_shape: Shape,
         *,
         context: int = 0,
         embedding: int = 16,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.nets.contract import Net, as_shape
+from pyro_vae.nets.contract import Net, Shape, as_shape
 from pyro_vae.nets.mlp import FlatLayers
 
 __all__ = ["MixtureOfTopics", "ProductOfTopics"]
@@ -44,9 +43,7 @@ class ProductOfTopics(Net):
         torch.Size([5, 2000])
     """
 
-    def __init__(
-        self, in_shape: Sequence[int], out_shape: Sequence[int], *, context: int = 0, counts: Tensor | None = None
-    ) -> None:
+    def __init__(self, in_shape: Shape, out_shape: Shape, *, context: int = 0, counts: Tensor | None = None) -> None:
         bias = log_frequencies(as_shape(out_shape), counts)
         linear = nn.Linear(math.prod(as_shape(in_shape)) + context, len(bias), bias=False)
         norm = nn.BatchNorm1d(len(bias))
@@ -83,12 +80,12 @@ class MixtureOfTopics(Net):
         (torch.Size([5, 2000]), tensor([1., 1., 1., 1., 1.], grad_fn=<RoundBackward0>))
     """
 
-    def __init__(self, in_shape: Sequence[int], out_shape: Sequence[int], *, counts: Tensor | None = None) -> None:
+    def __init__(self, in_shape: Shape, out_shape: Shape, *, counts: Tensor | None = None) -> None:
         body = LogMixture(math.prod(as_shape(in_shape)), log_frequencies(as_shape(out_shape), counts))
         super().__init__(body, in_shape, out_shape)
 
 
-def log_frequencies(shape: Sequence[int], counts: Tensor | None) -> Tensor:
+def log_frequencies(shape: Shape, counts: Tensor | None) -> Tensor:
     """Return the logarithms of word frequencies, with one added to each count; zeros if there are no counts."""
     if counts is None:
         return torch.zeros(math.prod(shape))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.nets.contract import Net, NetBuilder, as_shape, build
+from pyro_vae.nets.contract import Net, NetBuilder, Shape, as_shape, build
 from pyro_vae.nets.mlp import MLP
 
 __all__ = ["ZeroImputed"]
@@ -35,9 +33,7 @@ class ZeroImputed(Net):
         torch.Size([1, 2])
     """
 
-    def __init__(
-        self, in_shape: Sequence[int], out_shape: Sequence[int], *, context: int = 0, net: NetBuilder = MLP
-    ) -> None:
+    def __init__(self, in_shape: Shape, out_shape: Shape, *, context: int = 0, net: NetBuilder = MLP) -> None:
         in_shape = as_shape(in_shape)
         body = ValuesAndMask(build(net, (2, *in_shape), out_shape, context))
         super().__init__(body, in_shape, out_shape, context=context)

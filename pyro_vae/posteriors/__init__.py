@@ -1,4 +1,8 @@
-"""Posteriors q(z given x), encoder inside: ``Posterior(shape, latent, *, net=MLP, ...)``."""
+"""Posteriors q(z given x), encoder inside: ``Posterior(shape, latent, *, net=MLP, ...)``.
+
+For x of ``(*batch, *shape)``, and context tensors ``(*batch, width)`` if it was built with ``context``, a posterior
+has batch shape ``batch`` and event shape ``(latent,)``.
+"""
 
 from pyro_vae.posteriors.bernoulli import Bernoulli
 from pyro_vae.posteriors.dirichlet import Dirichlet

@@ -28,9 +28,6 @@ class Bernoulli(PerLatent):
         net: builds the encoder, ``net(shape, (latent,))``
         context: width of the context in addition to x
 
-    Shape:
-        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
-
     Example:
         >>> import torch
         >>> Bernoulli((28, 28), 3)(torch.zeros(5, 28, 28)).event_shape

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pyro import distributions as dist
 from torch import Tensor
 
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.posteriors.per_latent import PerLatent
 from pyro_vae.scales import check_positive, positive
 
@@ -33,9 +31,6 @@ class Dirichlet(PerLatent):
         min_concentration: :math:`\alpha_0`, the smallest concentration; far below 0.1, samples are rounded to corners
             of the simplex, where the density is not finite
 
-    Shape:
-        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``min_concentration`` is not positive and finite.
 
@@ -48,13 +43,7 @@ class Dirichlet(PerLatent):
     outputs = None
 
     def __init__(
-        self,
-        shape: Sequence[int],
-        latent: int,
-        *,
-        net: NetBuilder = MLP,
-        context: int = 0,
-        min_concentration: float = 0.1,
+        self, shape: Shape, latent: int, *, net: NetBuilder = MLP, context: int = 0, min_concentration: float = 0.1
     ) -> None:
         super().__init__(shape, latent, net=net, context=context)
         check_positive("min_concentration", min_concentration)

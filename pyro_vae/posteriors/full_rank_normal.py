@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from pyro import distributions as dist
 from torch import Tensor
 
 from pyro_vae.conditional import Conditional
-from pyro_vae.nets import MLP, NetBuilder, build
+from pyro_vae.nets import MLP, NetBuilder, Shape, build
 from pyro_vae.scales import positive
 
 __all__ = ["FullRankNormal"]
@@ -33,16 +31,15 @@ class FullRankNormal(Conditional):
         net: builds the encoder, ``net(shape, (latent * (latent + 3) // 2,))``
         context: width of the context in addition to x
 
-    Shape:
-        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
-
     Example:
         >>> import torch
         >>> FullRankNormal((28, 28), 3)(torch.zeros(5, 28, 28)).event_shape
         torch.Size([3])
     """
 
-    def __init__(self, shape: Sequence[int], latent: int, *, net: NetBuilder = MLP, context: int = 0) -> None:
+    place: Tensor
+
+    def __init__(self, shape: Shape, latent: int, *, net: NetBuilder = MLP, context: int = 0) -> None:
         super().__init__(latent=latent, context=context)
         self.latent = latent
         rows, columns = torch.tril_indices(latent, latent, -1)

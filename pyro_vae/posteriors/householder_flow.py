@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.amortized_flow import AmortizedFlow, Step
 from pyro_vae.distributions.sphere import direction
-from pyro_vae.nets import MLP, NetBuilder, build
+from pyro_vae.nets import MLP, NetBuilder, Shape, build
 from pyro_vae.scales import positive
 
 __all__ = ["HouseholderFlow"]
@@ -35,9 +33,6 @@ class HouseholderFlow(Conditional):
         context: width of the context in addition to x
         layers: number of reflections
 
-    Shape:
-        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``layers`` is below 1.
 
@@ -47,9 +42,7 @@ class HouseholderFlow(Conditional):
         torch.Size([3])
     """
 
-    def __init__(
-        self, shape: Sequence[int], latent: int, *, net: NetBuilder = MLP, context: int = 0, layers: int = 4
-    ) -> None:
+    def __init__(self, shape: Shape, latent: int, *, net: NetBuilder = MLP, context: int = 0, layers: int = 4) -> None:
         super().__init__(latent=latent, context=context)
         check_int("layers", layers)
         self.net = build(net, shape, (2 + layers, latent), context)

@@ -12,7 +12,7 @@ from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.amortized_flow import AmortizedFlow, Step
 from pyro_vae.distributions.masked_affine import MaskedMLP
-from pyro_vae.nets import MLP, NetBuilder, build
+from pyro_vae.nets import MLP, NetBuilder, Shape, build
 from pyro_vae.scales import positive
 
 __all__ = ["InverseAutoregressiveFlow"]
@@ -40,9 +40,6 @@ class InverseAutoregressiveFlow(Conditional):
         features: length of h(x)
         hidden: width of each hidden layer of the masked networks
 
-    Shape:
-        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``layers`` or ``features`` is below 1, or there is no hidden layer.
 
@@ -54,7 +51,7 @@ class InverseAutoregressiveFlow(Conditional):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Shape,
         latent: int,
         *,
         net: NetBuilder = MLP,

@@ -26,9 +26,6 @@ class Laplace(PerLatent):
         net: builds the encoder, ``net(shape, (2, latent))``
         context: width of the context in addition to x
 
-    Shape:
-        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
-
     Example:
         >>> import torch
         >>> Laplace((28, 28), 3)(torch.zeros(5, 28, 28)).event_shape

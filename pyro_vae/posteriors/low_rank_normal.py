@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import LowRankNormal as Family
-from pyro_vae.nets import MLP, NetBuilder, build
+from pyro_vae.nets import MLP, NetBuilder, Shape, build
 from pyro_vae.scales import positive
 
 __all__ = ["LowRankNormal"]
@@ -33,9 +31,6 @@ class LowRankNormal(Conditional):
         context: width of the context in addition to x
         rank: number of factors, the columns of F
 
-    Shape:
-        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``rank`` is below 1.
 
@@ -45,9 +40,7 @@ class LowRankNormal(Conditional):
         torch.Size([3])
     """
 
-    def __init__(
-        self, shape: Sequence[int], latent: int, *, net: NetBuilder = MLP, context: int = 0, rank: int = 2
-    ) -> None:
+    def __init__(self, shape: Shape, latent: int, *, net: NetBuilder = MLP, context: int = 0, rank: int = 2) -> None:
         super().__init__(latent=latent, context=context)
         check_int("rank", rank)
         self.net = build(net, shape, (2 + rank, latent), context)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import NormalMixture as Family
-from pyro_vae.nets import MLP, NetBuilder, build
+from pyro_vae.nets import MLP, NetBuilder, Shape, build
 from pyro_vae.scales import positive
 
 __all__ = ["MixtureOfNormals"]
@@ -33,9 +31,6 @@ class MixtureOfNormals(Conditional):
         context: width of the context in addition to x
         num_components: number of mixture components
 
-    Shape:
-        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``num_components`` is below 1.
 
@@ -46,7 +41,7 @@ class MixtureOfNormals(Conditional):
     """
 
     def __init__(
-        self, shape: Sequence[int], latent: int, *, net: NetBuilder = MLP, context: int = 0, num_components: int = 5
+        self, shape: Shape, latent: int, *, net: NetBuilder = MLP, context: int = 0, num_components: int = 5
     ) -> None:
         super().__init__(latent=latent, context=context)
         check_int("num_components", num_components)

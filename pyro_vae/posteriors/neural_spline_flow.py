@@ -11,7 +11,7 @@ from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.amortized_flow import AmortizedFlow, Step
 from pyro_vae.distributions.rational_spline import rational_spline
-from pyro_vae.nets import MLP, NetBuilder, build
+from pyro_vae.nets import MLP, NetBuilder, Shape, build
 from pyro_vae.scales import check_positive, positive
 
 __all__ = ["NeuralSplineFlow"]
@@ -40,9 +40,6 @@ class NeuralSplineFlow(Conditional):
         bound: end of the splines, in stds
         hidden: width of each hidden layer of the networks of the splines
 
-    Shape:
-        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``layers`` or ``features`` is below 1, ``num_bins`` outside 2 to 500, or ``bound`` not positive.
 
@@ -54,7 +51,7 @@ class NeuralSplineFlow(Conditional):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Shape,
         latent: int,
         *,
         net: NetBuilder = MLP,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.amortized_flow import AmortizedFlow, Step, tanh_root
-from pyro_vae.nets import MLP, NetBuilder, build
+from pyro_vae.nets import MLP, NetBuilder, Shape, build
 from pyro_vae.scales import positive
 
 __all__ = ["PlanarFlow"]
@@ -36,9 +35,6 @@ class PlanarFlow(Conditional):
         context: width of the context in addition to x
         layers: number of maps
 
-    Shape:
-        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``layers`` is below 1.
 
@@ -48,9 +44,7 @@ class PlanarFlow(Conditional):
         torch.Size([3])
     """
 
-    def __init__(
-        self, shape: Sequence[int], latent: int, *, net: NetBuilder = MLP, context: int = 0, layers: int = 4
-    ) -> None:
+    def __init__(self, shape: Shape, latent: int, *, net: NetBuilder = MLP, context: int = 0, layers: int = 4) -> None:
         super().__init__(latent=latent, context=context)
         check_int("layers", layers)
         self.latent, self.layers = latent, layers

@@ -25,9 +25,6 @@ class PowerSpherical(Spherical):
         net: builds the encoder, ``net(shape, (latent + 1,))``
         context: width of the context in addition to x
 
-    Shape:
-        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``latent`` is below 2.
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pyro import distributions as dist
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Flattened, StraightThroughOneHotCategorical
-from pyro_vae.nets import MLP, NetBuilder, build
+from pyro_vae.nets import MLP, NetBuilder, Shape, build
 
 __all__ = ["ProductOfOneHotCategoricals"]
 
@@ -33,9 +31,6 @@ class ProductOfOneHotCategoricals(Conditional):
         straight_through: whether samples pass their gradient on to the probabilities; without it, train with
             score-function estimators or enumeration
 
-    Shape:
-        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``latent`` is not a multiple of ``groups``.
 
@@ -47,7 +42,7 @@ class ProductOfOneHotCategoricals(Conditional):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Shape,
         latent: int,
         *,
         net: NetBuilder = MLP,

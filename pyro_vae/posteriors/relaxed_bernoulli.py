@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.distributions import RelaxedBernoulli as Family
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.posteriors.per_latent import PerLatent
 from pyro_vae.scales import check_positive
 
@@ -32,9 +30,6 @@ class RelaxedBernoulli(PerLatent):
         context: width of the context in addition to x
         temperature: :math:`\tau`, positive; the buffer of the same name may be lowered during training
 
-    Shape:
-        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``temperature`` is not positive and finite.
 
@@ -47,13 +42,7 @@ class RelaxedBernoulli(PerLatent):
     outputs = None
 
     def __init__(
-        self,
-        shape: Sequence[int],
-        latent: int,
-        *,
-        net: NetBuilder = MLP,
-        context: int = 0,
-        temperature: float = 2 / 3,
+        self, shape: Shape, latent: int, *, net: NetBuilder = MLP, context: int = 0, temperature: float = 2 / 3
     ) -> None:
         super().__init__(shape, latent, net=net, context=context)
         check_positive("temperature", temperature)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from pyro_vae.distributions import RelaxedOneHotCategorical as Family
-from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.posteriors.per_latent import PerLatent
 from pyro_vae.scales import check_positive
 
@@ -31,9 +29,6 @@ class RelaxedOneHotCategorical(PerLatent):
         context: width of the context in addition to x
         temperature: :math:`\tau`, positive; the buffer of the same name may be lowered during training
 
-    Shape:
-        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``temperature`` is not positive and finite.
 
@@ -46,13 +41,7 @@ class RelaxedOneHotCategorical(PerLatent):
     outputs = None
 
     def __init__(
-        self,
-        shape: Sequence[int],
-        latent: int,
-        *,
-        net: NetBuilder = MLP,
-        context: int = 0,
-        temperature: float = 2 / 3,
+        self, shape: Shape, latent: int, *, net: NetBuilder = MLP, context: int = 0, temperature: float = 2 / 3
     ) -> None:
         super().__init__(shape, latent, net=net, context=context)
         check_positive("temperature", temperature)

@@ -49,9 +49,6 @@ class SemiAmortized(Conditional):
         learning_rate: initial learning rate
         num_samples: number S of samples per step, even
 
-    Shape:
-        as the posterior.
-
     Raises:
         TypeError: the posterior has no attribute ``net``, or its family has no inverse distribution function.
         ValueError: ``num_steps`` is below 1, ``learning_rate`` not positive, or ``num_samples`` not even.
@@ -79,7 +76,7 @@ class SemiAmortized(Conditional):
         if num_samples % 2:
             raise ValueError(f"num_samples: expected an even number, got {num_samples}")
         check_positive("learning_rate", learning_rate)
-        self.posterior = posterior
+        self.posterior: Any = posterior
         self.num_steps, self.learning_rate, self.num_samples = num_steps, learning_rate, num_samples
         # in a tuple they are not submodules: a second owner would save and count their weights twice
         self._model = (prior, likelihood)
@@ -88,6 +85,10 @@ class SemiAmortized(Conditional):
     def takes_missing(self) -> bool:
         """Whether the wrapped posterior takes NaN for missing entries."""
         return getattr(self.posterior, "takes_missing", False)
+
+    @takes_missing.setter
+    def takes_missing(self, value: bool) -> None:
+        self.posterior.takes_missing = value
 
     @classmethod
     def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2), **options: Any) -> SemiAmortized:

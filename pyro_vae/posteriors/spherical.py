@@ -5,7 +5,6 @@ A subclass sets ``family``, its distribution.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -13,25 +12,18 @@ from torch import Tensor
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.sphere import direction
-from pyro_vae.nets import MLP, NetBuilder, build
+from pyro_vae.nets import MLP, NetBuilder, Shape, build
 from pyro_vae.scales import positive
 
 __all__ = ["Spherical"]
 
 
 class Spherical(Conditional):
-    """A distribution on the sphere: ``family(direction, concentration)``.
+    """A distribution on the sphere: ``family(direction, concentration)``."""
 
-    Args:
-        shape: shape of one example
-        latent: number of coordinates, at least 2
-        net: builds the encoder, ``net(shape, (latent + 1,))``
-        context: width of the context in addition to x
-    """
+    family: ClassVar[type[TorchDistributionMixin]]
 
-    family: ClassVar[Callable[[Tensor, Tensor], TorchDistributionMixin]]
-
-    def __init__(self, shape: Sequence[int], latent: int, *, net: NetBuilder = MLP, context: int = 0) -> None:
+    def __init__(self, shape: Shape, latent: int, *, net: NetBuilder = MLP, context: int = 0) -> None:
         super().__init__(latent=latent, context=context, min_latent=2)
         self.net = build(net, shape, (latent + 1,), context)
 

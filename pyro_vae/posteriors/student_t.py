@@ -32,9 +32,6 @@ class StudentT(PerLatent):
         net: builds the encoder, ``net(shape, (3, latent))``
         context: width of the context in addition to x
 
-    Shape:
-        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
-
     Example:
         >>> import torch
         >>> StudentT((28, 28), 3)(torch.zeros(5, 28, 28)).event_shape

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.amortized_flow import AmortizedFlow, Step, tanh_root
 from pyro_vae.distributions.sphere import direction
-from pyro_vae.nets import MLP, NetBuilder, build
+from pyro_vae.nets import MLP, NetBuilder, Shape, build
 from pyro_vae.scales import positive
 
 __all__ = ["Basis", "Householder", "Orthogonal", "SylvesterFlow"]
@@ -101,9 +100,6 @@ class SylvesterFlow(Conditional):
         layers: number of maps
         basis: parameterization of Q: ``Orthogonal(columns)`` or ``Householder(reflections)``; ``Orthogonal()`` if None
 
-    Shape:
-        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``layers`` is below 1, or the basis has more columns than there are latents.
 
@@ -115,7 +111,7 @@ class SylvesterFlow(Conditional):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Shape,
         latent: int,
         *,
         net: NetBuilder = MLP,

@@ -1,4 +1,8 @@
-"""Priors p(z): ``Prior(latent, *, ...)``."""
+"""Priors p(z): ``Prior(latent, *, ...)``.
+
+Unless a class says otherwise, the event shape is ``(latent,)``. The batch shape is ``()``, or ``batch`` given context
+tensors ``(*batch, width)`` if the prior was built with ``context``.
+"""
 
 from pyro_vae.priors.affine_coupling_flow import AffineCouplingFlow
 from pyro_vae.priors.autoregressive_prior import AutoregressivePrior

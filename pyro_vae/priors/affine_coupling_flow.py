@@ -33,9 +33,6 @@ class AffineCouplingFlow(FlowPrior):
         context: width of the context (labels, covariates)
         limit: bound of the log-scale s of a layer, which keeps densities finite far from the data
 
-    Shape:
-        no context, to batch shape ``()`` (or that of the context) and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``latent`` is below 2, or ``layers`` below 1.
 

@@ -29,9 +29,6 @@ class AutoregressivePrior(FlowPrior):
         context: width of the context (labels, covariates)
         limit: bound of :math:`\lvert \log \sigma \rvert`
 
-    Shape:
-        no context, to batch shape ``()`` (or that of the context) and event shape ``(latent,)``.
-
     Raises:
         ValueError: there is no hidden layer.
 

@@ -27,9 +27,6 @@ class Bernoulli(Conditional):
         probs: probability of a 1, or its initial value if it is learned
         learned: learn the logit of each latent
 
-    Shape:
-        no context, to batch shape ``()`` and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``probs`` is not between 0 and 1.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.distributions.flow import Layer
-from pyro_vae.nets import NetBuilder, build
+from pyro_vae.nets import NetBuilder, Shape, build
 
 __all__ = ["Coupling"]
 
@@ -28,9 +28,7 @@ class Coupling(Layer):
         after: dimensions of ``out_shape`` after it
     """
 
-    def __init__(
-        self, latent: int, net: NetBuilder, context: int, *, before: Sequence[int] = (), after: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, latent: int, net: NetBuilder, context: int, *, before: Shape = (), after: Shape = ()) -> None:
         super().__init__()
         self.sizes = (latent // 2, latent - latent // 2)
         self.net = build(net, (self.sizes[0],), (*before, self.sizes[1], *after), context)

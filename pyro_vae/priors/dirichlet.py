@@ -26,9 +26,6 @@ class Dirichlet(Conditional):
             are large, above 1 they are similar
         learned: learn one concentration per proportion
 
-    Shape:
-        no context, to batch shape ``()`` and event shape ``(latent,)``.
-
     Raises:
         ValueError: the concentration is not a finite number above 1e-4.
 

@@ -16,11 +16,7 @@ __all__ = ["EncoderPrior"]
 
 
 class EncoderPrior(Conditional):
-    """A prior made from the posterior at a set of inputs.
-
-    Args:
-        posterior: q(z given x), the same object as in the program
-    """
+    """A prior made from the posterior at a set of inputs."""
 
     def __init__(self, posterior: Conditional) -> None:
         if not isinstance(posterior, Conditional):

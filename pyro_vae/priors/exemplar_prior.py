@@ -74,7 +74,7 @@ class ExemplarPrior(EncoderPrior):
 
     def forward(self, *context: Tensor) -> Mixture:
         """Return p(z), or p(z given c) if the posterior takes a context."""
-        x = self.exemplars
+        x: Tensor = self.exemplars
         if self.training and self.subset_size is not None:
             x = x[torch.randperm(len(x), device=x.device)[: self.subset_size]]
         loc = self.encode(x, context).mean

@@ -5,7 +5,8 @@ A subclass calls the constructor with a function that builds one layer, a map fr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from pyro import distributions as dist
@@ -46,4 +47,4 @@ class FlowPrior(Conditional):
         context = context if self.context else ()
         batch = torch.broadcast_shapes(*(c.shape[:-1] for c in context))
         base = dist.Normal(self.loc, self.scale).expand((*batch, len(self.loc))).to_event(1)
-        return Flow(base, self.layers, context)
+        return Flow(base, cast(Sequence[Layer], self.layers), context)

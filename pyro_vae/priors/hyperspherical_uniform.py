@@ -25,9 +25,6 @@ class HypersphericalUniform(Conditional):
     Args:
         latent: number of coordinates n; the sphere has n - 1 dimensions
 
-    Shape:
-        no context, to batch shape ``()`` and event shape ``(latent,)``.
-
     Example:
         >>> HypersphericalUniform(3)().event_shape
         torch.Size([3])

@@ -25,9 +25,6 @@ class Laplace(LocationScale):
         scale: b, the mean absolute deviation from :math:`\mu = 0`, or its initial value if it is learned
         learned: learn :math:`\mu` and b of each latent
 
-    Shape:
-        no context, to batch shape ``()`` and event shape ``(latent,)``.
-
     Raises:
         ValueError: the scale is not a finite number above 1e-4.
 

@@ -40,9 +40,6 @@ class Lars(Conditional):
         truncation: T, at least 2
         num_samples: number of quasi-random samples that estimate Z, preferably a power of 2
 
-    Shape:
-        no context, to batch shape ``()`` (or that of the context) and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``truncation`` is below 2, or ``num_samples`` below 1.
 
@@ -52,13 +49,7 @@ class Lars(Conditional):
     """
 
     def __init__(
-        self,
-        latent: int,
-        *,
-        net: NetBuilder = SMALL,
-        context: int = 0,
-        truncation: int = 100,
-        num_samples: int = 1024,
+        self, latent: int, *, net: NetBuilder = SMALL, context: int = 0, truncation: int = 100, num_samples: int = 1024
     ) -> None:
         super().__init__(latent=latent, context=context)
         check_int("truncation", truncation, 2)

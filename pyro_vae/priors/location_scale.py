@@ -15,13 +15,7 @@ __all__ = ["LocationScale"]
 
 
 class LocationScale(Conditional):
-    """Latents with location 0 and the same scale, which are where learning starts if they are learned.
-
-    Args:
-        latent: number of latents
-        scale: scale of each latent
-        learned: learn location and scale of each latent
-    """
+    """Latents with location 0 and the same scale, which are initial values if they are learned."""
 
     def __init__(self, latent: int, *, scale: float = 1.0, learned: bool = False) -> None:
         super().__init__(latent=latent)

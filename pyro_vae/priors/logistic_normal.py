@@ -30,9 +30,6 @@ class LogisticNormal(LocationScale):
         scale: std :math:`\sigma` of the normals, or its initial value if it is learned
         learned: learn :math:`\mu` and :math:`\sigma` of each proportion
 
-    Shape:
-        no context, to batch shape ``()`` and event shape ``(latent,)``.
-
     Raises:
         ValueError: the scale is not a finite number above 1e-4.
 

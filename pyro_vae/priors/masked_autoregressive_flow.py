@@ -33,9 +33,6 @@ class MaskedAutoregressiveFlow(FlowPrior):
         context: width of the context (labels, covariates)
         limit: bound of the log-scale s of a layer, which keeps densities finite far from the data
 
-    Shape:
-        no context, to batch shape ``()`` (or that of the context) and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``layers`` is below 1, or there is no hidden layer.
 
@@ -45,13 +42,7 @@ class MaskedAutoregressiveFlow(FlowPrior):
     """
 
     def __init__(
-        self,
-        latent: int,
-        *,
-        layers: int = 5,
-        hidden: Sequence[int] = (256, 256),
-        context: int = 0,
-        limit: float = 3.0,
+        self, latent: int, *, layers: int = 5, hidden: Sequence[int] = (256, 256), context: int = 0, limit: float = 3.0
     ) -> None:
         super().__init__(
             latent,

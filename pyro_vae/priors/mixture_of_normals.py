@@ -32,9 +32,6 @@ class MixtureOfNormals(Conditional):
         full: give each component a full covariance instead of a diagonal one
         init_std: std of the random initial means; with 0, all components would stay the same
 
-    Shape:
-        no context, to batch shape ``()`` and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``num_components`` is below 1.
 

@@ -36,9 +36,6 @@ class NeuralSplineFlow(FlowPrior):
         net: builds the network of each layer, ``net((half,), (rest, 3 * num_bins - 1))``
         context: width of the context (labels, covariates)
 
-    Shape:
-        no context, to batch shape ``()`` (or that of the context) and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``latent`` is below 2, ``layers`` below 1, ``num_bins`` not 2 to 500, or ``bound`` not positive.
 

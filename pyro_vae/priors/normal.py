@@ -25,9 +25,6 @@ class Normal(LocationScale):
     Args:
         latent: number of latents
 
-    Shape:
-        no context, to batch shape ``()`` and event shape ``(latent,)``.
-
     Example:
         >>> Normal(3)().event_shape
         torch.Size([3])

@@ -23,9 +23,6 @@ class OneHotCategorical(Conditional):
         latent: number of classes K
         learned: learn the probabilities, which are 1/K otherwise
 
-    Shape:
-        no context, to batch shape ``()`` and event shape ``(latent,)``.
-
     Example:
         >>> OneHotCategorical(3)().sample().sum()
         tensor(1.)

@@ -22,9 +22,6 @@ class StandardNormal(Conditional):
     Args:
         latent: number of latents
 
-    Shape:
-        no context, to batch shape ``()`` and event shape ``(latent,)``.
-
     Example:
         >>> StandardNormal(3)().event_shape
         torch.Size([3])

@@ -29,9 +29,6 @@ class StudentT(LocationScale):
         scale: :math:`\sigma`
         learned: learn :math:`\mu`, :math:`\sigma` and :math:`\nu` of each latent, starting from these values
 
-    Shape:
-        no context, to batch shape ``()`` and event shape ``(latent,)``.
-
     Raises:
         ValueError: ``df`` or ``scale`` is not a finite number above 1e-4.
 

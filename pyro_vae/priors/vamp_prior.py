@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional, UnitNormal
 from pyro_vae.distributions import Mixture
-from pyro_vae.nets.contract import as_shape
+from pyro_vae.nets.contract import Shape, as_shape
 from pyro_vae.priors.encoder_prior import EncoderPrior
 
 __all__ = ["VampPrior"]
@@ -60,7 +60,7 @@ class VampPrior(EncoderPrior):
         posterior: Conditional,
         *,
         num_components: int = 500,
-        shape: Sequence[int] | None = None,
+        shape: Shape | None = None,
         initial: Tensor | None = None,
         learn_inputs: bool = True,
         learn_weights: bool = False,
@@ -90,7 +90,7 @@ class VampPrior(EncoderPrior):
         return Mixture(self.logits, self.encode(inputs, context))
 
 
-def sample_rows(data: Tensor, n: int, shape: Sequence[int]) -> Tensor:
+def sample_rows(data: Tensor, n: int, shape: Shape) -> Tensor:
     """Return ``n`` random rows, each at most once as long as there are enough."""
     if data.dim() == 0 or tuple(data.shape[1:]) != tuple(shape) or not len(data):
         raise ValueError(f"initial: expected data of shape (n, {', '.join(map(str, shape))}), got {tuple(data.shape)}")

@@ -36,9 +36,6 @@ class ZukoFlow(Conditional):
             ``functools.partial(zuko.flows.MAF, transforms=5)``; ``zuko.flows.NSF`` if None
         context: width of the context (labels, covariates)
 
-    Shape:
-        no context, to batch shape ``()`` (or that of the context) and event shape ``(latent,)``.
-
     Raises:
         ImportError: zuko is not installed.
 

@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -68,9 +69,15 @@ def test_wrong_arguments_are_refused():
         pv.nets.ConvDecoder((4,), (2,))
     with pytest.raises(TypeError, match="net"):
         pv.likelihoods.Bernoulli(2, (3,), net=lambda i, o: 5)
-    for shape in ((0,), (2.5,), (True,), ("3",)):
+    for shape in ((0,), (2.5,), (True,), ("3",), True):
         with pytest.raises(ValueError, match="shape"):
             pv.nets.MLP(shape, (2,))
+
+
+def test_a_number_is_the_shape_of_a_vector():
+    for size in (4, np.int64(4)):
+        net = pv.nets.MLP(size, 3)
+        assert (net.in_shape, net.out_shape) == ((4,), (3,))
 
 
 def test_any_callable_builds_a_network():

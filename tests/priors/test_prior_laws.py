@@ -50,19 +50,6 @@ def test_samples_follow_the_density(cls, latent):
 
 
 @pytest.mark.parametrize("cls", SHELF)
-def test_priors_expand_to_a_batch(cls):
-    part = perturbed(example(cls))
-    fn = part(*context_of(part))
-    z = fn.sample((6, 4))
-    wide = fn.expand((4,))
-    assert wide.batch_shape == (4,)
-    assert wide.event_shape == fn.event_shape
-    assert wide.sample((6,)).shape == z.shape
-    assert torch.allclose(wide.log_prob(z), fn.log_prob(z), atol=1e-5, rtol=1e-5)
-    assert wide.log_prob(z[0, 0]).shape == (4,)
-
-
-@pytest.mark.parametrize("cls", SHELF)
 def test_priors_work_in_float64_and_copy_after_use(cls):
     part = perturbed(example(cls))
     given = context_of(part)
