@@ -131,7 +131,7 @@ def names_and_values(annotation: Any) -> tuple[dict[str, type] | None, Any]:
         # Python 3.10 takes Sequence[int] for a class
         elif inspect.isclass(member) and not typing.get_origin(member) and member.__module__ != "builtins":
             objects = {**shelves["scale"], **shelves["penalty"]}.items()
-            names |= {name: cls for name, cls in objects if issubclass(cls, member) and member is not nn.Module}
+            names |= {name: cls for name, cls in objects if issubclass(cls, member)}
         elif any(names_and_values(inner)[0] is not None for inner in typing.get_args(member)):
             pass  # a sequence of objects, which no name can make
         else:

@@ -23,8 +23,6 @@ from pyro_vae.config import parts, run
 from pyro_vae.evaluation import Particles, Seconds, Steps
 from pyro_vae.training import fit
 
-__all__ = ["compare"]
-
 #: The default estimators.
 ESTIMATORS = "ELBO, StickingTheLanding, IWAE, DReG, MIWAE(M=2, K=4), Renyi, pyro.Trace_ELBO, pyro.RenyiELBO(alpha=0)"
 #: Budgets by the names of their options, and the default number of steps.

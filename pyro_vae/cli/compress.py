@@ -9,8 +9,6 @@ from pyro_vae.cli.shared import Job
 from pyro_vae.data import files
 from pyro_vae.tasks import Compressed, Compressor
 
-__all__ = ["compress"]
-
 
 def compress(argv: list[str]) -> int:
     """Compress data losslessly with a run; --decompress restores them."""

@@ -8,8 +8,6 @@ from jsonargparse.typing import PositiveInt
 from pyro_vae import tasks
 from pyro_vae.cli.shared import Job
 
-__all__ = ["embed"]
-
 
 def embed(argv: list[str]) -> int:
     """Return the mean and standard deviation of each latent given each example."""

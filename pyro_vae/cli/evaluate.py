@@ -14,8 +14,6 @@ from pyro_vae.config import data as run_data
 from pyro_vae.config import run
 from pyro_vae.evaluation.result import Result
 
-__all__ = ["evaluate"]
-
 
 def evaluate(argv: list[str]) -> int:
     """Evaluate a run on its test data: log-likelihood, latents and calibration, optionally gaps and bounds."""

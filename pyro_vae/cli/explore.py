@@ -18,8 +18,6 @@ from pyro_vae.config import run
 from pyro_vae.data import Split
 from pyro_vae.programs import VAE
 
-__all__ = ["explore"]
-
 #: Most bytes of data and covariances in a page; base64 adds a third.
 MAX_BYTES = 1_500_000
 

@@ -9,8 +9,6 @@ from pyro_vae import tasks
 from pyro_vae.cli.shared import Job
 from pyro_vae.data import files
 
-__all__ = ["impute"]
-
 
 def impute(argv: list[str]) -> int:
     """Fill missing values (NaN, empty cells) given the observed ones."""

@@ -6,8 +6,6 @@ from pyro_vae.cli.choices import Choices, first_line, table
 from pyro_vae.config import parts
 from pyro_vae.data.sources import LOADERS
 
-__all__ = ["list_shelves"]
-
 
 def list_shelves(argv: list[str]) -> int:
     """List everything that can be chosen."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pyro_vae import tasks
 from pyro_vae.cli.shared import Job
 
-__all__ = ["reconstruct"]
-
 
 def reconstruct(argv: list[str]) -> int:
     """Encode and decode data: E[x given z] at a sample of z given x."""

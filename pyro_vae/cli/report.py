@@ -7,8 +7,6 @@ from pathlib import Path
 from pyro_vae import pages
 from pyro_vae.cli.shared import for_run, write_page
 
-__all__ = ["report"]
-
 
 def report(argv: list[str]) -> int:
     """Write the configuration, tables and figures of a run to one HTML page."""

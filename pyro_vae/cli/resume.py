@@ -11,8 +11,6 @@ from jsonargparse import Namespace
 from pyro_vae.cli.choices import UsageError
 from pyro_vae.config import run
 
-__all__ = ["NOT_SAVED", "resumed"]
-
 #: Settings of ``train`` that are not part of the configuration.
 NOT_SAVED = {"run_dir", "quiet", "resume"}
 
@@ -25,11 +23,7 @@ def resumed(
 ) -> tuple[Namespace, dict[str, Any] | None]:
     """Return settings and configuration of the run to resume, or the given settings and None for a new run.
 
-    Args:
-        folder: the run folder
-        settings: settings of the command line
-        argv: the command line
-        parse: parses a command line, given the name of the default likelihood
+    ``parse`` parses a command line, given the name of the default likelihood.
 
     Raises:
         UsageError: an option of the command line contradicts the saved configuration.
@@ -60,10 +54,7 @@ def resumed(
 
 
 def chosen(config: Mapping[str, Any], option: str) -> Any:
-    """Return the value in a configuration of an option such as ``posterior.net.hidden``.
-
-    Returns:
-        The name of a part, or a plain value; None if the configuration has no such option.
+    """Return the value of an option in a configuration: the name of a part, a plain value, or None.
 
     Example:
         >>> net = {"name": "MLP", "options": {"hidden": [16]}}

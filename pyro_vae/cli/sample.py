@@ -13,8 +13,6 @@ from pyro_vae.config import run
 from pyro_vae.config.rows import decode
 from pyro_vae.programs import VAE
 
-__all__ = ["sample"]
-
 
 def sample(argv: list[str]) -> int:
     """Generate new data with a run."""

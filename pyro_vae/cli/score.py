@@ -8,8 +8,6 @@ from pyro_vae import tasks
 from pyro_vae.cli.shared import Job
 from pyro_vae.config import parts
 
-__all__ = ["score"]
-
 
 def score(argv: list[str]) -> int:
     """Score how anomalous each example is, in nats: higher is more unusual."""

@@ -27,29 +27,9 @@ from pyro_vae.data.binarize import CHOICES as BINARIZATIONS
 from pyro_vae.data.sources import LOADERS
 from pyro_vae.programs import Program
 
-__all__ = [
-    "DEFAULTS",
-    "LIKELIHOODS",
-    "Job",
-    "Target",
-    "add_noise",
-    "add_training",
-    "evenly_spaced",
-    "folder_of",
-    "for_run",
-    "read_training",
-    "save",
-    "write_page",
-]
-
 #: Default parts; the default likelihood depends on the kind of the data.
 DEFAULTS = {"posterior": "MeanFieldNormal", "prior": "StandardNormal", "estimator": "ELBO"}
-LIKELIHOODS = {
-    "binary": "Bernoulli",
-    "grey": "ContinuousBernoulli",
-    "real": "Normal",
-    "mixed": "Heterogeneous",
-}
+LIKELIHOODS = {"binary": "Bernoulli", "grey": "ContinuousBernoulli", "real": "Normal", "mixed": "Heterogeneous"}
 #: Rows at a time between two updates of the progress bar.
 CHUNK = 1000
 
@@ -87,23 +67,16 @@ def folder_of(settings: Namespace, name: str) -> Path:
     return Path(settings.run_dir or Path("runs") / f"{name}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}")
 
 
-def for_run(command: str, argv: list[str]) -> Choices:
+def for_run(command: str, argv: list[str], arguments: str = "RUN ") -> Choices:
     """Return the command line of a command that uses a run."""
-    choices = Choices(command, argv, "RUN ")
+    choices = Choices(command, argv, arguments)
     choices.option("run", metavar="RUN", help="folder of a run of `pyro-vae train`")
     return choices
 
 
 @dataclass
 class Job:
-    """A command that applies a run to data and writes the result to a file.
-
-    Attributes:
-        settings: settings of the command line
-        config: configuration of the run
-        program: program of the run, on the device
-        target: where to write the result
-    """
+    """A command that applies the program of a run to data and writes the result to a file."""
 
     settings: Namespace
     config: dict[str, Any]
@@ -113,9 +86,8 @@ class Job:
     @staticmethod
     def options(command: str, argv: list[str], *, takes_input: bool = True) -> Choices:
         """Return the command line of such a command."""
-        choices = Choices(command, argv, "RUN INPUT " if takes_input else "RUN ")
+        choices = for_run(command, argv, "RUN INPUT " if takes_input else "RUN ")
         add = choices.option
-        add("run", metavar="RUN", help="folder of a run of `pyro-vae train`")
         if takes_input:
             add("input", metavar="INPUT", help="file .npy, .npz or .csv, or a data set, whose test data are used")
         add("--output", type=str | None, help="new file .npy, .npz or .csv; by default a .csv goes to the terminal")
@@ -148,15 +120,7 @@ class Job:
 
 
 class Target:
-    """The destination of a result: a new file, or the terminal as .csv.
-
-    Args:
-        path: path of the file, None for the terminal
-        endings: the endings that its name may have
-
-    Raises:
-        ValueError: the file exists, or its name has another ending.
-    """
+    """The destination of a result: a new file whose name has one of some endings, or (None) the terminal as .csv."""
 
     def __init__(self, path: str | None, endings: Sequence[str]) -> None:
         self.path = None if path is None else Path(path)

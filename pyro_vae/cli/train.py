@@ -25,8 +25,6 @@ from pyro_vae.programs.program import evaluating
 from pyro_vae.training import TF32, Autocast, EarlyStopping, fit
 from pyro_vae.training.ranks.distributed import Ranks, in_process_group
 
-__all__ = ["train"]
-
 #: Precision of the layers of networks in training.
 PRECISIONS = {"float32": None, "tf32": TF32(), "bfloat16": Autocast(torch.bfloat16)}
 
@@ -96,15 +94,7 @@ def train(argv: list[str]) -> int:
 
 
 def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
-    """Parse the arguments.
-
-    Args:
-        argv: the arguments
-        likelihood: name of the default likelihood
-
-    Returns:
-        The settings, and the entries of the configuration, with parts as names and options.
-    """
+    """Parse the arguments, with a default likelihood; return settings and the entries of the configuration."""
     choices = Choices("train", argv)
     add_training(choices, batch_size=128)
     add = choices.option

@@ -102,11 +102,8 @@ def read_table(path: str, cells: dict[str, np.ndarray], columns: tuple[Column, .
 def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) -> dict[str, Any]:
     """Return the configuration of a new run with the facts of its data.
 
-    Args:
-        config: the configuration
-        source: the data
-        alpha: whether the weight of the classification was chosen. It is 0.1 times the number of examples over that
-            of labels otherwise, as in Kingma et al. (2014)
+    Unless the weight ``alpha`` of the classification was chosen, it is 0.1 times the number of examples over that of
+    labels, as in Kingma et al. (2014).
 
     Raises:
         ValueError: the program needs labels that the data do not have.

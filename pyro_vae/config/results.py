@@ -25,18 +25,11 @@ NUM_SAMPLES = 16
 def results(
     program: Program, x: Tensor, *, num_particles: int, seed: int = 0, progress: bool = True
 ) -> dict[str, Any]:
-    """Return bound, reconstruction, KL and log-likelihood in nats per example, and the number of active units.
-
-    Args:
-        program: a trained program
-        x: test data
-        num_particles: importance samples per example for the log-likelihood
-        seed: random seed
-        progress: show a progress bar
+    """Evaluate a program on test data.
 
     Returns:
-        JSON values by name: ``mean`` and ``std_error`` of each quantity, ``num_examples``, and ``active_units`` of
-        each latent site as ``[active, all]``.
+        JSON values by name: ``mean`` and ``std_error`` of bound, reconstruction, KL and log-likelihood in nats per
+        example, ``num_examples``, and ``active_units`` of each latent site as ``[active, all]``.
     """
     elbo = ELBO(num_particles=NUM_SAMPLES)
 

@@ -65,12 +65,7 @@ def shortest(x: Tensor) -> Tensor:
 
 
 def read_rows(name: str, config: Mapping[str, Any], program: Program) -> Rows:
-    """Read new data for a run.
-
-    Args:
-        name: a file, or a data set, whose test split is used
-        config: configuration of the run
-        program: program of the run
+    """Read new data for the program of a run from a file, or the test split of a data set.
 
     Raises:
         ValueError: the data do not fit the run.

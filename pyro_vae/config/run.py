@@ -23,20 +23,7 @@ from pyro_vae.priors import OneHotCategorical
 from pyro_vae.programs import Program, SelfMasking
 from pyro_vae.training.checkpoint.serialization import read_weights
 
-__all__ = [
-    "AXES",
-    "DEFAULT_PROGRAM",
-    "PARTS",
-    "check_unused",
-    "columns",
-    "describe",
-    "load",
-    "plain",
-    "program",
-    "read",
-    "takes_labels",
-    "write",
-]
+__all__ = ["AXES", "PARTS", "columns", "describe", "load", "plain", "program", "read", "takes_labels", "write"]
 
 #: Version of the layout of config.json; newer ones cannot be read.
 SCHEMA = 2
@@ -127,15 +114,7 @@ def plain(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write(run_dir: Path, config: Mapping[str, Any]) -> None:
-    """Create the folder of a run and write its configuration.
-
-    Args:
-        run_dir: the folder, which must not hold a run yet
-        config: the entries that :func:`program` reads, and any others; JSON values only
-
-    Raises:
-        ValueError: the folder holds a run, or it is a file.
-    """
+    """Create the folder of a run, which must be unused, and write its configuration: JSON values only."""
     text = json.dumps({"schema": SCHEMA, "pyro_vae": VERSION, **config}, indent=2, allow_nan=False)
     check_unused(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -155,13 +134,7 @@ def check_unused(run_dir: Path) -> None:
 
 
 def read(run_dir: str | Path) -> dict[str, Any]:
-    """Read the configuration of a run and check the names in it.
-
-    Args:
-        run_dir: the folder of the run
-
-    Returns:
-        The configuration.
+    """Return the configuration of the run in a folder, after a check of its names.
 
     Raises:
         ValueError: there is none, it is incomplete, a newer version wrote it, or a name is unknown.

@@ -38,12 +38,7 @@ class Column(ABC):
 
     @abstractmethod
     def family(self, raw: Tensor, *units: Tensor) -> dist.TorchDistribution:
-        """Return the distribution of n columns of this type.
-
-        Args:
-            raw: decoder outputs, ``(*batch, n, outputs)``
-            units: the units of each column, ``(n,)`` each
-        """
+        """Return the distribution of n columns of this type, from ``(*batch, n, outputs)`` and units of ``(n,)``."""
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:

@@ -22,7 +22,6 @@ class Real(Column):
     """Real numbers: normal distribution.
 
     Args:
-        name: name of the column
         shift: mean, in the units of the table
         scale: standard deviation, in the units of the table
 
@@ -51,7 +50,6 @@ class Positive(Column):
     """Positive numbers: log-normal distribution.
 
     Args:
-        name: name of the column
         shift: mean of the logarithm
         scale: standard deviation of the logarithm
 
@@ -81,7 +79,6 @@ class Count(Column):
     """Counts 0, 1, 2, ...: negative binomial distribution.
 
     Args:
-        name: name of the column
         scale: mean count
 
     Example:
@@ -140,7 +137,6 @@ class Binary(Labels):
     """Two values: Bernoulli distribution.
 
     Args:
-        name: name of the column
         values: the two values, in the order of their codes 0 and 1
 
     Raises:
@@ -172,7 +168,6 @@ class Categorical(Labels):
     """Values without an order: categorical distribution.
 
     Args:
-        name: name of the column
         values: all values, in the order of their codes
 
     Example:
@@ -199,7 +194,6 @@ class Ordinal(Labels):
     """Ordinal values: ordered logistic distribution, with location and thresholds from the decoder.
 
     Args:
-        name: name of the column
         values: all values, from the lowest to the highest
 
     Example:
