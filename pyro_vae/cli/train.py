@@ -157,7 +157,7 @@ def summary(found: dict[str, Any]) -> str:
 
 def figures(vae: VAE, split: data.Split, seed: int) -> dict[str, Any]:
     """Plot reconstructions of test data, new samples and the map of the latents."""
-    device = next(vae.parameters()).device
+    device = vae.device
     x = split.x[evenly_spaced(len(split), 32)].to(device)
     means = tasks.embed(vae, split.x, seed=seed, progress=False).mean
     latent = {"latent": plots.latent_map(means, split.y)}

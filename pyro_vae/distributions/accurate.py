@@ -12,13 +12,14 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 from torch.nn.functional import softplus
 
+from pyro_vae.distributions.base import ValidatedLogProb
 from pyro_vae.distributions.special import deviance, factorial_remainder, log_poisson
 from pyro_vae.distributions.supports import open_unit_interval
 
 __all__ = ["Beta", "Binomial", "Gamma", "Poisson", "StudentT"]
 
 
-class Beta(dist.Beta):
+class Beta(ValidatedLogProb, dist.Beta):
     r"""The beta distribution on the open interval (0, 1), accurate for large concentrations.
 
     .. math:: p(x) = \frac{\Gamma(a + b)}{\Gamma(a) \Gamma(b)} x^{a - 1} (1 - x)^{b - 1}
@@ -40,10 +41,7 @@ class Beta(dist.Beta):
         limits = torch.finfo(x.dtype)
         return x.clamp(limits.tiny, 1 - limits.eps / 2)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density at ``value``."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_prob(self, value: Tensor) -> Tensor:
         a, b = self.concentration1, self.concentration0
         n, rest = a + b, 1 - value
         log_x, log_rest = value.log(), torch.log1p(-value)
@@ -53,7 +51,7 @@ class Beta(dist.Beta):
         return constant - apart - log_x - log_rest
 
 
-class Binomial(dist.Binomial):
+class Binomial(ValidatedLogProb, dist.Binomial):
     r"""The binomial distribution in its deviance form, accurate for large counts.
 
     .. math:: p(x) = \binom n x \lambda^x (1 - \lambda)^{n - x}, \qquad \operatorname{logit} \lambda = t
@@ -70,10 +68,7 @@ class Binomial(dist.Binomial):
         tensor(-7.1335)
     """
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-probability of the count ``value``."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_prob(self, value: Tensor) -> Tensor:
         n, t = self.total_count, self.logits
         # n - 2 x and tanh(t/2) are exact near one half, where most large counts lie
         d = (2 * value - n) / 2 - n / 2 * torch.tanh(t / 2)
@@ -87,7 +82,7 @@ def binomial_deviance(x: Tensor, n: Tensor, t: Tensor, difference: Tensor) -> Te
     return deviance(x, n * torch.sigmoid(t), difference, log_share + softplus(-t))
 
 
-class Gamma(dist.Gamma):
+class Gamma(ValidatedLogProb, dist.Gamma):
     r"""The gamma distribution, accurate for large concentrations.
 
     .. math:: p(x) = \frac{r^k}{\Gamma(k)} x^{k - 1} e^{-r x}
@@ -103,17 +98,14 @@ class Gamma(dist.Gamma):
 
     support: Any = constraints.positive  # torch includes 0, where the density is 0 or infinite
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density at ``value``."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_prob(self, value: Tensor) -> Tensor:
         k, log_x = self.concentration, value.log()
         mean = self.rate * value
         apart = deviance(k, mean, k - mean, k.log() - self.rate.log() - log_x)
         return k.log() - factorial_remainder(k) - apart - log_x
 
 
-class Poisson(dist.Poisson):
+class Poisson(ValidatedLogProb, dist.Poisson):
     r"""The Poisson distribution in its deviance form, accurate for counts of a billion.
 
     .. math:: \log p(x) = x \log r - r - \log x! = -\Bigl(x \log \frac x r + r - x\Bigr) - g(x)
@@ -131,14 +123,11 @@ class Poisson(dist.Poisson):
         tensor(-11.2806)
     """
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-probability of the count ``value``."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_prob(self, value: Tensor) -> Tensor:
         return log_poisson(value, self.rate, self.rate.log())
 
 
-class StudentT(dist.StudentT):
+class StudentT(ValidatedLogProb, dist.StudentT):
     r"""Student's t, accurate for every number of degrees of freedom.
 
     .. math:: p(x) = \frac{\Gamma(\frac{\nu + 1}{2})}{\Gamma(\frac \nu 2) \sqrt{\pi \nu}\, \sigma}
@@ -174,10 +163,7 @@ class StudentT(dist.StudentT):
         """Return the distribution expanded to ``batch_shape``."""
         return super().expand(batch_shape, self._get_checked_instance(StudentT, _instance))
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density at ``value``."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_prob(self, value: Tensor) -> Tensor:
         half = self.df / 2
         constant = factorial_remainder(half + 0.5) - factorial_remainder(half) - 0.5 * math.log(2 * math.pi) - 0.5
         constant = constant + (half - 0.5) * torch.log1p(0.5 / half)

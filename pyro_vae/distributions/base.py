@@ -1,4 +1,4 @@
-"""The base class of the distributions in this folder."""
+"""The base classes of the distributions in this folder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,27 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
-__all__ = ["Distribution"]
+__all__ = ["Distribution", "ValidatedLogProb"]
 
 
-class Distribution(dist.TorchDistribution):
-    """A Pyro distribution that implements ``expand`` and argument checks once.
+class ValidatedLogProb:
+    """A mixin whose ``log_prob`` validates the value and calls ``_log_prob``."""
+
+    _validate_args: Any
+    _validate_sample: Any
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-probability (or log-density) at ``value``, one number per event."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return self._log_prob(value)
+
+    def _log_prob(self, value: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Distribution(ValidatedLogProb, dist.TorchDistribution):
+    """A Pyro distribution that implements ``expand`` and the validation of values once.
 
     A subclass lists its tensor parameters in ``arg_constraints`` and writes ``_log_prob``. :meth:`expand` expands
     these parameters (except for their event dimensions) and every attribute that is a distribution, and shares all
@@ -35,15 +51,6 @@ class Distribution(dist.TorchDistribution):
             if isinstance(value, torch.distributions.Distribution):
                 setattr(new, name, value.expand(shape))
         return new
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-probability (or log-density) at ``value``, one number per event."""
-        if self._validate_args:
-            self._validate_sample(value)
-        return self._log_prob(value)
-
-    def _log_prob(self, value: Tensor) -> Tensor:
-        raise NotImplementedError
 
     def _extended_shape(self, sample_shape: Sequence[int] = ()) -> torch.Size:
         return super()._extended_shape(torch.Size(sample_shape))

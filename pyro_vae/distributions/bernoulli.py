@@ -9,10 +9,12 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from pyro_vae.distributions.base import ValidatedLogProb
+
 __all__ = ["ContinuousBernoulli", "GreyBernoulli", "IndependentBernoulli"]
 
 
-class ContinuousBernoulli(dist.ContinuousBernoulli):
+class ContinuousBernoulli(ValidatedLogProb, dist.ContinuousBernoulli):
     r"""The continuous Bernoulli, with a normalizer that is accurate for every logit.
 
     .. math::
@@ -35,10 +37,7 @@ class ContinuousBernoulli(dist.ContinuousBernoulli):
         tensor([0., 0., 0.])
     """
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density at ``value`` in [0, 1]."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_prob(self, value: Tensor) -> Tensor:
         t = self.logits
         # x t - g(t) = (x - 1) t - g(-t): choose the form in which no large terms cancel
         return torch.where(t > 0, value - 1, value) * t - log_mean_exp(torch.where(t > 0, -t, t))

@@ -8,10 +8,12 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
+from pyro_vae.distributions.base import ValidatedLogProb
+
 __all__ = ["RefittedNormal"]
 
 
-class RefittedNormal(dist.Normal):
+class RefittedNormal(ValidatedLogProb, dist.Normal):
     r"""A normal that fits its scale to the values at which the density is evaluated.
 
     .. math:: \sigma^2 = \operatorname{mean} (x - \mu)^2
@@ -58,10 +60,7 @@ class RefittedNormal(dist.Normal):
             return super().mask(mask)
         return dist.MaskedDistribution(RefittedNormal(self.loc, self.scale, self.refit, mask.bool()), mask)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Fit the scale and return the log-density at ``value``."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_prob(self, value: Tensor) -> Tensor:
         with torch.no_grad():
             error = (value - self.loc) ** 2
             if self.seen is None:

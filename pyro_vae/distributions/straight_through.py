@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.distributions.kl import register_kl
 from torch.nn.functional import logsigmoid, softplus
 
+from pyro_vae.distributions.base import ValidatedLogProb
+
 __all__ = ["StraightThroughBernoulli", "StraightThroughOneHotCategorical"]
 
 
-class StraightThroughBernoulli(dist.Bernoulli):
+class StraightThroughBernoulli(ValidatedLogProb, dist.Bernoulli):
     r"""The Bernoulli, with samples that carry the gradient of the probability.
 
     .. math:: z = b + p - \operatorname{stop}(p), \qquad b \sim \mathrm{Bernoulli}(p)
@@ -41,10 +43,7 @@ class StraightThroughBernoulli(dist.Bernoulli):
         # the difference is exactly 0, so that the values stay 0 or 1
         return bits + (self.probs - self.probs.detach())
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-probability, linear in ``value`` so that it has a gradient in ``value``."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_prob(self, value: Tensor) -> Tensor:
         return value * self.logits - softplus(self.logits)
 
 
@@ -56,7 +55,7 @@ def kl_straight_through_bernoulli(p: StraightThroughBernoulli, q: torch.distribu
     return up + torch.sigmoid(-a) * (logsigmoid(-a) - logsigmoid(-b))
 
 
-class StraightThroughOneHotCategorical(dist.OneHotCategorical):
+class StraightThroughOneHotCategorical(ValidatedLogProb, dist.OneHotCategorical):
     r"""The one-hot categorical, with samples that carry the gradient of the probabilities.
 
     .. math:: z = e_k + p - \operatorname{stop}(p), \qquad k \sim p
@@ -90,8 +89,5 @@ class StraightThroughOneHotCategorical(dist.OneHotCategorical):
         with torch.no_grad():
             return super().sample(torch.Size(sample_shape))
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-probability, linear in ``value``."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_prob(self, value: Tensor) -> Tensor:
         return (value * self.logits).sum(-1)

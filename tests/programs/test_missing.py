@@ -128,8 +128,8 @@ def test_missing_not_at_random_learns_which_entries_hide():
         posterior=pv.posteriors.MeanFieldNormal((2,), 1, net=net),
         mask=pv.programs.SelfMasking((2,)),
     )
-    fast = functools.partial(torch.optim.Adam, lr=1e-2)
-    pv.fit(program, x, estimator=pv.estimators.ELBO(num_particles=4), optimizer=fast, epochs=40, progress=False)
+    fast = functools.partial(torch.optim.Adam, lr=2e-2)
+    pv.fit(program, x, estimator=pv.estimators.ELBO(num_particles=4), optimizer=fast, epochs=20, progress=False)
     assert program.mask.weight[1].item() < -0.5
     imputed = torch.where(x.isnan(), program.reconstruct(x), x)[:, 1].mean()
     assert abs(float(imputed) - truth) < abs(float(x[:, 1].nanmean()) - truth) / 2

@@ -268,10 +268,10 @@ def test_training_the_guide_closes_the_gap():
     program.prior, program.transition, program.likelihood = (
         part.requires_grad_(False) for part in (toy.program.prior, toy.program.transition, toy.program.likelihood)
     )
-    x = program.sample(2000, length=4)
-    lengths = torch.arange(2000) % 4 + 1
-    adam = functools.partial(torch.optim.Adam, lr=1e-2)
-    pv.fit(program, (x, lengths), optimizer=adam, epochs=6, progress=False)
+    x = program.sample(1000, length=4)
+    lengths = torch.arange(1000) % 4 + 1
+    adam = functools.partial(torch.optim.Adam, lr=2e-2)
+    pv.fit(program, (x, lengths), optimizer=adam, epochs=4, progress=False)
     x, lengths = program.sample(200, length=4, seed=1), torch.arange(200) % 4 + 1
     with torch.no_grad():
         found = pv.estimators.ELBO(num_particles=200).per_datum(program.model, program.guide, x, lengths)

@@ -179,14 +179,14 @@ def test_m1_then_m2_then_both_classify_digits(digits):
     )
     x, y = digits.train.x, torch.nn.functional.one_hot(digits.train.y.long(), 10).float()
     y[300:] = math.nan
-    adam = functools.partial(torch.optim.Adam, lr=1e-2)
-    pv.fit(m1, x, optimizer=adam, epochs=15, progress=False)
-    pv.fit(m2, (m1.encode(x).mean.detach(), y), optimizer=adam, epochs=12, progress=False)
+    adam = functools.partial(torch.optim.Adam, lr=2e-2)
+    pv.fit(m1, x, optimizer=adam, epochs=8, progress=False)
+    pv.fit(m2, (m1.encode(x).mean.detach(), y), optimizer=adam, epochs=6, progress=False)
     both = pv.programs.StackedSemiSupervised(top=m2, likelihood=m1.likelihood, posterior=m1.posterior)
     staged = (both.classify(digits.test.x).argmax(-1) == digits.test.y).float().mean()
-    history = pv.fit(both, (x, y), optimizer=adam, epochs=5, progress=False)
+    history = pv.fit(both, (x, y), optimizer=adam, epochs=4, progress=False)
     joint = (both.classify(digits.test.x).argmax(-1) == digits.test.y).float().mean()
-    # found: 0.73 and 0.80, with 300 labels of ten classes
+    # measured: 0.70 and 0.76, with 300 labels of ten classes
     assert staged > 0.6
     assert joint > 0.7
     assert history["loss"][-1] < history["loss"][0]
