@@ -141,7 +141,12 @@ def compare_estimators(
     with progress_bar(total=total, unit="sample", progress=progress) as bar:
         for name, sampler in samplers.items():
             bar.set_description(name)
-            options = {"num_samples": num_samples, "seed": seed, "smooth": not rough, "tick": bar.update}
+            options: dict[str, Any] = {
+                "num_samples": num_samples,
+                "seed": seed,
+                "smooth": not rough,
+                "tick": bar.update,
+            }
             gradients[name] = sample_gradients(sampler, groups, **options)
         bar.set_description("timing")
         with fork_rng(batch, seed):
@@ -187,7 +192,7 @@ def named(estimators: Mapping[str, PyroELBO] | Iterable[PyroELBO]) -> dict[str, 
 
 
 def row_of(
-    name: str, estimator: PyroELBO, gradients: Gradients, reference: Reference, rough: str, **costs: float
+    name: str, estimator: PyroELBO, gradients: Gradients, reference: Reference, rough: str, **costs: Any
 ) -> EstimatorRow:
     """Return the row of an estimator."""
     missing = {f"bias and cosine of the {key}": why for key, why in reference.missing.items()}
@@ -197,7 +202,7 @@ def row_of(
     if not math.isfinite(bound):
         bound = error = math.nan
         missing["bound and gap"] = f"the loss of {type(estimator).__name__} is not finite"
-    parts = {
+    parts: dict[str, Any] = {
         key: GradientRow(
             moments.snr,
             float(moments.variance.sum()),

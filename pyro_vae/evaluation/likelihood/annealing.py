@@ -25,7 +25,7 @@ WARM_UP, INITIAL = 30, 0.2
 
 def anneal(
     path: AnnealingPath, num_steps: int, num_leapfrog_steps: int, exact: Tensor | None = None, *, progress: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> tuple[Tensor, ...]:
     """Anneal from the prior to the posterior, and back from exact samples of the posterior if there are some.
 
     Args:
@@ -36,8 +36,8 @@ def anneal(
         progress: show a progress bar
 
     Returns:
-        Log-weights with mean p(x), of shape ``(chains, batch)``; the mean acceptance rate of each example; and
-        log-weights of the way back with mean 1 / p(x), or None.
+        Log-weights with mean p(x), of shape ``(chains, batch)``; the mean acceptance rate of each example; and, given
+        exact samples, log-weights of the way back with mean 1 / p(x).
     """
     total = num_steps + -(-num_steps // PILOT) + (0 if exact is None else num_steps)
     with progress_bar(total=total, desc="annealing", unit="step", leave=False, progress=progress) as bar:
@@ -59,7 +59,7 @@ def anneal(
             log_w += (path.density(terms, ladder[k]) - path.density(terms, ladder[k - 1])).double()
             bar.update()
         if exact is None:
-            return log_w, acceptance.mean(0), None
+            return log_w, acceptance.mean(0)
         u, back = exact, torch.zeros_like(log_w)
         for k in range(num_steps, 0, -1):
             terms = path.terms(u)

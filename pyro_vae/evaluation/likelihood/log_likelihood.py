@@ -140,8 +140,14 @@ def log_likelihood(
     def weigh(*batch: Tensor) -> tuple[Tensor, ...]:
         return diagnose(log_weights(program, batch, num_particles))
 
-    options = {"num_particles": num_particles, "batch_size": batch_size, "seed": seed, "progress": progress}
-    return LogLikelihood(*over(program, x, weigh, desc="log-likelihood", **options), num_particles)
+    options: dict[str, Any] = {
+        "num_particles": num_particles,
+        "batch_size": batch_size,
+        "seed": seed,
+        "progress": progress,
+    }
+    found, error, ess, tail = over(program, x, weigh, desc="log-likelihood", **options)
+    return LogLikelihood(found, error, ess, tail, num_particles)
 
 
 def log_weights(program: Program, batch: tuple[Tensor, ...], num_particles: int) -> Tensor:

@@ -152,11 +152,16 @@ def marginal_bounds(
     for (name, minimum), value in zip(least.items(), values, strict=True):
         check_int(name, value, minimum)
     whole = one_batch(program, x, seed=seed)
-    options = {"num_particles": num_chains, "seed": seed, "desc": "marginal bounds", "progress": progress}
+    options: dict[str, Any] = {
+        "num_particles": num_chains,
+        "seed": seed,
+        "desc": "marginal bounds",
+        "progress": progress,
+    }
 
     def lower(*batch: Tensor) -> tuple[Tensor, ...]:
         path = AnnealingPath(program, batch, num_chains)
-        log_w, acceptance, _ = anneal(path, num_steps, num_leapfrog_steps, progress=progress)
+        log_w, acceptance = anneal(path, num_steps, num_leapfrog_steps, progress=progress)
         return *summarize(log_w)[:2], acceptance
 
     def both(*batch: Tensor) -> tuple[Tensor, ...]:

@@ -148,7 +148,7 @@ def inference_gaps(
         return found
 
     with pyro.validation_enabled(False), announcements_off():
-        options = {"num_particles": PARTICLES, "desc": "inference gaps", "progress": progress}
+        options: dict[str, Any] = {"num_particles": PARTICLES, "desc": "inference gaps", "progress": progress}
         amortized, best = (log_w.T for log_w in over(program, whole, weigh, **options))
     optimized = f"importance sampling from the optimized posterior, {num_particles:,} particles"
     value, error, name = known or (*summarize(best)[:2], optimized)

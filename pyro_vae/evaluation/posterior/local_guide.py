@@ -78,7 +78,8 @@ class LocalGuide(Program):
             for m in program.modules()
             if isinstance(m, Conditional) and isinstance(getattr(m, "net", None), nn.Module)
         ]
-        handles = [owner.net.register_forward_hook(partial(keep, owner)) for owner in owners]
+        nets: list[Any] = [owner.net for owner in owners]
+        handles = [net.register_forward_hook(partial(keep, owner)) for owner, net in zip(owners, nets, strict=True)]
         try:
             with fork_rng(batch, seed), torch.no_grad():
                 Call(program.model, program.guide, batch, {}).trace(program.guide, Recorder())

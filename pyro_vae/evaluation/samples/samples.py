@@ -131,7 +131,7 @@ def samples(
     device = next(module.parameters(), torch.zeros(())).device
     n = min(num_samples, len(x_test), len(x))
     with evaluating(module), fork_rng(device, seed):
-        draw = program.sample if isinstance(program, Program) else program
+        draw: Any = program.sample if isinstance(program, Program) else program
         sampled = draw(n).to(x)
         some = x[torch.randperm(len(x))[:n]]
         x_test = x_test[torch.randperm(len(x_test))[:n]]
