@@ -94,7 +94,7 @@ def test_bounds_of_a_nonlinear_decoder(likelihood):
     vae = decoder(likelihood, seed=3)
     x = vae.sample(4)
     steps = 48 if likelihood is pv.likelihoods.Bernoulli else 80
-    found = marginal_bounds(vae, x, num_chains=64, num_steps=steps, num_simulated=12)
+    found = marginal_bounds(vae, x, num_chains=64, num_steps=steps, num_leapfrog_steps=3, num_simulated=12)
     made = found.simulated
     truth = quadrature(vae, made.x, 161)
     assert torch.allclose(truth, quadrature(vae, made.x, 121), atol=1e-3)
