@@ -1,4 +1,4 @@
-"""Variational autoencoders as Pyro programs: prior x likelihood x posterior x estimator, swapped freely."""
+"""Variational autoencoders as Pyro programs: any prior, likelihood, posterior and estimator together."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ from pyro_vae import (
     scales,
     tasks,
     testing,
+    trace,
     training,
 )
+from pyro_vae._util.versions import VERSION
 from pyro_vae.conditional import Conditional
 from pyro_vae.config.run import load
 from pyro_vae.programs import VAE, Program
-from pyro_vae.training import fit
+from pyro_vae.training.fit import fit
 
 if TYPE_CHECKING:
     from pyro_vae import plots
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "VAE",
@@ -49,12 +51,13 @@ __all__ = [
     "scales",
     "tasks",
     "testing",
+    "trace",
     "training",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # matplotlib takes a fifth of the time of the whole import, and most programs draw nothing
+    # matplotlib takes a fifth of the import time, and most programs plot nothing
     if name == "plots":
         return importlib.import_module("pyro_vae.plots")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

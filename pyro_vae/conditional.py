@@ -1,114 +1,131 @@
-"""The one idea of the library: a module whose ``forward`` returns a Pyro distribution."""
+"""The base class of priors, likelihoods and posteriors: a module whose ``forward`` returns a Pyro distribution."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from numbers import Integral
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
+import torch
+from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae._util.validation import check_int
+from pyro_vae.nets import MLP, build
+
 __all__ = ["Conditional"]
+
+#: The networks of the parts that ``example`` builds.
+SMALL_HIDDEN = (16,)
+SMALL = partial(MLP, hidden=SMALL_HIDDEN)
 
 
 class Conditional(nn.Module, ABC):
     r"""A distribution that depends on a context: :math:`p(y \mid c)`.
 
-    Bayes' three words are all of this kind. A prior :math:`p(z)` has no context (or labels), a
-    likelihood :math:`p(x \mid z)` has a latent, a posterior :math:`q(z \mid x)` has a datum.
+    A prior :math:`p(z)` has no context (or labels), the context of a likelihood :math:`p(x \mid z)` is a latent, and
+    that of a posterior :math:`q(z \mid x)` is an example.
 
     The contract of ``forward(*context)``:
 
-    * It returns a Pyro distribution whose ``batch_shape`` is exactly the leading dimensions of its
-      context, whatever their number (``()`` for a prior without context): what belongs to one datum
-      is declared by ``.to_event``. Particles and enumeration only add dimensions on the left.
-    * It contains no ``pyro.sample`` and no ``pyro.plate``: those live in the program.
-    * What it learns is an ``nn.Parameter``, what it holds fixed a buffer: so it moves with ``.to``.
+    * It returns a Pyro distribution whose ``batch_shape`` is exactly the leading dimensions of its context, however
+      many they are (``()`` for a prior without context). The dimensions of one example are declared by ``.to_event``.
+      Particles and enumeration only add dimensions on the left.
+    * It contains no ``pyro.sample`` and no ``pyro.plate``: those are in the program.
+    * What it learns is an ``nn.Parameter``, what it holds fixed is a buffer, so that it moves with ``.to``.
 
-    The first arguments of every part on a shelf are the same (``Prior(latent)``,
-    ``Likelihood(latent, shape)``, ``Posterior(shape, latent)``), all others are keywords with
-    defaults. A part that needs more overrides :meth:`example`.
+    The first arguments of every part of a kind are the same (``Prior(latent)``, ``Likelihood(latent, shape)``,
+    ``Posterior(shape, latent)``); all others are keyword arguments with defaults. A part that needs more overrides
+    :meth:`example`. A subclass calls this constructor with the arguments that it wants checked.
+
+    Args:
+        latent: number of latents
+        context: width of the context in addition to z or x (labels, covariates)
+        min_latent: smallest valid number of latents
+
+    Raises:
+        ValueError: ``latent`` is not an int of at least ``min_latent``, or ``context`` not one of at least 0.
 
     Example:
-        >>> import torch, pyro_vae as pv
+        >>> import pyro, torch, pyro_vae as pv
         >>> class Wide(pv.Conditional):
         ...     def forward(self, *context):
         ...         return pyro.distributions.Normal(torch.zeros(3), 10.0).to_event(1)
-        >>> import pyro
         >>> Wide()().event_shape
         torch.Size([3])
     """
 
-    #: Said after an error about data outside the support: which part or option to use instead.
+    #: What to use instead when data lie outside the support; the end of the error about such data.
     hint: ClassVar[str] = ""
 
-    #: How many numbers of context (labels, covariates) one datum brings beside z or x.
+    #: Width of the context (labels, covariates) of an example, in addition to z or x.
     context: int = 0
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "__init__" in vars(cls):
-            cls.__init__ = counted(cls.__init__)
+    def __init__(self, *, latent: int = 1, context: int = 0, min_latent: int = 1) -> None:
+        super().__init__()
+        for name, value, minimum in (("latent", latent, min_latent), ("context", context, 0)):
+            try:
+                check_int(name, value, minimum)
+            except ValueError as error:
+                raise ValueError(f"{error} ({type(self).__name__})") from None
+        if context:
+            self.context = context
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether NaN may mark missing entries of ``x``: by default, whether the network ``net`` takes them.
+
+        A part that wraps another one returns the value of that part. Assign to it for a network that does not say.
+        """
+        default = getattr(getattr(self, "net", None), "takes_missing", False)
+        return self.__dict__.get("takes_missing", default)
+
+    @takes_missing.setter
+    def takes_missing(self, value: bool) -> None:
+        self.__dict__["takes_missing"] = value
 
     @abstractmethod
-    def forward(self, *context: Tensor) -> TorchDistributionMixin:
+    def forward(self, *context: Any, **options: Any) -> TorchDistributionMixin:
         """Return the distribution given ``context``."""
 
     @classmethod
-    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2)) -> Conditional:
-        """Build a small instance, so that a test can check a part it has never heard of.
+    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2), **options: Any) -> Conditional:
+        """Build a small instance, for tests that run over every part.
 
         Args:
-            latent: passed on if the constructor asks for it
-            shape: passed on if the constructor asks for it
+            latent: number of latents, if the constructor requires it
+            shape: shape of one example, if the constructor requires it
+            options: further arguments of the constructor
 
         Returns:
-            An instance with default options.
+            An instance with default options, except for hidden layers: one of width 16 in place of those of ``hidden``
+            and of any default ``MLP``.
 
         Raises:
-            TypeError: the constructor needs something else: override this method.
+            TypeError: the constructor requires another argument; override this method.
         """
+        parameters = inspect.signature(cls).parameters.items()
+        variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        required = {n for n, p in parameters if p.default is p.empty and p.kind not in variable}
         known = {"latent": latent, "shape": shape}
-        required = [
-            name
-            for name, parameter in inspect.signature(cls).parameters.items()
-            if parameter.default is parameter.empty
-            and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-        ]
-        unknown = [name for name in required if name not in known]
-        if unknown:
-            raise TypeError(
-                f"{cls.__name__}.example() does not know what to pass for {unknown}: "
-                f"override the classmethod `example` of {cls.__name__}"
-            )
-        return cls(**{name: known[name] for name in required})
+        if unknown := sorted(required - known.keys() - options.keys()):
+            raise TypeError(f"{cls.__name__}.example: no values for {unknown}. Override `example` in {cls.__name__}.")
+        small: dict[str, Any] = {n: SMALL for n, p in parameters if getattr(p.default, "func", p.default) is MLP}
+        small |= {n: SMALL_HIDDEN for n, p in parameters if n == "hidden" and isinstance(p.default, tuple)}
+        return cls(**{n: known[n] for n in required & known.keys()}, **{**small, **options})
 
 
-#: Arguments that every part has under the same name, and the least that each may be.
-COUNTS = {"latent": 1, "context": 0}
+class UnitNormal(Conditional):
+    """A normal of std 1 around the output of a small network, for the examples of parts that contain other parts."""
 
+    def __init__(self, in_shape: Sequence[int], out_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.net = build(SMALL, in_shape, out_shape)
 
-def counted(make: Callable[..., None]) -> Callable[..., None]:
-    """Have the constructor of a part refuse numbers of latents or of context that are none, before torch does."""
-    signature = inspect.signature(make)
-    counts = COUNTS.keys() & signature.parameters.keys()
-
-    @functools.wraps(make)
-    def init(self: Conditional, *args: Any, **options: Any) -> None:
-        try:
-            given = signature.bind(self, *args, **options).arguments
-        except TypeError:  # which the constructor explains better
-            given = {}
-        for name in counts & given.keys():
-            value = given[name]
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < COUNTS[name]:
-                raise ValueError(
-                    f"{name}: {type(self).__name__} takes an int of at least {COUNTS[name]}, got {value!r}"
-                )
-        make(self, *args, **options)
-
-    return init if counts else make
+    def forward(self, x: Tensor, *context: Tensor) -> dist.Independent:
+        """Return the distribution given ``x``."""
+        loc = self.net(x)
+        return dist.Normal(loc, torch.ones_like(loc)).to_event(len(self.net.out_shape))

@@ -1,4 +1,4 @@
-"""How wide a location-scale distribution is: fixed, one learned number, or an output of the network."""
+"""Scales of location-scale distributions: fixed, one learned number, or an output of the network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 
 __all__ = ["Fixed", "OptimalSigma", "PerExample", "Scale", "Shared", "positive"]
 
-#: No learned scale falls below it: densities and their gradients stay finite in float32.
+#: Smallest learned scale: it keeps densities and their gradients finite in float32.
 FLOOR = 1e-4
 
 
@@ -29,7 +29,7 @@ def positive(raw: Tensor) -> Tensor:
         >>> positive(torch.tensor([-100.0, 100.0]))
         tensor([1.0000e-04, 1.0000e+02])
     """
-    # a part of a network's output has short rows, whose ends a CPU would take one by one
+    # a slice of a network's output has short rows, at whose ends a CPU leaves its vector instructions
     return softplus(raw.contiguous()) + FLOOR
 
 
@@ -40,10 +40,10 @@ def inverse_positive(scale: Tensor) -> Tensor:
 
 
 class Scale(nn.Module, ABC):
-    """Make the scale of a likelihood.
+    """The scale of a likelihood.
 
-    A subclass says by ``outputs`` how many numbers (0 or 1) it wants of the network for each entry of a
-    datum, and returns from ``forward`` a tensor that broadcasts with the location.
+    A subclass sets ``outputs``, the number of network outputs (0 or 1) that it needs per entry of an example, and
+    returns from ``forward`` a tensor that broadcasts with the location.
 
     Example:
         >>> class Capped(Scale):
@@ -58,17 +58,17 @@ class Scale(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, *raw: Tensor) -> Tensor:
-        """Return the scale, given the ``outputs`` numbers that it asked for."""
+        """Return the scale, given ``outputs`` tensors from the network."""
 
 
 class Fixed(Scale):
-    r"""The same known scale everywhere.
+    r"""A known scale, the same for all entries and examples.
 
     Args:
         value: the scale, in the units of the data
 
     Raises:
-        ValueError: the scale is not a finite number above the floor 1e-4.
+        ValueError: the scale is not a finite number above 1e-4.
 
     Example:
         >>> Fixed(0.1)()
@@ -77,7 +77,7 @@ class Fixed(Scale):
 
     def __init__(self, value: float = 1.0) -> None:
         super().__init__()
-        check_scale("value", value)
+        check_positive("value", value, FLOOR)
         self.register_buffer("value", torch.tensor(float(value)))
 
     def forward(self, *raw: Tensor) -> Tensor:
@@ -86,18 +86,18 @@ class Fixed(Scale):
 
 
 class Shared(Scale):
-    r"""A learned scale that all data share.
+    r"""A learned scale that all examples share.
 
     Args:
-        initial: where learning starts, in the units of the data
-        shape: ``()`` for one number, the shape of one datum for one number an entry
+        initial: initial value, in the units of the data
+        shape: ``()`` for one number, the shape of one example for one number per entry
 
     References:
         Simple and effective VAE training with calibrated decoders (Rybkin et al., 2021),
         https://arxiv.org/abs/2006.13202
 
     Raises:
-        ValueError: the scale is not a finite number above the floor 1e-4.
+        ValueError: the scale is not a finite number above 1e-4.
 
     Example:
         >>> Shared(shape=(4,))().shape
@@ -106,7 +106,7 @@ class Shared(Scale):
 
     def __init__(self, initial: float = 1.0, *, shape: Sequence[int] = ()) -> None:
         super().__init__()
-        check_scale("initial", initial)
+        check_positive("initial", initial, FLOOR)
         self.raw = nn.Parameter(inverse_positive(torch.full(tuple(shape), float(initial))))
 
     def forward(self, *raw: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class Shared(Scale):
 
 
 class PerExample(Scale):
-    r"""A scale for each entry of each datum, made by the network beside the location.
+    r"""A scale for each entry of each example: an output of the network.
 
     Example:
         >>> PerExample()(torch.zeros(5, 2)).shape
@@ -130,22 +130,22 @@ class PerExample(Scale):
 
 
 class OptimalSigma(nn.Module):
-    r"""The scale of a normal that fits best, in closed form: :math:`\sigma^2 = \operatorname{mean} (x - \mu)^2`.
+    r"""The maximum-likelihood scale of a normal, in closed form: :math:`\sigma^2 = \operatorname{mean} (x - \mu)^2`.
 
-    In training mode it is that of each batch, so that no step is spent on learning it. In evaluation mode it is a
-    running mean over the batches seen, and the density one of each datum alone. It belongs to the normal, whose
-    best scale this is; no other likelihood takes it.
+    In training mode it is that of each minibatch, so that no step is spent on learning it. In evaluation mode it is a
+    running mean over minibatches, so that the density of an example does not depend on other examples. It is a scale
+    of the ``Normal`` likelihood only.
 
     Args:
-        initial: where the running mean starts, in the units of the data
-        momentum: weight of the newest batch in the running mean of the variance
+        initial: initial value of the running scale, in the units of the data
+        momentum: weight of the newest minibatch in the running mean of the variance
 
     References:
         Simple and effective VAE training with calibrated decoders (Rybkin et al., 2021),
         https://arxiv.org/abs/2006.13202
 
     Raises:
-        ValueError: the scale is not a finite number above the floor 1e-4, or the momentum not above 0 and up to 1.
+        ValueError: the scale is not a finite number above 1e-4, or the momentum not above 0 and up to 1.
 
     Example:
         >>> scale = OptimalSigma()
@@ -157,7 +157,7 @@ class OptimalSigma(nn.Module):
 
     def __init__(self, initial: float = 1.0, *, momentum: float = 0.1) -> None:
         super().__init__()
-        check_scale("initial", initial)
+        check_positive("initial", initial, FLOOR)
         if not 0 < momentum <= 1:
             raise ValueError(f"momentum: expected a number above 0 and up to 1, got {momentum}")
         self.momentum = momentum
@@ -168,23 +168,26 @@ class OptimalSigma(nn.Module):
         return self.variance.sqrt()
 
     def refit(self, mean_square: Tensor) -> Tensor:
-        """Take in the mean squared error of a batch and return the best scale for it."""
+        """Return the best scale for a minibatch with this mean squared error, and update the running mean."""
         variance = mean_square.clamp(min=FLOOR**2)
         self.variance.lerp_(variance, self.momentum)
         return variance.sqrt()
 
 
-def as_scale(scale: Scale | float) -> Scale:
-    """Return ``scale``, a number as a :class:`Fixed` one."""
-    if isinstance(scale, nn.Module) and not isinstance(scale, Scale):
+def as_scale(scale: Scale | float, name: str = "scale") -> Scale:
+    """Return ``scale``, or a :class:`Fixed` scale if it is a number."""
+    if isinstance(scale, Scale):
+        return scale
+    if isinstance(scale, nn.Module):
         raise TypeError(
-            f"expected a number or a Scale (Fixed, Shared, PerExample), got {type(scale).__name__}; OptimalSigma "
-            "belongs to the Normal likelihood alone"
+            f"{name}: expected a number or a Scale (Fixed, Shared, PerExample), got {type(scale).__name__}. "
+            "OptimalSigma belongs to the Normal likelihood only."
         )
-    return scale if isinstance(scale, Scale) else Fixed(scale)
+    check_positive(name, scale, FLOOR)
+    return Fixed(scale)
 
 
-def check_scale(name: str, value: float) -> None:
-    """Refuse what is no scale."""
-    if not value > FLOOR or value == float("inf"):
-        raise ValueError(f"{name}: expected a finite scale above {FLOOR}, got {value}")
+def check_positive(name: str, value: float, minimum: float = 0.0) -> None:
+    """Raise unless ``value`` is finite and above ``minimum``."""
+    if not minimum < value < float("inf"):
+        raise ValueError(f"{name}: expected a finite number above {minimum:g}, got {value}")

@@ -1,4 +1,4 @@
-"""Estimators for scikit-learn: a VAE as a transformer, and as a density."""
+"""Estimators for scikit-learn: a VAE as a transformer and as a density. Requires the extra ``sklearn``."""
 
 from __future__ import annotations
 
@@ -34,109 +34,12 @@ except ImportError as error:
 
 __all__ = ["VAEDensity", "VAETransformer"]
 
-#: Types in which data are taken as they are, and the program is trained.
-FLOATS = (np.float64, np.float32)
-
-#: Rows that are transformed at once.
-ROWS = 1000
+#: Types of data that are kept, and rows that are transformed at once.
+FLOATS, ROWS = (np.float64, np.float32), 1000
 
 
 class _Fitted(BaseEstimator):
-    """What both estimators share: building, training and reading rows."""
-
-    def fit(self, X: Any, y: Any = None) -> Any:
-        """Train a new VAE on the rows of X, of shape (n_samples, n_features); y is not used."""
-        X = self._rows(X, reset=True)
-        self._check_parts()
-        given = self.random_state
-        # scikit-learn reads None as numpy's global stream, which is not to be moved
-        source = np.random.RandomState() if given is None else check_random_state(given)
-        self.seed_ = int(source.randint(2**31 - 1))
-        shape = X.shape[1:]
-        with fork_rng(seed=self.seed_):
-            program = VAE(
-                prior=self.prior(self.latent),
-                likelihood=(self.likelihood or partial(Normal, scale=Shared()))(self.latent, shape),
-                posterior=self.posterior(shape, self.latent),
-                missing=self.missing,
-            )
-        program.to(torch.from_numpy(X[:0].copy()).dtype)
-        self.history_ = fit(
-            program,
-            X,
-            estimator=copy.deepcopy(self.estimator),
-            optimizer=partial(torch.optim.Adam, lr=self.learning_rate),
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            seed=self.seed_,
-            progress=False,
-        )
-        self.program_, self._n_features_out = program, self.latent
-        return self
-
-    def _check_parts(self) -> None:
-        """Refuse parts that cannot be made anew, and a rate that is none; sizes are checked where they are used."""
-        for name, part in (("prior", self.prior), ("likelihood", self.likelihood), ("posterior", self.posterior)):
-            if (part is not None or name != "likelihood") and (not callable(part) or isinstance(part, Conditional)):
-                raise TypeError(
-                    f"{name}: expected a class of pyro_vae, or functools.partial of one with its options, from which "
-                    f"each fit makes a new part, got {part!r}"
-                )
-        if not isinstance(self.learning_rate, Real) or not self.learning_rate > 0:
-            raise ValueError(f"learning_rate: expected a number above 0, got {self.learning_rate!r}")
-        check_int("latent", self.latent)
-
-    def _rows(self, X: Any, *, reset: bool = False) -> np.ndarray:
-        """Return checked rows of floats."""
-        finite = "allow-nan" if self.missing else True
-        return validate_data(self, X, reset=reset, dtype=FLOATS, ensure_all_finite=finite)
-
-    def _tensor(self, X: np.ndarray) -> Tensor:
-        """Return an array in the type of the program, in memory of its own."""
-        return torch.from_numpy(np.array(X)).to(self.program_.dtype)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self.missing
-        return tags
-
-
-class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Fitted):
-    r"""A VAE as a transformer: a row x becomes the mean of q(z given x).
-
-    .. math:: x \mapsto E_q[z \mid x], \qquad z \mapsto E[x \mid z] \text{ back}
-
-    The parts are made anew by each fit, as ``prior(latent)``, ``likelihood(latent, shape)`` and
-    ``posterior(shape, latent)``: give classes, or ``functools.partial`` of them with options. Rows are not scaled:
-    put a StandardScaler before. Needs the optional extra ``sklearn``.
-
-    References:
-        Auto-encoding variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114
-
-    Args:
-        latent: number of latents
-        prior: makes p(z)
-        likelihood: makes p(x given z); None for Normal with one learned scale
-        posterior: makes q(z given x)
-        estimator: of the bound, such as ``pyro_vae.estimators.IWAE(num_particles=8)``; ELBO if None
-        epochs: passes over the rows
-        batch_size: rows a step
-        learning_rate: of Adam
-        missing: whether entries may be NaN, that is, not observed
-        random_state: an int or RandomState, of which weights, order and noise follow; None for others at each fit
-
-    Attributes:
-        program_: the trained VAE, in float64, or float32 if the rows were
-        history_: of the training, in mean nats per datum
-        seed_: of the training
-        n_features_in_: number of columns
-
-    Example:
-        >>> from sklearn.datasets import load_iris
-        >>> X = load_iris().data
-        >>> VAETransformer(epochs=2, random_state=0).fit_transform(X).shape
-        (150, 2)
-    """
+    """The base of both estimators: constructor, training and validation of rows."""
 
     def __init__(
         self,
@@ -156,6 +59,99 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Fitted)
         self.estimator, self.epochs, self.batch_size = estimator, epochs, batch_size
         self.learning_rate, self.missing, self.random_state = learning_rate, missing, random_state
 
+    def fit(self, X: Any, y: Any = None) -> Any:
+        """Train a new VAE on the rows of X, of shape (n_samples, n_features); y is ignored."""
+        X = self._rows(X, reset=True)
+        parts = self._factories()
+        # scikit-learn uses numpy's global random state for None, which must not change
+        source = check_random_state(np.random.RandomState() if self.random_state is None else self.random_state)
+        self.seed_ = int(source.randint(2**31 - 1))
+        with fork_rng(seed=self.seed_):
+            program = VAE(
+                prior=parts["prior"](self.latent),
+                likelihood=parts["likelihood"](self.latent, X.shape[1:]),
+                posterior=parts["posterior"](X.shape[1:], self.latent),
+                missing=self.missing,
+            )
+        program.to(torch.from_numpy(X[:0].copy()).dtype)
+        self.history_ = fit(
+            program,
+            X,
+            estimator=copy.deepcopy(self.estimator),
+            optimizer=partial(torch.optim.Adam, lr=self.learning_rate),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            seed=self.seed_,
+            progress=False,
+        )
+        self.program_, self._n_features_out = program, self.latent
+        return self
+
+    def _factories(self) -> dict[str, Callable[..., Conditional]]:
+        """Return the factories of the parts; check them and the learning rate. ``fit`` checks the other options."""
+        likelihood = partial(Normal, scale=Shared()) if self.likelihood is None else self.likelihood
+        found = {"prior": self.prior, "likelihood": likelihood, "posterior": self.posterior}
+        for name, part in found.items():
+            if not callable(part) or isinstance(part, Conditional):
+                raise TypeError(
+                    f"{name}: expected a class of pyro_vae, or functools.partial of one with its options, got {part!r}"
+                )
+        if not isinstance(self.learning_rate, Real) or not self.learning_rate > 0:
+            raise ValueError(f"learning_rate: expected a number above 0, got {self.learning_rate!r}")
+        check_int("latent", self.latent)
+        return found
+
+    def _rows(self, X: Any, *, reset: bool = False) -> np.ndarray:
+        """Return rows as floats after scikit-learn has checked them."""
+        finite = "allow-nan" if self.missing else True
+        return validate_data(self, X, reset=reset, dtype=FLOATS, ensure_all_finite=finite)
+
+    def _tensor(self, X: np.ndarray) -> Tensor:
+        """Return a copy of an array in the type of the program."""
+        return torch.from_numpy(np.array(X)).to(self.program_.dtype)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing
+        return tags
+
+
+class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Fitted):
+    r"""A VAE as a transformer: a row x becomes the mean of q(z given x).
+
+    .. math:: x \mapsto E_q[z \mid x], \qquad \text{and back: } z \mapsto E[x \mid z]
+
+    Each fit makes new parts: pass classes, or ``functools.partial`` of them with options. Rows are not scaled; put a
+    StandardScaler before.
+
+    References:
+        Auto-encoding variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114
+
+    Args:
+        latent: number of latents
+        prior: makes p(z)
+        likelihood: makes p(x given z); None for Normal with one learned scale
+        posterior: makes q(z given x)
+        estimator: estimator of the bound, such as ``pyro_vae.estimators.IWAE(num_particles=8)``; ELBO if None
+        epochs: passes over the rows
+        batch_size: rows per step
+        learning_rate: learning rate of Adam
+        missing: whether entries may be NaN, that is, not observed
+        random_state: an int or RandomState for weights, order and noise; None for a new seed in each fit
+
+    Attributes:
+        program_: the trained VAE, in float64, or float32 if the rows were
+        history_: history of the training, in mean nats per example
+        seed_: seed of the training
+        n_features_in_: number of columns
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> VAETransformer(epochs=2, random_state=0).fit_transform(X).shape
+        (150, 2)
+    """
+
     def transform(self, X: Any) -> np.ndarray:
         """Return the mean of q(z given x) for each row, of shape (n_samples, latent)."""
         check_is_fitted(self)
@@ -168,7 +164,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Fitted)
         check_is_fitted(self)
         z = self._tensor(check_array(X, dtype=FLOATS))
         if z.shape[1] != self._n_features_out:
-            raise ValueError(f"X: expected {self._n_features_out} latents a row, got {z.shape[1]}")
+            raise ValueError(f"X: expected {self._n_features_out} latents per row, got {z.shape[1]}")
         with evaluating(self.program_):
             return self._means(self.program_.decode, z, "likelihood")
 
@@ -177,7 +173,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Fitted)
             return torch.cat([part_of(some).mean for some in rows.split(ROWS)]).numpy()
         except NotImplementedError as error:
             name = type(getattr(self.program_, part)).__name__
-            raise TypeError(f"{part}: {name} has no mean in closed form; use one that has, such as Normal") from error
+            raise TypeError(f"{part}: expected one with a mean in closed form, such as Normal, got {name}") from error
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -186,36 +182,26 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Fitted)
 
 
 class VAEDensity(DensityMixin, _Fitted):
-    r"""A VAE as a density of rows, by importance sampling.
+    r"""A VAE as a density estimator, by importance sampling.
 
     .. math:: \log p(x) \approx \log \frac1K \sum_{k=1}^K \frac{p(x, z_k)}{q(z_k \mid x)},
               \qquad z_k \sim q(z \mid x)
 
-    A lower bound in expectation (the ELBO for K = 1), which rises to the truth with K. Every row sees the same noise,
-    so that its score does not depend on the rows beside it, and the errors of the scores go together. Needs the
-    optional extra ``sklearn``.
+    The expectation is a lower bound (the ELBO for K = 1) that converges to the exact value as K grows. All rows are
+    scored with the same noise: the score of a row does not depend on the other rows, and the errors of the scores are
+    correlated.
 
     References:
         Importance weighted autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
 
     Args:
         latent: number of latents
-        prior: makes p(z)
-        likelihood: makes p(x given z); None for Normal with one learned scale
-        posterior: makes q(z given x)
-        estimator: of the bound in training; ELBO if None
-        epochs: passes over the rows
-        batch_size: rows a step
-        learning_rate: of Adam
-        missing: whether entries may be NaN, that is, not observed
+        prior, likelihood, posterior, estimator, epochs, batch_size, learning_rate, missing, random_state: as in
+            :class:`VAETransformer`
         num_particles: K, for the scores
-        random_state: an int or RandomState, of which weights, order and noise follow; None for others at each fit
 
     Attributes:
-        program_: the trained VAE, in float64, or float32 if the rows were
-        history_: of the training, in mean nats per datum
-        seed_: of training and scores
-        n_features_in_: number of columns
+        program_, history_, seed_, n_features_in_: as in :class:`VAETransformer`
 
     Example:
         >>> from sklearn.datasets import load_iris
@@ -239,10 +225,10 @@ class VAEDensity(DensityMixin, _Fitted):
         num_particles: int = 500,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        self.latent, self.prior, self.likelihood, self.posterior = latent, prior, likelihood, posterior
-        self.estimator, self.epochs, self.batch_size = estimator, epochs, batch_size
-        self.learning_rate, self.missing = learning_rate, missing
-        self.num_particles, self.random_state = num_particles, random_state
+        parts = {"prior": prior, "likelihood": likelihood, "posterior": posterior, "estimator": estimator}
+        size = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+        super().__init__(latent, **parts, **size, missing=missing, random_state=random_state)
+        self.num_particles = num_particles
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-likelihood of each row in nats, of shape (n_samples,)."""
@@ -259,5 +245,5 @@ class VAEDensity(DensityMixin, _Fitted):
         return torch.cat(found).numpy() - np.log(self.num_particles)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Return the mean log-likelihood of the rows in nats; y is not used."""
+        """Return the mean log-likelihood of the rows in nats; y is ignored."""
         return float(self.score_samples(X).mean())

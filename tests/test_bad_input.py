@@ -1,21 +1,16 @@
-"""Bad input ends before the first step, in an error that says where and what to do."""
+"""Bad input raises before the first step an error that names the argument and the place."""
 
 import functools
 import inspect
-import json
-import re
 
 import numpy as np
 import pytest
 import torch
 from helpers.programs import make_vae
-from helpers.small_tables import NAMES, images, table_rows, train, write_csv
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import pyro_vae as pv
-from pyro_vae.cli import command as cli
-from pyro_vae.data import files
 from pyro_vae.evaluation.cost import PeakMemory
 from pyro_vae.testing import parts
 from pyro_vae.training.loop import Loop
@@ -30,27 +25,27 @@ def spoiled(value, index=(3, 0, 5)):
 
 
 BAD = {
-    "nan": (spoiled(float("nan")), r"x: expected finite values, but x\[3, 0, 5\] is NaN \(1 of 1,920"),
-    "infinite": (spoiled(float("inf")), r"x\[3, 0, 5\] is infinite"),
-    "grey": (spoiled(0.25), r"x\[3, 0, 5\] is 0.25, outside the support of the likelihood Bernoulli, 0 or 1 .*"),
-    "grey ways out": (spoiled(0.25), "ContinuousBernoulli or Normal, .* binarize=.*grey=True"),
+    "nan": (spoiled(float("nan")), r"x: .*\[3, 0, 5\]"),
+    "infinite": (spoiled(float("inf")), r"x\[3, 0, 5\]"),
+    "grey": (spoiled(0.25), r"x\[3, 0, 5\].* likelihood Bernoulli"),
+    "grey, with advice": (spoiled(0.25), "ContinuousBernoulli or Normal, .* binarize=.*grey=True"),
     "bytes 0..255": (spoiled(255.0), r"x\[3, 0, 5\] is 255"),
-    "wrong width": (X[:, :, :7], r"x: expected shape \(n, 8, 8\) with one datum a row, got \(30, 8, 7\)"),
-    "would broadcast": (X[:, :, :1], r"x: expected shape \(n, 8, 8\) with one datum a row, got \(30, 8, 1\)"),
-    "flat": (X.flatten(1), r"got \(30, 64\)"),
-    "one datum without its row": (X[0], r"got \(8, 8\)"),
-    "a number": (torch.tensor(1.0), "a single number"),
-    "int64": (X.long(), "x: expected dtype torch.float32 .* got torch.int64"),
-    "uint8": ((X * 255).byte(), "got torch.uint8; convert it"),
-    "bool": (X.bool(), "got torch.bool"),
-    "complex": (X.to(torch.complex64), "got torch.complex64"),
-    "int array": (X.numpy().astype(int), "got torch.int64"),
-    "strings": (np.array(["a", "b"]), "x: expected an array of floating-point numbers, got numpy dtype <U1"),
-    "objects": (np.array([None, 1.0]), "got numpy dtype object"),
-    "complex array": (X.numpy().astype(complex), "got numpy dtype complex128"),
-    "empty": (X[:0], "data: expected at least one datum, got an empty array"),
-    "labels not asked for": ((X, torch.ones(30, 10)), "no part of this program takes a context"),
-    "columns of other length": ((X, torch.ones(29, 10)), "same length, got x: 30, context.0.: 29"),
+    "wrong width": (X[:, :, :7], r"x: expected shape \(n, 8, 8\).*\(30, 8, 7\)"),
+    "would broadcast": (X[:, :, :1], r"x: expected shape \(n, 8, 8\).*\(30, 8, 1\)"),
+    "flat": (X.flatten(1), r"x: .*\(30, 64\)"),
+    "one example without its row": (X[0], r"x: .*\(8, 8\)"),
+    "a number": (torch.tensor(1.0), "x: "),
+    "int64": (X.long(), "x: expected dtype torch.float32.* torch.int64"),
+    "uint8": ((X * 255).byte(), "x: .*torch.uint8"),
+    "bool": (X.bool(), "x: .*torch.bool"),
+    "complex": (X.to(torch.complex64), "x: .*torch.complex64"),
+    "int array": (X.numpy().astype(int), "x: .*torch.int64"),
+    "strings": (np.array(["a", "b"]), "x: .*<U1"),
+    "objects": (np.array([None, 1.0]), "x: .*object"),
+    "complex array": (X.numpy().astype(complex), "x: .*complex128"),
+    "empty": (X[:0], "data: "),
+    "unexpected labels": ((X, torch.ones(30, 10)), "context"),
+    "columns of other lengths": ((X, torch.ones(29, 10)), "context.*: 29"),
 }
 
 
@@ -63,17 +58,17 @@ def test_bad_data(name, vae):
     assert all(torch.equal(p, b) for p, b in zip(vae.parameters(), before, strict=True))
 
 
-def test_bad_data_elsewhere(vae):
+def test_bad_validation_and_test_data(vae):
     bad = spoiled(float("nan"))
-    with pytest.raises(ValueError, match=r"x\[3, 0, 5\] is NaN"):
+    with pytest.raises(ValueError, match=r"x\[3, 0, 5\]"):
         pv.fit(vae, X, valid=bad, epochs=1, progress=False)
-    with pytest.raises(ValueError, match=r"x\[3, 0, 5\] is NaN"):
+    with pytest.raises(ValueError, match=r"x\[3, 0, 5\]"):
         pv.evaluation.log_likelihood(vae, bad)
 
 
 @pytest.mark.parametrize("data", [5, "text", None, {"x": 1}])
-def test_data_of_no_known_kind(vae, data):
-    with pytest.raises(TypeError, match="x: expected a tensor, numpy array"):
+def test_data_of_unknown_type(vae, data):
+    with pytest.raises(TypeError, match="x: "):
         pv.fit(vae, data, epochs=1, progress=False)
 
 
@@ -88,21 +83,21 @@ def conditional():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (X, "needs 10 numbers of context"),
-        ((X, torch.zeros(30).long()), "context: expected dtype torch.float32"),
-        ((X, torch.zeros(30)), r"context: expected shape \(30, 10\)"),
-        ((X, torch.zeros(30, 9)), "context: expected 10 numbers a datum"),
-        ((X, torch.full((30, 10), float("nan"))), r"context\[0, 0\] is NaN"),
+        (X, "10 numbers"),
+        ((X, torch.zeros(30).long()), "context: .*torch.float32"),
+        ((X, torch.zeros(30)), r"context: .*\(30, 10\)"),
+        ((X, torch.zeros(30, 9)), "context: .*10"),
+        ((X, torch.full((30, 10), float("nan"))), r"context\[0, 0\]"),
     ],
 )
-def test_labels_missing_or_wrong(data, message):
+def test_bad_context(data, message):
     with pytest.raises(ValueError, match=message):
         pv.fit(conditional(), data, epochs=1, progress=False)
 
 
 def test_parts_that_do_not_fit_each_other():
     net = functools.partial(pv.nets.MLP, hidden=(4,))
-    with pytest.raises(ValueError, match="build both with the same `latent`"):
+    with pytest.raises(ValueError, match="posterior .*prior "):
         pv.fit(
             pv.VAE(
                 prior=pv.priors.StandardNormal(3),
@@ -113,7 +108,7 @@ def test_parts_that_do_not_fit_each_other():
             epochs=1,
             progress=False,
         )
-    with pytest.raises(TypeError, match="prior: expected an object"):
+    with pytest.raises(TypeError, match="prior: "):
         pv.VAE(
             prior=pv.priors.StandardNormal,
             likelihood=pv.likelihoods.Bernoulli(3, (8, 8), net=net),
@@ -133,16 +128,16 @@ def test_posterior_without_reparameterized_sampler_is_refused(vae):
             return dist.Bernoulli(logits=self.net(x)).to_event(1)
 
     vae.prior, vae.posterior = pv.priors.Bernoulli(3), Bits()
-    with pytest.raises(ValueError, match="ELBO follows the gradient .* site 'z' from Bernoulli.*MeanFieldNormal"):
+    with pytest.raises(ValueError, match="ELBO .*'z' .*Bernoulli.*MeanFieldNormal"):
         pv.fit(vae, X, epochs=1, progress=False)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs: expected an int of at least 1"),
-        ({"batch_size": 0}, "batch_size: expected an int of at least 1"),
-        ({"clip_norm": -1.0}, "clip_norm: expected a positive number"),
+        ({"epochs": 0}, "epochs: "),
+        ({"batch_size": 0}, "batch_size: "),
+        ({"clip_norm": -1.0}, "clip_norm: "),
     ],
 )
 def test_bad_options(vae, options, message):
@@ -153,9 +148,9 @@ def test_bad_options(vae, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"estimator": pv.estimators.ELBO}, "estimator: expected an object"),
-        ({"estimator": "elbo"}, "estimator: expected an object"),
-        ({"optimizer": 1e-3}, "optimizer: expected a callable"),
+        ({"estimator": pv.estimators.ELBO}, "estimator: "),
+        ({"estimator": "elbo"}, "estimator: "),
+        ({"optimizer": 1e-3}, "optimizer: "),
     ],
 )
 def test_options_of_wrong_type(vae, options, message):
@@ -165,17 +160,17 @@ def test_options_of_wrong_type(vae, options, message):
 
 @pytest.mark.parametrize("options", [{"num_particles": 0}, {"num_particles": 1.5}, {"beta": -1.0}, {"beta": "a"}])
 def test_bad_estimators(options):
-    with pytest.raises(ValueError, match="expect(ed|s)"):
+    with pytest.raises(ValueError, match=next(iter(options))):
         pv.estimators.ELBO(**options)
 
 
-def test_schedule_that_turns_negative(vae):
-    with pytest.raises(ValueError, match="beta: expected a number of at least 0, got -1.* at step 1"):
+def test_a_schedule_that_becomes_negative(vae):
+    with pytest.raises(ValueError, match="beta: .*-1.* step 1"):
         pv.fit(vae, X, estimator=pv.estimators.ELBO(beta=lambda t: -float(t)), epochs=2, progress=False)
 
 
-def test_a_program_is_expected():
-    with pytest.raises(TypeError, match="FunctionProgram"):
+def test_fit_needs_a_program():
+    with pytest.raises(TypeError, match="program: "):
         pv.fit(torch.nn.Linear(2, 2), X)
 
 
@@ -187,7 +182,7 @@ def equal(a, b):
     return all(torch.equal(a[k], b[k]) for k in b)
 
 
-def test_a_loss_that_turns_nan_stops_with_the_last_good_weights(vae, tmp_path):
+def test_a_nan_loss_ends_training_with_the_last_good_weights(vae, tmp_path):
     kept = []
 
     def poison(metrics, step):
@@ -198,12 +193,12 @@ def test_a_loss_that_turns_nan_stops_with_the_last_good_weights(vae, tmp_path):
 
     with pytest.raises(pv.training.NonFiniteError, match="(?s)step 2: .*site 'x' in the model.*largest gradient"):
         pv.fit(vae, X, epochs=5, callbacks=[poison], run_dir=tmp_path, progress=False)
-    # the weights that gave the last finite loss: those of the first epoch, also in the run folder
+    # the weights with the last finite loss, those of the first epoch, are in the run folder too
     assert equal(state(vae), kept[0])
     assert equal(load_file(tmp_path / "weights.safetensors"), kept[0])
 
 
-def test_a_rate_too_high_never_leaves_nan_in_the_weights():
+def test_a_huge_learning_rate_leaves_no_nan_in_the_weights():
     vae = make_vae()
     first = state(vae)
     huge = functools.partial(torch.optim.SGD, lr=1e38)
@@ -221,18 +216,18 @@ class Stream(IterableDataset):
 
 
 LOADERS = {
-    "nan": (DataLoader(spoiled(float("nan")), batch_size=5), r"x\[3, 0, 5\] is NaN .*in batch 0 of the data loader"),
-    "another width": (DataLoader(X[:, :, :7], batch_size=5), r"got \(5, 8, 7\) \(in batch 0"),
-    "whole numbers": (DataLoader(X.long(), batch_size=5), "expected dtype torch.float32"),
-    "a stream": (Stream(spoiled(float("nan"))), "is NaN .*in batch 0"),
-    "nothing": (DataLoader(TensorDataset(X[:0]), batch_size=5), "at least one batch, the data loader gave none"),
-    "words": (DataLoader(["a", "b"], batch_size=2), "data: expected tensors, .* got str for x"),
-    "a dict": (DataLoader([{"x": X[0]}] * 4, batch_size=2), "got dict for x; .*collate_fn"),
+    "nan": (DataLoader(spoiled(float("nan")), batch_size=5), r"x\[3, 0, 5\].* batch 0 "),
+    "another width": (DataLoader(X[:, :, :7], batch_size=5), r"x: .*\(5, 8, 7\).* batch 0"),
+    "integers": (DataLoader(X.long(), batch_size=5), "x: .*torch.float32"),
+    "a stream": (Stream(spoiled(float("nan"))), "x.* batch 0"),
+    "nothing": (DataLoader(TensorDataset(X[:0]), batch_size=5), "batch"),
+    "text": (DataLoader(["a", "b"], batch_size=2), "data: .* str for x"),
+    "a dict": (DataLoader([{"x": X[0]}] * 4, batch_size=2), "dict for x.*collate_fn"),
 }
 
 
 def refused(program, message, folder, data=X, **options):
-    """Fit is to refuse: before a weight moves, a stream is read or a file is written."""
+    """Check that `fit` raises before it changes weights or mode, or writes a file."""
     before, mode = state(program), program.training
     with pytest.raises((ValueError, TypeError), match=f"(?s){message}"):
         pv.fit(program, data, epochs=1, run_dir=folder / "run", progress=False, **options)
@@ -242,28 +237,25 @@ def refused(program, message, folder, data=X, **options):
 
 
 @pytest.mark.parametrize("name", LOADERS)
-def test_a_bad_first_batch_leaves_no_trace(name, vae, tmp_path):
-    """What a loader gives first is refused as rows that lie ready are."""
+def test_a_bad_first_batch_changes_nothing(name, vae, tmp_path):
     data, message = LOADERS[name]
     refused(vae.train(), message, tmp_path, data)
 
 
 @pytest.mark.parametrize("name", ["nan", "another width", "nothing"])
-def test_a_bad_first_batch_of_held_out_data_leaves_no_trace(name, vae, tmp_path):
-    """The same of a loader given as valid, which is named."""
+def test_a_bad_first_validation_batch_changes_nothing(name, vae, tmp_path):
     data, message = LOADERS[name]
-    refused(vae, message if name == "another width" else ".*valid", tmp_path, valid=data)
+    refused(vae, message if name == "another width" else "valid", tmp_path, valid=data)
 
 
-def test_a_bad_batch_later_in_held_out_data_is_named(vae):
-    """A bound of data that do not fit is no number to go by."""
+def test_a_bad_later_validation_batch_raises(vae):
     data = DataLoader(torch.cat([X[:5], spoiled(float("nan"))]), batch_size=5)
-    with pytest.raises(ValueError, match="is NaN .*in batch 1 of the data loader, argument valid"):
+    with pytest.raises(ValueError, match="(?s)x.* batch 1 .*valid"):
         pv.fit(vae, X, valid=data, epochs=1, progress=False)
 
 
 class Once(IterableDataset):
-    """A stream that can be read once."""
+    """A stream that can be read only once."""
 
     def __init__(self):
         self.rows = iter(X)
@@ -278,16 +270,16 @@ GIVEN = {
         "data": DataLoader(X, 7, shuffle=True, generator=torch.Generator().manual_seed(1)),
         "valid": DataLoader(X, 7, shuffle=True, generator=torch.Generator().manual_seed(2)),
     },
-    "a stream to be read once": lambda: {"data": Once(), "batch_size": 7, "epochs": 1},
+    "a stream read once": lambda: {"data": Once(), "batch_size": 7, "epochs": 1},
 }
 
 
 @pytest.mark.parametrize("name", GIVEN)
-def test_the_look_at_the_first_batch_changes_no_number(name, monkeypatch):
-    """Order and noise are those of a loop that looks at nothing beforehand, and a stream loses no batch."""
+def test_the_check_of_the_first_batch_changes_no_number(name, monkeypatch):
+    """Order and noise are those of a loop without the check, and a stream loses no batch."""
     ends = []
-    for look in (True, False):
-        if not look:
+    for check in (True, False):
+        if not check:
             monkeypatch.setattr(Loop, "open", lambda self: None)
         torch.manual_seed(0)
         vae = make_vae()
@@ -299,213 +291,33 @@ def test_the_look_at_the_first_batch_changes_no_number(name, monkeypatch):
 
 
 OPTIONS = {
-    "no such device": (
-        {"device": "cuda:99"},
-        "device: expected .*cpu.*, cannot use cuda:99",
-    ),
-    "no device": ({"device": "gpu"}, "cannot use gpu"),
-    "a device without numbers": ({"device": "meta"}, "cannot use meta"),
-    "a seed of words": ({"seed": "a"}, "seed: expected an int of at most 64 bits, got 'a'"),
-    "a seed too large": ({"seed": 2**70}, "seed: expected an int"),
-    "no seed": ({"seed": None}, "seed: expected an int"),
-    "seconds in words": ({"checkpoint_every": "a"}, "checkpoint_every: expected a number of seconds"),
-    "a norm in words": ({"clip_norm": "a"}, "clip_norm: expected a positive number or None, got 'a'"),
-    "a lone callback": ({"callbacks": print}, "callbacks: expected a list of functions"),
-    "a callback that is none": ({"callbacks": [5]}, "callbacks: .* got 5"),
-    "a class": (
-        {"callbacks": [pv.training.EarlyStopping]},
-        r"callbacks: .*training.EarlyStopping\(\)",
-    ),
-    "stopping without a bound": (
-        {"callbacks": [pv.training.EarlyStopping()]},
-        "EarlyStopping needs a valid",
-    ),
-    "an optimizer with a closure": ({"optimizer": torch.optim.LBFGS}, "optimizer: .* returns LBFGS"),
-    "no optimizer": ({"optimizer": lambda parameters: None}, "optimizer: .* returns NoneType"),
-    "bad rows": ({"data": X[:, :, :7]}, r"got \(30, 8, 7\)"),
-    "bad held-out rows": ({"valid": X[:, :, :7]}, r"got \(30, 8, 7\)"),
+    "unknown GPU": ({"device": "cuda:99"}, "device: .*cpu.*cuda:99"),
+    "unknown device": ({"device": "gpu"}, "device: .*gpu"),
+    "a device without numbers": ({"device": "meta"}, "device: .*meta"),
+    "a seed of text": ({"seed": "a"}, "seed: .*'a'"),
+    "a seed too large": ({"seed": 2**70}, "seed: "),
+    "no seed": ({"seed": None}, "seed: "),
+    "seconds of text": ({"checkpoint_every": "a"}, "checkpoint_every: "),
+    "a norm of text": ({"clip_norm": "a"}, "clip_norm: .*'a'"),
+    "a single callback": ({"callbacks": print}, "callbacks: "),
+    "a number as callback": ({"callbacks": [5]}, "callbacks: .* 5"),
+    "a class as callback": ({"callbacks": [pv.training.EarlyStopping]}, r"callbacks: .*EarlyStopping\(\)"),
+    "early stopping without valid": ({"callbacks": [pv.training.EarlyStopping()]}, "EarlyStopping .*valid"),
+    "an optimizer with a closure": ({"optimizer": torch.optim.LBFGS}, "optimizer: .* LBFGS"),
+    "no optimizer": ({"optimizer": lambda parameters: None}, "optimizer: .* NoneType"),
+    "bad rows": ({"data": X[:, :, :7]}, r"x: .*\(30, 8, 7\)"),
+    "bad validation rows": ({"valid": X[:, :, :7]}, r"x: .*\(30, 8, 7\)"),
 }
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_bad_options_leave_no_trace(name, vae, tmp_path):
-    """Each argument is refused by its name before anything is written."""
+def test_bad_options_change_nothing(name, vae, tmp_path):
     options, message = OPTIONS[name]
     refused(vae, message, tmp_path, **options)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A run on a table without holes, one on a table with some, and one on arrays with some."""
-    folder = tmp_path_factory.mktemp("runs")
-    write_csv(folder / "table.csv", NAMES, table_rows())
-    np.save(folder / "x.npy", images())
-    train(folder / "whole", f"--data={folder / 'table.csv'}", "--label=group")
-    train(folder / "table", "--missing", f"--data={folder / 'table.csv'}", "--label=group")
-    train(folder / "array", "--missing", f"--data={folder / 'x.npy'}")
-    return folder
-
-
-def changed(at, value):
-    rows = table_rows(12)
-    rows[at[0]][at[1]] = value
-    return rows
-
-
-def without(name):
-    i = NAMES.index(name)
-    return [n for n in NAMES if n != name], [row[:i] + row[i + 1 :] for row in table_rows(12)]
-
-
-EMPTY = [["", "", "", "", "A"], *table_rows(11)]
-TABLES = {
-    "a hole in a run without": ("whole", NAMES, changed((3, 2), ""), "row 3 .* has no value of visits .* --missing"),
-    "an empty row": ("table", NAMES, EMPTY, "row 0 .* holds no value, 1 of 12 rows"),
-    "an unseen category": (
-        "table",
-        NAMES,
-        changed((2, 1), "violet"),
-        "column 'colour': .*'violet'.* none of its value",
-    ),
-    "words for numbers": (
-        "table",
-        NAMES,
-        changed((5, 0), "old"),
-        "'age': expected numbers, .*Positive, .*row 5 .*'old'",
-    ),
-    "a fraction of a count": ("table", NAMES, changed((5, 2), "2.5"), r"x\[5, 2\] is 2.5, outside the support"),
-    "a column missing": ("table", *without("visits"), "columns: expected .*; missing: visits"),
-    "a column too many": ("table", [*NAMES, "id"], [[*r, "7"] for r in table_rows(3)], "not asked for: id"),
-    "no names": ("table", table_rows(12)[0], table_rows(12), "first line has to hold the names of the columns"),
-    "a name twice": ("table", [*NAMES[:4], "age"], table_rows(12), "same name: age"),
-    "a line too short": ("table", NAMES, [*table_rows(3), ["1.5"]], "line 5 has 1 cells, expected 5"),
-    "no rows": ("table", NAMES, [], "no rows below"),
-    "words for an array": ("array", ["a", "b"], [["x", "1"]], "expected numbers in all columns, got words in a"),
-    "too few columns": ("array", ["a", "b"], [["2", "1"]], r"expected data of shape \(n, 2, 3\), got \(1, 2\)"),
-}
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_bad_tables(name, runs, tmp_path, capsys):
-    """A table that does not fit the run is refused in one line, and no file is left."""
-    folder, names, rows, said = TABLES[name]
-    path = write_csv(tmp_path / "new.csv", names, rows)
-    told(["impute", runs / folder, path, "--output", tmp_path / "out.csv"], said, path, capsys)
-
-
-def told(words, said, path, capsys, status=1):
-    """Run a command that fails in one line, and leaves nothing."""
-    before = sorted(path.parent.iterdir())
-    capsys.readouterr()
-    assert cli.main([*map(str, words), "--quiet"]) == status
-    out, err = capsys.readouterr()
-    assert re.search(said, err)
-    assert (out, len(err.splitlines())) == ("", 1)
-    assert sorted(path.parent.iterdir()) == before
-
-
-FILES = {
-    "empty .csv": ("x.csv", b"", "the file is empty"),
-    "empty .npy": ("x.npy", b"", "the file is empty"),
-    "an image as .csv": ("x.csv", b"\x89PNG\r\n\x1a\n\x00\x00", "not a .csv file, although its name ends so"),
-    "text as .npy": ("x.npy", b"a,b\n1,2\n", "not an .npy file, although its name ends so"),
-    "an .npz as .npy": ("x.npy", files.encode(".npz", X.numpy()), "not an .npy file"),
-    "an .npy as .npz": ("x.npz", files.encode(".npy", X.numpy()), "not an .npz file"),
-    "cut short": ("x.npy", files.encode(".npy", X.numpy())[:-9], "cannot be read: damaged"),
-    "cut short .npz": ("x.npz", files.encode(".npz", X.numpy())[:-30], "cannot be read: damaged"),
-    "an .npz of no table": ("x.npz", files.encode(".npz", {"a": X.numpy(), "b": X.numpy()[0]}), "expected an array x"),
-    "words": ("x.npy", files.encode(".npy", np.array([["a", "b"]])), "expected an array of numbers, got numpy dtype"),
-    "another shape": (
-        "x.npy",
-        files.encode(".npy", X.numpy()),
-        r"expected data of shape \(n, 2, 3\), got \(30, 8, 8\)",
-    ),
-    "a number": ("x.npy", files.encode(".npy", np.array(1.0)), r"one datum a row, got shape \(\)"),
-    "no data": ("x.npy", files.encode(".npy", np.zeros((0, 2, 3))), r"one datum a row, got shape \(0, 2, 3\)"),
-    "bytes": ("x.npy", files.encode(".npy", np.full((9, 2, 3), 255, np.uint8)), "bytes up to 255: divide grey levels"),
-    "another ending": ("x.txt", b"1 2 3", "INPUT: expected one of digits"),
-}
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_bad_files(name, runs, tmp_path, capsys):
-    """What is not what its ending says, or of another shape, is refused in one line."""
-    file, content, said = FILES[name]
-    path = tmp_path / file
-    path.write_bytes(content)
-    status = 2 if "another ending" in name else 1
-    told(["score", runs / "array", path, "--output", tmp_path / "out.npy"], said, path, capsys, status)
-
-
-def test_python_objects_are_not_read(tmp_path):
-    """A file that only pickle could read is refused."""
-    np.save(tmp_path / "x.npy", np.array([{"a": 1}]), allow_pickle=True)
-    with pytest.raises(ValueError, match="holds Python objects"):
-        files.read(tmp_path / "x.npy")
-
-
-def test_training_data_that_teach_nothing(tmp_path, capsys):
-    """A column, an entry or a row without a value, too few rows, labels that are none: no run folder is made."""
-    run = f"--run-dir={tmp_path / 'run'}"
-    path = write_csv(tmp_path / "x.csv", NAMES, [[row[0], row[1], "", row[3], row[4]] for row in table_rows(12)])
-    told(["train", "--missing", "--data", path, run], "column 'visits': all of its values are missing", path, capsys)
-    write_csv(path, NAMES, EMPTY)
-    told(["train", "--missing", "--data", path, run, "--label=group"], "row 0 .* holds no value", path, capsys)
-    write_csv(path, NAMES, table_rows(9))
-    told(["train", "--data", path, run, "--label=group"], "10 rows or more", path, capsys)
-    told(["train", "--data", path, run, "--label=gruop"], "label: expected a column of .*; got gruop", path, capsys)
-    semi = ["--program", "SemiSupervised", run]
-    told(["train", "--data", path, *semi, "--label=group"], "10 rows or more", path, capsys)
-    x = images()
-    x[:, 1, 2] = np.nan
-    np.save(tmp_path / "x.npy", x)
-    path = tmp_path / "x.npy"
-    told(["train", "--missing", "--data", path, run], r"x\[:, 1, 2\] is missing in all rows", path, capsys)
-    np.save(path, images())
-    told(["train", "--data", path, *semi], "SemiSupervised needs labels", path, capsys)
-    told(["train", "--data", path, run, "--labels=5"], "only a program with classes", path, capsys, 2)
-
-
-def test_columns_may_be_missing_in_what_is_imputed(runs, tmp_path):
-    """A column that the run knows may be without any value in new data."""
-    path = write_csv(tmp_path / "x.csv", NAMES, [[row[0], row[1], "", row[3], row[4]] for row in table_rows(5)])
-    assert cli.main(["impute", str(runs / "table"), str(path), "--output", str(tmp_path / "y.csv"), "--quiet"]) == 0
-
-
-def test_outputs_and_runs(runs, tmp_path, capsys):
-    """No file is written over, no unknown ending taken, no run of a newer version or without classes used."""
-    path = tmp_path / "x.npy"
-    np.save(path, images(4))
-    words = ["embed", runs / "array", path, "--output"]
-    told([*words, path], "is there already", path, capsys)
-    told([*words, tmp_path / "out.xlsx"], "ends in .npy, .npz, .csv", path, capsys)
-    told(["embed", runs / "array", tmp_path / "none.npy"], "No such file", path, capsys)
-    told(["classify", runs / "array", path], "is a VAE, which has no classes", path, capsys)
-    (tmp_path / "new").mkdir()
-    config = json.loads((runs / "array" / "config.json").read_text())
-    (tmp_path / "new" / "config.json").write_text(json.dumps({**config, "schema": 99}))
-    told(["embed", tmp_path / "new", path], "schema 99 is newer than", path, capsys)
-    (tmp_path / "new" / "config.json").write_text(
-        json.dumps({**config, "program": {"name": "os.system", "options": {}}})
-    )
-    told(["embed", tmp_path / "new", path], "program: expected one of MissingNotAtRandom", path, capsys)
-
-
-def test_a_table_keeps_its_order(runs):
-    """Columns are found by name; those that are missing and those too many are both named."""
-    table = pv.data.Table({"a": [1.5, 2.0], "b": ["x", "y"]})
-    other = pv.data.Table({"b": ["y", "x"], "a": [3.0, None]}, table.columns)
-    assert other.x.nan_to_num().tolist() == [[3.0, 1.0], [0.0, 0.0]]
-    assert pv.tasks.fill({"b": ["y", "x"], "a": [3.0, None]}, other, other.x.nan_to_num(7.5))["a"].tolist() == [
-        3.0,
-        7.5,
-    ]
-    with pytest.raises(ValueError, match="missing: b; not asked for: c"):
-        pv.data.Table({"a": [1.0], "c": [2.0]}, table.columns)
-
-
-def test_particles_that_do_not_fit_into_memory(monkeypatch):
-    """The error says how many fit, and so many do: the tensors of that number are below what there is."""
+def test_too_many_particles_for_the_memory(monkeypatch):
+    """The error has the largest number that fits, and the tensors of that number are below the free memory."""
     toy = pv.testing.LinearGaussian()
     toy.program.missing = True
     x = toy.draw(1)
@@ -516,7 +328,7 @@ def test_particles_that_do_not_fit_into_memory(monkeypatch):
         "impute": lambda k: pv.tasks.impute(toy.program, x, num_particles=k, num_samples=0),
     }
     for name, work in works.items():
-        with pytest.raises(ValueError, match=r"num_particles.*10,000,000.* at most") as error:
+        with pytest.raises(ValueError, match="num_particles.*: 10,000,000") as error:
             work(10_000_000)
         fits = int(str(error.value).rpartition(" ")[2].replace(",", ""))
         with PeakMemory() as memory:
@@ -525,8 +337,8 @@ def test_particles_that_do_not_fit_into_memory(monkeypatch):
 
 
 @pytest.mark.parametrize("score", [pv.tasks.NegativeBound, pv.tasks.Reconstruction])
-def test_scores_take_no_more_memory_with_more_particles(score, monkeypatch):
-    """They are averaged in passes, whose size does not depend on the number."""
+def test_memory_of_scores_does_not_grow_with_particles(score, monkeypatch):
+    """Scores are averaged in passes of constant size."""
     toy = pv.testing.LinearGaussian()
     x, peaks = toy.draw(4), []
     monkeypatch.setattr(pv.evaluation.over, "BUDGET", 2**19)
@@ -537,8 +349,8 @@ def test_scores_take_no_more_memory_with_more_particles(score, monkeypatch):
     assert peaks[1] < 1.5 * peaks[0]
 
 
-def test_evaluation_takes_what_fit_takes(tmp_path):
-    """A file in place of memory, and a torch Dataset, give the numbers of the tensor."""
+def test_evaluation_accepts_the_data_types_of_fit(tmp_path):
+    """A memory-mapped file and a torch Dataset give the numbers of the tensor."""
     toy = pv.testing.LinearGaussian()
     x = toy.draw(12)
     np.save(tmp_path / "x.npy", x.numpy())
@@ -548,33 +360,31 @@ def test_evaluation_takes_what_fit_takes(tmp_path):
         assert torch.equal(other, found[0])
 
 
-def test_programs_refuse_data_in_reconstruct_and_context_in_sample(vae):
-    """Their own methods name the argument, as fit does."""
-    with pytest.raises(ValueError, match="x: expected dtype torch.float32"):
+def test_methods_of_programs_check_their_arguments(vae):
+    with pytest.raises(ValueError, match="x: .*torch.float32"):
         vae.reconstruct(X.double())
-    with pytest.raises(TypeError, match="x: expected a tensor, got ndarray"):
+    with pytest.raises(TypeError, match="x: .*ndarray"):
         vae.reconstruct(X.numpy())
-    with pytest.raises(ValueError, match="context: this program needs 10 numbers"):
+    with pytest.raises(ValueError, match="context: .*10"):
         conditional().sample(3)
-    with pytest.raises(ValueError, match="n: expected an int of at least 1"):
+    with pytest.raises(ValueError, match="num_samples"):
         vae.sample(0)
 
 
-def test_scores_of_sets_refuse_what_they_cannot_compare(vae):
-    """Missing entries, labels as data and single rows end before any feature is taken."""
-    holes = spoiled(float("nan"))
-    with pytest.raises(ValueError, match="train: .* with NaN or infinity"):
-        pv.evaluation.samples(vae, holes, X, features=lambda x: x.flatten(1))
-    with pytest.raises(ValueError, match="test: expected at least two rows"):
+def test_sample_metrics_check_their_data(vae):
+    missing = spoiled(float("nan"))
+    with pytest.raises(ValueError, match="train: "):
+        pv.evaluation.samples(vae, missing, X, features=lambda x: x.flatten(1))
+    with pytest.raises(ValueError, match="test: "):
         pv.evaluation.samples(vae, X, X[:1], features=lambda x: x.flatten(1))
-    with pytest.raises(TypeError, match="train: expected a tensor or array of rows, .* got DataLoader"):
+    with pytest.raises(TypeError, match="train: .*DataLoader"):
         pv.evaluation.samples(vae, DataLoader(X), X, features=lambda x: x.flatten(1))
-    with pytest.raises(ValueError, match="y: expected at least two classes"):
+    with pytest.raises(ValueError, match="y: .*1 class"):
         pv.evaluation.representation(vae, X, torch.zeros(30).long())
 
 
 def test_data_frames_are_rows_of_numbers(vae):
-    """A frame of numbers is an array, also one with a column called x; one of words is told where it belongs."""
+    """A frame of numbers is an array, even with a column named x; one with text is refused with advice."""
     pandas = pytest.importorskip("pandas")
     toy = pv.testing.LinearGaussian()
     x = toy.draw(12)
@@ -582,12 +392,12 @@ def test_data_frames_are_rows_of_numbers(vae):
     found = [pv.evaluation.log_likelihood(toy.program, form, num_particles=10).per_example for form in (x, frame)]
     assert torch.equal(*found)
     assert pv.fit(toy.program, frame, epochs=1, progress=False).epochs == 1
-    with pytest.raises(ValueError, match=r"x: expected a table of numbers alone, .*pyro_vae.data.Table\(x\).x"):
+    with pytest.raises(ValueError, match=r"x: .*pyro_vae.data.Table\(x\).x"):
         pv.fit(toy.program, frame.assign(c="red"), epochs=1, progress=False)
 
 
 def needed(part):
-    """Return the names of the arguments that a part cannot do without."""
+    """Return the names of the required arguments of a part."""
     return [name for name, p in inspect.signature(part).parameters.items() if p.default is p.empty]
 
 
@@ -596,7 +406,6 @@ SHELVES = (pv.priors, pv.likelihoods, pv.posteriors)
 
 @pytest.mark.parametrize("part", [p for shelf in SHELVES for p in parts(shelf) if "latent" in needed(p)])
 @pytest.mark.parametrize("latent", [0, -1, "a", 2.5, True])
-def test_numbers_of_latents_that_are_none(part, latent):
-    """Every part says so by itself, also one that torch would let pass."""
-    with pytest.raises(ValueError, match=rf"latent: {part.__name__} takes an int of at least 1, got {latent!r}"):
+def test_every_part_checks_its_number_of_latents(part, latent):
+    with pytest.raises(ValueError, match="latent"):
         part(**{name: {"latent": latent, "shape": (2, 2)}.get(name) for name in needed(part)})

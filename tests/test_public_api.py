@@ -154,9 +154,9 @@ class Coins(pv.Program):
         self.logits = nn.Parameter(torch.zeros(()))
 
     def model(self, x: Tensor, *context: Tensor) -> Tensor:
-        pv.programs.program.announce(coins=self)
-        with pv.programs.program.DataPlate(x):
-            return pv.programs.program.observe("x", dist.Bernoulli(logits=self.logits), x)
+        pv.programs.announce(coins=self)
+        with pv.programs.DataPlate(x):
+            return pv.programs.observe("x", dist.Bernoulli(logits=self.logits), x)
 
     def guide(self, x: Tensor, *context: Tensor) -> None:
         pass

@@ -1,4 +1,4 @@
-"""The adaptor passes all of scikit-learn's own checks, and its numbers are those of closed forms."""
+"""The scikit-learn estimators pass the checks of scikit-learn, and their numbers are those of closed forms."""
 
 import functools
 import importlib
@@ -39,19 +39,19 @@ def X():
 
 @parametrize_with_checks(
     [
-        VAETransformer(epochs=2),
-        VAETransformer(epochs=2, missing=True),
-        VAEDensity(epochs=2, num_particles=5),
-        VAEDensity(epochs=2, num_particles=5, missing=True),
+        VAETransformer(epochs=1),
+        VAETransformer(epochs=1, missing=True),
+        VAEDensity(epochs=1, num_particles=2),
+        VAEDensity(epochs=1, num_particles=2, missing=True),
     ]
 )
-def test_scikit_learn_finds_no_fault(estimator, check):
-    """Every check of scikit-learn, none expected to fail: each raises an error that names its fault."""
+def test_checks_of_scikit_learn(estimator, check):
+    """Every check passes; none is expected to fail."""
     check(estimator)
 
 
 def test_density_has_the_exact_evidence():
-    """With the exact posterior every weight is the evidence: to 1e-9, whatever the number of particles."""
+    """With the exact posterior every importance weight is the evidence, for any number of particles."""
     toy = pv.testing.LinearGaussian()
     x = toy.draw(50)
     density = VAEDensity(epochs=1, num_particles=3, random_state=0).fit(x.numpy())
@@ -63,27 +63,26 @@ def test_density_has_the_exact_evidence():
 
 @pytest.mark.slow
 def test_linear_vae_is_probabilistic_pca(X):
-    """Trained, its evidence is that of PCA within 0.002 nats, and the score is it within 4 standard errors."""
+    """The trained evidence is that of PCA to 0.002 nats, and the score equals it within 4 standard errors."""
     density = linear(VAEDensity, epochs=400, batch_size=50, learning_rate=5e-3, num_particles=2000).fit(X)
     program = density.program_
     w, b = program.likelihood.net.body[0].weight, program.likelihood.net.body[0].bias
     covariance = w @ w.T + program.likelihood.scale() ** 2 * torch.eye(4, dtype=w.dtype)
     exact = torch.distributions.MultivariateNormal(b, covariance).log_prob(torch.as_tensor(X)).mean().item()
     assert abs(exact - PCA(2).fit(X).score(X)) < 0.002
-    # the same noise for all rows: their errors do not average out
+    # all rows have the same noise, so that their errors do not average out
     noise = pv.evaluation.log_likelihood(program, X, num_particles=2000).per_example_error
     assert abs(density.score(X) - exact) < 4 * float(noise.mean())
 
 
-def test_rows_do_not_depend_on_each_other(X):
-    """The score of a row is the same alone and among others."""
+def test_scores_do_not_depend_on_other_rows(X):
     density = VAEDensity(epochs=2, num_particles=7, random_state=0).fit(X)
     whole = density.score_samples(X[:10])
     assert np.allclose(density.score_samples(X[9:4:-1]), whole[9:4:-1], atol=1e-12)
 
 
-def test_many_rows_are_transformed_in_parts(X):
-    """2,100 rows, in three parts: each as it is alone, and back again."""
+def test_many_rows_are_transformed_in_chunks(X):
+    """2,100 rows in three chunks have the result of the rows alone."""
     vae = VAETransformer(epochs=1, random_state=0).fit(X)
     many = np.tile(X, (14, 1))
     z = vae.transform(many)
@@ -92,8 +91,8 @@ def test_many_rows_are_transformed_in_parts(X):
 
 
 def test_pipeline_and_inverse(X):
-    """A linear VAE of as many latents as columns gives rows back, and its names are those of scikit-learn."""
-    pipe = make_pipeline(StandardScaler(), linear(VAETransformer, latent=4, epochs=400, learning_rate=1e-2))
+    """A linear VAE with as many latents as columns reconstructs the rows; names of features are those of sklearn."""
+    pipe = make_pipeline(StandardScaler(), linear(VAETransformer, latent=4, epochs=120, learning_rate=3e-2))
     raw = load_iris().data
     z = pipe.fit_transform(raw)
     assert z.shape == (150, 4)
@@ -102,12 +101,12 @@ def test_pipeline_and_inverse(X):
     assert ((back - raw).std(0) < 0.5 * raw.std(0)).all()
     assert list(pipe.get_feature_names_out()) == [f"vaetransformer{i}" for i in range(4)]
     assert pipe[:-1].n_features_in_ == 4
-    with pytest.raises(ValueError, match="expected 4 latents a row, got 3"):
+    with pytest.raises(ValueError, match="X: .* 4 .* 3"):
         pipe[-1].inverse_transform(z[:, :3])
 
 
 def test_grid_search_over_a_classifier_and_a_density(X):
-    """Settings of the VAE are searched, by the accuracy of what follows and by its own score."""
+    """Options of the VAE are chosen by the accuracy of a classifier and by its own score."""
     y = load_iris().target
     pipe = make_pipeline(linear(VAETransformer, epochs=20, learning_rate=1e-2), LogisticRegression())
     grid = GridSearchCV(pipe, {"vaetransformer__latent": [1, 3]}, cv=3).fit(X, y)
@@ -120,14 +119,13 @@ def test_grid_search_over_a_classifier_and_a_density(X):
     assert search.best_params_ == {"epochs": 60}
 
 
-@pytest.mark.slow
-def test_random_state_decides_all_and_nothing_global_moves(X):
-    """Equal seeds give equal bits, others not, and the streams of torch, numpy and Python stand where they were."""
+def test_random_state_sets_everything_and_nothing_global_changes(X):
+    """Equal seeds give equal results, others do not; the global states of torch, numpy and Python are unchanged."""
 
     def streams():
         return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
 
-    before = streams()
+    before, X = streams(), X[:30]
     a, b, c, d, e = (VAEDensity(epochs=2, num_particles=3, random_state=s).fit(X) for s in (1, 1, 2, None, None))
     scores = [v.score_samples(X) for v in (a, b, c, d, e)]
     assert streams() == before
@@ -138,7 +136,7 @@ def test_random_state_decides_all_and_nothing_global_moves(X):
 
 
 def test_types_and_parts_are_passed_on(X):
-    """float32 rows stay float32, and each part and the estimator are those that were given, unchanged."""
+    """Rows of float32 stay float32; the given parts and estimator are used and not changed."""
     estimator = pv.estimators.IWAE(num_particles=3)
     vae = VAETransformer(
         prior=pv.priors.Laplace, posterior=pv.posteriors.Laplace, estimator=estimator, epochs=2, random_state=0
@@ -148,22 +146,21 @@ def test_types_and_parts_are_passed_on(X):
     assert type(vae.program_.prior) is pv.priors.Laplace
     assert estimator.step == pv.estimators.IWAE(num_particles=3).step
     flow = VAETransformer(posterior=pv.posteriors.PlanarFlow, epochs=1, random_state=0).fit(X)
-    with pytest.raises(TypeError, match="PlanarFlow has no mean in closed form"):
+    with pytest.raises(TypeError, match="posterior: .*PlanarFlow"):
         flow.transform(X)
 
 
-def test_missing_entries_are_refused_unless_said(X):
-    """NaN is refused by name, and with missing=True fitted, embedded and scored."""
-    holes = np.where(np.random.RandomState(0).rand(*X.shape) < 0.2, np.nan, X)
+def test_missing_entries(X):
+    """NaN raises; with missing=True rows are fitted, embedded and scored."""
+    missing = np.where(np.random.RandomState(0).rand(*X.shape) < 0.2, np.nan, X)
     with pytest.raises(ValueError, match="contains NaN"):
-        VAEDensity(epochs=1).fit(holes)
-    density = VAEDensity(epochs=2, num_particles=3, missing=True, random_state=0).fit(holes)
-    assert np.isfinite(density.score_samples(holes)).all()
-    assert np.isfinite(VAETransformer(epochs=2, missing=True).fit_transform(holes)).all()
+        VAEDensity(epochs=1).fit(missing)
+    density = VAEDensity(epochs=2, num_particles=3, missing=True, random_state=0).fit(missing)
+    assert np.isfinite(density.score_samples(missing)).all()
+    assert np.isfinite(VAETransformer(epochs=2, missing=True).fit_transform(missing)).all()
 
 
-def test_missing_library_is_named(monkeypatch):
-    """Without scikit-learn the import says what to install."""
+def test_import_without_scikit_learn(monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "sklearn"]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "pyro_vae.sklearn")
@@ -172,15 +169,14 @@ def test_missing_library_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "message", "error"),
     [
-        ({"prior": pv.priors.StandardNormal(2)}, "prior: expected a class of pyro_vae"),
-        ({"likelihood": "Normal"}, "likelihood: expected a class of pyro_vae"),
-        ({"learning_rate": "a"}, "learning_rate: expected a number above 0, got 'a'"),
-        ({"latent": 0}, "latent: expected an int of at least 1"),
+        ({"prior": pv.priors.StandardNormal(2)}, "prior: ", TypeError),
+        ({"likelihood": "Normal"}, "likelihood: ", TypeError),
+        ({"learning_rate": "a"}, "learning_rate: .*'a'", ValueError),
+        ({"latent": 0}, "latent: ", ValueError),
     ],
 )
-def test_options_that_no_program_can_be_made_of(options, message):
-    """Fit names the option."""
-    with pytest.raises((TypeError, ValueError), match=message):
+def test_bad_options(options, message, error):
+    with pytest.raises(error, match=message):
         VAETransformer(**options).fit([[0.5, 1.0], [1.0, 0.5]])

@@ -74,8 +74,8 @@ def score(vae):
 # %%
 PRIORS = {
     "StandardNormal": lambda posterior: pv.priors.StandardNormal(2),
-    "MixtureOfNormals": lambda posterior: pv.priors.MixtureOfNormals(2, components=10),
-    "VampPrior": lambda posterior: pv.priors.VampPrior(posterior, components=30),
+    "MixtureOfNormals": lambda posterior: pv.priors.MixtureOfNormals(2, num_components=10),
+    "VampPrior": lambda posterior: pv.priors.VampPrior(posterior, num_components=30),
     "NeuralSplineFlow": lambda posterior: pv.priors.NeuralSplineFlow(2, layers=2, net=SMALL),
 }
 by_prior = {name: trained(prior=make) for name, make in PRIORS.items()}

@@ -58,11 +58,11 @@ def standard(posterior):
 
 
 def mixture(posterior):
-    return pv.priors.MixtureOfNormals(2, components=30)
+    return pv.priors.MixtureOfNormals(2, num_components=30)
 
 
 def vamp(posterior):
-    return pv.priors.VampPrior(posterior, components=30, initial=train.x)
+    return pv.priors.VampPrior(posterior, num_components=30, initial=train.x)
 
 
 def flow(posterior):
@@ -240,14 +240,14 @@ def with_forty(name, bits):
     first, inside = 0.05 + 0.01 * torch.randn(500, *shape), torch.nn.Hardtanh(0.0, 1.0)
     prior = {
         "standard normal": pv.priors.StandardNormal(40),
-        "mixture of 500": pv.priors.MixtureOfNormals(40, components=500),
-        "VampPrior of 500": pv.priors.VampPrior(q, components=500, initial=first, squash=inside),
+        "mixture of 500": pv.priors.MixtureOfNormals(40, num_components=500),
+        "VampPrior of 500": pv.priors.VampPrior(q, num_components=500, initial=first, squash=inside),
         "spline flow": pv.priors.NeuralSplineFlow(40, layers=2, net=partial(pv.nets.MLP, hidden=(32,))),
     }[name]
     vae = pv.VAE(prior=prior, likelihood=pv.likelihoods.Bernoulli(40, shape, net=net), posterior=q)
     rise, patience = epochs(smoke=1, default=1, full=100), epochs(smoke=1, default=1, full=50)
     how = {"estimator": pv.estimators.ELBO(beta=pv.training.Linear(rise * -(-len(bits.train) // 100)))}
-    how["callbacks"] = [pv.training.EarlyStopping(patience, start=rise)]
+    how["callbacks"] = [pv.training.EarlyStopping(patience, start_epoch=rise)]
     how |= {"optimizer": partial(torch.optim.Adam, lr=5e-4), **kept(f"02_{name}")}
     return vae, pv.fit(
         vae, bits.train, valid=bits.valid, epochs=epochs(smoke=2, default=2, full=2000), batch_size=100, **how
@@ -261,7 +261,7 @@ if pick(smoke=False, default=False, full=True):
         vae, history = with_forty(name, bits)
         rows = bits.test.x[: amount(smoke=64, default=None, full=2000)]
         told = pv.evaluation.log_likelihood(vae, rows, num_particles=amount(smoke=10, default=100, full=5000))
-        print(f"{name:16} log p(x) {told.mean:.2f} nats after {history.epochs} epochs")
+        print(f"{name:16} log p(x) {told.mean:.2f} nats after {len(history)} epochs")
 
 # %% [markdown]
 # ## Exercise

@@ -115,7 +115,7 @@ runs = {name: [trained(family, seed) for seed in seeds] for name, family in FAMI
 
 def semi_amortized(vae):
     steps = amount(smoke=5, default=30, full=50)
-    better = pv.posteriors.SemiAmortized(vae.posterior, prior=prior, likelihood=likelihood, steps=steps)
+    better = pv.posteriors.SemiAmortized(vae.posterior, prior=prior, likelihood=likelihood, num_steps=steps)
     return pv.VAE(prior=prior, likelihood=likelihood, posterior=better)
 
 

@@ -19,7 +19,7 @@ from pyro import distributions as dist
 from pyro.distributions import constraints
 
 import pyro_vae as pv
-from pyro_vae.programs.program import DataPlate, announce, observe
+from pyro_vae.programs import DataPlate, announce, observe
 from pyro_vae.scales import positive
 from pyro_vae.testing import LinearGaussian, check_estimator, check_part
 

@@ -1,1 +1,1 @@
-"""Helpers without a model in them: validation, random state, devices, progress bars, cached tensors."""
+"""Helpers that know nothing about models: argument checks, random state, devices, progress bars, files."""

@@ -1,4 +1,4 @@
-"""Tensors that Python computes: they are brought to a device once, not in each step, which would wait for it."""
+"""Cached tensors: constants that are computed in Python are copied to the device once instead of in each step."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ P = ParamSpec("P")
 
 
 def cached_tensors(make: Callable[P, Any]) -> Callable[P, Any]:
-    """Have a function of hashable arguments, a device among them, keep the tensors that it makes.
+    """Cache the tensors that a function returns, by its arguments.
 
-    Tensors that stand for others, as while a step is recorded, are not kept.
+    Args:
+        make: a function of hashable arguments, the device among them; returns tensors, or containers of tensors
+
+    Returns:
+        The cached function. The placeholders of torch's tracers (fake tensors and proxies) are not cached.
 
     Example:
         >>> import torch
@@ -25,15 +29,15 @@ def cached_tensors(make: Callable[P, Any]) -> Callable[P, Any]:
         >>> halves(2, torch.device("cpu")) is halves(2, torch.device("cpu"))
         True
     """
-    found: dict[tuple[Any, ...], Any] = {}
+    cache: dict[tuple[Any, ...], Any] = {}
 
     @wraps(make)
-    def look(*args: P.args) -> Any:
-        if args in found:
-            return found[args]
+    def cached(*args: P.args) -> Any:
+        if args in cache:
+            return cache[args]
         made = make(*args)
         if all(type(t) is Tensor for t in tree_leaves(made)):
-            found[args] = made
+            cache[args] = made
         return made
 
-    return look
+    return cached

@@ -1,4 +1,4 @@
-"""Numbers too small to matter, taken for zero: on a CPU they cost a hundred times as much as others."""
+"""Flushing of denormal numbers to zero, as a CPU computes with them a hundred times more slowly."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["flush_denormals"]
 
 @contextmanager
 def flush_denormals() -> Iterator[None]:
-    """Take denormal numbers (below 1.2e-38 in float32) for zero within, in this thread and in those that it starts.
+    """Flush denormal numbers (below 1.2e-38 in float32) to zero, in this thread and in the threads that it starts.
 
-    A particle that is 90 nats lighter than the best one has a weight of 1e-39, and so have all gradients that follow
-    from it. A CPU computes with such numbers in microcode: training under many weighted particles becomes up to four
-    times slower, and Adam's moments of a pixel that is seldom lit do the same in the long run.
-    On leaving, everything is as it was. Other devices flush by themselves, and nothing happens on a CPU that cannot.
+    A particle whose log-weight is 90 nats below the largest has a weight of 1e-39, and so have all gradients that
+    depend on it. A CPU computes with such numbers in microcode: training with many weighted particles becomes up to
+    four times slower, and so do the moments of Adam for a pixel that is rarely on. The previous mode is restored on
+    exit. Other devices always flush, and on a CPU that cannot flush nothing happens.
 
     Returns:
         A context manager.
@@ -32,28 +32,28 @@ def flush_denormals() -> Iterator[None]:
         >>> float(tiny / 10) > 0
         True
     """
-    if flushed() or not torch.set_flush_denormal(True):
+    if is_flushing() or not torch.set_flush_denormal(True):
         yield
         return
-    rest_workers()
+    stop_idle_workers()
     try:
         yield
     finally:
         torch.set_flush_denormal(False)
-        rest_workers()
+        stop_idle_workers()
 
 
-def flushed() -> bool:
-    """Whether this thread takes denormal numbers for zero already."""
+def is_flushing() -> bool:
+    """Whether this thread flushes denormal numbers already."""
     return not bool(torch.full((), 1e-38) / 10 > 0)
 
 
-def rest_workers() -> None:
-    """End OpenMP's idle threads: those that it starts next inherit the mode of this one.
+def stop_idle_workers() -> None:
+    """Stop the idle threads of OpenMP, so that the next ones inherit the mode of this thread.
 
-    The mode belongs to each thread, and there is no other road to those of a pool. Where the runtime lacks the call
-    (it came with OpenMP 5.0), only this thread flushes.
+    Each thread has a mode of its own, and the pool offers no other way to set it. OpenMP runtimes before 5.0 lack
+    this call; there, only this thread flushes.
     """
     pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None) if os.name == "posix" else None
     if pause is not None:
-        pause(1)  # omp_pause_soft: what was set, such as the number of threads, stays
+        pause(1)  # omp_pause_soft keeps settings such as the number of threads

@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Choice of the device."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ __all__ = ["resolve_device"]
 
 
 def resolve_device(device: Any) -> torch.device:
-    """Return a device, or say that this machine has no such one.
+    """Return a torch device that this machine can compute on, or raise.
 
     Args:
         device: a name such as ``"cuda:1"``, or a torch device
 
     Raises:
-        ValueError: nothing can be computed there.
+        ValueError: this machine cannot compute on it.
 
     Example:
         >>> resolve_device("cpu")
         device(type='cpu')
     """
     try:
-        # a meta tensor holds no numbers to compute with
+        # the copy to the CPU fails on the device "meta", whose tensors have no data
         return torch.zeros((), device=device).cpu().to(device).device
     except (RuntimeError, AssertionError, TypeError) as error:
-        gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         raise ValueError(
-            f"device: expected one that this machine has ({', '.join(['cpu', *gpus])}), cannot use {device}: "
+            f"device: expected a device of this machine ({', '.join(available)}), cannot use {device}: "
             f"{str(error).splitlines()[0]}"
         ) from error

@@ -1,4 +1,4 @@
-"""Random numbers without a trace: every function that draws on its own account gives the streams back."""
+"""Torch's random state: save it, restore it, and derive seeds."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["fork_rng", "set_random_state", "random_state"]
+__all__ = ["derive_seed", "fork_rng", "random_state", "set_random_state"]
 
 
 @contextmanager
 def fork_rng(like: Any = (), seed: int | None = None) -> Iterator[None]:
-    """Restore torch's random streams on leaving: that of the CPU and of the device of the tensors ``like``.
+    """Restore torch's random state on exit: that of the CPU and of the device of the tensors ``like``.
 
     Args:
-        like: a device, or a sequence whose tensors tell the device
-        seed: where the streams start within; where they stand if None
+        like: a device, or a sequence that contains tensors of the device
+        seed: seed to start from inside the context; None continues from the present state
     """
     devices = [like] if isinstance(like, torch.device) else [x.device for x in like if isinstance(x, Tensor)]
     cuda = sorted({d.index or 0 for d in devices if d.type == "cuda"})
     with torch.random.fork_rng(devices=cuda):
         if seed is not None:
-            # torch.manual_seed moves the streams of all devices, of which the others would not be given back
+            # torch.manual_seed would seed the generators of all devices, also of those that are not restored
             torch.default_generator.manual_seed(seed)
             for index in cuda:
                 torch.cuda.default_generators[index].manual_seed(seed)
@@ -32,13 +33,30 @@ def fork_rng(like: Any = (), seed: int | None = None) -> Iterator[None]:
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """Return where torch's random streams stand: that of the CPU and of ``device``."""
-    found = {"cpu": torch.get_rng_state()}
-    return {**found, "cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else found
+    """Return torch's random state, of the CPU and of ``device``."""
+    state = {"cpu": torch.get_rng_state()}
+    return {**state, "cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
 
 
-def set_random_state(found: dict[str, Tensor], device: torch.device) -> None:
-    """Put the random streams to where :func:`random_state` found them."""
-    torch.set_rng_state(found["cpu"])
+def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """Restore what :func:`random_state` returned."""
+    torch.set_rng_state(state["cpu"])
     if device.type == "cuda":
-        torch.cuda.set_rng_state(found["cuda"], device)
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def derive_seed(seed: int, index: int) -> int:
+    """Return a seed for one of many independent streams, such as that of one rank or one repetition.
+
+    Args:
+        seed: any int
+        index: number of the stream, at least 0
+
+    Returns:
+        A seed of 63 bits, unrelated to those of other seeds and indices.
+
+    Example:
+        >>> derive_seed(0, 1) == derive_seed(0, 1), derive_seed(0, 1) == derive_seed(1, 0)
+        (True, False)
+    """
+    return int(np.random.SeedSequence([seed % 2**63, index]).generate_state(1, np.uint64)[0] >> np.uint64(1))

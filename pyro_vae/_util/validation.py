@@ -2,31 +2,68 @@
 
 from __future__ import annotations
 
+import math
 import operator
+from numbers import Real
 from typing import Any
 
-__all__ = ["check_int"]
+__all__ = ["check_int", "check_number"]
 
 
-def check_int(name: str, value: Any, minimum: int = 1) -> int:
-    """Return an argument as an int, or raise if it is not an integer of at least ``minimum``.
+def check_int(name: str, value: Any, minimum: int = 1, maximum: float = math.inf) -> int:
+    """Return an integer argument as an int, or raise.
 
     Args:
-        name: name of the argument
-        value: its value: anything with ``__index__``, such as a numpy integer, but not a bool
-        minimum: smallest valid value
+        name: name of the argument, for the error message
+        value: an int, or anything else with ``__index__`` such as a numpy integer or an integer array of no
+            dimension, but no bool
+        minimum, maximum: range of valid values
 
     Raises:
-        ValueError: the value is not an integer, or is too small.
+        ValueError: the value is not an integer, or out of range.
 
     Example:
-        >>> check_int("num_samples", 8)
+        >>> import torch
+        >>> check_int("num_samples", torch.tensor(8))
         8
     """
     try:
-        number = None if isinstance(value, bool) else operator.index(value)
+        number = math.nan if is_bool(value) or getattr(value, "ndim", 0) else operator.index(value)
     except TypeError:
-        number = None
-    if number is None or number < minimum:
-        raise ValueError(f"{name}: expected an int of at least {minimum}, got {value!r}")
+        number = math.nan
+    if not minimum <= number <= maximum:
+        limit = f" and at most {maximum}" if maximum < math.inf else ""
+        raise ValueError(f"{name}: expected an int of at least {minimum}{limit}, got {value!r}")
     return number
+
+
+def check_number(
+    name: str, value: Any, minimum: float = -math.inf, maximum: float = math.inf, *, above: float = -math.inf
+) -> float:
+    """Return a real argument as a float, or raise.
+
+    Args:
+        name: name of the argument, for the error message
+        value: a number of Python or numpy, or an array of no dimension, but no bool
+        minimum, maximum: range of valid values
+        above: exclusive lower limit
+
+    Raises:
+        ValueError: the value is not a finite number, or out of range.
+
+    Example:
+        >>> check_number("ratio", 1, above=0, maximum=1)
+        1.0
+    """
+    real = isinstance(value, Real) or getattr(value, "ndim", None) == 0
+    number = float(value) if real and not is_bool(value) else math.nan
+    if not (minimum <= number <= maximum and number > above and math.isfinite(number)):
+        limits = [("above", above), ("at least", minimum), ("at most", maximum)]
+        text = " and".join(f" {word} {limit}" for word, limit in limits if math.isfinite(limit))
+        raise ValueError(f"{name}: expected a finite number{text}, got {value!r}")
+    return number
+
+
+def is_bool(value: Any) -> bool:
+    """Whether a value is a bool of Python, numpy or torch."""
+    return isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))

@@ -1,8 +1,8 @@
 """A command line whose options depend on the classes that it names.
 
-What can be chosen is read off the shelves, and the options of a choice off its constructor. Names are looked up
-before the parser of the chosen classes is made: no import path and no file is followed, and ``--help`` shows the
-options of what was chosen.
+The classes come from the shelves, and the options of a class from its constructor. Names are looked up before the
+parser for their options is made: no import path and no file is followed, and ``--help`` shows the options of the
+chosen classes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
-from pyro_vae.config import run
+from pyro_vae.config import parts
+from pyro_vae.config.run import PARTS
 from pyro_vae.nets import Net
 
-__all__ = ["Choices", "UsageError", "first_line", "look_up", "table"]
+__all__ = ["GIVEN", "Choices", "UsageError", "first_line", "look_up", "table", "usage"]
 
-#: Required arguments that the command gives itself, to parts and to programs; options that are no choice of a user.
+#: Required arguments of parts that a run sets itself, and options that a user cannot set.
 GIVEN = {"latent", "shape", "in_shape", "out_shape", "posterior", "columns"}
-PARTS = {"prior", "likelihood", "posterior", "classes", "classifier", "mask"}
 HIDDEN = {"context", "inplace", "device", "dtype"}
 
 
@@ -38,35 +38,38 @@ class Choices:
     """A command line whose options depend on the classes that it names.
 
     Args:
-        command: the name of the command
+        command: name of the command
         argv: its arguments
+        arguments: names of its positional arguments, for the usage line
     """
 
-    def __init__(self, command: str, argv: list[str]) -> None:
+    def __init__(self, command: str, argv: list[str], arguments: str = "") -> None:
         self.argv, self.chosen = argv, {}
         self.parser = ArgumentParser(
             prog=f"pyro-vae {command}",
-            usage="%(prog)s [options]",
+            usage=f"%(prog)s {arguments}[options]",
             exit_on_error=False,
             allow_abbrev=False,
             parser_mode="json",
         )
+        self.option = self.parser.add_argument
 
     def add(self, key: str, shelf: dict[str, type], default: str | None) -> None:
-        """Look up what ``--key NAME`` names, and add its options as ``--key.OPTION``.
+        """Look up the class that ``--key NAME`` names, and add its options as ``--key.OPTION``.
 
         Args:
             key: ``"posterior"``, ``"posterior.net"``, ...
-            shelf: what may be named
-            default: the name where there is none
+            shelf: the classes to choose from
+            default: the name of the class if the command line has none
         """
         name, self.argv = self.take(key)
         cls = self.chosen[key.replace("-", "_")] = look_up(key, default if name is None else name, shelf)
-        among = ", ".join(sorted(shelf)) if len(shelf) < 20 else "those of `pyro-vae list`"
-        about = f"{first_line(cls)} (--{key} chooses among {among}.)"
-        group = self.parser.add_argument_group(f"{key} {cls.__name__}", about)
-        skip = HIDDEN | (PARTS if key == "program" else GIVEN).intersection(run.required(cls))
-        for option, (parameter, hint) in run.arguments(cls).items():
+        among = ", ".join(sorted(shelf)) if len(shelf) < 20 else "the names that `pyro-vae list` shows"
+        group = self.parser.add_argument_group(
+            f"{key} {cls.__name__}", f"{first_line(cls)} (--{key}: one of {among}.)"
+        )
+        skip = HIDDEN | (set(PARTS) if key == "program" else GIVEN).intersection(parts.required(cls))
+        for option, (parameter, hint) in parts.arguments(cls).items():
             names, plain = names_and_values(hint)
             if option in skip or names is None or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 continue
@@ -75,7 +78,7 @@ class Choices:
         group.add_class_arguments(cls, key, as_group=False, skip=skip)
 
     def add_by_name(self, group: Any, key: str, shelf: dict[str, type], plain: Any, preset: Any) -> None:
-        """Add an option that takes a name, or plain values of the type ``plain`` where that is not None."""
+        """Add an option whose value is a name, or a plain value of the type ``plain`` if there is one."""
         value, _ = self.take(key)
         default = next((name for name, cls in shelf.items() if cls is preset), None)
         is_name = default is not None if value is None else plain is None or value[:1].isalpha()
@@ -87,8 +90,8 @@ class Choices:
         elif preset is inspect.Parameter.empty:
             part, _, option = key.rpartition(".")
             raise UsageError(
-                f"{part}: {self.chosen[part].__name__} needs `{option}`, which the command cannot make: "
-                "build it in Python, and train it by pyro_vae.fit"
+                f"{part}: {self.chosen[part].__name__} needs `{option}`, which the command cannot make. Build it in "
+                "Python and train it with pyro_vae.fit"
             )
 
     def take(self, key: str) -> tuple[str | None, list[str]]:
@@ -103,7 +106,7 @@ class Choices:
         return usage(self.parser.parse_args, self.argv)
 
     def describe(self, key: str, settings: Namespace) -> dict[str, Any]:
-        """Return what was chosen for ``key`` as ``{"name": ..., "options": {...}}``."""
+        """Return the class chosen for ``key`` and its options as ``{"name": ..., "options": {...}}``."""
         inner = [c for c in self.chosen if c.rpartition(".")[0] == key]
         plain = vars(settings.get(key) or Namespace()).items()
         options = {name: value for name, value in plain if f"{key}.{name}" not in inner}
@@ -112,24 +115,25 @@ class Choices:
 
 
 def names_and_values(annotation: Any) -> tuple[dict[str, type] | None, Any]:
-    """Say what an option of this annotation may name (None: it takes no object), and the type of its plain values."""
-    names, plain = {}, []
+    """Return the classes that an option may name (None: it takes no object), and the type of its plain values."""
+    shelves, names, plain = parts.shelves(), {}, []
     takes_objects = False
     for member in members(annotation):
         if typing.get_origin(member) is Callable:
             takes, gives = typing.get_args(member)
             gives = members(gives)
             if Net in gives:
-                names |= run.shelves()["network"]
+                names |= shelves["network"]
             elif float in gives:
-                names |= run.shelves()["schedule"]
+                names |= shelves["schedule"]
             elif nn.Module in gives and takes == []:
-                names |= run.shelves()["activation"]
+                names |= shelves["activation"]
         # Python 3.10 takes Sequence[int] for a class
         elif inspect.isclass(member) and not typing.get_origin(member) and member.__module__ != "builtins":
-            names |= {name: cls for name, cls in run.shelves()["scale"].items() if issubclass(cls, member)}
+            objects = {**shelves["scale"], **shelves["penalty"]}.items()
+            names |= {name: cls for name, cls in objects if issubclass(cls, member) and member is not nn.Module}
         elif any(names_and_values(inner)[0] is not None for inner in typing.get_args(member)):
-            pass  # a sequence of objects, which no name makes
+            pass  # a sequence of objects, which no name can make
         else:
             plain += [] if member is types.NoneType else [member]
             continue
@@ -139,18 +143,18 @@ def names_and_values(annotation: Any) -> tuple[dict[str, type] | None, Any]:
 
 
 def members(annotation: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or the annotation alone."""
+    """Return the members of a union, or the annotation itself."""
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     return typing.get_args(annotation) if union else (annotation,)
 
 
 def look_up(what: str, name: str | None, table: Mapping[str, Any]) -> Any:
-    """Return the entry of a table, or say what was expected."""
-    return usage(run.resolve, what, name, table)
+    """Return the entry of a table, or raise a UsageError with the nearest name."""
+    return usage(parts.resolve, what, name, table)
 
 
 def usage(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function, and tell its errors as mistakes on the command line."""
+    """Call a function and raise its errors as mistakes on the command line."""
     try:
         return function(*args)
     except (ArgumentError, ValueError) as error:
@@ -160,7 +164,7 @@ def usage(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def first_line(obj: Any) -> str:
-    """Return the first line of a docstring, without its markup."""
+    """Return the first line of a docstring without its markup."""
     line = (inspect.getdoc(obj) or "").partition("\n")[0]
     return re.sub(r"(?::\w+)?:?`+~?([^`]*)`+", r"\1", line)
 

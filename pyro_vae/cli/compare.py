@@ -1,4 +1,4 @@
-"""The command ``pyro-vae compare``: the estimator laboratory on one data set."""
+"""The command ``pyro-vae compare``."""
 
 from __future__ import annotations
 
@@ -16,45 +16,47 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from pyro_vae import data, evaluation
 from pyro_vae._util.devices import resolve_device
 from pyro_vae._util.random_state import fork_rng
-from pyro_vae.cli import data as cli_data
 from pyro_vae.cli.choices import Choices, first_line, usage
-from pyro_vae.cli.shared import DEFAULTS, LIKELIHOODS, add_common, folder_of, read, save
-from pyro_vae.config import run
-from pyro_vae.evaluation.laboratory.train_under import Budget, Particles, Seconds, Steps
+from pyro_vae.cli.shared import DEFAULTS, LIKELIHOODS, add_training, evenly_spaced, folder_of, read_training, save
+from pyro_vae.config import data as run_data
+from pyro_vae.config import parts, run
+from pyro_vae.evaluation import Particles, Seconds, Steps
 from pyro_vae.training import fit
 
 __all__ = ["compare"]
 
-#: Compared where nothing is said.
+#: The default estimators.
 ESTIMATORS = "ELBO, StickingTheLanding, IWAE, DReG, MIWAE(M=2, K=4), Renyi, pyro.Trace_ELBO, pyro.RenyiELBO(alpha=0)"
-#: By the names of their options; what each training gets where nothing is said.
-BUDGETS = {"steps": Steps, "total_particles": Particles, "seconds": Seconds}
-STEPS = 200
-#: Particles of the held-out log-likelihoods in training.
-HELD_OUT = 50
+#: Budgets by the names of their options, and the default number of steps.
+BUDGETS = {"num_steps": Steps, "total_particles": Particles, "seconds": Seconds}
+NUM_STEPS = 200
+#: Particles of the validation log-likelihoods during training.
+VALID_PARTICLES = 50
 #: Options of Pyro's estimators that suit the programs of the command.
 VECTORIZED = {"vectorize_particles": True, "max_plate_nesting": 1}
+AXES = ("posterior", "likelihood", "prior")
 
 
 def compare(argv: list[str]) -> int:
-    """Compare estimators: their bounds, gradients and costs, and what trains best on an equal budget."""
+    """Compare estimators: bounds, gradients and costs, and which one trains best on an equal budget."""
     settings, _, _ = parse(argv, LIKELIHOODS["grey"])
     folder = folder_of(settings, f"compare-{settings.data}")
-    run.refuse_used(folder)
+    run.check_unused(folder)
     device = resolve_device(settings.device)
-    source = cli_data.load(vars(settings))
+    source = run_data.load(vars(settings))
     settings, config, estimators = parse(argv, LIKELIHOODS[source.kind])
-    config, dataset = run.plain({**config, "program": run.PROGRAM, **source.shaped}), source.dataset
+    dataset = source.dataset
+    config = run.plain(run_data.complete({**config, "program": run.DEFAULT_PROGRAM}, source))
     first, vae = run.program(config).to(device), run.program(config).to(device)
     optimizer = partial(torch.optim.Adam, lr=settings.learning_rate)
-    x = lab_batch(dataset.test, settings.batch_size, settings.seed)
+    x = batch_of(dataset.test, settings.batch_size, settings.seed)
     vae.check(x.to(device))
     shared = {"seed": settings.seed, "progress": not settings.quiet}
     size = {"batch_size": settings.batch_size, "optimizer": optimizer}
     if settings.epochs:
         fit(vae, dataset.train, epochs=settings.epochs, **size, **shared)
-    table = evaluation.compare_estimators(vae, x, estimators, num_samples=settings.draws, **shared)
-    print(f"{source}; gradients after {settings.epochs} epochs under the ELBO\n\n{table}\n")
+    table = evaluation.compare_estimators(vae, x, estimators, num_samples=settings.num_samples, **shared)
+    print(f"{source}; gradients after {settings.epochs} epochs with the ELBO\n\n{table}\n")
     run.write(folder, config)
     export(table, "comparison", folder)
     curves = evaluation.train_under(
@@ -63,7 +65,7 @@ def compare(argv: list[str]) -> int:
         estimators,
         budget=settings.budget,
         valid=dataset.valid,
-        num_particles=HELD_OUT,
+        num_particles=VALID_PARTICLES,
         **size,
         **shared,
     )
@@ -74,7 +76,7 @@ def compare(argv: list[str]) -> int:
 
 
 def export(found: Any, name: str, folder: Path) -> None:
-    """Write a table and its figure into the folder of the run."""
+    """Write a table and its figure into the run folder."""
     found.to_csv(folder / f"{name}.csv")
     found.to_json(folder / f"{name}.json")
     found.to_latex(folder / f"{name}.tex")
@@ -82,43 +84,38 @@ def export(found: Any, name: str, folder: Path) -> None:
 
 
 def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any], dict[str, pyro.infer.ELBO]]:
-    """Read the arguments: settings, what of them goes into the configuration, and the estimators."""
+    """Parse the arguments; return settings, the entries of the configuration, and the estimators."""
     choices = Choices("compare", argv)
-    add_common(choices, batch_size=32)
-    add = choices.parser.add_argument
-    shelf = ", ".join(run.shelves()["estimator"])
+    add_training(choices, batch_size=32)
+    add, shelves = choices.option, parts.shelves()
+    shelf = ", ".join(shelves["estimator"])
     among = f"names, or names with options as in Renyi(alpha=0.3), of {shelf}; pyro.NAME for those of pyro.infer"
     add("--estimators", default=ESTIMATORS, help=among)
-    add("--particles", type=PositiveInt, default=8, help="of each estimator whose options do not say")
-    add("--draws", type=PositiveInt, default=60, help="gradients drawn of each estimator")
-    add(
-        "--epochs",
-        type=NonNegativeInt,
-        default=10,
-        help="under the ELBO before gradients are drawn; 0 for the first weights",
-    )
-    add("--learning-rate", type=PositiveFloat, default=1e-3, help="of Adam")
+    add("--num-particles", type=PositiveInt, default=8, help="particles of each estimator without this option")
+    add("--num-samples", type=PositiveInt, default=60, help="gradients sampled from each estimator")
+    add("--epochs", type=NonNegativeInt, default=10, help="epochs with the ELBO before gradients are sampled")
+    add("--learning-rate", type=PositiveFloat, default=1e-3, help="learning rate of Adam")
     for name, budget in BUDGETS.items():
-        add(f"--{name}", type=PositiveInt | None, help=f"budget of each training: {first_line(budget)}")
-    for axis in ("posterior", "likelihood", "prior"):
-        choices.add(axis, run.shelves()[axis], {**DEFAULTS, "likelihood": likelihood}[axis])
-    settings = read(choices)
+        help = f"budget of each training: {first_line(budget)}"
+        add(f"--{name.replace('_', '-')}", type=PositiveInt | None, help=help)
+    for axis in AXES:
+        choices.add(axis, shelves[axis], {**DEFAULTS, "likelihood": likelihood}[axis])
+    settings = read_training(choices)
     settings.budget = usage(budget_of, settings)
-    estimators = usage(estimators_of, settings.estimators, settings.particles)
-    axes = ("posterior", "likelihood", "prior")
-    config = {k: v for k, v in vars(settings).items() if k not in {"run_dir", "quiet", "budget", *axes}}
-    return settings, {**config, **{axis: choices.describe(axis, settings) for axis in axes}}, estimators
+    estimators = usage(estimators_of, settings.estimators, settings.num_particles)
+    config = {k: v for k, v in vars(settings).items() if k not in {"run_dir", "quiet", "budget", *AXES}}
+    return settings, {**config, **{axis: choices.describe(axis, settings) for axis in AXES}}, estimators
 
 
-def budget_of(settings: Namespace) -> Budget:
-    """Return the budget that was chosen."""
+def budget_of(settings: Namespace) -> Steps | Particles | Seconds:
+    """Return the chosen budget."""
     given = {name: settings[name] for name in BUDGETS if settings[name] is not None}
     if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)}: expected one budget, got {len(given)}")
-    return next((BUDGETS[name](amount) for name, amount in given.items()), Steps(STEPS))
+        raise ValueError(f"{', '.join(given).replace('_', '-')}: expected one budget, got {len(given)}")
+    return next((BUDGETS[name](amount) for name, amount in given.items()), Steps(NUM_STEPS))
 
 
-def estimators_of(text: str, particles: int) -> dict[str, pyro.infer.ELBO]:
+def estimators_of(text: str, num_particles: int) -> dict[str, pyro.infer.ELBO]:
     """Build the estimators of a list such as ``"ELBO, Renyi(alpha=0.3), pyro.Trace_ELBO"``.
 
     Example:
@@ -130,38 +127,38 @@ def estimators_of(text: str, particles: int) -> dict[str, pyro.infer.ELBO]:
         entries = ast.parse(f"[{text}]", mode="eval").body.elts
         parsed = [(ast.unparse(entry), *name_and_options(entry)) for entry in entries]
     except (SyntaxError, ValueError) as error:
-        raise ValueError(f"estimators: expected names or NAME(option=value), by commas, got {text!r}") from error
-    shelf = run.shelves()["estimator"] | pyros()
+        raise ValueError(f"estimators: expected NAME or NAME(option=value), by commas, got {text!r}") from error
+    shelf = parts.shelves()["estimator"] | pyros()
     found = {}
     for name, cls, options in parsed:
         try:
-            found[name] = build(run.resolve("estimators", cls, shelf), options, particles)
+            found[name] = build(parts.resolve("estimators", cls, shelf), options, num_particles)
         except TypeError as error:
             raise ValueError(f"estimators: cannot build {name}: {error}") from error
     return found
 
 
 def name_and_options(entry: ast.expr) -> tuple[str, dict[str, Any]]:
-    """Return what ``NAME`` or ``NAME(option=value)`` says; values are plain ones."""
+    """Return the name and the plain options of ``NAME`` or ``NAME(option=value)``."""
     if not isinstance(entry, ast.Call):
         return ast.unparse(entry), {}
     if entry.args or not all(keyword.arg for keyword in entry.keywords):
-        raise ValueError("options have to be named")
+        raise ValueError("options need a name")
     return ast.unparse(entry.func), {keyword.arg: ast.literal_eval(keyword.value) for keyword in entry.keywords}
 
 
-def build(cls: type[pyro.infer.ELBO], options: dict[str, Any], particles: int) -> pyro.infer.ELBO:
-    """Build an estimator, with so many particles where it takes their number."""
-    presets = {"num_particles": particles}
+def build(cls: type[pyro.infer.ELBO], options: dict[str, Any], num_particles: int) -> pyro.infer.ELBO:
+    """Build an estimator, with this default number of particles if it has one."""
+    presets = {"num_particles": num_particles}
     if cls.__module__.startswith("pyro."):
         known = inspect.signature(cls).parameters
         presets |= {name: value for name, value in VECTORIZED.items() if name in known}
-    # MIWAE and its kind have two numbers of their own
+    # MIWAE and similar estimators have the numbers M and K instead
     return cls(**options) if "M" in inspect.signature(cls).parameters else cls(**{**presets, **options})
 
 
 def pyros() -> dict[str, type[pyro.infer.ELBO]]:
-    """Return the estimators of Pyro by their names on the command line; torch.jit, of the Jit ones, is deprecated."""
+    """Return Pyro's estimators by their names on the command line, without the Jit ones (torch.jit is deprecated)."""
     exported = {name: getattr(pyro.infer, name) for name in pyro.infer.__all__}
     return {
         f"pyro.{name}": cls
@@ -170,9 +167,8 @@ def pyros() -> dict[str, type[pyro.infer.ELBO]]:
     }
 
 
-def lab_batch(split: data.Split, n: int, seed: int) -> torch.Tensor:
-    """Return data from all over a split, which may be sorted by class."""
-    n = min(n, len(split))
-    x = split.x[torch.arange(n) * len(split) // n]
+def batch_of(split: data.Split, n: int, seed: int) -> torch.Tensor:
+    """Return evenly spaced examples of a split."""
+    x = split.x[evenly_spaced(len(split), n)]
     with fork_rng(seed=seed):
         return x if split.transform is None else split.transform(x)

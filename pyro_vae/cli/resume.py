@@ -1,4 +1,4 @@
-"""``pyro-vae train --resume``: the configuration of the run holds, and the command line may not say otherwise."""
+"""``pyro-vae train --resume``: the saved configuration is used, and the command line must not contradict it."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from jsonargparse import Namespace
 from pyro_vae.cli.choices import UsageError
 from pyro_vae.config import run
 
-__all__ = ["BESIDE", "earlier"]
+__all__ = ["NOT_SAVED", "resumed"]
 
-#: Settings of ``train`` that are no part of the run.
-BESIDE = {"run_dir", "quiet", "resume"}
+#: Settings of ``train`` that are not part of the configuration.
+NOT_SAVED = {"run_dir", "quiet", "resume"}
 
 
-def earlier(
+def resumed(
     folder: Path,
     settings: Namespace,
     argv: list[str],
     parse: Callable[[list[str], str], tuple[Namespace, dict[str, Any]]],
 ) -> tuple[Namespace, dict[str, Any] | None]:
-    """Return settings and configuration of the run to go on with; the settings as they are and None for a new run.
+    """Return settings and configuration of the run to resume, or the given settings and None for a new run.
 
     Args:
-        folder: of the run
-        settings: of the command line
+        folder: the run folder
+        settings: settings of the command line
         argv: the command line
-        parse: reads a command line, by the name of the likelihood where none is given
+        parse: parses a command line, given the name of the default likelihood
 
     Raises:
-        UsageError: an option of the command line says something else than the run.
+        UsageError: an option of the command line contradicts the saved configuration.
         ValueError: there is a run but no ``--resume``, or its configuration is damaged.
     """
     if not settings.resume:
-        run.refuse_used(folder)
+        run.check_unused(folder)
         return settings, None
     if settings.run_dir is None:
-        raise UsageError("resume: expected the folder of the run in --run-dir")
+        raise UsageError("resume: expected the folder of the run in --run-dir, got none")
     if not (folder / "config.json").exists():
         return settings, None
     saved = run.read(folder)
@@ -47,23 +47,23 @@ def earlier(
     given = run.plain(parse(argv, likelihood)[1])
     for option in (arg[2:].partition("=")[0] for arg in argv if arg.startswith("--")):
         key = option.replace("-", "_")
-        if key not in BESIDE and chosen(given, key) != chosen(saved, key):
+        if key not in NOT_SAVED and chosen(given, key) != chosen(saved, key):
             raise UsageError(
-                f"{option}: the run in {folder} has {chosen(saved, key)}, got {chosen(given, key)}; "
-                "leave it out to go on, or name another folder for a new run"
+                f"{option}: expected {chosen(saved, key)}, as in the run in {folder}, got {chosen(given, key)}. Leave "
+                "the option out to resume, or name another folder for a new run"
             )
-    # read by the parser, as a configuration may have been written by anybody
-    parts = {*run.AXES, "program", "lr_factor"}
-    plain = {key: saved[key] for key in given if key not in parts and saved.get(key) is not None}
-    again = [f"--{key.replace('_', '-')}={value}" for key, value in plain.items()]
+    # the parser checks the saved values, as anybody may have edited the file
+    named = {*run.AXES, "program", "lr_schedule"}
+    values = {key: saved[key] for key in given if key not in named and saved.get(key) is not None}
+    again = [f"--{key.replace('_', '-')}={value}" for key, value in values.items()]
     return parse([*argv, *again], likelihood)[0], saved
 
 
 def chosen(config: Mapping[str, Any], option: str) -> Any:
-    """Return what a configuration says of an option of the command line such as ``posterior.net.hidden``.
+    """Return the value in a configuration of an option such as ``posterior.net.hidden``.
 
     Returns:
-        The name of a part, or a plain value; None where the configuration has no such option.
+        The name of a part, or a plain value; None if the configuration has no such option.
 
     Example:
         >>> net = {"name": "MLP", "options": {"hidden": [16]}}
@@ -79,5 +79,5 @@ def chosen(config: Mapping[str, Any], option: str) -> Any:
 
 
 def is_spec(value: Any) -> bool:
-    """Whether a value has the form of a description of a part."""
+    """Return whether a value describes a part."""
     return isinstance(value, dict) and set(value) == {"name", "options"} and isinstance(value["options"], dict)

@@ -1,24 +1,48 @@
-"""What the subcommands of ``pyro-vae`` share."""
+"""Options and files that the commands share."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
+from torch import Tensor
 
 from pyro_vae import data
-from pyro_vae._util import durable
+from pyro_vae._util.atomic_files import write_file
+from pyro_vae._util.devices import resolve_device
+from pyro_vae._util.progress import progress_bar
 from pyro_vae.cli.choices import Choices, look_up
-from pyro_vae.cli.data import is_file
+from pyro_vae.config import run
+from pyro_vae.config.data import is_file
+from pyro_vae.config.rows import Rows, read_rows
+from pyro_vae.data import files
 from pyro_vae.data.binarize import CHOICES as BINARIZATIONS
 from pyro_vae.data.sources import LOADERS
+from pyro_vae.programs import Program
 
-__all__ = ["DEFAULTS", "LIKELIHOODS", "add_common", "folder_of", "read", "save", "write_page"]
+__all__ = [
+    "DEFAULTS",
+    "LIKELIHOODS",
+    "Job",
+    "Target",
+    "add_noise",
+    "add_training",
+    "evenly_spaced",
+    "folder_of",
+    "for_run",
+    "read_training",
+    "save",
+    "write_page",
+]
 
-#: Chosen where nothing is said; the likelihood goes by the kind of the data.
+#: Default parts; the default likelihood depends on the kind of the data.
 DEFAULTS = {"posterior": "MeanFieldNormal", "prior": "StandardNormal", "estimator": "ELBO"}
 LIKELIHOODS = {
     "binary": "Bernoulli",
@@ -26,24 +50,31 @@ LIKELIHOODS = {
     "real": "Normal",
     "mixed": "Heterogeneous",
 }
+#: Rows at a time between two updates of the progress bar.
+CHUNK = 1000
 
 
-def add_common(choices: Choices, *, batch_size: int) -> None:
-    """Add the options of every subcommand that builds a program."""
-    add = choices.parser.add_argument
+def add_noise(choices: Choices) -> None:
+    """Add the options of every command that computes."""
+    choices.option("--seed", type=int, default=0, help="random seed")
+    choices.option("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    choices.option("--quiet", action="store_true", help="show no progress bar")
+
+
+def add_training(choices: Choices, *, batch_size: int) -> None:
+    """Add the options of every command that trains a program."""
+    add = choices.option
     add("--data", default="digits", help=f"data set: {', '.join(data.names())}; or a file .npy, .npz or .csv")
     kinds = ("none", *BINARIZATIONS)
-    add("--binarize", choices=kinds, default="none", help="how grey levels become bits")
+    add("--binarize", choices=kinds, default="none", help="how grey levels become binary values")
     add("--latent", type=PositiveInt, default=8, help="number of latents")
-    add("--batch-size", type=PositiveInt, default=batch_size, help="data a step")
-    add("--seed", type=int, default=0, help="of weights, order of the data and noise")
-    add("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    add("--batch-size", type=PositiveInt, default=batch_size, help="examples per step")
     add("--run-dir", type=str | None, help="folder for the results; runs/DATA-TIME by default")
-    add("--quiet", action="store_true", help="show no progress bar")
+    add_noise(choices)
 
 
-def read(choices: Choices) -> Namespace:
-    """Return the settings, names of data and binarization looked up."""
+def read_training(choices: Choices) -> Namespace:
+    """Return the settings of a command that trains a program."""
     settings = choices.parse()
     if not is_file(settings.data):
         look_up("data", settings.data, LOADERS)
@@ -52,18 +83,117 @@ def read(choices: Choices) -> Namespace:
 
 
 def folder_of(settings: Namespace, name: str) -> Path:
-    """Return the folder of the run, by default one of the name and the time."""
+    """Return the folder of a new run; without ``--run-dir`` its name has the time."""
     return Path(settings.run_dir or Path("runs") / f"{name}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}")
 
 
+def for_run(command: str, argv: list[str]) -> Choices:
+    """Return the command line of a command that uses a run."""
+    choices = Choices(command, argv, "RUN ")
+    choices.option("run", metavar="RUN", help="folder of a run of `pyro-vae train`")
+    return choices
+
+
+@dataclass
+class Job:
+    """A command that applies a run to data and writes the result to a file.
+
+    Attributes:
+        settings: settings of the command line
+        config: configuration of the run
+        program: program of the run, on the device
+        target: where to write the result
+    """
+
+    settings: Namespace
+    config: dict[str, Any]
+    program: Program
+    target: Target
+
+    @staticmethod
+    def options(command: str, argv: list[str], *, takes_input: bool = True) -> Choices:
+        """Return the command line of such a command."""
+        choices = Choices(command, argv, "RUN INPUT " if takes_input else "RUN ")
+        add = choices.option
+        add("run", metavar="RUN", help="folder of a run of `pyro-vae train`")
+        if takes_input:
+            add("input", metavar="INPUT", help="file .npy, .npz or .csv, or a data set, whose test data are used")
+        add("--output", type=str | None, help="new file .npy, .npz or .csv; by default a .csv goes to the terminal")
+        add_noise(choices)
+        return choices
+
+    @classmethod
+    def start(cls, choices: Choices, endings: Sequence[str] = files.ENDINGS) -> Job:
+        """Parse the command line, and check files and the run before any work is done."""
+        settings = choices.parse()
+        target = Target(settings.output, endings)
+        config = run.read(settings.run)
+        return cls(settings, config, run.load(settings.run).to(resolve_device(settings.device)), target)
+
+    @property
+    def noise(self) -> dict[str, Any]:
+        """Seed and progress, as tasks take them."""
+        return {"seed": self.settings.seed, "progress": not self.settings.quiet}
+
+    def rows(self) -> Rows:
+        """Read the data."""
+        if not is_file(self.settings.input):
+            look_up("INPUT", self.settings.input, LOADERS)
+        return read_rows(self.settings.input, self.config, self.program)
+
+    def chunks(self, n: int) -> Any:
+        """Yield first row and number of rows of each chunk of ``n`` rows, with a progress bar."""
+        starts = progress_bar(range(0, n, CHUNK), desc="rows", unit="chunk", progress=not self.settings.quiet)
+        return ((start, min(CHUNK, n - start)) for start in starts)
+
+
+class Target:
+    """The destination of a result: a new file, or the terminal as .csv.
+
+    Args:
+        path: path of the file, None for the terminal
+        endings: the endings that its name may have
+
+    Raises:
+        ValueError: the file exists, or its name has another ending.
+    """
+
+    def __init__(self, path: str | None, endings: Sequence[str]) -> None:
+        self.path = None if path is None else Path(path)
+        self.kind = ".csv" if path is None else files.ending(path, endings)
+        if self.path is not None and self.path.exists():
+            raise ValueError(f"output: expected a new file, but {path} exists. Name another file, or remove this one")
+
+    def write(self, values: files.Values) -> None:
+        """Write the result, completely or not at all."""
+        content = files.encode(self.kind, values)
+        if self.path is None:
+            sys.stdout.write(content.decode())
+            return
+        self.write_bytes(content)
+        rows = len(next(iter(values.values()))) if isinstance(values, dict) else len(values)
+        print(f"{rows:,} rows are in {self.path}")
+
+    def write_bytes(self, content: bytes) -> None:
+        """Write the file; create its folder if necessary."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(self.path, content)
+
+
+def evenly_spaced(n: int, most: int) -> Tensor:
+    """Return at most ``most`` evenly spaced numbers of ``n`` rows, which may be sorted by class."""
+    most = min(most, n)
+    return torch.arange(most) * n // most
+
+
 def save(figure: Any, path: Path) -> None:
-    """Write a figure, its folder too."""
+    """Save a figure; create its folder if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
 
 def write_page(text: str, path: Path) -> None:
-    """Write a page whole, its folder too, and say where it is."""
+    """Write an HTML page and print where it is; create its folder if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    durable.replace(path, text.encode())
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
+    write_file(path, text.encode())
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB. Open it in a browser")

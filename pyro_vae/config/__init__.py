@@ -1,1 +1,1 @@
-"""A run as names and numbers: parts by name, and the run folder."""
+"""A run as names and numbers: parts by name, the run folder, the data of a run, and its results."""

@@ -1,7 +1,7 @@
-"""The parts of a program by their names: what a name may mean, and parts built from names and plain values.
+"""The parts of a run by name: which names exist, and objects built from names and plain values.
 
-Each part is described by ``{"name": ..., "options": {...}}``, and a name means what the shelf of that part says and
-nothing else: no import path, no code.
+A part is described by ``{"name": ..., "options": {...}}``. A name is looked up on the shelf of its kind and nowhere
+else: no import path and no code is followed.
 """
 
 from __future__ import annotations
@@ -16,67 +16,61 @@ from typing import Any, get_origin
 
 from torch import nn
 
-from pyro_vae import estimators, likelihoods, nets, posteriors, priors, scales
+from pyro_vae import estimators, likelihoods, nets, posteriors, priors, programs, scales
 from pyro_vae.conditional import Conditional
 from pyro_vae.data import tables
 from pyro_vae.data.tables import Column
-from pyro_vae.estimators import Estimator
-from pyro_vae.programs import VAE, MissingNotAtRandom, SemiSupervised
-from pyro_vae.training import rates, schedules
+from pyro_vae.estimators import Estimator, penalties
+from pyro_vae.programs import Program
+from pyro_vae.training import schedules
 
 __all__ = ["NESTED", "arguments", "build", "required", "resolve", "shelf", "shelves", "split"]
 
-#: What an option may name, beside plain values. Parts call the first two themselves, so they get a maker.
-MADE_BY_PARTS = ("network", "activation")
-NESTED = (*MADE_BY_PARTS, "scale", "schedule")
-
-#: Programs that are made of one part of each kind.
-PROGRAMS = (VAE, MissingNotAtRandom, SemiSupervised)
+#: Kinds of objects that an option may name. Parts call the first two themselves, so they get a factory.
+FACTORIES = ("network", "activation")
+NESTED = (*FACTORIES, "scale", "penalty", "schedule")
 
 
 def shelves() -> dict[str, dict[str, type]]:
-    """Return every name that a configuration or the command line may use, by kind, read off the package.
+    """Return all classes that a configuration or the command line may name, by kind and name.
 
     Example:
         >>> shelves()["posterior"]["MeanFieldNormal"].__name__
         'MeanFieldNormal'
     """
+    activations = shelf(nn.modules.activation, nn.Module)
     return {
         "prior": shelf(priors, Conditional),
         "likelihood": shelf(likelihoods, Conditional),
         "posterior": shelf(posteriors, Conditional),
         "estimator": shelf(estimators, Estimator),
         "network": shelf(nets, nets.Net),
-        "activation": {
-            name: found for name, found in shelf(nn.modules.activation, nn.Module).items() if not required(found)
-        },
+        "activation": {name: cls for name, cls in activations.items() if not required(cls)},
         "scale": shelf(scales, nn.Module),
-        "schedule": shelf(schedules, object),
-        "rate": {**shelf(rates, object), "Linear": schedules.Linear},
-        "program": {cls.__name__: cls for cls in PROGRAMS},
+        "penalty": {name: cls for name, cls in vars(penalties).items() if name in estimators.__all__},
+        "schedule": schedules.BETA,
+        "lr_schedule": schedules.LEARNING_RATE,
+        "program": shelf(programs, Program),
         "column": shelf(tables, Column),
     }
 
 
 def shelf(module: ModuleType, base: type) -> dict[str, type]:
-    """Return the classes that ``module`` exports and that are kinds of ``base``, without bases."""
+    """Return the subclasses of ``base`` that ``module`` exports, without abstract classes and ``base`` itself."""
     exported = {name: getattr(module, name) for name in module.__all__}
     return {
         name: found
         for name, found in exported.items()
-        if is_class(found) and issubclass(found, base) and found is not base and not inspect.isabstract(found)
+        # Python 3.10 takes tuple[int, ...] for a class
+        if inspect.isclass(found) and not get_origin(found) and issubclass(found, base)
+        if found is not base and not inspect.isabstract(found)
     }
 
 
-def is_class(found: Any) -> bool:
-    """Whether an exported name is a class: Python 3.10 takes tuple[int, ...] for one."""
-    return inspect.isclass(found) and not get_origin(found)
-
-
-# kept: one command line asks for those of all parts of all shelves again and again
+# cached: a command line reads the arguments of all parts many times
 @cache
 def arguments(cls: type) -> Mapping[str, tuple[inspect.Parameter, Any]]:
-    """Return parameter and type hint of each argument, those that ``**options`` hands on to a base class too."""
+    """Return parameter and type hint of each constructor argument, including those passed on by ``**options``."""
     found: dict[str, tuple[inspect.Parameter, Any]] = {}
     for base in cls.__mro__:
         if "__init__" not in vars(base):
@@ -103,7 +97,7 @@ def resolve(what: str, name: Any, table: Mapping[str, Any]) -> Any:
     """Return the entry of ``table`` under ``name``.
 
     Raises:
-        ValueError: it says what was expected, what came, and the nearest name.
+        ValueError: there is no such entry; the message has the nearest name.
     """
     if isinstance(name, str) and name in table:
         return table[name]
@@ -113,20 +107,20 @@ def resolve(what: str, name: Any, table: Mapping[str, Any]) -> Any:
     raise ValueError(f"{what}: expected one of {', '.join(sorted(table))}, got {name}{hint}")
 
 
-def build(axis: str, spec: Any, **given: Any) -> Any:
-    """Build a part or an estimator from its description.
+def build(kind: str, spec: Any, **given: Any) -> Any:
+    """Build an object from its description.
 
     Args:
-        axis: a name of :func:`shelves`, such as ``"prior"``
+        kind: a key of :func:`shelves`, such as ``"prior"``
         spec: ``{"name": ..., "options": {...}}``, as in config.json
-        given: values for required arguments and ``context``, of which the part takes those it asks for; ``encoder``
-            is put round the network of a posterior
+        given: values for required arguments and for ``context``; each class gets those that it has. ``encoder`` wraps
+            the network of a posterior
 
     Returns:
         The object.
 
     Raises:
-        ValueError: the name is not on the shelf, or the options do not fit its constructor.
+        ValueError: the name is unknown, or the options do not fit the constructor.
 
     Example:
         >>> net = {"name": "MLP", "options": {"hidden": [16]}}
@@ -135,25 +129,29 @@ def build(axis: str, spec: Any, **given: Any) -> Any:
         Linear(in_features=64, out_features=16, bias=True)
     """
     tables = shelves()
-    name, options = split(axis, spec)
-    cls = resolve(axis, name, tables[axis])
-    taken = arguments(cls)
-    asked = {*required(cls), *{"context"}.intersection(taken)}
-    known = {name: value for name, value in given.items() if name in asked}
-    nested = {name: revive(f"{axis}.{name}", value, tables) for name, value in options.items()}
-    if axis == "posterior" and "encoder" in given and "net" in taken:
+    name, options = split(kind, spec)
+    cls = resolve(kind, name, tables[kind])
+    needed = required(cls)
+    known = {key: v for key, v in given.items() if key in needed or (key == "context" and key in arguments(cls))}
+    nested = {key: revive(f"{kind}.{key}", value, tables) for key, value in options.items()}
+    if kind == "posterior" and "encoder" in given and "net" in arguments(cls):
         nested["net"] = given["encoder"](nested.get("net", nets.MLP))
-    lacking = [name for name in required(cls) if name not in {**known, **nested}]
+    lacking = [key for key in needed if key not in {**known, **nested}]
     if lacking:
-        raise ValueError(f"{axis}: {name} needs {', '.join(lacking)}, which this run does not have: choose another")
+        raise ValueError(
+            f"{kind}: {name} needs {', '.join(lacking)}, which cannot be built from a configuration and these data. "
+            "Choose another one, or build it in Python and train it with pyro_vae.fit"
+        )
     try:
         return cls(**known, **nested)
     except TypeError as error:
-        raise ValueError(f"{axis}: cannot build {name} with {options}: {error}") from error
+        raise ValueError(f"{kind}: cannot build {name} with {options}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{kind}: {error}") from error
 
 
 def revive(what: str, value: Any, tables: dict[str, dict[str, type]]) -> Any:
-    """Return a plain value as it is, and make what ``{"name": ..., "options": {...}}`` stands for."""
+    """Return a plain value unchanged, and the object or factory for ``{"name": ..., "options": {...}}``."""
     if not isinstance(value, dict):
         return value
     name, options = split(what, value)
@@ -161,11 +159,11 @@ def revive(what: str, value: Any, tables: dict[str, dict[str, type]]) -> Any:
     kinds = ["schedule"] if what.endswith(".beta") else [kind for kind in NESTED if kind != "schedule"]
     cls = resolve(what, name, {n: c for kind in kinds for n, c in tables[kind].items()})
     make = partial(cls, **{n: revive(f"{what}.{n}", v, tables) for n, v in options.items()})
-    return make if any(name in tables[kind] for kind in kinds if kind in MADE_BY_PARTS) else make()
+    return make if any(name in tables[kind] for kind in kinds if kind in FACTORIES) else make()
 
 
 def split(what: str, spec: Any) -> tuple[Any, dict[str, Any]]:
-    """Return name and options of a description, or say that it is none."""
+    """Return name and options of a description, or raise a ValueError if it is not one."""
     if not isinstance(spec, dict) or set(spec) != {"name", "options"}:
         raise ValueError(f'{what}: expected {{"name": ..., "options": {{...}}}}, got {spec!r}')
     if not isinstance(spec["options"], dict):

@@ -1,8 +1,7 @@
-"""The run folder: what was trained, written as names and numbers, and built again from them.
+"""The run folder: a program described by names and numbers, written to config.json and built again from it.
 
-A configuration holds no code and no import path. Each part is ``{"name": ..., "options": {...}}``, and a
-name means what the shelf of that part says and nothing else. The command builds its parts by the same
-functions, so that :func:`load` gives exactly what was trained.
+A configuration holds no code and no import path. The command builds its parts with the same functions, so that
+:func:`load` returns exactly what was trained.
 """
 
 from __future__ import annotations
@@ -14,91 +13,95 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyro_vae
-from pyro_vae._util import durable
+from pyro_vae._util.atomic_files import write_file
 from pyro_vae._util.random_state import fork_rng
-from pyro_vae.config.parts import NESTED, arguments, build, required, resolve, shelf, shelves, split
+from pyro_vae._util.versions import VERSION
+from pyro_vae.config.parts import build, required, resolve, shelves, split
 from pyro_vae.data.tables import Column, Features
 from pyro_vae.nets import ZeroImputed
 from pyro_vae.priors import OneHotCategorical
 from pyro_vae.programs import Program, SelfMasking
-from pyro_vae.training.checkpoint.weights import read_weights
+from pyro_vae.training.checkpoint.serialization import read_weights
 
 __all__ = [
     "AXES",
-    "NESTED",
-    "arguments",
-    "build",
+    "DEFAULT_PROGRAM",
+    "PARTS",
+    "check_unused",
     "columns",
     "describe",
     "load",
     "plain",
     "program",
     "read",
-    "refuse_used",
-    "required",
-    "resolve",
-    "shelf",
-    "shelves",
-    "split",
+    "takes_labels",
     "write",
 ]
 
-#: Of the layout of config.json; a reader refuses a higher one. The second knows programs, columns and classes.
+#: Version of the layout of config.json; newer ones cannot be read.
 SCHEMA = 2
 
-#: The four axes; a prior may need the posterior, so that is built first.
+#: The four axes; a prior may need the posterior, which is built first.
 AXES = ("posterior", "likelihood", "prior", "estimator")
 
-#: Of configurations that name none.
-PROGRAM = {"name": "VAE", "options": {"missing": False}}
+#: Arguments of programs that are built from the other entries of a configuration.
+PARTS = ("posterior", "likelihood", "prior", "classes", "classifier", "mask")
+
+#: The program of a configuration without one.
+DEFAULT_PROGRAM = {"name": "VAE", "options": {"missing": False}}
 
 
 def program(config: Mapping[str, Any]) -> Program:
-    """Build the program of a configuration, its weights drawn from ``config["seed"]``.
+    """Build the program of a configuration, with weights initialized from ``config["seed"]``.
 
-    The encoder of a table sees its columns as ``columns.Features``, that of other data with missing entries sees
-    them as ``missing_nets.ZeroImputed``; the classifier of a semi-supervised program has the network of the posterior.
+    Any exported program can be built whose other required arguments are plain values. The encoder of a table sees its
+    columns as :class:`Features`, that of other data with missing entries sees :class:`ZeroImputed` data. A
+    classifier has the network of the posterior, and a likelihood with ``library=True`` one more number of context.
 
     Args:
         config: ``latent``, ``shape``, ``seed``, ``posterior``, ``likelihood`` and ``prior``; where they apply
-            ``program``, ``columns`` of a table and ``classes``, the labels in the order of their codes
+            ``program``, ``columns`` of a table and ``classes``, the labels in the order of their class numbers
 
     Returns:
-        The program, untrained, on the CPU.
+        The untrained program, on the CPU.
 
     Raises:
-        ValueError: a name is not on its shelf, or options do not fit.
+        ValueError: a name is unknown, options do not fit, or the program needs a part that cannot be built.
     """
-    spec = config.get("program", PROGRAM)
+    spec = config.get("program", DEFAULT_PROGRAM)
     name, options = split("program", spec)
-    needs = required(resolve("program", name, shelves()["program"]))
+    needed = required(resolve("program", name, shelves()["program"]))
     given: dict[str, Any] = {"latent": config["latent"], "shape": tuple(config["shape"])}
     if "columns" in config:
         given["columns"] = columns(config)
         given["encoder"] = lambda net: partial(Features, given["columns"], net=net)
-    elif options.get("missing") or "mask" in needs:
+    elif options.get("missing") or "mask" in needed:
         given["encoder"] = lambda net: partial(ZeroImputed, net=net)
-    if "classifier" in needs and "classes" in config:
-        given["context"] = len(config["classes"])
+    classes = len(config.get("classes", ())) if takes_labels(config) else 0
     with fork_rng(seed=config["seed"]):
-        for axis in ("posterior", "likelihood", "prior"):
-            given[axis] = build(axis, config[axis], **given)
-        if "context" in given:
-            net = {k: v for k, v in config["posterior"]["options"].items() if k == "net"}
-            classes = given.pop("context")
+        for part in ("posterior", "likelihood", "prior"):
+            context = classes + bool(split(part, config[part])[1].get("library"))
+            given[part] = build(part, config[part], **given, **({"context": context} if context else {}))
+        if classes:
+            net = {key: value for key, value in config["posterior"]["options"].items() if key == "net"}
             classifier = {"name": "OneHotCategorical", "options": net}
             given["classifier"] = build("posterior", classifier, **{**given, "latent": classes})
             given["classes"] = OneHotCategorical(classes)
-        if "mask" in needs:
+        if "mask" in needed:
             given["mask"] = SelfMasking(given["shape"])
-        if "columns" in config:  # Features takes NaN for the mean of a column
+        if "columns" in config:  # Features replaces NaN
             given["posterior"].takes_missing = True
         return build("program", spec, **given)
 
 
+def takes_labels(config: Mapping[str, Any]) -> bool:
+    """Return whether the program of a configuration has a classifier that learns from labels."""
+    name = config.get("program", DEFAULT_PROGRAM)["name"]
+    return "classifier" in required(resolve("program", name, shelves()["program"]))
+
+
 def describe(table: Sequence[Column]) -> list[dict[str, Any]]:
-    """Return the columns of a table as names and plain values, as :func:`columns` reads them.
+    """Return the columns of a table as names and plain values; :func:`columns` is the inverse.
 
     Example:
         >>> from pyro_vae.data.tables import Count
@@ -109,51 +112,50 @@ def describe(table: Sequence[Column]) -> list[dict[str, Any]]:
 
 
 def columns(config: Mapping[str, Any]) -> tuple[Column, ...]:
-    """Build the columns of the table that a run was trained on; none where it was no table."""
-    return tuple(build("column", tupled(spec)) for spec in config.get("columns", ()))
-
-
-def tupled(spec: Any) -> dict[str, Any]:
-    """Return a description of a column with tuples for lists."""
-    name, options = split("columns", spec)
-    return {"name": name, "options": {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}}
+    """Build the columns of the table that a run was trained on; empty if it was not a table."""
+    found = []
+    for spec in config.get("columns", ()):
+        name, options = split("columns", spec)
+        options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+        found.append(build("column", {"name": name, "options": options}))
+    return tuple(found)
 
 
 def plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration as it will be when it is read from a file: tuples as lists."""
+    """Return a configuration as it will be after a round trip through JSON: tuples become lists."""
     return json.loads(json.dumps(config, allow_nan=False))
 
 
 def write(run_dir: Path, config: Mapping[str, Any]) -> None:
-    """Make the folder of a run and write its configuration.
+    """Create the folder of a run and write its configuration.
 
     Args:
         run_dir: the folder, which must not hold a run yet
-        config: what :func:`program` takes, and whatever else is to be kept; JSON values only
+        config: the entries that :func:`program` reads, and any others; JSON values only
 
     Raises:
         ValueError: the folder holds a run, or it is a file.
     """
-    versions = {"schema": SCHEMA, "pyro_vae": pyro_vae.__version__}
-    text = json.dumps({**versions, **config}, indent=2, allow_nan=False)
-    refuse_used(run_dir)
+    text = json.dumps({"schema": SCHEMA, "pyro_vae": VERSION, **config}, indent=2, allow_nan=False)
+    check_unused(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    durable.replace(run_dir / "config.json", f"{text}\n".encode())
+    write_file(run_dir / "config.json", f"{text}\n".encode())
 
 
-def refuse_used(run_dir: Path) -> None:
-    """Raise an error if the folder holds a run, or cannot be one."""
+def check_unused(run_dir: Path) -> None:
+    """Raise if the folder holds a run, or cannot hold one."""
     for path in (run_dir, *run_dir.parents):
         if path.exists() and not path.is_dir():
-            raise ValueError(f"run_dir: {path} is a file, expected a folder; name another one")
+            raise ValueError(f"run_dir: expected a folder, but {path} is a file. Name another folder")
     if (run_dir / "config.json").exists():
         raise ValueError(
-            f"run_dir: {run_dir} already holds a run (config.json); name another folder, or remove this one"
+            f"run_dir: expected an unused folder, but {run_dir} already holds a run (config.json). Name another "
+            "folder, or remove this one"
         )
 
 
 def read(run_dir: str | Path) -> dict[str, Any]:
-    """Read the configuration of a run and check what it names.
+    """Read the configuration of a run and check the names in it.
 
     Args:
         run_dir: the folder of the run
@@ -162,11 +164,11 @@ def read(run_dir: str | Path) -> dict[str, Any]:
         The configuration.
 
     Raises:
-        ValueError: there is none, it is not whole, a newer version wrote it, or it names what is on no shelf.
+        ValueError: there is none, it is incomplete, a newer version wrote it, or a name is unknown.
     """
     path = Path(run_dir) / "config.json"
     if not path.is_file():
-        raise ValueError(f"run_dir: {run_dir} holds no run: there is no config.json in it")
+        raise ValueError(f"run_dir: expected the folder of a run, but there is no config.json in {run_dir}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -176,14 +178,14 @@ def read(run_dir: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: expected a configuration with a schema number, got {schema!r}")
     if schema > SCHEMA:
         raise ValueError(
-            f"{path}: schema {schema} is newer than {SCHEMA}, which pyro_vae {pyro_vae.__version__} reads: "
-            "update pyro_vae"
+            f"{path}: schema {schema} is newer than {SCHEMA}, the newest that pyro_vae {VERSION} reads. "
+            "Update pyro_vae"
         )
     missing = [key for key in ("latent", "shape", "seed", *AXES) if key not in config]
     if missing:
-        raise ValueError(f"{path}: not whole, {', '.join(missing)} missing")
+        raise ValueError(f"{path}: expected a complete configuration, but {', '.join(missing)} is missing")
     tables = shelves()
-    config.setdefault("program", PROGRAM)
+    config.setdefault("program", DEFAULT_PROGRAM)
     for axis in (*AXES, "program"):
         resolve(axis, split(axis, config[axis])[0], tables[axis])
     return config
@@ -199,8 +201,8 @@ def load(run_dir: str | Path) -> Program:
         The program in evaluation mode, on the CPU.
 
     Raises:
-        ValueError: configuration or weights are missing, damaged, of a newer version or of another program, or
-            the configuration names something that is on no shelf.
+        ValueError: configuration or weights are missing, damaged, of a newer version or of another program, or a name
+            in the configuration is unknown.
 
     Example:
         >>> vae = load("runs/a")  # doctest: +SKIP
@@ -210,9 +212,9 @@ def load(run_dir: str | Path) -> Program:
     vae = program(read(run_dir))
     path = Path(run_dir) / "weights.safetensors"
     if not path.is_file():
-        raise ValueError(f"run_dir: there are no weights in {run_dir}: weights.safetensors is missing")
+        raise ValueError(f"run_dir: expected weights.safetensors in {run_dir}, but it is missing")
     try:
         vae.load_state_dict(read_weights(path), strict=True)
     except RuntimeError as error:
-        raise ValueError(f"{path}: not the weights of this configuration: {error}") from error
+        raise ValueError(f"{path}: expected the weights of this configuration, got others: {error}") from error
     return vae.eval()

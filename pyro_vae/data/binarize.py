@@ -1,9 +1,10 @@
-"""Ways to turn grey levels in [0, 1] into bits; each is a function from data set to data set.
+"""Binarizations: functions that return a data set with binary values in place of grey levels in [0, 1].
 
-Fixed draws come from a generator of their own, so that they are the same in every run and leave
-the global random state alone. Draws at presentation come from torch's global generator, so that
-they follow the seed of the training run.
+Fixed samples come from a generator of their own: they are the same in every run and leave the global random state
+alone. Samples drawn during training come from torch's global generator and follow the seed of the run.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,15 +15,16 @@ from torch import Tensor
 
 from pyro_vae.data.dataset import Dataset, Split
 
+__all__ = ["CHOICES", "Binarization", "DrawBits", "Dynamic", "Static", "Threshold", "resolve"]
+
 Binarization = Callable[[Dataset], Dataset]
 
 
 @dataclass(frozen=True)
 class DrawBits:
-    """A transform that reads a batch as probabilities and draws a new bit for each.
+    """A transform that reads a batch as probabilities and samples a new binary value for each.
 
-    The batch is of floats in [0, 1], of any shape; the bits are zeros and ones of the same shape,
-    dtype and device, drawn with torch's global generator of that device.
+    The result has the shape, dtype and device of the batch. It is sampled with torch's global generator.
 
     Example:
         >>> bits = DrawBits()(torch.full((5, 8, 8), 0.5))
@@ -33,19 +35,19 @@ class DrawBits:
     draws_bits: ClassVar[bool] = True
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """Draw a bit for each probability in `batch`."""
+        """Sample a binary value for each probability in ``batch``."""
         return torch.bernoulli(batch)
 
 
 @dataclass(frozen=True)
 class Dynamic:
-    """New bits at each presentation of a training batch; valid and test drawn once, for good.
+    """New binary values each time a training batch is used; valid and test are sampled once.
 
-    The training split keeps its grey levels and gets the transform `DrawBits` (in the place of
-    any it had). Burda, Grosse and Salakhutdinov (2016) trained this way on MNIST.
+    The training split keeps its grey levels and gets the transform :class:`DrawBits`, which replaces any other.
+    Burda, Grosse and Salakhutdinov (2016) trained this way on MNIST.
 
-    Attributes:
-        seed: Seed of the fixed draws of valid and test.
+    Args:
+        seed: seed of the fixed samples of valid and test
 
     Example:
         >>> grey = Split(torch.full((3, 8, 8), 0.5))
@@ -59,20 +61,19 @@ class Dynamic:
     seed: int = 0
 
     def __call__(self, dataset: Dataset) -> Dataset:
-        """Return `dataset` in bits; the one given is left as it is."""
-        test, valid = _draw_once(self.seed, dataset.test, dataset.valid)
-        train = replace(dataset.train, transform=DrawBits())
-        return replace(dataset, train=train, valid=valid, test=test)
+        """Return a binary copy of ``dataset``."""
+        test, valid = sample_once(self.seed, dataset.test, dataset.valid)
+        return replace(dataset, train=replace(dataset.train, transform=DrawBits()), valid=valid, test=test)
 
 
 @dataclass(frozen=True)
 class Static:
-    """One draw of bits for every split, the same in every run.
+    """One sample of binary values for every split, the same in every run.
 
-    Its valid and test splits equal those of `Dynamic` with the same seed.
+    Its valid and test splits equal those of :class:`Dynamic` with the same seed.
 
-    Attributes:
-        seed: Seed of the draws.
+    Args:
+        seed: seed of the samples
 
     Example:
         >>> grey = Split(torch.full((3, 8, 8), 0.5))
@@ -83,18 +84,18 @@ class Static:
     seed: int = 0
 
     def __call__(self, dataset: Dataset) -> Dataset:
-        """Return `dataset` in bits; the one given is left as it is."""
-        # Train comes last so that test and valid get the numbers that `Dynamic` gives them.
-        test, valid, train = _draw_once(self.seed, dataset.test, dataset.valid, dataset.train)
+        """Return a binary copy of ``dataset``."""
+        # train comes last, so that test and valid are those of Dynamic
+        test, valid, train = sample_once(self.seed, dataset.test, dataset.valid, dataset.train)
         return replace(dataset, train=train, valid=valid, test=test)
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A one where the grey level is above `level`, else a zero; nothing is drawn.
+    """A one where the grey level is above ``level``, otherwise a zero. Nothing is random.
 
-    Attributes:
-        level: The grey level to be exceeded, in [0, 1].
+    Args:
+        level: the grey level, in [0, 1]
 
     Example:
         >>> grey = Split(torch.tensor([[0.2, 0.5, 0.9]]))
@@ -105,30 +106,19 @@ class Threshold:
     level: float = 0.5
 
     def __call__(self, dataset: Dataset) -> Dataset:
-        """Return `dataset` in bits; the one given is left as it is."""
+        """Return a binary copy of ``dataset``."""
         train, valid, test = (replace(split, x=(split.x > self.level).to(split.x.dtype)) for split in dataset.splits)
         return replace(dataset, train=train, valid=valid, test=test)
 
 
-CHOICES: dict[str, Binarization] = {
-    "dynamic": Dynamic(),
-    "static": Static(),
-    "threshold": Threshold(),
-}
+CHOICES: dict[str, Binarization] = {"dynamic": Dynamic(), "static": Static(), "threshold": Threshold()}
 
 
 def resolve(choice: str | Binarization | None) -> Binarization | None:
-    """Turn the name of a binarization into the function that does it.
-
-    Args:
-        choice: "dynamic", "static", "threshold", a function from data set to data set (returned
-            as it is), or None for none.
-
-    Returns:
-        A function from `Dataset` to `Dataset`, or None.
+    """Return the binarization of this name; a function, or None for no binarization, is returned unchanged.
 
     Raises:
-        ValueError: If `choice` is none of these.
+        ValueError: no binarization has this name.
 
     Example:
         >>> resolve("threshold"), resolve(None)
@@ -137,15 +127,14 @@ def resolve(choice: str | Binarization | None) -> Binarization | None:
     if choice is None or callable(choice):
         return choice
     if choice not in CHOICES:
-        known = ", ".join(repr(known) for known in CHOICES)
-        raise ValueError(f"binarize must be None or one of {known}; got {choice!r}")
+        raise ValueError(f"binarize: expected None or one of {', '.join(map(repr, CHOICES))}, got {choice!r}")
     return CHOICES[choice]
 
 
-def _draw_once(seed: int, *splits: Split) -> list[Split]:
-    """Draw the splits one after another from one generator with this seed."""
+def sample_once(seed: int, *splits: Split) -> list[Split]:
+    """Sample the splits one after another from one generator with this seed."""
     generator = torch.Generator().manual_seed(seed)
-    # On the CPU wherever the data are: generators of other devices give other numbers.
+    # on the CPU: generators of other devices give other numbers
     return [
         replace(split, x=torch.bernoulli(split.x.cpu(), generator=generator).to(split.x.device)) for split in splits
     ]

@@ -1,4 +1,6 @@
-"""What a data set is: a name and three splits, each a tensor with optional labels."""
+"""A data set: a name and three splits, each a tensor with optional labels."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,21 +8,23 @@ from typing import Literal
 
 from torch import Tensor
 
+__all__ = ["Dataset", "Split"]
 
-# eq=False: comparing fields would ask a whole tensor for one truth value.
+
+# eq=False: comparing fields would need the truth value of a whole tensor
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """One part of a data set.
+    """One split of a data set: training, validation or test examples.
 
-    Attributes:
-        x: The observations, float32 of shape ``(n, *shape)``.
-        y: Labels, int64 of shape ``(n,)``, or None where the data set has none.
-        transform: None, or a callable from a batch ``(b, *shape)`` to a batch of the same shape,
-            which training applies anew each time it presents a batch. One that returns only
-            zeros and ones says so by an attribute `draws_bits = True`.
+    Args:
+        x: the examples, float32 of shape ``(n, *shape)``
+        y: labels, int64 of shape ``(n,)``, or None
+        transform: a callable from a batch ``(b, *shape)`` to a batch of the same shape, which training applies to
+            each batch when it is used; None for no transform. One that returns only zeros and ones has an attribute
+            ``draws_bits = True``
 
     Raises:
-        ValueError: If `y` does not hold one label for each row of `x`.
+        ValueError: ``y`` does not hold one label per example.
 
     Example:
         >>> import torch
@@ -36,36 +40,32 @@ class Split:
     def __post_init__(self) -> None:
         if self.y is not None and self.y.shape != self.x.shape[:1]:
             raise ValueError(
-                f"y must have shape {tuple(self.x.shape[:1])}, one label for each row of x, "
-                f"but has {tuple(self.y.shape)}"
+                f"y: expected shape {tuple(self.x.shape[:1])}, one label per row of x, got {tuple(self.y.shape)}"
             )
 
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, part: slice | Tensor) -> "Split":
+    def __getitem__(self, part: slice | Tensor) -> Split:
+        # a single row would lose the batch dimension
         if not (isinstance(part, slice) or (isinstance(part, Tensor) and part.ndim == 1)):
-            # One row by its number would lose the batch dimension; it is split.x[i].
             raise TypeError(
-                "a Split is indexed by a slice or by a tensor of one dimension and gives a "
-                f"Split; got {part!r} (for the observation itself, index split.x)"
+                f"index: expected a slice or a tensor of one dimension, got {part!r}. Use split.x[i] for one example"
             )
         return replace(self, x=self.x[part], y=None if self.y is None else self.y[part])
 
     def __repr__(self) -> str:
         parts = [f"{len(self)} x {tuple(self.x.shape[1:])}"]
-        if self.y is not None:
-            parts.append("labels")
-        if self.transform is not None:
-            parts.append(f"transform={self.transform}")
+        parts += [] if self.y is None else ["labels"]
+        parts += [] if self.transform is None else [f"transform={self.transform}"]
         return f"Split({', '.join(parts)})"
 
     @property
     def binary(self) -> bool:
-        """Whether a model is shown only zeros and ones (as stored, or drawn at presentation)."""
+        """Whether a model sees only zeros and ones, as stored or as the transform samples them."""
         if getattr(self.transform, "draws_bits", False):
             return True
-        # In pieces: grey data answer at the first one, and no large mask is ever made.
+        # in chunks: grey data end the search in the first one, and no large mask is made
         return all(bool(((rows == 0) | (rows == 1)).all()) for rows in self.x.split(1024))
 
 
@@ -73,14 +73,14 @@ class Split:
 class Dataset:
     """A named data set in three splits.
 
-    Attributes:
-        name: What the data set is called.
-        train: The split to fit parameters on.
-        valid: The split to choose settings and stopping times on.
-        test: The split to report on.
+    Args:
+        name: name of the data set
+        train: the split to fit parameters on
+        valid: the split for early stopping and the choice of settings
+        test: the split to report results on
 
     Raises:
-        ValueError: If the splits differ in the shape of an observation.
+        ValueError: the splits differ in the shape of an example.
 
     Example:
         >>> import torch
@@ -96,28 +96,26 @@ class Dataset:
     def __post_init__(self) -> None:
         shapes = [tuple(split.x.shape[1:]) for split in self.splits]
         if len(set(shapes)) > 1:
-            raise ValueError(f"train, valid and test differ in their observations: {shapes}")
+            raise ValueError(f"train, valid, test: expected examples of one shape, got {shapes}")
 
     def __repr__(self) -> str:
         sizes = f"train {len(self.train)}, valid {len(self.valid)}, test {len(self.test)}"
         parts = [f"{self.name!r}: {sizes}", f"shape {self.shape}", self.kind]
-        if self.train.y is not None:
-            parts.append("labels")
-        if self.train.transform is not None:
-            parts.append(f"train transform {self.train.transform}")
+        parts += [] if self.train.y is None else ["labels"]
+        parts += [] if self.train.transform is None else [f"train transform {self.train.transform}"]
         return f"Dataset({'; '.join(parts)})"
 
     @property
     def splits(self) -> tuple[Split, Split, Split]:
-        """The three splits in the order train, valid, test."""
+        """The three splits: train, valid, test."""
         return self.train, self.valid, self.test
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one observation."""
+        """The shape of one example."""
         return tuple(self.train.x.shape[1:])
 
     @property
     def kind(self) -> Literal["binary", "grey"]:
-        """'binary' if every split shows only zeros and ones, else 'grey'; told from the data."""
+        """``"binary"`` if every split has only zeros and ones, otherwise ``"grey"``."""
         return "binary" if all(split.binary for split in self.splits) else "grey"

@@ -1,4 +1,4 @@
-"""Files of data: arrays as .npy and .npz, tables as .csv, .npz and .npy."""
+"""Read and write data files: arrays as .npy and .npz, tables as .csv, .npz and .npy."""
 
 from __future__ import annotations
 
@@ -13,37 +13,40 @@ import numpy as np
 
 from pyro_vae.data.tables import Column
 
-__all__ = ["ENDINGS", "encode", "ending", "read", "typed"]
+__all__ = ["ENDINGS", "Values", "encode", "ending", "read", "to_columns", "typed"]
+
+#: The content of a file: an array whose rows are examples, or arrays by name.
+Values = np.ndarray | dict[str, np.ndarray]
 
 ENDINGS = (".npy", ".npz", ".csv")
-#: By which numpy files begin.
+#: The first bytes of numpy's files.
 MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK\x03\x04"}
 #: Cells without a value, in lower case.
-HOLES = {"", "nan", "na", "?"}
+EMPTY = {"", "nan", "na", "?"}
 
 
-def ending(path: str | Path) -> str:
-    """Return how the name of a file ends, or say that it is none of the known ways."""
+def ending(path: str | Path, endings: Sequence[str] = ENDINGS) -> str:
+    """Return the ending of a file name, or raise a ValueError if it is none of ``endings``."""
     found = Path(path).suffix.lower()
-    if found not in ENDINGS:
-        raise ValueError(f"{path}: expected a name that ends in {', '.join(ENDINGS)}")
+    if found not in endings:
+        raise ValueError(f"{path}: expected a file name that ends in {', '.join(endings)}")
     return found
 
 
-def read(path: str | Path) -> np.ndarray | dict[str, np.ndarray]:
-    """Read a file of data.
+def read(path: str | Path) -> Values:
+    """Read a data file.
 
     Args:
-        path: its ending says what it is. ``.npy``: an array whose rows are data, or a structured array, which is a
-            table. ``.npz``: several arrays. ``.csv``: UTF-8 text with the names of the columns in the first line and
-            commas, semicolons or tabs between cells
+        path: a file. ``.npy``: an array whose rows are examples, or a structured array, which is a table. ``.npz``:
+            several arrays. ``.csv``: UTF-8 text with the names of the columns in the first line and commas, semicolons
+            or tabs between cells
 
     Returns:
-        An array, or a dict of arrays by name: those of an .npz, or the columns of a table. Cells of a .csv are strings
-        and None where they are empty, ``NaN``, ``NA`` or ``?``; see :func:`typed`.
+        An array, or a dict of arrays by name: those of an .npz, or the columns of a table. Cells of a .csv are
+        strings, or None where they are empty, ``NaN``, ``NA`` or ``?``; see :func:`typed`.
 
     Raises:
-        ValueError: the file is empty, or not what its ending says.
+        ValueError: the file is empty, damaged, or not of the kind that its ending says.
         OSError: it cannot be read.
     """
     kind, path = ending(path), Path(path)
@@ -52,9 +55,9 @@ def read(path: str | Path) -> np.ndarray | dict[str, np.ndarray]:
     if not head:
         raise ValueError(f"{path}: the file is empty")
     if kind == ".csv":
-        return table(path)
+        return read_csv(path)
     if not head.startswith(MAGIC[kind]):
-        raise ValueError(f"{path}: not an {kind} file, although its name ends so: it begins with {head!r}")
+        raise ValueError(f"{path}: expected an {kind} file, got one that begins with {head!r}")
     try:
         with path.open("rb") as file:
             found = np.load(file, allow_pickle=False)
@@ -67,12 +70,12 @@ def read(path: str | Path) -> np.ndarray | dict[str, np.ndarray]:
     return found
 
 
-def table(path: Path) -> dict[str, np.ndarray]:
+def read_csv(path: Path) -> dict[str, np.ndarray]:
     """Read the cells of a .csv file by column."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a .csv file, although its name ends so: it is no UTF-8 text") from error
+        raise ValueError(f"{path}: expected a .csv file of UTF-8 text, got other bytes") from error
     first = text.partition("\n")[0]
     lines = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count), skipinitialspace=True, strict=True)
     try:
@@ -85,37 +88,36 @@ def table(path: Path) -> dict[str, np.ndarray]:
             rows.append(row or [""])
             if len(rows[-1]) != len(names):
                 raise ValueError(
-                    f"{path}: line {lines.line_num} has {len(row)} cells, expected {len(names)}, one a column"
+                    f"{path}: expected {len(names)} cells, one per column, got {len(row)} in line {lines.line_num}"
                 )
     except csv.Error as error:
         raise ValueError(f"{path}: not a .csv file: line {lines.line_num}: {error}") from error
     if not rows:
-        raise ValueError(f"{path}: no rows below the names of the columns")
+        raise ValueError(f"{path}: expected rows below the names of the columns, got none")
     cells = zip(*rows, strict=True)
     return {name: np.array([cell_of(c) for c in cs], object) for name, cs in zip(names, cells, strict=True)}
 
 
 def check_names(path: Path, names: Sequence[str]) -> None:
-    """Refuse a first line that holds data, or names twice."""
+    """Raise if the first line holds data, or a name twice."""
     plain = names == [str(i) for i in range(len(names))]  # as pandas names the columns of an array
     if not all(name.strip() for name in names) or (not plain and any(number(name) is not None for name in names)):
-        raise ValueError(
-            f"{path}: the first line has to hold the names of the columns, got {', '.join(map(repr, names[:5]))}"
-        )
+        got = ", ".join(map(repr, names[:5]))
+        raise ValueError(f"{path}: expected the names of the columns in the first line, got {got}")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"{path}: columns of the same name: {', '.join(twice)}")
+        raise ValueError(f"{path}: expected columns of different names, got several of the name {', '.join(twice)}")
 
 
 def cell_of(text: str) -> str | None:
-    """Return a cell, None for one without a value."""
+    """Return the text of a cell, None for an empty one."""
     text = text.strip()
-    return None if text.lower() in HOLES else text
+    return None if text.lower() in EMPTY else text
 
 
 def number(text: str) -> int | float | None:
-    """Return the number that a cell holds, None for other text."""
-    if "_" in text:  # which Python takes in a number
+    """Return the number in a cell, None for other text."""
+    if "_" in text:  # Python accepts it in a number
         return None
     for kind in (int, float):
         try:
@@ -126,14 +128,14 @@ def number(text: str) -> int | float | None:
 
 
 def typed(cells: np.ndarray, column: Column | None = None) -> np.ndarray:
-    """Return the cells of a .csv as numbers where all are, and as they are otherwise.
+    """Return the cells of a .csv as numbers if all of them are numbers, otherwise unchanged.
 
     Args:
-        cells: strings and None, of shape ``(n,)``; of arrays of text only empty ones are changed, to None
-        column: what is known of the column; one with text for labels keeps text
+        cells: strings and None, of shape ``(n,)``; in other arrays of text only empty cells change, to None
+        column: the type of the column, if known; text stays text where its labels are text
 
     Returns:
-        Whole numbers, floats with NaN, or objects with None where a cell has no value.
+        Integers, floats with NaN, or objects with None for empty cells.
 
     Example:
         >>> typed(np.array(["1", None], object)), typed(np.array(["1", "2.5"], object))
@@ -153,44 +155,44 @@ def typed(cells: np.ndarray, column: Column | None = None) -> np.ndarray:
     return whole if None in found else whole.astype(np.int64)
 
 
-def encode(kind: str, values: np.ndarray | dict[str, np.ndarray]) -> bytes:
+def encode(kind: str, values: Values) -> bytes:
     """Return the bytes of a file.
 
     Args:
         kind: ``".npy"``, ``".npz"`` or ``".csv"``
-        values: an array (called ``x`` in an .npz), or a table as a dict of columns (one array each in an .npz, a
+        values: an array (named ``x`` in an .npz), or a table as a dict of columns (one array each in an .npz, a
             structured array as .npy)
     """
     file = io.BytesIO()
     if kind == ".csv":
-        columns = values if isinstance(values, dict) else flat(values)
+        columns = values if isinstance(values, dict) else to_columns(values)
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
-        # astype(str) writes a float32 by as many digits as it has
+        # astype(str) writes a float32 with the digits that it has
         writer.writerows(zip(*(c if c.dtype == object else c.astype(str) for c in columns.values()), strict=True))
         return text.getvalue().encode()
     if isinstance(values, dict):
-        values = {name: plain(c) for name, c in values.items()}
+        values = {name: without_none(cells) for name, cells in values.items()}
     if kind == ".npy":
         np.save(file, structured(values) if isinstance(values, dict) else values, allow_pickle=False)
         return file.getvalue()
-    with zipfile.ZipFile(file, "w") as archive:  # np.savez takes no column called "file"
+    with zipfile.ZipFile(file, "w") as archive:  # np.savez accepts no column named "file"
         for name, array in (values if isinstance(values, dict) else {"x": values}).items():
             archive.writestr(f"{name}.npy", encode(".npy", array))
     return file.getvalue()
 
 
-def plain(cells: np.ndarray) -> np.ndarray:
-    """Return cells as numbers or text, with NaN or empty text where there is no value."""
+def without_none(cells: np.ndarray) -> np.ndarray:
+    """Return cells as numbers or text, with NaN or empty text in place of None."""
     if cells.dtype != object:
         return cells
-    hole = "" if any(isinstance(c, str) for c in cells) else np.nan
-    return np.array([hole if c is None else c for c in cells.tolist()])
+    empty = "" if any(isinstance(c, str) for c in cells) else np.nan
+    return np.array([empty if c is None else c for c in cells.tolist()])
 
 
-def flat(values: np.ndarray) -> dict[str, Any]:
-    """Return an array as columns, one an entry of a datum, called by their numbers."""
+def to_columns(values: np.ndarray) -> dict[str, Any]:
+    """Return an array as columns, one per entry of an example, named by their numbers."""
     rows = values.reshape(len(values), -1)
     return {str(i): rows[:, i] for i in range(rows.shape[1])}
 

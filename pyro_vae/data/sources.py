@@ -1,22 +1,24 @@
-"""One function for each data set that reads its files into a `Dataset`.
+"""The published data sets by name, each read from its files by one function."""
 
-Only `digits` has an example that runs: the others need files that do not come with the package.
-"""
+from __future__ import annotations
 
 import gzip
 import hashlib
 from collections.abc import Callable
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from pyro_vae.data.binarize import Binarization, resolve
 from pyro_vae.data.dataset import Dataset, Split
-from pyro_vae.data.fetch import File, download, from_folder, local_root
-from pyro_vae.data.formats import parse_amat, parse_idx
+from pyro_vae.data.fetch import File, download, from_folder, local_root, parse_amat, parse_idx
 
-# Train images, train labels, test images, test labels.
+__all__ = ["LOADERS", "load", "names"]
+
+#: Train images, train labels, test images, test labels.
 IDX_NAMES = (
     "train-images-idx3-ubyte.gz",
     "train-labels-idx1-ubyte.gz",
@@ -56,23 +58,71 @@ FREY_PACKED = File(
     "sha256:3c70375e0a9c4751ad49ad5f1f692bd094c46f133cf4aa8ea77d1cb14e1efcd1",
 )
 FREY_MATLAB = File("freyfaces", "frey_rawface.mat", None)
-# Of the bytes of the uint8 array (1965, 28, 20), whichever file it was read from.
+#: Of the bytes of the decoded uint8 array (1965, 28, 20).
 FREY_SHA256 = "2438ba4f0d2a6bd8bac43de756141eaa33c8d248dd613d464bdb1210d9b7af78"
 
 
-def digits() -> Dataset:
-    """Read the 8x8 digits that come with the package.
-
-    The test set of the "Optical Recognition of Handwritten Digits" data (E. Alpaydin and C.
-    Kaynak 1998, UCI Machine Learning Repository, doi 10.24432/C50P49, licence CC BY 4.0), as
-    scikit-learn's `load_digits` gives it: 17 grey levels, here k/16.
+def names() -> tuple[str, ...]:
+    """Return the names that :func:`load` accepts.
 
     Returns:
-        1297 / 200 / 300 observations (8, 8) with labels, shuffled in a fixed way.
+        The names.
 
     Example:
-        >>> digits()
+        >>> names()
+        ('digits', 'mnist', 'fashion_mnist', 'mnist_static', 'freyfaces')
+    """
+    return tuple(LOADERS)
+
+
+def load(name: str, *, binarize: str | Binarization | None = None) -> Dataset:
+    """Load a data set by name.
+
+    ``"digits"`` (8x8, in the package), ``"mnist"`` and ``"fashion_mnist"`` (28x28) have labels. ``"mnist_static"``
+    (28x28, the published binarization) and ``"freyfaces"`` (28x20) have none. Splits and fixed samples are the same
+    in every run, and the global random state is neither used nor changed.
+
+    Args:
+        name: one of :func:`names`
+        binarize: how grey levels become binary values: None keeps them, ``"dynamic"`` samples new ones for each
+            training batch and fixed ones for valid and test, ``"static"`` samples all of them once, ``"threshold"``
+            compares with 0.5. Or a function from Dataset to Dataset, such as ``Threshold(0.3)``
+
+    Returns:
+        The data set; x is float32 in [0, 1] of shape ``(n, *shape)``, y int64 of shape ``(n,)`` or None.
+
+    Raises:
+        ValueError: the name or the binarization is unknown, the data are binary already, or a file is not the
+            published one.
+        FileNotFoundError: PYRO_VAE_DATA is set and a file is missing there.
+        OSError: a download failed.
+        ImportError: the Frey faces have to be downloaded and SciPy is missing.
+
+    Example:
+        >>> load("digits")
         Dataset('digits': train 1297, valid 200, test 300; shape (8, 8); grey; labels)
+        >>> binary = load("digits", binarize="static")
+        >>> binary.kind, tuple(binary.test.x.shape), tuple(binary.test.y.shape)
+        ('binary', (300, 8, 8), (300,))
+    """
+    if name not in LOADERS:
+        near = get_close_matches(str(name).lower(), LOADERS, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"name: expected one of {', '.join(LOADERS)}, got {name!r}{hint}")
+    rule = resolve(binarize)
+    dataset = LOADERS[name]()
+    if rule is None:
+        return dataset
+    if dataset.kind == "binary":
+        raise ValueError(f"binarize: expected None for {name}, which is binary already, got {binarize!r}")
+    return rule(dataset)
+
+
+def digits() -> Dataset:
+    """8x8 handwritten digits in 17 grey levels, with labels; in the package.
+
+    The test set of "Optical Recognition of Handwritten Digits" (E. Alpaydin and C. Kaynak 1998, UCI Machine Learning
+    Repository, doi 10.24432/C50P49, licence CC BY 4.0), as scikit-learn's ``load_digits`` returns it, shuffled.
     """
     packed = files("pyro_vae.data").joinpath("digits.npz")
     with packed.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
@@ -84,44 +134,27 @@ def digits() -> Dataset:
 
 
 def mnist() -> Dataset:
-    """Read MNIST (LeCun, Cortes and Burges 1998; licence commonly given as CC BY-SA 3.0).
+    """28x28 handwritten digits (LeCun, Cortes and Burges 1998), grey, with labels.
 
-    Returns:
-        50,000 / 10,000 / 10,000 observations (28, 28), pixel/255, with labels; valid is the end
-        of the published training file.
-
-    Raises:
-        OSError: If a file is missing or cannot be downloaded.
-        ValueError: If a file is not the published one.
+    The licence is commonly given as CC BY-SA 3.0. Values are pixel/255; valid is the end of the published training
+    file: 50,000 / 10,000 / 10,000 examples.
     """
-    return _idx_dataset("mnist")
+    return idx_dataset("mnist")
 
 
 def fashion_mnist() -> Dataset:
-    """Read Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747; MIT licence).
+    """28x28 pictures of clothes (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747), grey, with labels.
 
-    Returns:
-        As `mnist`: 50,000 / 10,000 / 10,000 observations (28, 28), pixel/255, with labels.
-
-    Raises:
-        OSError: If a file is missing or cannot be downloaded.
-        ValueError: If a file is not the published one.
+    MIT licence; values and splits as for MNIST.
     """
-    return _idx_dataset("fashion_mnist")
+    return idx_dataset("fashion_mnist")
 
 
 def mnist_static() -> Dataset:
-    """Read the fixed binarization of MNIST on which log-likelihoods are published.
+    """28x28 digits in the fixed binarization on which log-likelihoods are published, without labels.
 
-    Bits drawn once by Salakhutdinov and Murray (2008), in the files of Larochelle and Murray
-    (2011). Their order is not that of MNIST, so there are no labels.
-
-    Returns:
-        50,000 / 10,000 / 10,000 observations (28, 28) of zeros and ones.
-
-    Raises:
-        OSError: If a file is missing or cannot be downloaded.
-        ValueError: If a file is not the published one.
+    Sampled once by Salakhutdinov and Murray (2008), in the files of Larochelle and Murray (2011). Their order is not
+    that of MNIST: 50,000 / 10,000 / 10,000 examples.
     """
     root = local_root()
     if root is None:
@@ -129,33 +162,22 @@ def mnist_static() -> Dataset:
     else:
         with np.load(from_folder(STATIC_PACKED, root), allow_pickle=False) as packed:
             bits = {part: np.unpackbits(packed[part], axis=1).reshape(-1, 28, 28) for part in STATIC_TEXTS}
-    return Dataset(
-        "mnist_static",
-        **{part: Split(torch.from_numpy(array).float()) for part, array in bits.items()},
-    )
+    return Dataset("mnist_static", **{part: Split(torch.from_numpy(a).float()) for part, a in bits.items()})
 
 
 def freyfaces() -> Dataset:
-    """Read the Frey faces: one face in 1965 frames of a video (B. Frey and S. Roweis).
+    """28x20 frames of a video of one face (B. Frey and S. Roweis), grey, without labels.
 
-    There is no explicit licence; the data are for research.
-
-    Returns:
-        1565 / 200 / 200 observations (28, 20), (pixel + 0.5)/256, shuffled in a fixed way
-        because frames that follow each other are nearly equal.
-
-    Raises:
-        OSError: If the file is missing or cannot be downloaded.
-        ValueError: If the images are not the ones known.
-        ImportError: If the file must be downloaded and SciPy, which reads it, is missing.
+    There is no explicit licence; the data are for research. Values are (pixel + 0.5)/256. The frames are shuffled,
+    as successive ones are nearly equal: 1565 / 200 / 200 examples.
     """
     root = local_root()
     if root is None:
-        images = _frey_by_download()
+        images = download_frey()
     else:
         with np.load(from_folder(FREY_PACKED, root), allow_pickle=False) as packed:
             images = packed["images"]
-        _check_frey(images)
+        check_frey(images)
     order = np.random.default_rng(0).permutation(len(images))
     whole = Split(torch.from_numpy((images[order].astype(np.float32) + 0.5) / 256))
     return Dataset("freyfaces", whole[:1565], whole[1565:1765], whole[1765:])
@@ -170,45 +192,44 @@ LOADERS: dict[str, Callable[[], Dataset]] = {
 }
 
 
-def _idx_dataset(name: str) -> Dataset:
+def idx_dataset(name: str) -> Dataset:
     """Read the four files of MNIST or of Fashion-MNIST."""
     root = local_root()
     wanted = [File(name, *pair) for pair in zip(IDX_NAMES, IDX_CHECKSUMS[name], strict=True)]
     paths = [download(file) if root is None else from_folder(file, root) for file in wanted]
-    train, test = _idx_split(*paths[:2]), _idx_split(*paths[2:])
+    train, test = idx_split(*paths[:2]), idx_split(*paths[2:])
     return Dataset(name, train[:50000], train[50000:], test)
 
 
-def _idx_split(images: Path, labels: Path) -> Split:
+def idx_split(images: Path, labels: Path) -> Split:
+    """Read images and labels."""
     x, y = (parse_idx(gzip.decompress(path.read_bytes())) for path in (images, labels))
-    # Divided in place: the training images are the largest array of the package.
+    # divided in place: the training images are the largest array of the package
     return Split(torch.from_numpy(x.astype(np.float32)).div_(255), torch.from_numpy(y.astype(np.int64)))
 
 
-def _frey_by_download() -> np.ndarray:
-    try:  # before the download, which would be for nothing
+def download_frey() -> np.ndarray:
+    """Download the Frey faces, which are published as a MATLAB file without a known checksum."""
+    try:  # before the download
         from scipy.io import loadmat
     except ImportError as error:
-        raise ImportError(
-            "the Frey faces are published as a MATLAB file, and reading it needs SciPy: install "
-            "it with `pip install scipy`"
-        ) from error
+        raise ImportError("the Frey faces are a MATLAB file, which needs SciPy: pip install scipy") from error
     path = download(FREY_MATLAB)
     try:
         images = np.ascontiguousarray(loadmat(path)["ff"].T).reshape(-1, 28, 20)
-        _check_frey(images)
-    except Exception as error:  # whatever a file that is no MATLAB file makes the reader raise
-        path.unlink()  # with no checksum of its own it would be taken from the cache for ever
+        check_frey(images)
+    except Exception as error:  # loadmat raises errors of many types
+        path.unlink()  # otherwise the cache would return it for ever
         raise ValueError(
-            f"what {FREY_MATLAB.url} sent is not the Frey faces; {path} was removed again ({error})"
+            f"{FREY_MATLAB.url}: expected the Frey faces, got another file, now removed from {path} ({error})"
         ) from error
     return images
 
 
-def _check_frey(images: np.ndarray) -> None:
+def check_frey(images: np.ndarray) -> None:
+    """Verify the checksum of the decoded Frey faces."""
     got = hashlib.sha256(images.tobytes()).hexdigest()
     if images.dtype != np.uint8 or got != FREY_SHA256:
         raise ValueError(
-            f"the sha256 of the decoded Frey faces should be {FREY_SHA256} "
-            f"but is {got} ({images.dtype}, shape {images.shape})"
+            f"the Frey faces: expected sha256 {FREY_SHA256}, got {got} ({images.dtype}, shape {images.shape})"
         )

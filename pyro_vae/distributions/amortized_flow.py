@@ -1,4 +1,4 @@
-"""A normal pushed through invertible steps of each datum, whose own draws are scored on the way."""
+"""Normalizing flows with parameters of their own for each example."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pyro import distributions as dist
@@ -14,14 +14,16 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.utils.weak import WeakIdKeyDictionary
 
+from pyro_vae.distributions.base import Distribution
+
 __all__ = ["AmortizedFlow", "Step", "tanh_root"]
 
 
 class Step(ABC):
-    """An invertible map of R^D to itself, one for each datum.
+    """An invertible map of R^D to itself, one per example.
 
-    A subclass keeps its parameters as attributes, tensors of shape ``(*batch, ...)`` or modules, and maps z of shape
-    ``(*sample, *batch, D)``.
+    A subclass stores its parameters as attributes (tensors of shape ``(*batch, ...)``, or modules) and maps z of
+    shape ``(*sample, *batch, D)``.
     """
 
     @abstractmethod
@@ -30,10 +32,10 @@ class Step(ABC):
 
     @abstractmethod
     def inverse(self, z: Tensor) -> Tensor:
-        """Return what is mapped to ``z``; no gradient is asked of it."""
+        """Return the point that is mapped to ``z``; it needs no gradient."""
 
     def detached(self) -> Step:
-        """Return the same map, its parameters constants."""
+        """Return the same map with constant parameters."""
         new = copy.copy(self)
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
@@ -44,7 +46,7 @@ class Step(ABC):
 
 
 class Draw(NamedTuple):
-    """What a flow remembers of a draw."""
+    """The start and log-determinant that a flow remembers for a sample."""
 
     owner: weakref.ref
     start: Tensor
@@ -52,24 +54,24 @@ class Draw(NamedTuple):
     graph: bool
 
 
-class AmortizedFlow(dist.TorchDistribution):
-    r"""The distribution of a normal vector after invertible steps, all parameters given for each datum.
+class AmortizedFlow(Distribution):
+    r"""A normal vector pushed through invertible steps, with all parameters given per example.
 
     .. math:: z = f_L \circ \dots \circ f_1(z_0), \quad z_0 \sim \mathcal N(\mu, \operatorname{diag} \sigma^2), \qquad
               \log q(z) = \log \mathcal N(z_0; \mu, \sigma^2) - \sum_l \log \lvert \det J_{f_l} \rvert
 
-    A draw carries its start :math:`z_0` and the log-determinant taken on the way: :meth:`log_prob` of the very tensor
-    that ``rsample`` of this object returned costs nothing more, however many draws are about; what is remembered
-    goes with the draw. Any other value is inverted step by step without a graph, and gets its gradient, by z as by
-    all parameters, from the implicit function theorem: one Jacobian of size D x D for each value.
+    A sample remembers its start :math:`z_0` and its log-determinant as long as it lives, so that :meth:`log_prob` of
+    the tensor that ``rsample`` of this object returned costs nothing more. Any other value is inverted step by step
+    without a graph; the implicit function theorem gives its gradient with respect to z and all parameters, with one
+    D x D Jacobian per value.
 
-    For estimators that need :math:`\log q` at a draw with the parameters held fixed (sticking the landing, doubly
-    reparameterized gradients), ``q.detached().log_prob(z)`` gives it, without an inversion.
+    ``q.detached().log_prob(z)`` returns :math:`\log q` at a sample with constant parameters and without an inversion,
+    for estimators that need it (sticking the landing, doubly reparameterized gradients).
 
     Args:
         loc: mean of the start, shape ``(*batch, D)``
         scale: standard deviation of the start, shape ``(*batch, D)``
-        steps: the maps, the first one first
+        steps: the maps, in the order in which they are applied
 
     References:
         Variational inference with normalizing flows (Rezende and Mohamed, 2015), https://arxiv.org/abs/1505.05770
@@ -78,7 +80,7 @@ class AmortizedFlow(dist.TorchDistribution):
         batch shape ``batch`` and event shape ``(D,)``.
 
     Raises:
-        ValueError: there are no steps.
+        ValueError: ``steps`` is empty.
 
     Example:
         >>> import pyro_vae as pv
@@ -95,24 +97,20 @@ class AmortizedFlow(dist.TorchDistribution):
         self, loc: Tensor, scale: Tensor, steps: Sequence[Step], *, validate_args: bool | None = None
     ) -> None:
         if not steps:
-            raise ValueError("steps: expected at least one; without any the distribution is a Normal")
+            raise ValueError("steps: expected at least one map, got none. Use a Normal instead")
         self.loc, self.scale = torch.broadcast_tensors(loc, scale)
         self.steps = tuple(steps)
         self._draws = WeakIdKeyDictionary()
         super().__init__(self.loc.shape[:-1], self.loc.shape[-1:], validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: AmortizedFlow | None = None) -> AmortizedFlow:
-        """Return the distribution with another batch shape; the steps broadcast."""
-        new = self._get_checked_instance(AmortizedFlow, _instance)
-        shape = (*batch_shape, *self.event_shape)
-        new.loc, new.scale, new.steps = self.loc.expand(shape), self.scale.expand(shape), self.steps
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> AmortizedFlow:
+        """Return the distribution expanded to ``batch_shape``; the steps broadcast."""
+        new = super().expand(batch_shape)
         new._draws = WeakIdKeyDictionary()
-        super(AmortizedFlow, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
         return new
 
     def detached(self) -> AmortizedFlow:
-        """Return the same distribution with constant parameters, which knows the draws of this one."""
+        """Return the same distribution with constant parameters; it remembers the samples of this one."""
         new = self.expand(self.batch_shape)
         new.loc, new.scale = new.loc.detach(), new.scale.detach()
         new.steps = tuple(step.detached() for step in self.steps)
@@ -135,19 +133,16 @@ class AmortizedFlow(dist.TorchDistribution):
         return z
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draw, and remember start and log-determinant as long as the draw lives."""
+        """Sample with a gradient, and remember the start and log-determinant of the sample."""
         noise = torch.randn(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
         start = self.loc + self.scale * noise
         z, log_det = self.push(start)
         self._draws[z] = Draw(weakref.ref(self), start, log_det, torch.is_grad_enabled())
         return z
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density at ``value``."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_prob(self, value: Tensor) -> Tensor:
         draw = self._draws.get(value)
-        # a draw made without a graph has none for the gradient by the parameters either
+        # a sample made without a graph has no gradient with respect to the parameters either
         if draw is not None and draw.owner() is self and (draw.graph or not torch.is_grad_enabled()):
             start, log_det = draw.start, draw.log_det
         else:
@@ -159,7 +154,7 @@ class AmortizedFlow(dist.TorchDistribution):
         return dist.Normal(self.loc, self.scale, validate_args=False).log_prob(start).sum(-1) - log_det
 
     def implicit(self, start: Tensor, value: Tensor) -> Tensor:
-        r"""Give the start of ``value`` its gradient: :math:`z_0 + J^{-1} (z - f(z_0))`, whose value is :math:`z_0`."""
+        r"""Return :math:`z_0 + J^{-1} (z - f(z_0))`: the start of ``value``, with its gradient."""
         with torch.enable_grad():
             leaf = start.detach().requires_grad_()
             image, _ = self.push(leaf)
@@ -171,15 +166,15 @@ class AmortizedFlow(dist.TorchDistribution):
 
 
 def frozen(module: nn.Module) -> Callable[..., Tensor]:
-    """Return a module as a function, its parameters constants."""
+    """Return a module as a function with constant parameters."""
     parameters = {name: p.detach() for name, p in module.named_parameters()}
     return lambda *args: torch.func.functional_call(module, parameters, args)
 
 
 def tanh_root(r: Tensor, s: Tensor, c: Tensor, t: Tensor) -> Tensor:
-    r"""Solve :math:`x + r \tanh(s x + c) = t` for x, where :math:`r s > -1` makes the left side increase.
+    r"""Solve :math:`x + r \tanh(s x + c) = t` for x, where :math:`r s > -1` makes the left side increasing.
 
-    Bisection within :math:`t \pm |r|`, then Newton's method held inside what is left.
+    Bisection within :math:`t \pm |r|`, followed by Newton's method inside the last bracket.
     """
     r, s, c, t = torch.broadcast_tensors(r, s, c, t)
     low, high = t - r.abs(), t + r.abs()

@@ -1,32 +1,34 @@
-"""Arrays whose entries are drawn one after the other."""
+"""Autoregressive distributions over arrays of discrete levels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from pyro import distributions as dist
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_vae.distributions.base import Distribution
 from pyro_vae.distributions.supports import Grid
 
 __all__ = ["Autoregressive"]
 
 
-class Autoregressive(dist.TorchDistribution):
-    r"""Levels :math:`k / (L - 1)` of an array, each given those before it in a fixed order.
+class Autoregressive(Distribution):
+    r"""An array of levels :math:`k / (L - 1)`, each given the entries before it in a fixed order.
 
     .. math:: p(x) = \prod_i p(x_i \mid x_1, \dots, x_{i - 1})
 
-    The density takes one call of the network, a draw one for each entry.
+    A density takes one call of the network, a sample one call per entry.
 
     Args:
-        logits: ``logits(x, condition)``, of shape ``(*batch, *event, levels)`` for x of shape ``(*batch, *event)``,
-            those of an entry depending only on the entries before it
-        condition: what all entries are conditioned on, of shape ``(*batch, *condition_shape)``
+        logits: ``logits(x, condition)`` for x of shape ``(*batch, *event)`` returns logits of shape
+            ``(*batch, *event, levels)``; the logits of an entry depend only on the entries before it
+        condition: condition of all entries, of shape ``(*batch, *condition_shape)``
         shape: shape of one event
-        order: indices into the flattened event, from the first to the last drawn
+        order: indices into the flattened event, in the order of sampling
         levels: L
         condition_dim: number of dimensions of ``condition_shape``
 
@@ -39,8 +41,6 @@ class Autoregressive(dist.TorchDistribution):
         >>> Autoregressive(logits, torch.zeros(5, 1), (3,), range(3), 2).sample().shape
         torch.Size([5, 3])
     """
-
-    arg_constraints = {}
 
     def __init__(
         self,
@@ -64,13 +64,10 @@ class Autoregressive(dist.TorchDistribution):
         """The levels."""
         return constraints.independent(Grid(self.levels, 1 / (self.levels - 1)), len(self.event_shape))
 
-    def expand(self, batch_shape: torch.Size, _instance: Autoregressive | None = None) -> Autoregressive:
-        """Return the distribution with another batch shape."""
-        new = self._get_checked_instance(Autoregressive, _instance)
-        new.logits, new.order, new.levels, new.condition_dim = self.logits, self.order, self.levels, self.condition_dim
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Autoregressive:
+        """Return the distribution expanded to ``batch_shape``."""
+        new = super().expand(batch_shape)
         new.condition = self.condition_for(batch_shape)
-        super(Autoregressive, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
         return new
 
     def condition_for(self, lead: Sequence[int]) -> Tensor:
@@ -78,7 +75,7 @@ class Autoregressive(dist.TorchDistribution):
         return self.condition.expand(*lead, *self.condition.shape[self.condition.dim() - self.condition_dim :])
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw one entry after the other."""
+        """Sample one entry after the other."""
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
             lead = shape[: len(shape) - len(self.event_shape)]
@@ -90,10 +87,7 @@ class Autoregressive(dist.TorchDistribution):
                 x[..., i] = code.to(x.dtype) / (self.levels - 1)
             return x.reshape(shape)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-probability of ``value``."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_prob(self, value: Tensor) -> Tensor:
         lead = torch.broadcast_shapes(value.shape[: value.dim() - len(self.event_shape)], self.batch_shape)
         value = value.expand(*lead, *self.event_shape)
         logits = self.logits(value, self.condition_for(lead)).log_softmax(-1)

@@ -11,20 +11,20 @@ from torch import Tensor
 __all__ = ["bessel_ratio", "log_bessel"]
 
 #: Order from which the uniform asymptotic expansion is accurate to about ten digits.
-LIFTED = 30.0
+LARGE_ORDER = 30.0
 
 
 def log_bessel(order: float, x: Tensor) -> Tensor:
     r"""Return :math:`\log (I_v(x) / x^v) - x` for an order :math:`v \ge 0` and positive x, in float64.
 
-    So scaled it stays finite at both ends, and its derivative is :math:`I_{v + 1}(x) / I_v(x) - 1`.
+    With this scaling it stays finite at both ends. Its derivative is :math:`I_{v + 1}(x) / I_v(x) - 1`.
 
-    The uniform asymptotic expansion holds for every x once the order is large; small orders are reached from
-    there by ratios of neighbouring orders, a recurrence that is stable downwards. Nothing overflows or underflows.
+    A uniform asymptotic expansion holds for every x at large orders. Small orders follow from there by the ratios of
+    neighbouring orders, a recurrence that is stable downwards. Nothing overflows or underflows.
 
     Args:
         order: v
-        x: of any shape
+        x: positive numbers, of any shape
 
     Returns:
         A float64 tensor of the shape of x, differentiable twice.
@@ -72,8 +72,8 @@ class _Ratio(torch.autograd.Function):
 
 
 def descend(order: float, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log I - x and the ratio to the next order."""
-    steps = max(0, math.ceil(LIFTED - order))
+    """Return log I - x, and the ratio of the next order to this one."""
+    steps = max(0, math.ceil(LARGE_ORDER - order))
     top = order + steps
     log_i = expansion(top, x)
     ratio = (expansion(top + 1, x) - log_i).exp()
@@ -95,7 +95,7 @@ def expansion(order: float, x: Tensor) -> Tensor:
         t * s * (30375 - s * (369603 - s * (765765 - 425425 * s))) / 414720,
         s * s * (4465125 - s * (94121676 - s * (349922430 - s * (446185740 - 185910725 * s)))) / 39813120,
     )
-    correction = sum(term / order ** (k + 1) for k, term in enumerate(terms))
-    # v (sqrt(1 + z^2) - z) - v asinh(1/z): what is left of the exponent after x is taken out
+    correction: Any = sum(term / order ** (k + 1) for k, term in enumerate(terms))
+    # v (sqrt(1 + z^2) - z) - v asinh(1/z): the exponent minus x
     exponent = order / (root + z) - order * torch.asinh(1 / z)
     return exponent - 0.5 * math.log(2 * math.pi * order) - 0.5 * root.log() + torch.log1p(correction)

@@ -1,23 +1,26 @@
-"""Arrays whose columns have families of their own."""
+"""Independent columns with a distribution family each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
+
+from pyro_vae.distributions.base import Distribution
 
 __all__ = ["ByColumn", "Columns"]
 
 
 class Columns(constraints.Constraint):
-    """A constraint for each column, of numbers along the last dimension.
+    """A constraint per column along the last dimension.
 
     Args:
-        supports: of groups of columns
-        columns: for each group, the indices of its columns
+        supports: the constraint of each group of columns
+        columns: the indices of the columns of each group
     """
 
     is_discrete = False
@@ -39,33 +42,32 @@ class Columns(constraints.Constraint):
         )
 
     def check(self, value: Tensor) -> Tensor:
-        """Return where ``value`` is allowed."""
+        """Return where ``value`` satisfies the constraint of its column."""
         parts = [s.check(value[..., c]) for s, c in zip(self.supports, self.columns, strict=True)]
         return torch.cat(parts, -1)[..., order(self.columns)]
 
 
-class ByColumn(dist.TorchDistribution):
-    r"""Independent numbers, of which those of one column have one family: the last batch dimension is the columns.
+class ByColumn(Distribution):
+    r"""Independent columns, along the last batch dimension, with a distribution family each.
 
     .. math:: p(x) = \prod_g \prod_{i \in g} p_g(x_i)
 
     Args:
-        fns: one distribution a group, of batch shape ``(*batch, columns of the group)``
-        columns: for each group, the indices of its columns
-        filler: a value inside the support of each column, of shape ``(columns,)``; found by trial if not given
+        fns: one distribution per group of columns, of batch shape ``(*batch, columns of the group)``
+        columns: the indices of the columns of each group
+        filler: a value inside the support of each column, of shape ``(columns,)``; found by trial if None
 
     Example:
+        >>> from pyro import distributions as dist
         >>> fns = [dist.Normal(torch.zeros(5, 2), 1.0), dist.Bernoulli(logits=torch.zeros(5, 1))]
         >>> fn = ByColumn(fns, [torch.tensor([0, 2]), torch.tensor([1])])
         >>> fn.batch_shape, fn.log_prob(torch.zeros(5, 3)).shape
         (torch.Size([5, 3]), torch.Size([5, 3]))
     """
 
-    arg_constraints = {}
-
     def __init__(
         self,
-        fns: Sequence[dist.TorchDistribution],
+        fns: Sequence[TorchDistributionMixin],
         columns: Sequence[Tensor],
         *,
         filler: Tensor | None = None,
@@ -91,30 +93,24 @@ class ByColumn(dist.TorchDistribution):
             values.append(torch.full((len(c),), inside, device=c.device))
         return torch.cat(values)[order(self.columns)]
 
-    def expand(self, batch_shape: torch.Size, _instance: ByColumn | None = None) -> ByColumn:
-        """Return the distribution with another batch shape, which must end in the same columns."""
-        new = self._get_checked_instance(ByColumn, _instance)
-        new.columns, new._filler = self.columns, self._filler
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> ByColumn:
+        """Return the distribution expanded to ``batch_shape``, which must end in the same columns."""
+        new = super().expand(batch_shape)
         lead = tuple(batch_shape)[:-1]
         new.fns = tuple(fn.expand(torch.Size((*lead, len(c)))) for fn, c in zip(self.fns, self.columns, strict=True))
-        super(ByColumn, new).__init__(torch.Size(batch_shape), validate_args=False)
-        new._validate_args = self._validate_args
         return new
 
     @property
     def mean(self) -> Tensor:
-        """The mean of each column; that of codes where a column holds them."""
+        """The mean of each column."""
         return self._join([fn.mean for fn in self.fns])
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw each group."""
+        """Sample each group."""
         with torch.no_grad():
             return self._join([fn.sample(sample_shape) for fn in self.fns])
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density of each entry."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_prob(self, value: Tensor) -> Tensor:
         return self._join([fn.log_prob(value[..., c]) for fn, c in zip(self.fns, self.columns, strict=True)])
 
     def _join(self, parts: Sequence[Tensor]) -> Tensor:
@@ -122,5 +118,5 @@ class ByColumn(dist.TorchDistribution):
 
 
 def order(columns: Sequence[Tensor]) -> Tensor:
-    """Return where each column stands after the groups were put side by side."""
+    """Return the position of each column in the concatenation of the groups."""
     return torch.cat(list(columns)).argsort()

@@ -1,4 +1,4 @@
-"""Any distribution with its event read as one vector."""
+"""A distribution whose event is flattened to one vector."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import math
 from collections.abc import Sequence
 
 import torch
-from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints, kl_divergence, register_kl
+
+from pyro_vae.distributions.base import Distribution
 
 __all__ = ["Flattened"]
 
 
 class FlattenedConstraint(constraints.Constraint):
-    """Vectors that satisfy ``base`` when they are given ``shape``."""
+    """Vectors that satisfy ``base`` after a reshape to ``shape``."""
 
     event_dim = 1
 
@@ -25,48 +26,47 @@ class FlattenedConstraint(constraints.Constraint):
 
     @property
     def is_discrete(self) -> bool:
-        """Whether the base is."""
+        """Whether the base constraint is discrete."""
         return self.base.is_discrete
 
     def check(self, value: Tensor) -> Tensor:
-        """Return for each vector whether it satisfies the base."""
+        """Return which vectors satisfy the base constraint."""
         return self.base.check(value.unflatten(-1, self.shape))
 
 
-class Flattened(dist.TorchDistribution):
-    r"""A distribution whose event, of any shape, is read as one vector.
+class Flattened(Distribution):
+    r"""A distribution with its event, of any shape, flattened to one vector.
 
     .. math:: p(z) = p_{\mathrm{base}}(\mathrm{reshape}(z))
 
     A product of one-hot categoricals has an event of shape (groups, categories); flattened, it fits a network
-    that takes ``latent`` numbers. The divergence between two of them is that of their bases.
+    with ``latent`` inputs. The KL divergence between two such distributions is that of their bases.
 
     Args:
         base: a distribution with at least one event dimension
 
     Shape:
-        batch shape of the base, event shape ``(n,)`` with n the number of entries of its event.
+        batch shape of the base, event shape ``(n,)`` with the n entries of its event.
 
     Raises:
-        ValueError: the base has no event dimension.
+        ValueError: ``base`` has no event dimension.
 
     Example:
+        >>> from pyro import distributions as dist
         >>> Flattened(dist.OneHotCategorical(torch.ones(4, 3)).to_event(1)).sample((5,)).shape
         torch.Size([5, 12])
     """
 
-    arg_constraints = {}
-
     def __init__(self, base: TorchDistributionMixin, *, validate_args: bool | None = None) -> None:
         if not base.event_shape:
-            raise ValueError(f"base: expected a distribution with an event to flatten, got event shape () of {base}")
+            raise ValueError(f"base: expected an event dimension, got event shape () of {base}. Use base.to_event(1)")
         self.base_dist = base
         event = torch.Size((base.event_shape.numel(),))
         super().__init__(base.batch_shape, event, validate_args=validate_args)
 
     @property
     def has_rsample(self) -> bool:
-        """Whether the base has one."""
+        """Whether the base has a reparameterized sampler."""
         return self.base_dist.has_rsample
 
     @property
@@ -74,26 +74,15 @@ class Flattened(dist.TorchDistribution):
         """The support of the base, flattened."""
         return FlattenedConstraint(self.base_dist.support, self.base_dist.event_shape)
 
-    def expand(self, batch_shape: torch.Size, _instance: Flattened | None = None) -> Flattened:
-        """Return the distribution with another batch shape."""
-        new = self._get_checked_instance(Flattened, _instance)
-        new.base_dist = self.base_dist.expand(torch.Size(batch_shape))
-        super(Flattened, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
-
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draw from the base, with its gradient."""
+        """Sample from the base, with a gradient."""
         return self._flat(self.base_dist.rsample(torch.Size(sample_shape)))
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draw from the base."""
+        """Sample from the base."""
         return self._flat(self.base_dist.sample(torch.Size(sample_shape)))
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-probability of vectors ``value``."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_prob(self, value: Tensor) -> Tensor:
         return self.base_dist.log_prob(value.unflatten(-1, self.base_dist.event_shape))
 
     def entropy(self) -> Tensor:
@@ -112,22 +101,22 @@ class Flattened(dist.TorchDistribution):
 
     @property
     def has_enumerate_support(self) -> bool:
-        """Whether the values of the base's factors can be listed."""
+        """Whether the values of the base can be enumerated."""
         return factors(self.base_dist).has_enumerate_support
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """Return all values, of shape ``(n, *batch, entries)``.
 
         Raises:
-            ValueError: there are more than a million.
+            ValueError: there are more than a million values.
         """
-        base = factors(self.base_dist)
+        base, fn = factors(self.base_dist), self.base_dist
         one = base.enumerate_support(expand=False)
         one = one.reshape(len(one), *base.event_shape)
-        groups = self.base_dist.batch_shape + self.base_dist.event_shape
-        groups = groups[len(self.batch_shape) : len(groups) - len(base.event_shape)].numel()
+        factor_dims = len(fn.batch_shape + fn.event_shape) - len(base.event_shape)
+        groups = (fn.batch_shape + fn.event_shape)[len(self.batch_shape) : factor_dims].numel()
         if groups * math.log(len(one)) > math.log(1e6):
-            raise ValueError(f"the support has {len(one)}^{groups} values: too many to list")
+            raise ValueError(f"enumerate_support: expected at most a million values, got {len(one)}^{groups}")
         index = torch.cartesian_prod(*[torch.arange(len(one), device=one.device)] * groups).reshape(-1, groups)
         values = one[index].reshape(len(index), *[1] * len(self.batch_shape), -1)
         return values.expand(-1, *self.batch_shape, -1) if expand else values
@@ -145,7 +134,7 @@ def factors(fn: TorchDistributionMixin) -> TorchDistributionMixin:
 
 @register_kl(Flattened, Flattened)
 def kl_flattened(q: Flattened, p: Flattened) -> Tensor:
-    """Return the divergence between the bases."""
+    """Return the KL divergence between the bases."""
     if q.base_dist.event_shape != p.base_dist.event_shape:
         raise NotImplementedError
     return kl_divergence(q.base_dist, p.base_dist)

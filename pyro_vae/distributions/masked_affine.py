@@ -1,4 +1,4 @@
-"""A network whose outputs see only earlier inputs, and the invertible layer made of it."""
+"""A masked network with autoregressive outputs (MADE), and an invertible layer made of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ __all__ = ["MaskedAffine", "MaskedMLP"]
 
 
 class MaskedLinear(nn.Linear):
-    """A linear layer some of whose weights are 0 for good."""
+    """A linear layer with a fixed mask on its weights."""
+
+    mask: Tensor
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__(mask.shape[1], mask.shape[0])
@@ -25,7 +27,7 @@ class MaskedLinear(nn.Linear):
 
 
 class MaskedMLP(nn.Module):
-    r"""A multilayer perceptron whose j-th outputs depend on the inputs before the j-th only.
+    r"""A multilayer perceptron whose j-th output depends only on the inputs before the j-th (MADE).
 
     References:
         MADE: masked autoencoder for distribution estimation (Germain et al., 2015),
@@ -33,13 +35,13 @@ class MaskedMLP(nn.Module):
 
     Args:
         size: number of inputs
-        outputs: how many numbers for each input
+        outputs: number of outputs per input
         hidden: width of each hidden layer
-        context: how many further numbers, which all outputs may depend on
+        context: number of context values, on which all outputs may depend
         activation: makes the nonlinearity after each hidden layer
 
     Shape:
-        ``(*batch, size)`` and ``(*batch, width)`` for each context, to ``(*batch, outputs, size)``.
+        ``(*batch, size)``, and ``(*batch, width)`` for each context, to ``(*batch, outputs, size)``.
 
     Example:
         >>> MaskedMLP(3, 2)(torch.zeros(5, 3)).shape
@@ -57,10 +59,10 @@ class MaskedMLP(nn.Module):
     ) -> None:
         super().__init__()
         if not hidden:
-            raise ValueError("hidden: expected the width of at least one hidden layer, got none")
+            raise ValueError("hidden: expected at least one width, got none. Pass a sequence such as (256,)")
         self.size, self.outputs, self.width = size, outputs, context
         order = torch.arange(size)
-        # a unit of degree d may see inputs 0..d: degrees 0..size-2 are of use, spread evenly
+        # a unit of degree d depends on inputs 0..d: degrees 0..size-2 are useful, spread evenly
         degrees = [order, *(torch.arange(width) * max(size - 1, 1) // width for width in hidden)]
         masks = [o[:, None] >= i for i, o in zip(degrees[:-1], degrees[1:], strict=True)]
         last = (order[:, None] > degrees[-1]).repeat(outputs, 1)
@@ -69,12 +71,12 @@ class MaskedMLP(nn.Module):
         self.of_context = nn.Linear(context, hidden[0], bias=False) if context else None
 
     def forward(self, z: Tensor, *context: Tensor) -> Tensor:
-        """Return the outputs, those of one input in one column."""
+        """Return the outputs, one column per input."""
         h = self.layers[0](z)
         if self.of_context is not None:
             width = sum(c.shape[-1] for c in context)
             if width != self.width:
-                raise ValueError(f"this network takes a context of {self.width} numbers a datum, got {width}")
+                raise ValueError(f"context: expected {self.width} numbers per example, got {width}")
             batch = torch.broadcast_shapes(*(c.shape[:-1] for c in context))
             h = h + self.of_context(torch.cat([c.expand(*batch, -1) for c in context], -1))
         for layer in self.layers[1:]:
@@ -83,14 +85,14 @@ class MaskedMLP(nn.Module):
 
 
 class MaskedAffine(Layer):
-    r"""An affine map of each coordinate, which the coordinates before it decide.
+    r"""An affine map of each coordinate, with parameters computed from the coordinates before it.
 
     .. math:: u_j = (z_j - \mu_j(z_{<j}))\, e^{-s_j(z_{<j})}, \qquad \lvert s_j \rvert < \mathrm{limit}
 
     Args:
         size: number of coordinates
         hidden: width of each hidden layer of the network
-        context: how many further numbers the network sees
+        context: number of context values of the network
         limit: bound of the log-scale, which keeps densities finite far from the data
 
     Example:
@@ -104,7 +106,7 @@ class MaskedAffine(Layer):
         self.limit = limit
 
     def affine(self, z: Tensor, *context: Tensor) -> tuple[Tensor, Tensor]:
-        """Return location and log-scale of each coordinate."""
+        """Return the location and log-scale of each coordinate."""
         loc, raw = self.net(z, *context).unbind(-2)
         return loc, self.limit * torch.tanh(raw / self.limit)
 
@@ -114,10 +116,10 @@ class MaskedAffine(Layer):
         return (z - loc) * torch.exp(-log_scale), -log_scale.sum(-1)
 
     def inverse(self, u: Tensor, *context: Tensor) -> Tensor:
-        """Return z, in as many passes as there are coordinates."""
+        """Return z, with one pass per coordinate."""
         z = torch.zeros_like(u)
         for _ in range(u.shape[-1]):
-            # after pass j the first j coordinates are final: they depend on none behind them
+            # after pass j the first j coordinates are final, as they depend on no later one
             loc, log_scale = self.affine(z, *context)
             z = loc + u * torch.exp(log_scale)
         return z

@@ -1,9 +1,11 @@
-"""A mixture of many components, cheap to expand and to draw from."""
+"""Mixtures of many components, cheap to expand and to sample from."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from pyro import distributions as dist
@@ -11,27 +13,32 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_vae.distributions.base import Distribution
+
 __all__ = ["Mixture"]
 
+#: Largest number of values that one pass of the sampler creates.
+VALUES_PER_PASS = 2**24
 
-class Mixture(dist.TorchDistribution):
+
+class Mixture(Distribution):
     r"""A mixture of components of one family.
 
     .. math:: p(z) = \sum_k \pi_k \, p_k(z), \qquad \pi = \operatorname{softmax}(\mathrm{logits})
 
-    The sum over components is taken over whole events: a component is a joint distribution of all latents.
-    ``MixtureSameFamily`` of torch has the same density, but copies all components when it is expanded to a batch
-    and draws from each of them at once: with 500 components that is a gigabyte for ten thousand draws.
+    Each component is a joint distribution of a whole event. ``MixtureSameFamily`` of torch has the same density, but
+    copies all components when it is expanded to a batch and samples from all of them at once: ten thousand samples
+    of a mixture with 500 components take a gigabyte.
 
     Args:
-        logits: log-weights up to a constant, ``(*batch, components)``
+        logits: unnormalized log-weights, ``(*batch, components)``
         components: a distribution with batch shape ``(*batch, components)``
 
     Shape:
         batch shape ``batch``, event shape that of a component.
 
     Raises:
-        ValueError: the two do not have the same number of components.
+        ValueError: ``logits`` and ``components`` differ in their number of components.
 
     Example:
         >>> Mixture(torch.zeros(4), dist.Normal(torch.zeros(4, 3), 1.0).to_event(1)).sample((5,)).shape
@@ -39,17 +46,13 @@ class Mixture(dist.TorchDistribution):
     """
 
     arg_constraints = {"logits": constraints.real_vector}
-    has_rsample = False
-
-    #: How many numbers one pass of the sampler may make.
-    numbers_per_pass = 2**24
 
     def __init__(
         self, logits: Tensor, components: TorchDistributionMixin, *, validate_args: bool | None = None
     ) -> None:
         if not components.batch_shape or logits.shape[-1:] != components.batch_shape[-1:]:
             raise ValueError(
-                f"logits, components: expected one logit a component, got logits of shape {tuple(logits.shape)} and "
+                f"logits, components: expected one logit per component, got logits of shape {tuple(logits.shape)} and "
                 f"components of batch shape {tuple(components.batch_shape)}"
             )
         batch = torch.broadcast_shapes(logits.shape, components.batch_shape)
@@ -62,24 +65,17 @@ class Mixture(dist.TorchDistribution):
         """The support of a component."""
         return self.components.support
 
-    def expand(self, batch_shape: torch.Size, _instance: Mixture | None = None) -> Mixture:
-        """Return the distribution with another batch shape, of which only new dimensions cost nothing."""
-        new = self._get_checked_instance(Mixture, _instance)
-        batch_shape = torch.Size(batch_shape)
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Mixture:
+        """Return the distribution expanded to ``batch_shape``; new dimensions on the left are free."""
+        new = copy.copy(self)
+        new._batch_shape = shape = torch.Size(batch_shape)
         own = self.logits.shape[:-1]
-        if batch_shape[len(batch_shape) - len(own) :] == own:
-            new.logits, new.components = self.logits, self.components
-        else:
-            wide = batch_shape + self.logits.shape[-1:]
+        if shape[len(shape) - len(own) :] != own:
+            wide = shape + self.logits.shape[-1:]
             new.logits, new.components = self.logits.expand(wide), self.components.expand(wide)
-        super(Mixture, new).__init__(batch_shape, self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
         return new
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_prob(self, value: Tensor) -> Tensor:
         batch = torch.broadcast_shapes(value.shape[: value.dim() - len(self.event_shape)], self.batch_shape)
         normal = diagonal_normal(self.components)
         if normal is not None and self.logits.dim() == 1:
@@ -89,17 +85,17 @@ class Mixture(dist.TorchDistribution):
         return torch.logsumexp(each + torch.log_softmax(self.logits, -1), -1).expand(batch)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draw a component, then from it."""
+        """Sample a component, then an event from it."""
         shape = self._extended_shape(sample_shape)
         own = self.logits.shape[:-1]
         draws = shape[: len(shape) - len(own) - len(self.event_shape)].numel()
         numbers = self.logits.shape.numel() * self.event_shape.numel()
-        at_once = max(1, self.numbers_per_pass // max(1, numbers))
+        at_once = max(1, VALUES_PER_PASS // max(1, numbers))
         with torch.no_grad():
-            passes = [self._draw(min(at_once, draws - i)) for i in range(0, draws, at_once)]
+            passes = [self._sample_pass(min(at_once, draws - i)) for i in range(0, draws, at_once)]
         return torch.cat(passes).reshape(shape) if passes else self.logits.new_empty(shape)
 
-    def _draw(self, n: int) -> Tensor:
+    def _sample_pass(self, n: int) -> Tensor:
         which = torch.distributions.Categorical(logits=self.logits, validate_args=False).sample((n,))
         each = self.components.sample((n,))
         dim = which.dim()
@@ -126,19 +122,19 @@ class Mixture(dist.TorchDistribution):
 
 
 def diagonal_normal(fn: TorchDistributionMixin) -> torch.distributions.Normal | None:
-    """Return the normal distribution of the entries of a vector of independent ones, None if it is anything else."""
+    """Return the ``Normal`` inside a diagonal normal over vectors, None for any other distribution."""
     base = getattr(fn, "base_dist", None)
     vectors = len(fn.event_shape) == 1 and getattr(fn, "reinterpreted_batch_ndims", 0) == 1
-    # no subclass: it may have a density of its own. A device without double precision takes the long way
+    # subclasses may have a density of their own, and mps has no double precision
     return base if vectors and type(base) is dist.Normal and base.loc.device.type != "mps" else None
 
 
 def normal_log_probs(value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
     r"""Return the log-density of each vector under each of many diagonal normals, ``(*batch, components)``.
 
-    The square is multiplied out, :math:`z^2 / \sigma^2 - 2 z m / \sigma^2 + m^2 / \sigma^2`, so that two matrix
-    products take the place of all pairs, which are 40 times as many numbers with 40 latents. In double precision,
-    because the three terms may be large where their sum is small.
+    The square is expanded to :math:`z^2 / \sigma^2 - 2 z m / \sigma^2 + m^2 / \sigma^2`, so that two matrix products
+    replace the differences of all pairs. Double precision, because the three terms may be large where their sum is
+    small.
     """
     z, m, precision = value.double(), loc.double(), scale.double().square().reciprocal()
     square = z.square() @ precision.mT - 2 * z @ (m * precision).mT + (m.square() * precision).sum(-1)

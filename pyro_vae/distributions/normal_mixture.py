@@ -10,18 +10,20 @@ from pyro import distributions as dist
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_vae.distributions.base import Distribution
+
 __all__ = ["NormalMixture"]
 
 
-class NormalMixture(dist.TorchDistribution):
-    r"""A mixture of normals with diagonal covariances, whose draws are differentiable by all parameters.
+class NormalMixture(Distribution):
+    r"""A mixture of diagonal normals, with samples that are differentiable with respect to all parameters.
 
     .. math:: q(z) = \sum_k \pi_k \prod_j \mathcal N(z_j; \mu_{kj}, \sigma_{kj}^2)
 
-    A draw has a gradient by the weights too: with the distribution functions of each coordinate given those before
-    it, :math:`u_j = F(z_j \mid z_{<j})`, a parameter moves the draw so that u stays,
+    Samples have a gradient with respect to the weights too. With the conditional distribution functions
+    :math:`u_j = F(z_j \mid z_{<j})`, a change of a parameter moves the sample so that u is constant,
     :math:`dz / d\phi = -(\partial u / \partial z)^{-1} \, \partial u / \partial \phi`. The Jacobian is triangular and
-    known in closed form.
+    has a closed form.
 
     References:
         Implicit reparameterization gradients (Figurnov et al., 2018), https://arxiv.org/abs/1805.08498
@@ -29,7 +31,7 @@ class NormalMixture(dist.TorchDistribution):
     Args:
         loc: means, shape ``(*batch, components, D)``
         scale: standard deviations, shape ``(*batch, components, D)``
-        logits: unnormalised log-weights, shape ``(*batch, components)``
+        logits: unnormalized log-weights, shape ``(*batch, components)``
 
     Shape:
         batch shape ``batch`` and event shape ``(D,)``.
@@ -53,17 +55,8 @@ class NormalMixture(dist.TorchDistribution):
         self.logits = logits.expand(*batch, -1)
         super().__init__(batch, loc.shape[-1:], validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: NormalMixture | None = None) -> NormalMixture:
-        """Return the distribution with another batch shape."""
-        new = self._get_checked_instance(NormalMixture, _instance)
-        new.loc, new.scale = (p.expand(*batch_shape, -1, -1) for p in (self.loc, self.scale))
-        new.logits = self.logits.expand(*batch_shape, -1)
-        super(NormalMixture, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
-
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draw a component and from it, then attach the gradient of the whole mixture."""
+        """Sample a component and an event from it, then attach the gradient of the whole mixture."""
         shape = self._extended_shape(sample_shape)
         with torch.no_grad():
             which = torch.distributions.Categorical(logits=self.logits, validate_args=False).sample(
@@ -73,15 +66,15 @@ class NormalMixture(dist.TorchDistribution):
             loc, scale = (torch.take_along_dim(p, index, -2).squeeze(-2) for p in self._spread(len(sample_shape)))
             z = loc + scale * torch.randn(shape, dtype=loc.dtype, device=loc.device)
         if torch.is_grad_enabled() and any(p.requires_grad for p in (self.loc, self.scale, self.logits)):
-            z = z + self._drift(z)
+            z = z + self._gradient(z)
         return z
 
     def _spread(self, dims: int) -> tuple[Tensor, Tensor]:
         ones = (1,) * dims
         return tuple(p.reshape(*ones, *p.shape) for p in (self.loc, self.scale))
 
-    def _drift(self, z: Tensor) -> Tensor:
-        """Return a tensor of zeros whose gradient is that of the draw ``z``."""
+    def _gradient(self, z: Tensor) -> Tensor:
+        """Return zeros with the gradient of the sample ``z``."""
         x = (z.unsqueeze(-2) - self.loc) / self.scale
         weight = self._weights(x)
         below = torch.special.ndtr(x)
@@ -91,21 +84,18 @@ class NormalMixture(dist.TorchDistribution):
             jacobian = torch.einsum("...kd,...kj->...dj", weight * (below - u.unsqueeze(-2)), slope)
             density = (weight * (-0.5 * x * x).exp() / self.scale).sum(-2) / math.sqrt(2 * math.pi)
             density = density.clamp_min(torch.finfo(z.dtype).tiny)
-            # every row over its own diagonal, that of coordinate d being the density of z_d given those before
+            # each row divided by its diagonal, the density of z_d given the coordinates before it
             unit = jacobian.tril(-1) / density.unsqueeze(-1)
         right = ((u.detach() - u) / density).unsqueeze(-1)
         return torch.linalg.solve_triangular(unit, right, upper=False, unitriangular=True).squeeze(-1)
 
     def _weights(self, x: Tensor) -> Tensor:
-        """Return the weights of the components given the coordinates before each one, ``(*batch, components, D)``."""
+        """Return the component weights given the coordinates before each one, ``(*batch, components, D)``."""
         log_density = -0.5 * x * x - self.scale.log()
         before = log_density.cumsum(-1) - log_density
         return torch.softmax(self.logits.unsqueeze(-1) + before, -2)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density at ``value``: over all coordinates first, then over components."""
-        if self._validate_args:
-            self._validate_sample(value)
+    def _log_prob(self, value: Tensor) -> Tensor:
         normal = dist.Normal(self.loc, self.scale, validate_args=False)
         each = normal.log_prob(value.unsqueeze(-2)).sum(-1)
         return torch.logsumexp(torch.log_softmax(self.logits, -1) + each, -1)

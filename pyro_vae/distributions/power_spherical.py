@@ -6,22 +6,20 @@ import math
 from collections.abc import Sequence
 
 import torch
-from pyro import distributions as dist
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.kl import register_kl
 from torch.nn.functional import normalize
 
-from pyro_vae.distributions.direction import from_pole
-from pyro_vae.distributions.gamma_ratio import digamma_difference, log_gamma_ratio
-from pyro_vae.distributions.hyperspherical_uniform import HypersphericalUniform
-from pyro_vae.distributions.sphere import log_area, sphere
+from pyro_vae.distributions.base import Distribution
+from pyro_vae.distributions.special import digamma_difference, log_gamma_ratio
+from pyro_vae.distributions.sphere import HypersphericalUniform, from_pole, log_area, sphere
 
 __all__ = ["PowerSpherical"]
 
 
-class PowerSpherical(dist.TorchDistribution):
-    r"""The power spherical distribution: a peak on the unit sphere with a sampler that rejects nothing.
+class PowerSpherical(Distribution):
+    r"""The power spherical distribution: a peak on the unit sphere, sampled without rejection.
 
     .. math:: p(z) = \frac{\Gamma(\alpha + \beta)}{2^{\alpha + \beta} \pi^\beta \Gamma(\alpha)}
               (1 + \mu^\top z)^\kappa, \qquad \beta = \tfrac{n - 1}{2}, \quad \alpha = \beta + \kappa
@@ -31,13 +29,13 @@ class PowerSpherical(dist.TorchDistribution):
 
     Args:
         loc: mean direction, a unit vector, shape ``(*batch, n)``
-        concentration: kappa, shape ``(*batch,)``; 0 is the uniform distribution
+        concentration: kappa, shape ``(*batch,)``; 0 for the uniform distribution
 
     Shape:
         batch shape ``batch`` and event shape ``(n,)``.
 
     Raises:
-        ValueError: n is below 2.
+        ValueError: ``loc`` has fewer than 2 coordinates.
 
     Example:
         >>> PowerSpherical(torch.tensor([0.0, 0.0, 1.0]), torch.tensor(5.0)).rsample((4,)).shape
@@ -50,19 +48,10 @@ class PowerSpherical(dist.TorchDistribution):
 
     def __init__(self, loc: Tensor, concentration: Tensor, *, validate_args: bool | None = None) -> None:
         if loc.shape[-1] < 2:
-            raise ValueError(f"loc: a sphere in R^n with n of at least 2 is needed, got n = {loc.shape[-1]}")
+            raise ValueError(f"loc: expected at least 2 coordinates, got {loc.shape[-1]}")
         batch = torch.broadcast_shapes(loc.shape[:-1], concentration.shape)
         self.loc, self.concentration = loc.expand(*batch, -1), concentration.expand(batch)
         super().__init__(batch, loc.shape[-1:], validate_args=validate_args)
-
-    def expand(self, batch_shape: torch.Size, _instance: PowerSpherical | None = None) -> PowerSpherical:
-        """Return the distribution with another batch shape."""
-        new = self._get_checked_instance(PowerSpherical, _instance)
-        new.loc = self.loc.expand(*batch_shape, -1)
-        new.concentration = self.concentration.expand(batch_shape)
-        super(PowerSpherical, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
 
     @property
     def beta(self) -> float:
@@ -70,23 +59,20 @@ class PowerSpherical(dist.TorchDistribution):
         return (self.event_shape[0] - 1) / 2
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draw: an angle by way of a beta, the rest uniform."""
+        """Sample a beta distributed angle from the mean and a uniform direction around it, with a gradient."""
         shape = self._extended_shape(sample_shape)
-        # in float64: the gradient of torch is not finite in float32 for concentrations of 1e9
+        # float64: torch's gradient is not finite in float32 for concentrations of 1e9
         kappa = self.concentration.double()
         both = torch.stack([self.beta + kappa, torch.full_like(kappa, self.beta)], -1)
-        # both shares of the beta: 1 - share would lose what is small
+        # both shares of the beta, as 1 - share would round a small share to 0
         shares = torch.distributions.Dirichlet(both, validate_args=False).rsample(torch.Size(sample_shape))
         near, far = shares.clamp_min(torch.finfo(torch.float32).tiny).unbind(-1)
         cosine, sine = (v.to(self.loc.dtype) for v in (near - far, 2 * near.sqrt() * far.sqrt()))
         around = normalize(self.loc.new_empty(*shape[:-1], shape[-1] - 1).normal_(), dim=-1)
         return from_pole(cosine, sine, around, self.loc)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density at ``value`` of length 1, by surface area."""
-        if self._validate_args:
-            self._validate_sample(value)
-        # log((1 + cosine)/2), to full accuracy at both poles
+    def _log_prob(self, value: Tensor) -> Tensor:
+        # log((1 + cosine)/2), accurate at both poles
         far = (value - self.loc).square().sum(-1) / 4
         near = (value + self.loc).square().sum(-1) / 4
         close = far < 0.5
@@ -98,17 +84,17 @@ class PowerSpherical(dist.TorchDistribution):
 
     @property
     def log_normalizer(self) -> Tensor:
-        r"""The log-density's constant, for the base :math:`(1 + \mu^\top z)/2`."""
+        r"""The constant of the log-density, for the base :math:`(1 + \mu^\top z)/2`."""
         ratio = log_gamma_ratio(self.beta + self.concentration, self.beta)
         return ratio - self.beta * math.log(4 * math.pi)
 
     @property
     def mean(self) -> Tensor:
-        """The mean, inside the sphere."""
+        """The mean, a point inside the sphere."""
         return self.loc * (self.concentration / (2 * self.beta + self.concentration)).unsqueeze(-1)
 
     def entropy(self) -> Tensor:
-        """Return the entropy, by surface area."""
+        """Return the entropy of the density per surface area."""
         down = digamma_difference(self.beta + self.concentration, self.beta)
         return self.concentration * down - self.log_normalizer
 

@@ -10,31 +10,31 @@ from torch.nn.functional import pad, softplus
 
 __all__ = ["rational_spline"]
 
-#: Least width and height of a bin as a share of the whole, and least slope at a knot.
-LEAST = 1e-3
+#: Smallest width and height of a bin as a share of the interval, and smallest slope at a knot.
+MINIMUM = 1e-3
 
 
 def rational_spline(x: Tensor, raw: Tensor, bound: float, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
-    r"""Map each number by an increasing spline on [-bound, bound], the identity outside.
+    r"""Map each number by an increasing spline on [-bound, bound] and by the identity outside.
 
     References:
         Neural spline flows (Durkan et al., 2019), https://arxiv.org/abs/1906.04032
 
     Args:
         x: numbers, ``(*batch,)``
-        raw: widths and heights of the bins and slopes between them before normalisation, any real numbers,
-            ``(*batch, 3 * bins - 1)``; all 0 make the identity
-        bound: where the spline ends
-        inverse: map back
+        raw: unnormalized widths and heights of the bins and slopes between them, any real numbers,
+            ``(*batch, 3 * bins - 1)``; zeros give the identity
+        bound: end of the spline
+        inverse: whether to apply the inverse map
 
     Returns:
-        The images, and the log of the slope of the map in the chosen direction, of the shape of ``x``.
+        The images and the log-slopes of the map in the chosen direction, of the shape of ``x``.
     """
     bins = (raw.shape[-1] + 1) // 3
     width, height, slope = raw.split([bins, bins, bins - 1], -1)
     knots_x, knots_y = knots(width, bound), knots(height, bound)
     # a slope of 1 at the ends joins the identity smoothly
-    slope = pad(LEAST + softplus(slope + math.log(math.expm1(1 - LEAST))), (1, 1), value=1.0)
+    slope = pad(MINIMUM + softplus(slope + math.log(math.expm1(1 - MINIMUM))), (1, 1), value=1.0)
 
     inside = x.abs() < bound
     at = x.clamp(-bound, bound)
@@ -52,7 +52,7 @@ def rational_spline(x: Tensor, raw: Tensor, bound: float, *, inverse: bool = Fal
     if inverse:
         rise = at - y0
         a, b, c = h * (chord - d0) + rise * bend, h * d0 - rise * bend, -chord * rise
-        # this form of the root has no difference of nearly equal numbers
+        # this form of the root does not subtract nearly equal numbers
         t = (2 * c / (-b - torch.sqrt((b.square() - 4 * a * c).clamp(min=0)))).clamp(0, 1)
     else:
         t = ((at - x0) / w).clamp(0, 1)
@@ -65,8 +65,8 @@ def rational_spline(x: Tensor, raw: Tensor, bound: float, *, inverse: bool = Fal
 
 
 def knots(raw: Tensor, bound: float) -> Tensor:
-    """Return increasing numbers from -bound to bound, one more than ``raw`` has."""
+    """Return ``bins + 1`` increasing numbers from -bound to bound."""
     bins = raw.shape[-1]
-    share = LEAST + (1 - LEAST * bins) * torch.softmax(raw, -1)
+    share = MINIMUM + (1 - MINIMUM * bins) * torch.softmax(raw, -1)
     inner = bound * (2 * share.cumsum(-1)[..., :-1] - 1)
     return pad(pad(inner, (1, 0), value=-bound), (0, 1), value=bound)

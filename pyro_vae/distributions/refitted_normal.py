@@ -1,4 +1,4 @@
-"""A normal whose scale is fitted to whatever it is asked about."""
+"""A normal with its scale fitted to the values at which the density is evaluated."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["RefittedNormal"]
 
 
 class RefittedNormal(dist.Normal):
-    r"""A normal that first sets its scale to the best one for the values whose density is asked for.
+    r"""A normal that fits its scale to the values at which the density is evaluated.
 
     .. math:: \sigma^2 = \operatorname{mean} (x - \mu)^2
 
-    At the best scale the density is stationary in it, so that the gradient in :math:`\mu` needs no derivative of
-    :math:`\sigma`. It is meant for training: what it returns for one value depends on the others.
+    The density is stationary at this scale, so that the gradient in :math:`\mu` needs no derivative of
+    :math:`\sigma`. Use it for training only: the density of one value depends on all others.
 
     Args:
         loc: :math:`\mu`
-        scale: for draws
-        refit: called with the mean squared error, returns the scale
-        seen: which entries are observed, all if None
+        scale: scale of samples
+        refit: function from the mean squared error to the scale
+        seen: mask of the observed entries, None for all
 
     References:
         Simple and effective VAE training with calibrated decoders (Rybkin et al., 2021),
@@ -47,13 +47,13 @@ class RefittedNormal(dist.Normal):
         super().__init__(loc, scale, validate_args=validate_args)
 
     def expand(self, batch_shape: torch.Size, _instance: RefittedNormal | None = None) -> RefittedNormal:
-        """Return the distribution with another batch shape."""
+        """Return the distribution expanded to ``batch_shape``."""
         new = super().expand(batch_shape, self._get_checked_instance(RefittedNormal, _instance))
         new.refit, new.seen = self.refit, self.seen
         return new
 
     def mask(self, mask: Tensor | bool) -> dist.MaskedDistribution:
-        """Leave entries out, of the density and of the scale."""
+        """Exclude entries from the density and from the fit of the scale."""
         if isinstance(mask, bool):
             return super().mask(mask)
         return dist.MaskedDistribution(RefittedNormal(self.loc, self.scale, self.refit, mask.bool()), mask)

@@ -1,4 +1,4 @@
-"""Log-densities of counts and proportions without the cancellation of large log-gamma functions."""
+"""Log-densities and log-gamma functions written so that large terms do not cancel."""
 
 from __future__ import annotations
 
@@ -8,14 +8,25 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-__all__ = ["deviance", "factorial_remainder", "log_interval", "log_total", "poisson"]
+__all__ = [
+    "deviance",
+    "digamma_difference",
+    "factorial_remainder",
+    "log_gamma_ratio",
+    "log_interval",
+    "log_poisson",
+    "log_sum_exp",
+]
+
+#: Steps of the recurrence after which the asymptotic series is accurate to float64 rounding.
+RECURRENCE_STEPS = 10
 
 
 def factorial_remainder(x: Tensor) -> Tensor:
     r"""Return :math:`g(x) = \log \Gamma(x + 1) - x \log x + x`, which is 0 at 0 and grows like half a logarithm.
 
-    Where a density takes differences of log-gamma functions of 1e10 that leave 10, float32 has lost everything:
-    written in g, the large parts are gone before a number is rounded.
+    A difference of log-gamma functions of size 1e10 has no correct digit left in float32. Densities written in g
+    never compute the large terms.
     """
     large = x > 8
     wide = torch.where(large, x, 8.0)
@@ -34,7 +45,7 @@ def deviance(x: Tensor, mean: Tensor, difference: Tensor, log_ratio: Tensor) -> 
     Args:
         x: at least 0
         mean: m, at least 0
-        difference: :math:`x - m`; the caller often knows it better than a subtraction would
+        difference: :math:`x - m`, which the caller often knows more accurately than a subtraction gives it
         log_ratio: :math:`\log(x / m)`, any finite number where x is 0
     """
     v = difference / (x + mean).clamp(min=torch.finfo(mean.dtype).tiny)
@@ -45,8 +56,8 @@ def deviance(x: Tensor, mean: Tensor, difference: Tensor, log_ratio: Tensor) -> 
     return torch.where(near, difference * v + 2 * x * v * series, x * log_ratio - difference)
 
 
-def poisson(x: Tensor, rate: Tensor, log_rate: Tensor) -> Tensor:
-    """Return the log-probability of the count ``x`` under a rate given twice, as it may underflow."""
+def log_poisson(x: Tensor, rate: Tensor, log_rate: Tensor) -> Tensor:
+    """Return the Poisson log-probability of the count ``x``; the rate may underflow, its logarithm does not."""
     log_x = torch.where(x > 0, x, 1.0).log()
     return -deviance(x, rate, x - rate, log_x - log_rate) - factorial_remainder(x)
 
@@ -54,16 +65,50 @@ def poisson(x: Tensor, rate: Tensor, log_rate: Tensor) -> Tensor:
 def log_interval(low: Tensor, high: Tensor, width: Tensor) -> Tensor:
     r"""Return :math:`\log(\operatorname{sigmoid} b - \operatorname{sigmoid} a)`, given a, b and b - a > 0.
 
-    It equals :math:`\log \operatorname{sigmoid} b + \log \operatorname{sigmoid}(-a) + \log(1 - e^{a - b})`, of
-    which no term cancels another.
+    It equals :math:`\log \operatorname{sigmoid} b + \log \operatorname{sigmoid}(-a) + \log(1 - e^{a - b})`, a sum
+    without cancellation.
     """
     return logsigmoid(high) + logsigmoid(-low) + torch.log(-torch.expm1(-width))
 
 
-def log_total(parts: Tensor) -> Tensor:
+def log_sum_exp(parts: Tensor) -> Tensor:
     """Return the logarithm of the sum of ``exp(parts)`` over the last dimension.
 
-    Unlike that of ``torch.logsumexp`` its gradient is right for parts of -1e8, where the result rounds by 8.
+    Unlike ``torch.logsumexp`` it has the right gradient for values of -1e8, where the result is rounded by 8.
     """
     top = parts.detach().amax(-1, keepdim=True)
     return torch.logsumexp(parts - top, -1) + top.squeeze(-1)
+
+
+def log_gamma_ratio(a: Tensor, b: float) -> Tensor:
+    r"""Return :math:`\log \Gamma(a + b) - \log \Gamma(a)` for positive a and :math:`b \ge 0`.
+
+    Stirling's series is subtracted term by term, after the recurrence :math:`\Gamma(a + 1) = a \Gamma(a)` has
+    raised the argument.
+    """
+    shift = sum((b / (a + i)).log1p() for i in range(RECURRENCE_STEPS))
+    low = a + RECURRENCE_STEPS
+    high = low + b
+    main = (low - 0.5) * (b / low).log1p() + b * high.log() - b
+    return main + stirling_remainder(high) - stirling_remainder(low) - shift
+
+
+def digamma_difference(a: Tensor, b: float) -> Tensor:
+    r"""Return :math:`\psi(a + b) - \psi(a)` for positive a and :math:`b \ge 0`."""
+    shift = sum(b / ((a + i) * (a + b + i)) for i in range(RECURRENCE_STEPS))
+    low = a + RECURRENCE_STEPS
+    high = low + b
+    return (b / low).log1p() + b / (2 * low * high) + digamma_remainder(high) - digamma_remainder(low) + shift
+
+
+def stirling_remainder(x: Tensor) -> Tensor:
+    """Return log-gamma minus Stirling's formula, for x of 10 or more."""
+    y = 1 / x
+    square = y * y
+    return y * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188))))
+
+
+def digamma_remainder(x: Tensor) -> Tensor:
+    """Return digamma minus log x - 1/(2x), for x of 10 or more."""
+    square = 1 / (x * x)
+    return -square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square * (1 / 240 - square / 132))))

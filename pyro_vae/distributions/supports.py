@@ -1,4 +1,4 @@
-"""Supports that torch lacks."""
+"""Supports (constraints) that torch lacks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["Bags", "Grid", "open_unit_interval"]
 
 
 class Grid(constraints.Constraint):
-    """Equally spaced values ``0, step, 2 step, ...``, taken as exact within 1e-4 of the step's unit.
+    """Equally spaced values ``0, step, 2 step, ...``, with a tolerance of 1e-4.
 
     Args:
-        levels: how many values there are
-        step: their distance
+        levels: number of values
+        step: distance between neighbouring values
     """
 
     is_discrete = True
@@ -42,31 +42,28 @@ class Bags(constraints.Constraint):
     """Arrays of counts with any total.
 
     Args:
-        event_dim: how many dimensions an array has
-        total: the total of a draw, under which all probabilities sum to one
+        event_dim: number of dimensions of an array
+        total: total count of a sample; the probabilities of all arrays with this total sum to one
     """
 
     is_discrete = True
 
     def __init__(self, event_dim: int, total: int) -> None:
-        self._event_dim, self.total = event_dim, total
+        self.event_dim, self.total = event_dim, total
         super().__init__()
 
     def __repr__(self) -> str:
         return "counts 0, 1, 2, ..."
 
-    @property
-    def event_dim(self) -> int:
-        """How many dimensions an array has."""
-        return self._event_dim
-
     def check(self, value: Tensor) -> Tensor:
         """Return where all entries are counts."""
         good = (value >= 0) & (value == value.floor())
-        return good.flatten(value.dim() - self._event_dim).all(-1) if self._event_dim else good
+        return good.flatten(value.dim() - self.event_dim).all(-1) if self.event_dim else good
 
 
 class _OpenUnitInterval(constraints.Constraint):
+    lower_bound, upper_bound = 0.0, 1.0
+
     def __repr__(self) -> str:
         return "values strictly between 0 and 1"
 

@@ -7,32 +7,30 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from pyro import distributions as dist
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.kl import register_kl
 from torch.nn.functional import normalize
 
 from pyro_vae._util.cache import cached_tensors
+from pyro_vae.distributions.base import Distribution
 from pyro_vae.distributions.bessel import bessel_ratio, log_bessel
-from pyro_vae.distributions.direction import from_pole
-from pyro_vae.distributions.hyperspherical_uniform import HypersphericalUniform
-from pyro_vae.distributions.sphere import log_area, sphere
+from pyro_vae.distributions.sphere import HypersphericalUniform, from_pole, log_area, sphere
 
 __all__ = ["VonMisesFisher"]
 
-#: Proposals made at once for each draw. At least 0.65 of them are good: all fail once in 10^10 draws.
+#: Proposals per sample. Each is accepted with a probability of at least 0.65, so that all fail once in 10^10 samples.
 PROPOSALS = 24
 
 
-class VonMisesFisher(dist.TorchDistribution):
-    r"""The von Mises-Fisher distribution: a normal distribution bent onto the unit sphere.
+class VonMisesFisher(Distribution):
+    r"""The von Mises-Fisher distribution: an isotropic normal distribution restricted to the unit sphere.
 
     .. math:: p(z) = \frac{\kappa^{v}}{(2 \pi)^{v + 1} I_v(\kappa)} e^{\kappa \mu^\top z}, \qquad v = \tfrac{n}{2} - 1
 
-    The angle from the mean is drawn by rejection. Its gradient by the concentration does not pass through the
-    proposals, which would leave out a term for their acceptance, but through the angle's distribution function F:
-    :math:`d\theta / d\kappa = -\partial_\kappa F / p(\theta)`, a one-dimensional integral. It has no bias.
+    The angle from the mean is sampled by rejection. Its gradient with respect to the concentration is
+    :math:`d\theta / d\kappa = -\partial_\kappa F / p(\theta)` with the distribution function F of the angle, a
+    one-dimensional integral. It is unbiased; a gradient through the proposals would lack the term of their acceptance.
 
     References:
         Simulation of the von Mises-Fisher distribution (Wood, 1994);
@@ -47,7 +45,7 @@ class VonMisesFisher(dist.TorchDistribution):
         batch shape ``batch`` and event shape ``(n,)``.
 
     Raises:
-        ValueError: n is below 2.
+        ValueError: ``loc`` has fewer than 2 coordinates.
 
     Example:
         >>> VonMisesFisher(torch.tensor([0.0, 0.0, 1.0]), torch.tensor(5.0)).rsample((4,)).shape
@@ -60,19 +58,10 @@ class VonMisesFisher(dist.TorchDistribution):
 
     def __init__(self, loc: Tensor, concentration: Tensor, *, validate_args: bool | None = None) -> None:
         if loc.shape[-1] < 2:
-            raise ValueError(f"loc: a sphere in R^n with n of at least 2 is needed, got n = {loc.shape[-1]}")
+            raise ValueError(f"loc: expected at least 2 coordinates, got {loc.shape[-1]}")
         batch = torch.broadcast_shapes(loc.shape[:-1], concentration.shape)
         self.loc, self.concentration = loc.expand(*batch, -1), concentration.expand(batch)
         super().__init__(batch, loc.shape[-1:], validate_args=validate_args)
-
-    def expand(self, batch_shape: torch.Size, _instance: VonMisesFisher | None = None) -> VonMisesFisher:
-        """Return the distribution with another batch shape."""
-        new = self._get_checked_instance(VonMisesFisher, _instance)
-        new.loc = self.loc.expand(*batch_shape, -1)
-        new.concentration = self.concentration.expand(batch_shape)
-        super(VonMisesFisher, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
 
     @property
     def order(self) -> float:
@@ -80,10 +69,10 @@ class VonMisesFisher(dist.TorchDistribution):
         return self.event_shape[0] / 2 - 1
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draw: an angle by rejection, the rest uniform."""
+        """Sample an angle from the mean by rejection and a uniform direction around it, with a gradient."""
         shape = self._extended_shape(sample_shape)
         with torch.no_grad():
-            angle = draw_angle(self.concentration.expand(shape[:-1]), shape[-1])
+            angle = sample_angle(self.concentration.expand(shape[:-1]), shape[-1])
         if torch.is_grad_enabled() and self.concentration.requires_grad:
             kappa = self.concentration.expand(shape[:-1])
             with torch.no_grad():
@@ -92,11 +81,8 @@ class VonMisesFisher(dist.TorchDistribution):
         around = normalize(self.loc.new_empty(*shape[:-1], shape[-1] - 1).normal_(), dim=-1)
         return from_pole(angle.cos(), angle.sin(), around, self.loc)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return the log-density at ``value`` of length 1, by surface area."""
-        if self._validate_args:
-            self._validate_sample(value)
-        # kappa (cosine - 1): at a large kappa the cosine itself would have lost it
+    def _log_prob(self, value: Tensor) -> Tensor:
+        # kappa (cosine - 1) without the rounding of the cosine, which matters at a large kappa
         return self.log_peak - self.concentration * (value - self.loc).square().sum(-1) / 2
 
     @property
@@ -109,12 +95,12 @@ class VonMisesFisher(dist.TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mean, inside the sphere."""
+        """The mean, a point inside the sphere."""
         ratio = bessel_ratio(self.order, self.concentration).to(self.loc.dtype)
         return self.loc * ratio.unsqueeze(-1)
 
     def entropy(self) -> Tensor:
-        """Return the entropy, by surface area."""
+        """Return the entropy of the density per surface area."""
         ratio = bessel_ratio(self.order, self.concentration)
         return (self.concentration.double() * (1 - ratio) - self._log_peak()).to(self.concentration.dtype)
 
@@ -124,8 +110,8 @@ def _kl_von_mises_fisher_uniform(p: VonMisesFisher, q: HypersphericalUniform) ->
     return log_area(p.event_shape[0]) - p.entropy()
 
 
-def draw_angle(kappa: Tensor, n: int) -> Tensor:
-    """Draw the angle from the mean direction, of the shape of ``kappa``, by rejection from Wood's envelope."""
+def sample_angle(kappa: Tensor, n: int) -> Tensor:
+    """Sample angles from the mean direction, of the shape of ``kappa``, by rejection from Wood's envelope."""
     m = n - 1
     root = torch.sqrt(4 * kappa * kappa + m * m)
     b = m / (2 * kappa + root)
@@ -135,7 +121,7 @@ def draw_angle(kappa: Tensor, n: int) -> Tensor:
     t = 2 * a * b / (1 - (1 - b) * share)
     fit = m * t.log() - t + 4 * a * b / (1 + b) - m * math.log(m)
     good = fit >= torch.rand_like(share).log()
-    # 1 - cosine, without the difference
+    # 1 - cosine, without a subtraction
     depth = 2 * b * share / (1 - (1 - b) * share)
     chosen = depth.gather(0, good.to(torch.uint8).argmax(0, keepdim=True)).squeeze(0)
     tiny = torch.finfo(kappa.dtype).tiny
@@ -153,8 +139,8 @@ def angle_slope(angle: Tensor, kappa: Tensor, n: int) -> Tensor:
     r"""Return :math:`d\theta / d\kappa` at a fixed value of the distribution function.
 
     The density of the angle is :math:`p(\theta) \propto \sin^{n-2} \theta \, e^{\kappa \cos \theta}`, and its
-    derivative by kappa is :math:`p(\theta) (\cos \theta - A)` with the mean cosine A. The whole integral being 0,
-    it is taken over the side on which the density falls off, and only as far as it counts.
+    derivative with respect to kappa is :math:`p(\theta) (\cos \theta - A)` with the mean cosine A. As the integral
+    of the derivative is 0, only the side on which the density falls off is integrated, up to where it is negligible.
     """
     theta, k = angle.double().unsqueeze(-1), kappa.double().unsqueeze(-1)
     m = n - 2
@@ -164,10 +150,10 @@ def angle_slope(angle: Tensor, kappa: Tensor, n: int) -> Tensor:
     end = torch.where(below, (theta - reach).clamp_min(0.0), (theta + reach).clamp_max(math.pi))
     x, w = nodes(theta.device)
     other = theta + (end - theta) * x
-    # sin may be a rounding error below 0 at pi
+    # rounding may make sin negative at pi
     log_ratio = m * ((other.sin().clamp_min(1e-300)) / theta.sin()).log() if m else torch.zeros_like(other)
     exponent = log_ratio - 2 * k * torch.sin((other + theta) / 2) * torch.sin((other - theta) / 2)
     inner = exponent.exp() * (other.cos() - bessel_ratio(n / 2 - 1, k))
-    # from the end up to theta if the end is below, else minus the integral from theta to the end: the same sign
+    # from the end to theta if the end is below, else minus the integral from theta to the end: the same sign
     integral = (inner * w).sum(-1) * (theta - end).squeeze(-1)
     return -integral.to(angle.dtype)

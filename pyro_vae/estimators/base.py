@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators.averages import mean, same, scaled_sum
 from pyro_vae.estimators.penalties import Capacity, FreeBits, PerDimension
-from pyro_vae.programs.parameters import announce
+from pyro_vae.programs.primitives import announce
 from pyro_vae.trace import Call, Recorder, Reparameterized, Terms
 from pyro_vae.trace.passes import run_in_passes
 
@@ -37,8 +37,7 @@ class Estimator(PyroELBO):
         num_particles: number of draws of the latents of each example, all at once
         particles_per_pass: number of draws per pass, which bounds the memory and changes nothing else: what a pass
             computes is computed again for its gradient. All at once if None
-        beta: weight of the divergence from the prior: a number, or a schedule (a callable from the number of
-            the step to a number, such as those of ``pyro_vae.training``)
+        beta: weight of the divergence from the prior: a number, or a schedule (a callable from the step to a number)
         free_bits: nats below which the divergence costs nothing: a number for each dimension of each latent site, or
             ``PerSite(nats)``, ``PerDimension(nats)``
         capacity: a target for the divergence, in place of a weight: ``Capacity(nats, num_steps)``
@@ -167,8 +166,8 @@ class Estimator(PyroELBO):
             terms: one run of guide and model
 
         Returns:
-            The loss, minus the scaled sum of the bounds, of shape ``()``; and detached sums over the batch in
-            nats, unscaled: ``reconstruction`` and ``kl``.
+            The loss, minus the scaled sum of the bounds, ``()``; and detached unscaled sums over the batch in nats:
+            ``reconstruction`` and ``kl``.
         """
         local, shared = terms.split()
         beta = self.current_beta()

@@ -131,9 +131,8 @@ def passes(x: Tensor, num_particles: int) -> list[int]:
 
 def read(program: Program, x: Any, batch_size: int | None) -> Batches:
     """Open the data in their own order, on the device and in the dtype of the program."""
-    like = next(program.parameters(), torch.zeros(()))
     size = ROWS if batch_size is None else batch_size
-    return Batches(x, batch_size=size, shuffle=False, device=like.device, dtype=like.dtype)
+    return Batches(x, batch_size=size, shuffle=False, device=program.device, dtype=program.dtype)
 
 
 def checked(batches: Iterable[Batch], program: Program, check: Callable[..., None] | None) -> Iterator[Batch]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import GreyBernoulli, IndependentBernoulli
-from pyro_vae.nets import MLP, Net, build
+from pyro_vae.nets import MLP, NetBuilder, build
 
 __all__ = ["Bernoulli"]
 
 
 class Bernoulli(Conditional):
-    r"""Independent bits, whose log-odds the network makes from z.
+    r"""Independent binary entries with logits from the decoder.
 
     .. math:: p(x \mid z) = \prod_i \lambda_i^{x_i} (1 - \lambda_i)^{1 - x_i}, \qquad
               \operatorname{logit} \lambda = \mathrm{net}(z)
@@ -25,11 +25,11 @@ class Bernoulli(Conditional):
 
     Args:
         latent: number of latents
-        shape: shape of one datum
-        net: makes the decoder network, ``net((latent,), shape)``
-        context: how many numbers of context one datum brings beside z
-        grey: allow values between 0 and 1; the result is then a cross-entropy and no longer a
-            log-probability (prefer ContinuousBernoulli)
+        shape: shape of one example
+        net: builds the decoder, ``net((latent,), shape)``
+        context: width of the context in addition to z
+        grey: accept values between 0 and 1; the result is then a cross-entropy and no longer a log-probability
+            (prefer ContinuousBernoulli)
 
     Shape:
         z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
@@ -41,22 +41,15 @@ class Bernoulli(Conditional):
     """
 
     hint = (
-        "For grey values use ContinuousBernoulli or Normal, or draw bits with "
-        'pyro_vae.data.load(name, binarize="dynamic"); Bernoulli(..., grey=True) takes them as they are, '
-        "as a cross-entropy that is no log-probability."
+        "For grey values use ContinuousBernoulli or Normal, or sample binary values with "
+        'pyro_vae.data.load(name, binarize="dynamic"). Bernoulli(..., grey=True) accepts grey values; its result is '
+        "a cross-entropy, not a log-probability."
     )
 
     def __init__(
-        self,
-        latent: int,
-        shape: Sequence[int],
-        *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
-        context: int = 0,
-        grey: bool = False,
+        self, latent: int, shape: Sequence[int], *, net: NetBuilder = MLP, context: int = 0, grey: bool = False
     ) -> None:
-        super().__init__()
-        self.context = context
+        super().__init__(latent=latent, context=context)
         self.net = build(net, (latent,), shape, context)
         self.family = GreyBernoulli if grey else dist.Bernoulli
 

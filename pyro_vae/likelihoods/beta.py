@@ -1,23 +1,21 @@
-"""The beta likelihood, for shares strictly between 0 and 1."""
+"""The beta likelihood, for proportions strictly between 0 and 1."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Beta as Family
-from pyro_vae.nets import MLP
-from pyro_vae.nets.contract import Net, as_shape, build
+from pyro_vae.likelihoods.per_entry import PerEntry
+from pyro_vae.nets import MLP, NetBuilder
 from pyro_vae.scales import positive
 
 __all__ = ["Beta"]
 
 
-class Beta(Conditional):
-    r"""Independent shares in (0, 1), with both concentrations made by the network from z.
+class Beta(PerEntry):
+    r"""Independent beta entries in (0, 1) with both concentrations from the decoder.
 
     .. math:: p(x \mid z) = \prod_i \frac{x_i^{a_i - 1} (1 - x_i)^{b_i - 1}}{B(a_i, b_i)}, \qquad
               (a, b) = \operatorname{softplus}(\mathrm{net}(z)) + 10^{-4}
@@ -28,9 +26,9 @@ class Beta(Conditional):
 
     Args:
         latent: number of latents
-        shape: shape of one datum
-        net: makes the decoder network, ``net((latent,), (2, *shape))``
-        context: how many numbers of context one datum brings beside z
+        shape: shape of one example
+        net: builds the decoder, ``net((latent,), (2, *shape))``
+        context: width of the context in addition to z
 
     Shape:
         z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
@@ -41,21 +39,14 @@ class Beta(Conditional):
         torch.Size([8, 8])
     """
 
-    hint = "Where shares reach 0 or 1 use ContinuousBernoulli, or shrink them: (x * (n - 1) + 0.5) / n for n data."
+    hint = (
+        "For proportions that reach 0 or 1 use ContinuousBernoulli, or shrink them: (x * (n - 1) + 0.5) / n for n "
+        "examples."
+    )
 
-    def __init__(
-        self,
-        latent: int,
-        shape: Sequence[int],
-        *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
-        context: int = 0,
-    ) -> None:
-        super().__init__()
-        self.context, self.shape = context, as_shape(shape)
-        self.net = build(net, (latent,), (2, *self.shape), context)
+    def __init__(self, latent: int, shape: Sequence[int], *, net: NetBuilder = MLP, context: int = 0) -> None:
+        super().__init__(latent, shape, net=net, context=context, outputs=2)
 
-    def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
-        """Return p(x given z)."""
-        a, b = self.net(z, *context).unbind(-1 - len(self.shape))
-        return Family(positive(a), positive(b)).to_event(len(self.shape))
+    def distribution(self, a: Tensor, b: Tensor) -> Family:
+        """Return the distribution of every entry."""
+        return Family(positive(a), positive(b))

@@ -1,25 +1,17 @@
-"""The binomial likelihood, for counts with a known total."""
+"""The binomial likelihood, for counts out of a known total."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from torch import Tensor
 
-import torch
-from pyro import distributions as dist
-from torch import Tensor, nn
-
-from pyro_vae._util.validation import check_int
-from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Binomial as Family
-from pyro_vae.distributions import OnGrid
-from pyro_vae.nets import MLP
-from pyro_vae.nets.contract import Net, as_shape, build
+from pyro_vae.likelihoods.trials import Trials
 
 __all__ = ["Binomial"]
 
 
-class Binomial(Conditional):
-    r"""Independent counts out of n trials, whose log-odds the network makes from z.
+class Binomial(Trials):
+    r"""Independent binomial counts with logits from the decoder.
 
     .. math:: p(x \mid z) = \prod_i \binom{n}{x_i} \lambda_i^{x_i} (1 - \lambda_i)^{n - x_i}, \qquad
               \operatorname{logit} \lambda = \mathrm{net}(z)
@@ -29,18 +21,18 @@ class Binomial(Conditional):
 
     Args:
         latent: number of latents
-        shape: shape of one datum
-        net: makes the decoder network, ``net((latent,), shape)``
-        context: how many numbers of context one datum brings beside z
+        shape: shape of one example
+        net: builds the decoder, ``net((latent,), shape)``
+        context: width of the context in addition to z
         total: number n of trials, the largest count
-        grid: whether data are shares ``k / total`` (within 1e-4), or else counts ``k = 0, 1, ..., total``; counts
-            reach the encoder as they are, so that for totals of a hundred or more shares train better
+        grid: whether the data are proportions ``k / total`` (within 1e-4) instead of counts ``k = 0, 1, ..., total``.
+            The encoder reads the data unscaled, so that with a total of 100 or more proportions train better
 
     Shape:
         z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
 
     Raises:
-        ValueError: a total below 1.
+        ValueError: ``total`` is below 1.
 
     Example:
         >>> import torch
@@ -48,34 +40,8 @@ class Binomial(Conditional):
         torch.Size([8, 8])
     """
 
-    hint = (
-        "Counts run from 0 to total, shares k / total need grid=True; counts without a bound take Poisson or "
-        "NegativeBinomial."
-    )
+    outputs = None
 
-    def __init__(
-        self,
-        latent: int,
-        shape: Sequence[int],
-        *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
-        context: int = 0,
-        total: int = 255,
-        grid: bool = False,
-    ) -> None:
-        super().__init__()
-        self.context, self.shape = context, as_shape(shape)
-        check_int("total", total)
-        self.total, self.step = total, 1 / total if grid else 1.0
-        self.net = build(net, (latent,), self.shape, context)
-
-    def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
-        """Return p(x given z)."""
-        logits = self.net(z, *context)
-        counts = Family(torch.full_like(logits, self.total), logits=logits)
-        return OnGrid(counts, self.total + 1, self.step).to_event(len(self.shape))
-
-    @classmethod
-    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2)) -> Binomial:
-        """Build a small instance, whose counts an encoder takes without scaling."""
-        return cls(latent, shape, total=8)
+    def counts(self, total: Tensor, logits: Tensor) -> Family:
+        """Return the distribution of every count."""
+        return Family(total, logits=logits)

@@ -1,23 +1,24 @@
-"""The categorical likelihood: any probabilities over levels or codes."""
+"""The categorical likelihood, for pixel levels or class codes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import LogCategorical, OnGrid
-from pyro_vae.nets import MLP
-from pyro_vae.nets.contract import Net, as_shape, build
+from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets.contract import as_shape, build
 
 __all__ = ["Categorical"]
 
 
 class Categorical(Conditional):
-    r"""Independent entries that take one of L values, with a probability for each that the network makes from z.
+    r"""Independent categorical entries with L levels and logits from the decoder.
 
     .. math:: p(x \mid z) = \prod_i \pi_{i, k_i}, \qquad \pi = \operatorname{softmax}(\mathrm{net}(z)), \quad
               x_i = \frac{k_i}{L - 1}
@@ -27,17 +28,17 @@ class Categorical(Conditional):
 
     Args:
         latent: number of latents
-        shape: shape of one datum
-        net: makes the decoder network, ``net((latent,), (levels, *shape))``
-        context: how many numbers of context one datum brings beside z
-        levels: number L of values, from 2 on
-        grid: whether data are pixels ``k / (levels - 1)`` (within 1e-4), or else codes ``k = 0, 1, ..., levels - 1``
+        shape: shape of one example
+        net: builds the decoder, ``net((latent,), (levels, *shape))``
+        context: width of the context in addition to z
+        levels: number L of levels, at least 2
+        grid: whether the data are pixels ``k / (levels - 1)`` (within 1e-4), or codes ``k = 0, 1, ..., levels - 1``
 
     Shape:
         z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
 
     Raises:
-        ValueError: fewer than 2 levels.
+        ValueError: ``levels`` is below 2.
 
     Example:
         >>> import torch
@@ -45,27 +46,32 @@ class Categorical(Conditional):
         torch.Size([28, 28])
     """
 
-    hint = "Pixels are k / (levels - 1), codes k = 0, 1, ... need grid=False; round the data, or use Normal."
+    hint = "Pixels are k / (levels - 1); codes k = 0, 1, ... need grid=False. Round the data, or use Normal."
 
     def __init__(
         self,
         latent: int,
         shape: Sequence[int],
         *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
+        net: NetBuilder = MLP,
         context: int = 0,
         levels: int = 256,
         grid: bool = True,
     ) -> None:
-        super().__init__()
-        self.context, self.shape = context, as_shape(shape)
+        super().__init__(latent=latent, context=context)
         check_int("levels", levels, 2)
+        self.shape = as_shape(shape)
         self.levels, self.step = levels, 1 / (levels - 1) if grid else 1.0
         self.net = build(net, (latent,), (levels, *self.shape), context)
+
+    @classmethod
+    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2), **options: Any) -> Categorical:
+        """Build a small instance, with 16 levels."""
+        return super().example(latent=latent, shape=shape, **{"levels": 16, **options})
 
     def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
         """Return p(x given z)."""
         k = len(self.shape)
-        # normalized where they lie, before they are moved: afterwards it would take a copy
+        # normalized before the dimension is moved: normalizing afterwards would copy
         logits = self.net(z, *context).log_softmax(-1 - k).movedim(-1 - k, -1)
         return OnGrid(LogCategorical(logits), self.levels, self.step).to_event(k)

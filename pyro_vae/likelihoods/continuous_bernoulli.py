@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import ContinuousBernoulli as Family
-from pyro_vae.nets import MLP, Net, build
+from pyro_vae.likelihoods.per_entry import PerEntry
+from pyro_vae.nets import MLP, NetBuilder
 
 __all__ = ["ContinuousBernoulli"]
 
 
-class ContinuousBernoulli(Conditional):
-    r"""Independent grey values in [0, 1]: the Bernoulli form with its missing normaliser.
+class ContinuousBernoulli(PerEntry):
+    r"""Independent grey values in [0, 1]: a Bernoulli with the normalizing constant for continuous data.
 
     .. math:: p(x \mid z) = \prod_i C(\lambda_i)\, \lambda_i^{x_i} (1 - \lambda_i)^{1 - x_i}, \qquad
               \operatorname{logit} \lambda = \mathrm{net}(z), \quad
@@ -27,9 +26,9 @@ class ContinuousBernoulli(Conditional):
 
     Args:
         latent: number of latents
-        shape: shape of one datum
-        net: makes the decoder network, ``net((latent,), shape)``
-        context: how many numbers of context one datum brings beside z
+        shape: shape of one example
+        net: builds the decoder, ``net((latent,), shape)``
+        context: width of the context in addition to z
 
     Shape:
         z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
@@ -42,18 +41,9 @@ class ContinuousBernoulli(Conditional):
 
     hint = "Scale the data to [0, 1], or use Normal."
 
-    def __init__(
-        self,
-        latent: int,
-        shape: Sequence[int],
-        *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
-        context: int = 0,
-    ) -> None:
-        super().__init__()
-        self.context = context
-        self.net = build(net, (latent,), shape, context)
+    def __init__(self, latent: int, shape: Sequence[int], *, net: NetBuilder = MLP, context: int = 0) -> None:
+        super().__init__(latent, shape, net=net, context=context)
 
-    def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
-        """Return p(x given z)."""
-        return Family(logits=self.net(z, *context)).to_event(len(self.net.out_shape))
+    def distribution(self, logits: Tensor) -> Family:
+        """Return the distribution of every entry."""
+        return Family(logits=logits)

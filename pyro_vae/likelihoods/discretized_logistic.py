@@ -1,24 +1,22 @@
-"""The discretized logistic likelihood, for pixels with levels."""
+"""The discretized logistic likelihood, for pixels with discrete levels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae._util.validation import check_int
-from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import DiscretizedLogistic as Family
-from pyro_vae.nets import MLP
-from pyro_vae.nets.contract import Net, as_shape, build
+from pyro_vae.likelihoods.per_entry import PerEntry
+from pyro_vae.nets import MLP, NetBuilder
 from pyro_vae.scales import PerExample, Scale, as_scale
 
 __all__ = ["DiscretizedLogistic"]
 
 
-class DiscretizedLogistic(Conditional):
-    r"""Independent logistic entries rounded to levels k / (L - 1), the outermost bins open-ended.
+class DiscretizedLogistic(PerEntry):
+    r"""Independent logistic entries rounded to levels k / (L - 1), with open outermost bins.
 
     .. math:: p(x \mid z) = \prod_i \operatorname{sigmoid} \frac{x_i + h - \mu_i}{s_i}
               - \operatorname{sigmoid} \frac{x_i - h - \mu_i}{s_i}, \qquad h = \frac{1}{2 (L - 1)}, \quad
@@ -30,18 +28,17 @@ class DiscretizedLogistic(Conditional):
 
     Args:
         latent: number of latents
-        shape: shape of one datum
-        net: makes the decoder network, ``net((latent,), (rows, *shape))`` with a row for the location
-            and one for a scale that is an output
-        context: how many numbers of context one datum brings beside z
-        levels: number L of levels, from 2 on; data are exactly ``k / (levels - 1)`` (within 1e-4)
-        scale: s in units where the data run from 0 to 1, as for Normal; None for an output of the network
+        shape: shape of one example
+        net: builds the decoder, ``net((latent,), (1, *shape))``, or ``(2, *shape)`` with ``PerExample`` scales
+        context: width of the context in addition to z
+        levels: number L of levels, at least 2; data are exactly ``k / (levels - 1)`` (within 1e-4)
+        scale: s, for data from 0 to 1: a number (fixed) or an object of ``pyro_vae.scales``; None for ``PerExample``
 
     Shape:
         z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
 
     Raises:
-        ValueError: fewer than 2 levels.
+        ValueError: ``levels`` is below 2.
 
     Example:
         >>> import torch
@@ -50,8 +47,8 @@ class DiscretizedLogistic(Conditional):
     """
 
     hint = (
-        "Round pixels to k / (levels - 1) first, for instance (x * 255).round() / 255; for grey values of any "
-        "size use ContinuousBernoulli or Normal."
+        "Round pixels to k / (levels - 1) first, for instance (x * 255).round() / 255. For continuous grey values use "
+        "ContinuousBernoulli or Normal."
     )
 
     def __init__(
@@ -59,18 +56,16 @@ class DiscretizedLogistic(Conditional):
         latent: int,
         shape: Sequence[int],
         *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
+        net: NetBuilder = MLP,
         context: int = 0,
         levels: int = 256,
         scale: Scale | float | None = None,
     ) -> None:
-        super().__init__()
-        self.context, self.shape = context, as_shape(shape)
         check_int("levels", levels, 2)
-        self.levels, self.scale = levels, PerExample() if scale is None else as_scale(scale)
-        self.net = build(net, (latent,), (1 + self.scale.outputs, *self.shape), context)
+        scale = PerExample() if scale is None else as_scale(scale)
+        super().__init__(latent, shape, net=net, context=context, outputs=1, scale=scale)
+        self.levels = levels
 
-    def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
-        """Return p(x given z)."""
-        loc, *raw = self.net(z, *context).unbind(-1 - len(self.shape))
-        return Family(loc + 0.5, self.scale(*raw), self.levels).to_event(len(self.shape))
+    def distribution(self, loc: Tensor, *raw: Tensor) -> Family:
+        """Return the distribution of every entry."""
+        return Family(loc + 0.5, self.scale(*raw), self.levels)

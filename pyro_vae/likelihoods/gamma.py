@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Gamma as Family
-from pyro_vae.nets import MLP
-from pyro_vae.nets.contract import Net, as_shape, build
+from pyro_vae.likelihoods.per_entry import PerEntry
+from pyro_vae.nets import MLP, NetBuilder
 from pyro_vae.scales import PerExample, Scale, as_scale, positive
 
 __all__ = ["Gamma"]
 
 
-class Gamma(Conditional):
-    r"""Independent positive entries, whose means the network makes from z.
+class Gamma(PerEntry):
+    r"""Independent positive gamma entries with means from the decoder.
 
     .. math:: p(x \mid z) = \prod_i \frac{(k_i / \mu_i)^{k_i}}{\Gamma(k_i)} x_i^{k_i - 1} e^{-k_i x_i / \mu_i}, \qquad
               \mu = \operatorname{softplus}(\mathrm{net}(z)) + 10^{-4}
@@ -27,12 +25,11 @@ class Gamma(Conditional):
 
     Args:
         latent: number of latents
-        shape: shape of one datum
-        net: makes the decoder network, ``net((latent,), (rows, *shape))`` with a row for the mean
-            and one for a concentration that is an output
-        context: how many numbers of context one datum brings beside z
-        concentration: k, one over the squared coefficient of variation: a number (fixed), or an object of
-            ``pyro_vae.scales``; None for an output of the network
+        shape: shape of one example
+        net: builds the decoder, ``net((latent,), (1, *shape))``, or ``(2, *shape)`` with ``PerExample`` concentrations
+        context: width of the context in addition to z
+        concentration: k, the inverse of the squared coefficient of variation: a number (fixed) or an object of
+            ``pyro_vae.scales``; None for ``PerExample``
 
     Shape:
         z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
@@ -43,24 +40,21 @@ class Gamma(Conditional):
         torch.Size([8, 8])
     """
 
-    hint = "For data that may be 0 or negative use Normal or StudentT; for counts NegativeBinomial."
+    hint = "For data that may be 0 or negative use Normal or StudentT, for counts NegativeBinomial."
 
     def __init__(
         self,
         latent: int,
         shape: Sequence[int],
         *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
+        net: NetBuilder = MLP,
         context: int = 0,
         concentration: Scale | float | None = None,
     ) -> None:
-        super().__init__()
-        self.context, self.shape = context, as_shape(shape)
-        self.concentration = PerExample() if concentration is None else as_scale(concentration)
-        self.net = build(net, (latent,), (1 + self.concentration.outputs, *self.shape), context)
+        k = PerExample() if concentration is None else as_scale(concentration, "concentration")
+        super().__init__(latent, shape, net=net, context=context, outputs=1, concentration=k)
 
-    def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
-        """Return p(x given z)."""
-        raw_mean, *raw = self.net(z, *context).unbind(-1 - len(self.shape))
+    def distribution(self, raw_mean: Tensor, *raw: Tensor) -> Family:
+        """Return the distribution of every entry."""
         k = self.concentration(*raw)
-        return Family(k, k / positive(raw_mean)).to_event(len(self.shape))
+        return Family(k, k / positive(raw_mean))

@@ -1,32 +1,32 @@
-"""The likelihood of a table whose columns have types of their own."""
+"""The likelihood of a table with columns of different types."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.data.tables import Binary, Categorical, Column, Count, Ordinal, Positive, Real, schema
 from pyro_vae.distributions import ByColumn
-from pyro_vae.nets import MLP
-from pyro_vae.nets.contract import Net, as_shape, build
+from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets.contract import as_shape, build
 
 __all__ = ["Heterogeneous"]
 
 
 class Heterogeneous(Conditional):
-    r"""A row of a table whose columns are real, positive, counts, grades, categories or binary.
+    r"""A row of a table with real, positive, count, ordinal, categorical and binary columns.
 
     .. math:: p(x \mid z) = \prod_j p_j(x_j \mid \mathrm{net}(z)_j)
 
-    with a normal for a Real column, a log-normal for Positive, a negative binomial for Count, an ordered logistic
-    for Ordinal, a categorical for Categorical and a Bernoulli for Binary. The network speaks in standardised units;
-    x, draws and densities are in those of the table, so that densities of models with other units compare.
+    The density is normal for a Real column, log-normal for Positive, negative binomial for Count, ordered logistic for
+    Ordinal, categorical for Categorical and Bernoulli for Binary. The network works in standardized units; x, samples
+    and densities are in the units of the table, so that densities of different models are comparable.
 
     References:
         Handling incomplete heterogeneous data using VAEs (Nazabal et al., 2020), https://arxiv.org/abs/1807.03653
@@ -34,16 +34,16 @@ class Heterogeneous(Conditional):
     Args:
         latent: number of latents
         shape: ``(number of columns,)``
-        columns: objects of ``pyro_vae.data.tables``, one a column; :meth:`schema` infers them from a table
-        net: makes the decoder network, ``net((latent,), (outputs,))`` with the outputs of all columns in turn
-        context: how many numbers of context one datum brings beside z
+        columns: one object of ``pyro_vae.data.tables`` per column; :meth:`schema` infers them from a table
+        net: builds the decoder, ``net((latent,), (outputs,))``, with the outputs of all columns in order
+        context: width of the context in addition to z
 
     Shape:
-        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``: numbers as they are, labels as
-        codes 0, 1, 2, ... in the order of the column's values.
+        z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``. Labels are codes 0, 1, 2, ... in
+        the order of the values of their column.
 
     Raises:
-        ValueError: the number of columns is not that of ``shape``.
+        ValueError: ``shape`` is not ``(number of columns,)``.
 
     Example:
         >>> columns = Heterogeneous.schema({"age": [38.5, 21.0, 55.2], "colour": ["red", "green", "blue"]})
@@ -54,8 +54,8 @@ class Heterogeneous(Conditional):
     """
 
     hint = (
-        "Give the column another type: Real takes any number, Positive those above 0, Count 0, 1, 2, ..., and labels "
-        "are codes 0, 1, 2, ... as pyro_vae.data.Table makes them."
+        "Change the type of the column: Real for any number, Positive for numbers above 0, Count for 0, 1, 2, ...; "
+        "labels are codes 0, 1, 2, ... as made by pyro_vae.data.Table."
     )
 
     def __init__(
@@ -64,15 +64,15 @@ class Heterogeneous(Conditional):
         shape: Sequence[int],
         *,
         columns: Sequence[Column],
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
+        net: NetBuilder = MLP,
         context: int = 0,
     ) -> None:
-        super().__init__()
-        self.context, self.shape, self.columns = context, as_shape(shape), tuple(columns)
+        super().__init__(latent=latent, context=context)
+        self.shape, self.columns = as_shape(shape), tuple(columns)
         if self.shape != (len(self.columns),):
-            raise ValueError(f"columns: got {len(self.columns)} for data of shape {self.shape}: expected one an entry")
+            raise ValueError(f"columns: expected one per entry of shape {self.shape}, got {len(self.columns)}")
         self.net = build(net, (latent,), (sum(c.outputs for c in self.columns),), context)
-        # columns of one type and as many labels are computed at once
+        # columns of the same type and number of labels are computed together
         self.groups: list[list[int]] = list(grouped(self.columns).values())
         starts = [0]
         for c in self.columns:
@@ -83,13 +83,13 @@ class Heterogeneous(Conditional):
             self.register_buffer(f"columns_{g}", torch.tensor(indices), persistent=False)
             self.register_buffer(f"outputs_{g}", torch.tensor(rows), persistent=False)
             self.register_buffer(f"units_{g}", torch.tensor(units))
-        # supports do not change, and no step has to look for a value inside them
+        # a value inside each support, found once instead of in each step
         self.register_buffer("filler", None, persistent=False)
         self.filler = self.split(torch.zeros(starts[-1])).filler
 
     @classmethod
-    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2)) -> Heterogeneous:
-        """Build a small instance with as many columns as ``shape`` has entries, of all types in turn."""
+    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2), **options: Any) -> Heterogeneous:
+        """Build a small instance with one column per entry of ``shape``, cycling through all types."""
         types = (
             lambda name: Real(name, 2.0, 3.0),
             lambda name: Categorical(name, ("a", "b", "c")),
@@ -99,7 +99,8 @@ class Heterogeneous(Conditional):
             lambda name: Binary(name, ("no", "yes")),
         )
         size = math.prod(shape)
-        return cls(latent, (size,), columns=[types[i % len(types)](str(i)) for i in range(size)])
+        columns = [types[i % len(types)](str(i)) for i in range(size)]
+        return super().example(latent=latent, shape=(size,), **{"columns": columns, **options})
 
     @staticmethod
     def schema(table: Any) -> tuple[Column, ...]:
@@ -111,7 +112,7 @@ class Heterogeneous(Conditional):
         return self.split(self.net(z, *context)).to_event(1)
 
     def split(self, raw: Tensor) -> ByColumn:
-        """Return the distribution of each column, from what the network gives for all of them."""
+        """Return the distribution of all columns, given the outputs of the network."""
         fns, columns = [], []
         for g, indices in enumerate(self.groups):
             group = raw[..., self.get_buffer(f"outputs_{g}")]
@@ -121,7 +122,7 @@ class Heterogeneous(Conditional):
 
 
 def grouped(columns: Sequence[Column]) -> dict[tuple[type[Column], int], list[int]]:
-    """Return the indices of the columns of each type and number of outputs."""
+    """Return the indices of the columns by type and number of outputs."""
     groups: dict[tuple[type[Column], int], list[int]] = {}
     for i, c in enumerate(columns):
         groups.setdefault((type(c), c.outputs), []).append(i)

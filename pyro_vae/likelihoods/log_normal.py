@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.conditional import Conditional
-from pyro_vae.nets import MLP
-from pyro_vae.nets.contract import Net, as_shape, build
+from pyro_vae.likelihoods.per_entry import PerEntry
+from pyro_vae.nets import MLP, NetBuilder
 from pyro_vae.scales import Scale, as_scale
 
 __all__ = ["LogNormal"]
 
 
-class LogNormal(Conditional):
-    r"""Independent positive entries whose logarithms are normal, with means that the network makes from z.
+class LogNormal(PerEntry):
+    r"""Independent positive entries with normal logarithms, whose means come from the decoder.
 
     .. math:: p(x \mid z) = \prod_i \frac{1}{x_i} \mathcal N(\log x_i; \mu_i, \sigma_i^2), \qquad
               \mu = \mathrm{net}(z)
@@ -26,11 +25,10 @@ class LogNormal(Conditional):
 
     Args:
         latent: number of latents
-        shape: shape of one datum
-        net: makes the decoder network, ``net((latent,), (rows, *shape))`` with a row for the location
-            and one for a scale that is an output
-        context: how many numbers of context one datum brings beside z
-        scale: sigma of the logarithm: a number (fixed), or an object of ``pyro_vae.scales`` (``Fixed``, ``Shared`` for
+        shape: shape of one example
+        net: builds the decoder, ``net((latent,), (1, *shape))``, or ``(2, *shape)`` with ``PerExample`` scales
+        context: width of the context in addition to z
+        scale: std of the logarithm: a number (fixed) or an object of ``pyro_vae.scales`` (``Fixed``, ``Shared`` for
             one learned number, ``PerExample`` for an output of the network)
 
     Shape:
@@ -42,23 +40,13 @@ class LogNormal(Conditional):
         torch.Size([28, 28])
     """
 
-    hint = "For data that may be 0 or negative use Normal or StudentT; for counts NegativeBinomial."
+    hint = "For data that may be 0 or negative use Normal or StudentT, for counts NegativeBinomial."
 
     def __init__(
-        self,
-        latent: int,
-        shape: Sequence[int],
-        *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
-        context: int = 0,
-        scale: Scale | float = 1.0,
+        self, latent: int, shape: Sequence[int], *, net: NetBuilder = MLP, context: int = 0, scale: Scale | float = 1.0
     ) -> None:
-        super().__init__()
-        self.context, self.shape = context, as_shape(shape)
-        self.scale = as_scale(scale)
-        self.net = build(net, (latent,), (1 + self.scale.outputs, *self.shape), context)
+        super().__init__(latent, shape, net=net, context=context, outputs=1, scale=as_scale(scale))
 
-    def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
-        """Return p(x given z)."""
-        loc, *raw = self.net(z, *context).unbind(-1 - len(self.shape))
-        return dist.LogNormal(loc, self.scale(*raw)).to_event(len(self.shape))
+    def distribution(self, loc: Tensor, *raw: Tensor) -> dist.LogNormal:
+        """Return the distribution of every entry."""
+        return dist.LogNormal(loc, self.scale(*raw))

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import LowRankNormal as Family
-from pyro_vae.nets import MLP
-from pyro_vae.nets.contract import Net, as_shape, build
+from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets.contract import as_shape, build
 from pyro_vae.scales import Scale, as_scale
 
 __all__ = ["LowRankNormal"]
 
 
 class LowRankNormal(Conditional):
-    r"""A normal datum whose covariance is of low rank plus diagonal, all of it made by the network from z.
+    r"""A normal with low-rank plus diagonal covariance, with mean and factors from the decoder.
 
     .. math:: p(x \mid z) = \mathcal N(\operatorname{vec} x; \mu, W W^\top + \operatorname{diag} \sigma^2), \qquad
               (\mu, W) = \mathrm{net}(z)
@@ -27,19 +28,19 @@ class LowRankNormal(Conditional):
 
     Args:
         latent: number of latents
-        shape: shape of one datum
-        net: makes the decoder network, ``net((latent,), (rows, *shape))`` with a row for the mean, one
-            for each factor, and one for a scale that is an output
-        context: how many numbers of context one datum brings beside z
+        shape: shape of one example
+        net: builds the decoder, ``net((latent,), (1 + rank, *shape))``, or ``(2 + rank, *shape)`` with ``PerExample``
+            scales
+        context: width of the context in addition to z
         rank: number of factors, the columns of W
-        scale: sigma in the units of the data: a number (fixed), or an object of ``pyro_vae.scales`` (``Fixed``,
-            ``Shared`` for one learned number, ``PerExample`` for an output of the network)
+        scale: std :math:`\sigma` in the units of the data: a number (fixed) or an object of ``pyro_vae.scales``
+            (``Fixed``, ``Shared`` for one learned number, ``PerExample`` for an output of the network)
 
     Shape:
         z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
 
     Raises:
-        ValueError: a rank below 1.
+        ValueError: ``rank`` is below 1.
 
     Example:
         >>> import torch
@@ -52,16 +53,14 @@ class LowRankNormal(Conditional):
         latent: int,
         shape: Sequence[int],
         *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
+        net: NetBuilder = MLP,
         context: int = 0,
         rank: int = 1,
         scale: Scale | float = 1.0,
     ) -> None:
-        super().__init__()
-        self.context, self.shape = context, as_shape(shape)
-        if rank < 1:
-            raise ValueError(f"rank: expected at least 1, got {rank}")
-        self.rank, self.scale = rank, as_scale(scale)
+        super().__init__(latent=latent, context=context)
+        check_int("rank", rank)
+        self.shape, self.rank, self.scale = as_shape(shape), rank, as_scale(scale)
         self.net = build(net, (latent,), (1 + rank + self.scale.outputs, *self.shape), context)
 
     def forward(self, z: Tensor, *context: Tensor) -> Family:
@@ -70,5 +69,5 @@ class LowRankNormal(Conditional):
         loc, factor, raw = self.net(z, *context).split([1, self.rank, self.scale.outputs], -1 - k)
         loc = loc.squeeze(-1 - k)
         scale = self.scale(*raw.unbind(-1 - k))
-        # W starts small, so that the first steps are those of independent entries
+        # small factors at first, so that training starts with nearly independent entries
         return Family(loc, factor / math.sqrt(math.prod(self.shape) * self.rank), scale, k)

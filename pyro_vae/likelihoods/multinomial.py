@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import BagOfWords as Family
-from pyro_vae.nets import MLP
-from pyro_vae.nets.contract import Net, as_shape, build
+from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets.contract import as_shape, build
 
 __all__ = ["Multinomial"]
 
 
 class Multinomial(Conditional):
-    r"""Counts of words whose total differs from text to text, with word probabilities that the network makes from z.
+    r"""Word counts with any total per document, with logits of the words from the decoder.
 
     .. math:: p(x \mid z) = \frac{n!}{\prod_i x_i!} \prod_i \pi_i^{x_i}, \qquad n = \sum_i x_i, \quad
               \pi = \operatorname{softmax}(\mathrm{net}(z))
@@ -26,16 +27,16 @@ class Multinomial(Conditional):
 
     Args:
         latent: number of latents
-        shape: shape of one datum
-        net: makes the decoder network, ``net((latent,), shape)``
-        context: how many numbers of context one datum brings beside z
-        total: how many words a drawn text has; those of the data may have any number
+        shape: shape of one example
+        net: builds the decoder, ``net((latent,), shape)``
+        context: width of the context in addition to z
+        total: number of words of a sampled document; observed documents may have any number
 
     Shape:
         z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
 
     Raises:
-        ValueError: a total below 1.
+        ValueError: ``total`` is below 1.
 
     Example:
         >>> import torch
@@ -43,27 +44,20 @@ class Multinomial(Conditional):
         torch.Size([2000])
     """
 
-    hint = "Words are counted 0, 1, 2, ...; frequencies are no counts, for them use Normal or Beta."
+    hint = "Word counts are 0, 1, 2, ...; for frequencies use Normal or Beta."
 
     def __init__(
-        self,
-        latent: int,
-        shape: Sequence[int],
-        *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
-        context: int = 0,
-        total: int = 100,
+        self, latent: int, shape: Sequence[int], *, net: NetBuilder = MLP, context: int = 0, total: int = 100
     ) -> None:
-        super().__init__()
-        self.context, self.shape = context, as_shape(shape)
+        super().__init__(latent=latent, context=context)
         check_int("total", total)
-        self.total = total
+        self.shape, self.total = as_shape(shape), total
         self.net = build(net, (latent,), self.shape, context)
 
     @classmethod
-    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2)) -> Multinomial:
-        """Build a small instance, whose counts an encoder takes without scaling."""
-        return cls(latent, shape, total=8)
+    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2), **options: Any) -> Multinomial:
+        """Build a small instance, with counts that an encoder reads without scaling."""
+        return super().example(latent=latent, shape=shape, **{"total": 8, **options})
 
     def forward(self, z: Tensor, *context: Tensor) -> Family:
         """Return p(x given z)."""

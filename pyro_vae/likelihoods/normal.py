@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import RefittedNormal
-from pyro_vae.nets import MLP
-from pyro_vae.nets.contract import Net, as_shape, build
+from pyro_vae.likelihoods.per_entry import PerEntry
+from pyro_vae.nets import MLP, NetBuilder
 from pyro_vae.scales import OptimalSigma, Scale, as_scale
 
 __all__ = ["Normal"]
 
 
-class Normal(Conditional):
-    r"""Independent normal entries, whose means the network makes from z.
+class Normal(PerEntry):
+    r"""Independent normal entries with means from the decoder.
 
     .. math:: p(x \mid z) = \prod_i \mathcal N(x_i; \mu_i, \sigma_i^2), \qquad \mu = \mathrm{net}(z)
 
@@ -26,13 +25,12 @@ class Normal(Conditional):
 
     Args:
         latent: number of latents
-        shape: shape of one datum
-        net: makes the decoder network, ``net((latent,), shape)``, or ``net((latent,), (2, *shape))`` where
-            the scale is per datum
-        context: how many numbers of context one datum brings beside z
-        scale: sigma in the units of the data: a number (fixed), or an object of ``pyro_vae.scales``
+        shape: shape of one example
+        net: builds the decoder, ``net((latent,), shape)``, or ``(2, *shape)`` with ``PerExample`` scales
+        context: width of the context in addition to z
+        scale: std :math:`\sigma` in the units of the data: a number (fixed) or an object of ``pyro_vae.scales``
             (``Fixed``, ``Shared`` for one learned number, ``PerExample`` for an output of the network,
-            ``OptimalSigma`` for the best one of each batch in closed form)
+            ``OptimalSigma`` for the best one of each minibatch in closed form)
 
     Shape:
         z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
@@ -48,21 +46,16 @@ class Normal(Conditional):
         latent: int,
         shape: Sequence[int],
         *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
+        net: NetBuilder = MLP,
         context: int = 0,
         scale: Scale | OptimalSigma | float = 1.0,
     ) -> None:
-        super().__init__()
-        self.context = context
-        self.scale = scale if isinstance(scale, OptimalSigma) else as_scale(scale)
-        self.shape = as_shape(shape)
-        rows = (1 + self.scale.outputs,) if self.scale.outputs else ()
-        self.net = build(net, (latent,), (*rows, *self.shape), context)
+        scale = scale if isinstance(scale, OptimalSigma) else as_scale(scale)
+        outputs = 1 if scale.outputs else None
+        super().__init__(latent, shape, net=net, context=context, outputs=outputs, scale=scale)
 
-    def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
-        """Return p(x given z)."""
-        out = self.net(z, *context)
-        loc, *raw = out.unbind(-1 - len(self.shape)) if self.scale.outputs else (out,)
+    def distribution(self, loc: Tensor, *raw: Tensor) -> dist.Normal | RefittedNormal:
+        """Return the distribution of every entry."""
         if self.training and isinstance(self.scale, OptimalSigma):
-            return RefittedNormal(loc, self.scale(), self.scale.refit).to_event(len(self.shape))
-        return dist.Normal(loc, self.scale(*raw)).to_event(len(self.shape))
+            return RefittedNormal(loc, self.scale(), self.scale.refit)
+        return dist.Normal(loc, self.scale(*raw))

@@ -1,9 +1,10 @@
-"""An autoregressive decoder of masked convolutions."""
+"""The PixelCNN likelihood: an autoregressive decoder of masked convolutions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,24 +13,24 @@ from torch.nn.functional import conv2d, silu
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Autoregressive
-from pyro_vae.nets import MLP
-from pyro_vae.nets.contract import Net, Shape, as_shape, build
+from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.nets.contract import Shape, as_shape, build
 
 __all__ = ["PixelCNN"]
 
 
 class PixelCNN(Conditional):
-    r"""Pixels drawn one after the other, each given z and those before it, by gated masked convolutions.
+    r"""Autoregressive pixels with levels: each given z and all pixels before it, by gated masked convolutions.
 
     .. math:: p(x \mid z) = \prod_i p(x_i \mid x_1, \dots, x_{i - 1}, z), \qquad
               y \leftarrow y + W \bigl(\tanh(a + A h) \odot \operatorname{sigmoid}(b + B h)\bigr), \quad
               h = \mathrm{net}(z)
 
-    with (a, b) a convolution of y that sees only pixels before the present one (row by row, and channel by channel
-    within a pixel) and itself. As in the first PixelCNN, some pixels above to the right lie outside of what the
-    stacked layers see. The density takes one pass, a draw one for each pixel and channel.
+    (a, b) is a convolution of y that is masked to the current pixel and those before it (row by row, and channel by
+    channel within a pixel). As in the first PixelCNN, the stacked layers have a blind spot above to the right. A
+    density takes one pass, a sample one pass per pixel and channel.
 
-    A decoder that can explain x by itself leaves z unused: keep it small, or give the bound free bits.
+    A decoder that can explain x without z ignores z: keep it small, or train with free bits.
 
     References:
         Conditional image generation with PixelCNN decoders (van den Oord et al., 2016),
@@ -37,19 +38,19 @@ class PixelCNN(Conditional):
 
     Args:
         latent: number of latents
-        shape: shape of one datum: ``(height, width)``, ``(channels, height, width)``, or ``(width,)`` for a row
-        net: makes the network from z to the features h, ``net((latent,), (features, height, width))``
-        context: how many numbers of context one datum brings beside z
-        levels: number L of levels, from 2 on; data are exactly ``k / (levels - 1)`` (within 1e-4)
-        features: number of features of h, and for each channel of x those of each layer
+        shape: shape of one example: ``(height, width)``, ``(channels, height, width)``, or ``(width,)`` for a row
+        net: builds the network from z to the features h, ``net((latent,), (features, height, width))``
+        context: width of the context in addition to z
+        levels: number L of levels, at least 2; data are exactly ``k / (levels - 1)`` (within 1e-4)
+        features: number of features of h, and of each layer per channel of x
         layers: number of gated layers after the first convolution
-        kernel: width of the convolutions, odd
+        kernel_size: width of the convolutions, odd
 
     Shape:
         z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
 
     Raises:
-        ValueError: fewer than 2 levels, or an even kernel.
+        ValueError: ``levels`` is below 2, ``features`` below 1, ``layers`` below 0, or ``kernel_size`` is even.
 
     Example:
         >>> import torch
@@ -58,8 +59,8 @@ class PixelCNN(Conditional):
     """
 
     hint = (
-        "Round pixels to k / (levels - 1) first, for instance (x * 255).round() / 255 with levels=256, or draw bits "
-        "for levels=2; for grey values of any size use ContinuousBernoulli or Normal."
+        "Round pixels to k / (levels - 1) first, for instance (x * 255).round() / 255 with levels=256, or sample "
+        "binary values for levels=2. For continuous grey values use ContinuousBernoulli or Normal."
     )
 
     def __init__(
@@ -67,29 +68,35 @@ class PixelCNN(Conditional):
         latent: int,
         shape: Sequence[int],
         *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
+        net: NetBuilder = MLP,
         context: int = 0,
         levels: int = 2,
         features: int = 16,
         layers: int = 3,
-        kernel: int = 5,
+        kernel_size: int = 5,
     ) -> None:
-        super().__init__()
-        self.context, self.shape = context, as_shape(shape)
-        check_int("levels", levels, 2)
-        if kernel < 1 or kernel % 2 == 0:
-            raise ValueError(f"kernel: expected an odd width, got {kernel}")
-        self.levels, self.features = levels, features
+        super().__init__(latent=latent, context=context)
+        for name, value, minimum in (("levels", levels, 2), ("features", features, 1), ("layers", layers, 0)):
+            check_int(name, value, minimum)
+        check_int("kernel_size", kernel_size)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size: expected an odd number, got {kernel_size}")
+        self.shape, self.levels, self.features = as_shape(shape), levels, features
         self.image = image_of(self.shape)
         c, height, width = self.image
         self.net = build(net, (latent,), (features, height, width), context)
-        wide = c * features
-        self.first = MaskedConv(c, wide, kernel, groups_of=c, own=False)
-        self.first_condition = nn.Conv2d(features, wide, 1)
-        self.layers = nn.ModuleList(GatedLayer(wide, features, kernel, c) for _ in range(layers))
-        self.last = MaskedConv(wide, c * levels, 1, groups_of=c, own=True)
+        channels = c * features
+        self.first = MaskedConv(c, channels, kernel_size, groups=c, own=False)
+        self.first_condition = nn.Conv2d(features, channels, 1)
+        self.layers = nn.ModuleList(GatedLayer(channels, features, kernel_size, c) for _ in range(layers))
+        self.last = MaskedConv(channels, c * levels, 1, groups=c, own=True)
         pixels = range(height * width)
         self.order = [channel * len(pixels) + p for p in pixels for channel in range(c)]
+
+    @classmethod
+    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2), **options: Any) -> PixelCNN:
+        """Build a small instance, with two narrow layers."""
+        return super().example(latent=latent, shape=shape, **{"features": 4, "layers": 2, **options})
 
     def forward(self, z: Tensor, *context: Tensor) -> Autoregressive:
         """Return p(x given z)."""
@@ -116,49 +123,50 @@ class PixelCNN(Conditional):
 
 
 class MaskedConv(nn.Conv2d):
-    """A convolution that sees only the pixels before the present one, and of that the channels before its own.
+    """A convolution over the pixels before the current one, and over the channels before the current one in it.
 
     Args:
-        before: number of input channels, in ``groups_of`` equal groups, one for each channel of the image
-        after: number of output channels, in as many groups
-        kernel: width
-        groups_of: number of channels of the image
-        own: whether a group sees itself at the present pixel
+        in_channels: number of input channels, in equal groups, one per channel of the image
+        out_channels: number of output channels, in as many groups
+        kernel_size: width
+        groups: number of channels of the image
+        own: whether a group sees itself at the current pixel
     """
 
-    def __init__(self, before: int, after: int, kernel: int, *, groups_of: int, own: bool) -> None:
-        super().__init__(before, after, kernel, padding=kernel // 2)
-        sees = torch.arange(after).unsqueeze(1) * groups_of // after, torch.arange(before) * groups_of // before
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, groups: int, own: bool) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+        to = torch.arange(out_channels).unsqueeze(1) * groups // out_channels
+        source = torch.arange(in_channels) * groups // in_channels
         mask = torch.zeros_like(self.weight)
-        middle = kernel // 2
+        middle = kernel_size // 2
         mask[:, :, :middle] = 1
         mask[:, :, middle, :middle] = 1
-        mask[:, :, middle, middle] = (sees[0] >= sees[1] if own else sees[0] > sees[1]).float()
+        mask[:, :, middle, middle] = (to >= source if own else to > source).float()
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve with the weights that the mask leaves."""
+        """Convolve with the masked weights."""
         return conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
 
 
 class GatedLayer(nn.Module):
-    """A gated masked convolution beside a shortcut."""
+    """A gated masked convolution with a residual connection."""
 
-    def __init__(self, wide: int, condition: int, kernel: int, channels: int) -> None:
+    def __init__(self, channels: int, condition: int, kernel_size: int, groups: int) -> None:
         super().__init__()
-        self.value = MaskedConv(wide, wide, kernel, groups_of=channels, own=True)
-        self.gate = MaskedConv(wide, wide, kernel, groups_of=channels, own=True)
-        self.condition = nn.Conv2d(condition, 2 * wide, 1)
-        self.out = MaskedConv(wide, wide, 1, groups_of=channels, own=True)
+        self.value = MaskedConv(channels, channels, kernel_size, groups=groups, own=True)
+        self.gate = MaskedConv(channels, channels, kernel_size, groups=groups, own=True)
+        self.condition = nn.Conv2d(condition, 2 * channels, 1)
+        self.out = MaskedConv(channels, channels, 1, groups=groups, own=True)
 
     def forward(self, y: Tensor, h: Tensor) -> Tensor:
-        """Map features ``(n, wide, height, width)`` to the same shape."""
+        """Map features ``(n, channels, height, width)`` to the same shape."""
         value, gate = self.condition(h).chunk(2, 1)
         return y + self.out(torch.tanh(self.value(y) + value) * torch.sigmoid(self.gate(y) + gate))
 
 
 def image_of(shape: Shape) -> Shape:
-    """Read a shape as ``(channels, height, width)``."""
+    """Return a shape as ``(channels, height, width)``."""
     if len(shape) < 3:
         return (1,) * (3 - len(shape)) + shape
     return (math.prod(shape[:-2]), *shape[-2:])

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import StudentT as Family
-from pyro_vae.nets import MLP
-from pyro_vae.nets.contract import Net, as_shape, build
+from pyro_vae.likelihoods.per_entry import PerEntry
+from pyro_vae.nets import MLP, NetBuilder
 from pyro_vae.scales import Scale, Shared, as_scale
 
 __all__ = ["StudentT"]
 
 
-class StudentT(Conditional):
-    r"""Independent Student-t entries with learned degrees of freedom, whose locations the network makes from z.
+class StudentT(PerEntry):
+    r"""Independent Student-t entries with locations from the decoder and learned degrees of freedom.
 
     .. math:: p(x \mid z) = \prod_i \frac{\Gamma(\frac{\nu_i + 1}{2})}
               {\Gamma(\frac{\nu_i}{2}) \sqrt{\pi \nu_i}\, \sigma_i}
@@ -30,13 +28,13 @@ class StudentT(Conditional):
 
     Args:
         latent: number of latents
-        shape: shape of one datum
-        net: makes the decoder network, ``net((latent,), (rows, *shape))`` with a row for the location
-            and one for each of scale and df that is an output
-        context: how many numbers of context one datum brings beside z
-        scale: sigma in the units of the data: a number (fixed), or an object of ``pyro_vae.scales`` (``Fixed``,
-            ``Shared`` for one learned number, ``PerExample`` for an output of the network)
-        df: degrees of freedom :math:`\nu`, in the same way; None for one learned number, 5 at first
+        shape: shape of one example
+        net: builds the decoder, ``net((latent,), (outputs, *shape))``, with one output for the location and one more
+            for each of ``scale`` and ``df`` that is ``PerExample``
+        context: width of the context in addition to z
+        scale: :math:`\sigma` in the units of the data: a number (fixed) or an object of ``pyro_vae.scales``
+            (``Fixed``, ``Shared`` for one learned number, ``PerExample`` for an output of the network)
+        df: degrees of freedom :math:`\nu`, likewise; None for one learned number, initially 5
 
     Shape:
         z of ``(*batch, latent)`` to batch shape ``batch`` and event shape ``shape``.
@@ -52,19 +50,15 @@ class StudentT(Conditional):
         latent: int,
         shape: Sequence[int],
         *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
+        net: NetBuilder = MLP,
         context: int = 0,
         scale: Scale | float = 1.0,
         df: Scale | float | None = None,
     ) -> None:
-        super().__init__()
-        self.context, self.shape = context, as_shape(shape)
-        self.scale, self.df = as_scale(scale), Shared(5.0) if df is None else as_scale(df)
-        self.net = build(net, (latent,), (1 + self.scale.outputs + self.df.outputs, *self.shape), context)
+        df = Shared(5.0) if df is None else as_scale(df, "df")
+        super().__init__(latent, shape, net=net, context=context, outputs=1, scale=as_scale(scale), df=df)
 
-    def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
-        """Return p(x given z)."""
-        loc, *raw = self.net(z, *context).unbind(-1 - len(self.shape))
-        wide = self.scale.outputs
-        fn = Family(self.df(*raw[wide:]), loc, self.scale(*raw[:wide]))
-        return fn.to_event(len(self.shape))
+    def distribution(self, loc: Tensor, *raw: Tensor) -> Family:
+        """Return the distribution of every entry."""
+        n = self.scale.outputs
+        return Family(self.df(*raw[n:]), loc, self.scale(*raw[:n]))

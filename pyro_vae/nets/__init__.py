@@ -1,13 +1,15 @@
-"""Networks: any callable ``net(in_shape, out_shape)`` that returns a module, and ready ones.
+"""Networks: any callable ``net(in_shape, out_shape)`` that returns a module, and ready-made ones.
 
 A network maps ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
 """
 
-from pyro_vae.nets.contract import Net, Shape, build
+from pyro_vae.nets.bag_encoder import BagEncoder
+from pyro_vae.nets.contract import Net, NetBuilder, Shape, build
 from pyro_vae.nets.conv import ConvDecoder, ConvEncoder
-from pyro_vae.nets.missing import SetEncoder, ZeroImputed
 from pyro_vae.nets.mlp import MLP
-from pyro_vae.nets.topics import BagEncoder, MixtureOfTopics, ProductOfTopics
+from pyro_vae.nets.set_encoder import SetEncoder
+from pyro_vae.nets.topics import MixtureOfTopics, ProductOfTopics
+from pyro_vae.nets.zero_imputed import ZeroImputed
 
 __all__ = [
     "MLP",
@@ -16,6 +18,7 @@ __all__ = [
     "ConvEncoder",
     "MixtureOfTopics",
     "Net",
+    "NetBuilder",
     "ProductOfTopics",
     "SetEncoder",
     "Shape",

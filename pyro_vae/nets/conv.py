@@ -16,24 +16,25 @@ __all__ = ["ConvDecoder", "ConvEncoder"]
 class ConvEncoder(Net):
     r"""Strided convolutions over an image ``(height, width)`` or ``(channels, height, width)``.
 
-    Each layer halves height and width (rounded up) and is followed by the nonlinearity; a linear
-    layer makes the output.
+    Each convolution halves height and width (rounded up) and is followed by the nonlinearity. A hidden layer and a
+    linear layer make the output.
 
     Args:
         in_shape: shape of one image
         out_shape: shape of one output
-        context: how many further numbers are joined to the features before the last layers
+        context: width of the context, which is concatenated to the features of the last convolution
         channels: channels of each convolution
         hidden: width of the layer before the output
-        activation: class or function that makes the nonlinearity
+        activation: builds the nonlinearity
 
     Shape:
         ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
 
     Raises:
-        ValueError: ``in_shape`` is no image.
+        ValueError: ``in_shape`` is not the shape of an image.
 
     Example:
+        >>> import torch
         >>> ConvEncoder((28, 28), (2, 20))(torch.zeros(5, 28, 28)).shape
         torch.Size([5, 2, 20])
     """
@@ -49,40 +50,38 @@ class ConvEncoder(Net):
         activation: Callable[[], nn.Module] = nn.SiLU,
     ) -> None:
         image = image_shape("in_shape", in_shape)
-        sizes = halvings(image[1:], len(channels))
-        layers: list[nn.Module] = [_AsImage(image)]
+        layers: list[nn.Module] = [AsImage(image)]
         for i, o in zip((image[0], *channels), channels, strict=False):
             layers += [nn.Conv2d(i, o, 3, stride=2, padding=1), activation()]
-        features = (channels[-1] if channels else image[0]) * math.prod(sizes[-1])
+        features = (channels[-1] if channels else image[0]) * math.prod(halvings(image[1:], len(channels))[-1])
         head = FlatLayers(
-            nn.Linear(features + context, hidden),
-            activation(),
-            nn.Linear(hidden, math.prod(as_shape(out_shape))),
+            nn.Linear(features + context, hidden), activation(), nn.Linear(hidden, math.prod(as_shape(out_shape)))
         )
-        super().__init__(_Trunk(nn.Sequential(*layers), head), in_shape, out_shape, context=context)
+        super().__init__(TrunkAndHead(nn.Sequential(*layers), head), in_shape, out_shape, context=context)
 
 
 class ConvDecoder(Net):
     r"""Transposed convolutions to an image ``(..., height, width)``: the mirror of :class:`ConvEncoder`.
 
-    All dimensions of ``out_shape`` before the last two are channels, so that a likelihood with two
-    parameters a pixel asks for ``(2, height, width)``.
+    All dimensions of ``out_shape`` before the last two are channels: a likelihood with two parameters per pixel
+    requests ``(2, height, width)``.
 
     Args:
         in_shape: shape of one input
         out_shape: shape of the image
-        context: how many further numbers are joined to the input
+        context: width of the context, which is concatenated to the input
         channels: channels before each transposed convolution
         hidden: width of the first layer
-        activation: class or function that makes the nonlinearity
+        activation: builds the nonlinearity
 
     Shape:
         ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
 
     Raises:
-        ValueError: ``out_shape`` is no image.
+        ValueError: ``out_shape`` is not the shape of an image.
 
     Example:
+        >>> import torch
         >>> ConvDecoder((20,), (2, 28, 28))(torch.zeros(5, 20)).shape
         torch.Size([5, 2, 28, 28])
     """
@@ -106,40 +105,41 @@ class ConvDecoder(Net):
             nn.Linear(hidden, math.prod(small)),
             nn.Unflatten(1, small),
         ]
-        wide = [*channels, image[0]]
-        for i, o, before, after in zip(wide[:-1], wide[1:], sizes[:-1], sizes[1:], strict=True):
-            # a stride of 2 turns n into 2n - 1: the output padding adds the row that an even size needs
+        widths = [*channels, image[0]]
+        for i, o, before, after in zip(widths[:-1], widths[1:], sizes[:-1], sizes[1:], strict=True):
+            # a stride of 2 turns n into 2n - 1 rows: the output padding adds the row that an even size needs
             extra = (after[0] - 2 * before[0] + 1, after[1] - 2 * before[1] + 1)
-            up = nn.ConvTranspose2d(i, o, 3, stride=2, padding=1, output_padding=extra)
-            layers += [activation(), up]
+            layers += [activation(), nn.ConvTranspose2d(i, o, 3, stride=2, padding=1, output_padding=extra)]
         super().__init__(FlatLayers(*layers), in_shape, out_shape, context=context)
 
 
 def halvings(size: Shape, times: int) -> list[Shape]:
-    """Sizes of an image halved ``times`` times, rounded up, the first one included."""
+    """Return ``size`` and the sizes after 1 to ``times`` halvings, rounded up."""
     sizes = [size]
     for _ in range(times):
         sizes.append(tuple((n + 1) // 2 for n in sizes[-1]))
     return sizes
 
 
-class _AsImage(nn.Module):
-    """View ``(n, *shape)`` as ``(n, channels, height, width)``."""
+class AsImage(nn.Module):
+    """Reshape ``(n, *shape)`` to ``(n, channels, height, width)``."""
 
     def __init__(self, image: Shape) -> None:
         super().__init__()
         self.image = image
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the images."""
         return x.reshape(-1, *self.image)
 
 
-class _Trunk(nn.Module):
-    """Image layers, then a head that sees their features joined with the context."""
+class TrunkAndHead(nn.Module):
+    """A trunk over the input, and a head over its features and the context."""
 
     def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.trunk, self.head = trunk, head
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return the output of the head."""
         return self.head(self.trunk(x), *context)

@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from pyro_vae.nets.contract import Net, as_shape
 
-__all__ = ["MLP", "FlatLayers"]
+__all__ = ["MLP", "FlatLayers", "hidden_layers"]
 
 
 class MLP(Net):
-    r"""A multilayer perceptron: the input flattened, hidden layers, the output in ``out_shape``.
+    r"""A multilayer perceptron over the flattened input.
 
     Args:
         in_shape: shape of one input
         out_shape: shape of one output
-        context: how many further numbers are joined to the input
+        context: width of the context, which is concatenated to the input
         hidden: width of each hidden layer
-        activation: class or function that makes the nonlinearity after each hidden layer
+        activation: builds the nonlinearity after each hidden layer
 
     Shape:
         ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
@@ -45,17 +45,22 @@ class MLP(Net):
     ) -> None:
         in_shape, out_shape = as_shape(in_shape), as_shape(out_shape)
         widths = [math.prod(in_shape) + context, *hidden]
-        layers: list[nn.Module] = []
-        for i, o in zip(widths[:-1], widths[1:], strict=True):
-            layers += [nn.Linear(i, o), activation()]
-        layers.append(nn.Linear(widths[-1], math.prod(out_shape)))
+        layers = [*hidden_layers(widths, activation), nn.Linear(widths[-1], math.prod(out_shape))]
         super().__init__(FlatLayers(*layers), in_shape, out_shape, context=context)
 
 
 class FlatLayers(nn.Sequential):
-    """Layers over the flattened input, joined with the context."""
+    """Layers over the flattened input concatenated with the context."""
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
         """Return the output of the layers."""
         x = x if x.dim() == 2 else x.reshape(x.shape[0], -1)
         return super().forward(torch.cat([x, *context], -1) if context else x)
+
+
+def hidden_layers(widths: Sequence[int], activation: Callable[[], nn.Module]) -> list[nn.Module]:
+    """Return a linear layer and a nonlinearity from each width to the next."""
+    layers: list[nn.Module] = []
+    for i, o in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(i, o), activation()]
+    return layers

@@ -1,4 +1,4 @@
-"""Pages of HTML that hold all they need: they open from a disk and ask nothing of a network."""
+"""HTML pages that open from disk and load nothing from the network."""
 
 from pyro_vae.pages.array_program import UnsupportedOperation, array_program
 from pyro_vae.pages.explorer import explorer

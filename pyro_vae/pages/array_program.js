@@ -1,5 +1,5 @@
 "use strict";
-// Carries out the steps that array_program.py writes: every step makes one flat array.
+// Run the steps that array_program.py compiles: each step makes one flat array.
 
 const ENTRYWISE = {
   abs: Math.abs, ceil: Math.ceil, cos: Math.cos, exp: Math.exp, expm1: Math.expm1, floor: Math.floor, log: Math.log,
@@ -46,7 +46,7 @@ const STEPS = {
     const [channels, height, width] = form.from, [filters, rows, columns] = form.to;
     const out = Float64Array.from({ length: filters * rows * columns }, (_, i) => b[Math.floor(i / (rows * columns))]);
     const [high, wide] = form.kernel, taps = high * wide;
-    // the side that has strides is walked over, the other one is where each tap falls
+    // loop over the side with strides; each tap falls on the other side
     const [small, large] = form.transposed ? [form.from, form.to] : [form.to, form.from];
     for (let tap = 0; tap < taps; tap++) {
       const down = Math.floor(tap / wide) * form.dilation[0] - form.padding[0];
@@ -73,7 +73,7 @@ const STEPS = {
   },
 };
 
-// The series near 0 and the continued fraction of the complement elsewhere.
+// A power series near 0, the continued fraction of the complement elsewhere.
 function erf(x) {
   const size = Math.abs(x);
   if (size > 6) return Math.sign(x);
@@ -94,7 +94,7 @@ function decodeBase64(text, Type) {
   return new Type(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
 }
 
-// Make a function of the steps; constants are read once.
+// Return the function that the steps describe; constants are decoded once.
 function compile(steps) {
   const constants = steps.map(([name, text]) => (name === "constant" ? decodeBase64(text, Float32Array) : null));
   return (input) => {

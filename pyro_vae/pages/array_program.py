@@ -1,4 +1,4 @@
-"""A function of torch tensors as a short list of array operations, which a web page carries out (array_program.js)."""
+"""Compile a function of torch tensors to a list of array operations that array_program.js runs in a web page."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 __all__ = ["UnsupportedOperation", "array_program"]
 
-#: Operations that only move entries. Which entry goes where is found by moving numbers of entries.
+#: Operations that only move entries. They run on the numbers of the entries, which gives the index of each result.
 MOVES = frozenset(
     "alias cat clone copy detach expand lift_fresh_copy permute select slice split split_with_sizes squeeze stack t "
     "transpose unbind unsqueeze unsafe_view view _unsafe_view flip index repeat".split()
 )
 
-#: Operations on each entry, under the names that array_program.js gives them.
+#: Elementwise operations by their names in array_program.js.
 ENTRYWISE = {name: name for name in "abs ceil cos erf exp expm1 floor log log1p neg".split()}
 ENTRYWISE |= {name: name for name in "reciprocal relu sigmoid sign sin sqrt tanh".split()}
 ENTRYWISE |= {name: name for name in "add sub mul div pow maximum minimum where lt le gt ge eq ne".split()}
@@ -30,29 +30,29 @@ ENTRYWISE |= {"clamp_min": "maximum", "clamp_max": "minimum", "logical_and": "mu
 
 REDUCTIONS = {"sum": "sum", "amax": "max", "mean": "mean"}
 
-#: Operations that are taken apart, beside those that torch takes apart of itself.
+#: Operations to decompose in addition to those that torch decomposes by default.
 COMPOSED = "_log_softmax _softmax elu gelu hardtanh leaky_relu".split()
 
 
 class UnsupportedOperation(ValueError):
-    """A function does what a list of array operations cannot say."""
+    """The function uses an operation that a list of array operations cannot express."""
 
 
 def array_program(function: Callable[[Tensor], Tensor], x: Tensor) -> list[list[Any]]:
-    """Write a function as a list of steps.
+    """Compile a function to a list of steps.
 
-    The first step is the input, each step makes one flat array and names those that it needs by their place in the
-    list, and the last one makes the result. Weights are written as base64 of float32.
+    The first step is the input and the last one the result. Each step makes one flat array; its operands are the
+    numbers of earlier steps. Weights are base64 of float32.
 
     Args:
-        function: from a tensor of the shape of ``x`` to a tensor, without draws and without branches on values
+        function: from a tensor of the shape of ``x`` to a tensor, without random numbers or branches on values
         x: an example on the CPU, of shape ``(1, *shape)``
 
     Returns:
-        The steps, of JSON values.
+        The steps, as JSON values.
 
     Raises:
-        UnsupportedOperation: the function does something for which there is no step.
+        UnsupportedOperation: there is no step for an operation of the function.
 
     Example:
         >>> steps = array_program(lambda x: torch.sigmoid(x.T) + 1, torch.zeros(1, 3))
@@ -82,27 +82,27 @@ def array_program(function: Callable[[Tensor], Tensor], x: Tensor) -> list[list[
 
 @cache
 def rules() -> dict[Any, Callable[..., Any]]:
-    """Return how torch takes operations apart into simpler ones."""
+    """Return the decompositions of operations into simpler ones."""
     composed = [getattr(torch.ops.aten, name) for name in COMPOSED]
     return {**core_aten_decompositions(), **get_decompositions(composed)}
 
 
 @dataclass(frozen=True)
 class Array:
-    """What a step makes, and an empty tensor of its shape and type."""
+    """The result of a step: its number, and an empty tensor of its shape and type."""
 
     step: int
     like: Tensor
 
     @property
     def shape(self) -> torch.Size:
-        """The shape that the flat array stands for."""
+        """Shape of the array."""
         return self.like.shape
 
 
 @dataclass
 class Steps:
-    """The steps so far; tensors that do not depend on the input are worked out at once."""
+    """The steps so far; tensors that do not depend on the input are computed at once."""
 
     like: Tensor
     steps: list[list[Any]] = field(default_factory=lambda: [["input"]])
@@ -119,16 +119,16 @@ class Steps:
         return Array(len(self.steps) - 1, like)
 
     def constant(self, value: Any) -> int:
-        """Return the step of a constant, the same one for the same numbers."""
+        """Return the number of the step of a constant; equal constants share a step."""
         raw = torch.as_tensor(value).detach().cpu().to(torch.float32).contiguous().numpy().tobytes()
         if raw not in self.written:
             self.written[raw] = self.add(torch.zeros(()), "constant", base64.b64encode(raw).decode()).step
         return self.written[raw]
 
     def call(self, target: Any, args: Any, options: dict[str, Any]) -> Any:
-        """Carry out one operation, on arrays or on constants."""
+        """Add the step of one operation, or compute it if its operands are constants."""
         if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
-            raise UnsupportedOperation(f"a draw, {target}")
+            raise UnsupportedOperation(f"random numbers: {target}")
         inputs = [a for a in torch.utils._pytree.tree_leaves(args) if isinstance(a, Array)]
         if not inputs:
             return target(*args, **options)
@@ -155,7 +155,7 @@ class Steps:
         raise UnsupportedOperation(f"{target} on arrays of shape {[tuple(a.shape) for a in inputs]}")
 
     def move(self, target: Any, args: Any, options: dict[str, Any]) -> Any:
-        """Move entries: of one array, or of several one after the other."""
+        """Move entries of one array, or of several concatenated ones."""
         sources: list[int] = []
         total = 0
 
@@ -174,14 +174,14 @@ class Steps:
         return self.take(sources, made, total)
 
     def take(self, sources: list[int], index: Tensor, total: int) -> Array:
-        """Take entries by their numbers, unless these are all in their order."""
+        """Take entries by their numbers, unless they are all entries in order."""
         flat, like = index.flatten().tolist(), self.like.new_zeros(index.shape)
         if len(sources) == 1 and flat == list(range(total)):
             return Array(sources[0], like)
         return self.add(like, "take", sources, flat)
 
     def spread(self, value: Any, shape: torch.Size) -> int:
-        """Return the step of an operand in the shape of the result; single numbers stay what they are."""
+        """Return the step of an operand expanded to the shape of the result; single numbers are not expanded."""
         if not isinstance(value, Array):
             alone = not isinstance(value, Tensor) or value.numel() == 1
             return self.constant(value if alone else value.expand(shape))
@@ -191,26 +191,26 @@ class Steps:
         return self.take([value.step], number.expand(shape), number.numel()).step
 
     def to_copy(self, x: Array, **options: Any) -> Array:
-        """Change nothing but a type of floats, in which the page does not reckon."""
+        """Return a float array unchanged: the page has one type of floats."""
         if not options.get("dtype", torch.float32).is_floating_point:
             raise UnsupportedOperation(f"a conversion to {options['dtype']}")
         return x
 
     def clamp(self, x: Array, low: Any = None, high: Any = None) -> Array:
-        """Keep entries between two bounds."""
+        """Clamp entries between two bounds."""
         for name, bound in (("maximum", low), ("minimum", high)):
             if bound is not None:
                 x = self.add(x.like, name, x.step, self.spread(bound, x.shape))
         return x
 
     def index_put(self, x: Array, indices: list[Any], value: Tensor) -> Array:
-        """Write a value where a mask says so."""
+        """Write a value where a mask is true."""
         if len(indices) != 1 or not isinstance(indices[0], Tensor) or indices[0].dtype is not torch.bool:
             raise UnsupportedOperation("index_put without a mask")
         return self.add(x.like, "where", self.constant(indices[0].expand(x.shape)), self.constant(value), x.step)
 
     def reduce(self, name: str, like: Tensor, x: Array, dims: Any = None, keep: bool = False) -> Array:
-        """Reduce along dimensions, which become the last ones."""
+        """Reduce along dimensions, which are moved to the end first."""
         dims = range(len(x.shape)) if not dims else [d % len(x.shape) for d in dims]
         number = torch.arange(x.shape.numel()).reshape(x.shape)
         rows = number.permute(*(d for d in range(len(x.shape)) if d not in dims), *dims)
@@ -218,7 +218,7 @@ class Steps:
         return self.add(like, REDUCTIONS[name], self.take([x.step], rows, number.numel()).step, size)
 
     def convolve(self, like: Tensor, x: Array, weight: Tensor, bias: Any, *how: Any) -> Array:
-        """Convolve one image."""
+        """Add a convolution of one image."""
         stride, padding, dilation, transposed, _, _ = how
         bias = torch.zeros(like.shape[1]) if bias is None else bias
         form = {
@@ -235,7 +235,7 @@ class Steps:
         return self.add(like, "convolution", x.step, self.constant(weight), self.constant(bias), form)
 
     def finish(self, result: Any) -> None:
-        """Make the result the last step."""
+        """Make the result the last step, or raise if it is a constant."""
         if not isinstance(result, Array):
             raise UnsupportedOperation("the function does not depend on its input")
         if result.step != len(self.steps) - 1:

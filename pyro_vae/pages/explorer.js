@@ -26,7 +26,7 @@ let view = null;
 
 // Numbers
 
-// One datum, or a mean of p(x|z), as it was before images became bytes.
+// One example, or one mean of p(x|z), with images converted from bytes to their own scale.
 function shown(table, i) {
   return Float64Array.from(row(table, i, entries), (value) => (image ? low + (value / 255) * (high - low) : value));
 }
@@ -43,84 +43,18 @@ function reconstruct(i) {
   return run ? run(row(means, i, latent)) : shown(reconstructions, i);
 }
 
-const deviation = (i, j) => Math.sqrt(covariances[(i * latent + j) * latent + j]);
+const std = (i, j) => Math.sqrt(covariances[(i * latent + j) * latent + j]);
 const number = (x) => (Object.is(x, -0) || Math.abs(x) < 0.005 ? "0.00" : x.toFixed(2)).replace("-", "\u2212");
-
-// Tiles
-
-// A line for each column of a table: its name, and on a scale of its own the decoder at z, the datum and what the
-// decoder makes of it.
-function paintTable(canvas, x) {
-  const ratio = window.devicePixelRatio || 1, line = 24, wide = canvas.clientWidth || 480, tall = line * entries;
-  Object.assign(canvas, { width: Math.round(wide * ratio), height: Math.round(tall * ratio) });
-  canvas.style.height = `${tall}px`;
-  const pen = canvas.getContext("2d"), style = getComputedStyle(document.body);
-  const colour = (name) => style.getPropertyValue(name);
-  const [from, to] = [0.5 * wide, 0.82 * wide];
-  const marks = [[x, "bar"]];
-  if (state.chosen >= 0) marks.push([shown(data, state.chosen), "dot"], [reconstruct(state.chosen), "ring"]);
-  pen.scale(ratio, ratio);
-  pen.font = `13px ${style.fontFamily}`;
-  pen.textBaseline = "middle";
-  page.columns.forEach(({ name, ends, words }, i) => {
-    const y = line * (i + 0.5);
-    const write = (text, at, align, room, ink) => {
-      Object.assign(pen, { fillStyle: colour(ink), textAlign: align });
-      pen.fillText(text, at, y, room);
-    };
-    write(name, 4, "left", 0.3 * wide - 8, "--ink");
-    write(words[0], from - 10, "right", 0.2 * wide - 14, "--quiet");
-    write(words[1], to + 10, "left", 0.18 * wide - 14, "--quiet");
-    pen.fillStyle = colour("--line");
-    pen.fillRect(from, y - 1, to - from, 2);
-    for (const [values, form] of marks) {
-      const share = Math.min(1, Math.max(0, (values[i] - ends[0]) / (ends[1] - ends[0]))), at = from + share * (to - from);
-      pen.fillStyle = colour(form === "bar" ? "--accent" : "--ink");
-      if (form === "bar") {
-        pen.fillRect(at - 3, y - 9, 6, 18);
-        continue;
-      }
-      pen.beginPath();
-      pen.arc(at, y, form === "dot" ? 4 : 7, 0, 2 * Math.PI);
-      if (form === "dot") pen.fill();
-      else Object.assign(pen, { strokeStyle: colour("--ink"), lineWidth: 2 }).stroke();
-    }
-  });
-}
-
-function paint(canvas, x) {
-  if (image) {
-    const [height, width, channels] = image;
-    Object.assign(canvas, { width, height });
-    canvas.classList.toggle("smooth", Math.max(height, width) < 16);
-    const pixels = new ImageData(width, height), plane = height * width;
-    for (let i = 0; i < plane; i++) {
-      for (let c = 0; c < 3; c++) pixels.data[4 * i + c] = (255 * (x[(c % channels) * plane + i] - low)) / (high - low);
-      pixels.data[4 * i + 3] = 255;
-    }
-    canvas.getContext("2d").putImageData(pixels, 0, 0);
-    return;
-  }
-  Object.assign(canvas, { width: 720, height: 260 });
-  const pen = canvas.getContext("2d");
-  const y = (value) => 250 - ((value - low) / (high - low || 1)) * 240;
-  pen.fillStyle = getComputedStyle(document.body).getPropertyValue("--accent");
-  const step = 720 / entries, zero = y(Math.min(Math.max(0, low), high));
-  x.forEach((value, i) => {
-    const top = Math.min(y(value), zero);
-    pen.fillRect(i * step + 0.1 * step, top, 0.8 * step, Math.max(1, Math.abs(y(value) - zero)));
-  });
-}
 
 // Facts and sliders
 
-function weights(k) {
+function paretoText(k) {
   if (k === null) return "unknown";
-  const told = k > 0.7 ? "not reliable here" : k > 0.5 ? "usable here" : "reliable here";
-  return `${number(k)}, importance sampling is ${told}`;
+  const verdict = k > 0.7 ? "not reliable here" : k > 0.5 ? "usable here" : "reliable here";
+  return `${number(k)}, importance sampling is ${verdict}`;
 }
 
-function tell(facts) {
+function showFacts(facts) {
   find("facts").replaceChildren();
   for (const [name, value] of Object.entries(facts)) {
     const [dt, dd] = ["dt", "dd"].map((tag) => document.createElement(tag));
@@ -132,30 +66,30 @@ function tell(facts) {
 
 function drawChosen() {
   const i = state.chosen;
-  for (const id of ["datum", "reconstruction"]) find(id).parentNode.classList.toggle("empty", i < 0);
-  const caption = find("datum").nextElementSibling;
+  for (const id of ["example", "reconstruction"]) find(id).parentNode.classList.toggle("empty", i < 0);
+  const caption = find("example").nextElementSibling;
   if (i < 0) {
-    caption.textContent = "Datum x";
-    find("datum").width = find("reconstruction").width = image ? image[1] : 720;
-    find("datum").height = find("reconstruction").height = image ? image[0] : 260;
-    tell({ "No datum is chosen.": "" });
+    caption.textContent = "Example x";
+    find("example").width = find("reconstruction").width = image ? image[1] : 720;
+    find("example").height = find("reconstruction").height = image ? image[0] : 260;
+    showFacts({ "No example is selected.": "" });
   } else {
-    caption.textContent = `Datum ${page.rows[i]}`;
+    caption.textContent = `Example ${page.rows[i]}`;
     if (!page.columns) {
-      paint(find("datum"), shown(data, i));
+      paint(find("example"), shown(data, i));
       paint(find("reconstruction"), reconstruct(i));
     }
     const label = page.labels ? { label: String(page.labels[i]) } : {};
     const evidence = page.evidence[i] === null ? "unknown" : `${number(page.evidence[i])} nats`;
-    tell({ datum: String(page.rows[i]), ...label, "log p(x)": evidence, "k\u0302": weights(page.tails[i]) });
+    showFacts({ example: String(page.rows[i]), ...label, "log p(x)": evidence, "k\u0302": paretoText(page.tails[i]) });
   }
   document.querySelectorAll(".band").forEach((band, j) => {
     band.hidden = i < 0;
     if (i < 0) return;
     const input = band.nextElementSibling, least = +input.min, wide = input.max - least;
-    const [m, s] = [means[i * latent + j], deviation(i, j)];
+    const [m, s] = [means[i * latent + j], std(i, j)];
     const [from, to] = [m - 2 * s, m + 2 * s].map((v) => Math.min(1, Math.max(0, (v - least) / wide)));
-    // the middle of the thumb stays half of its width, 8 pixels, away from both ends
+    // the middle of the thumb keeps a distance of 8 pixels, half its width, from both ends
     band.style.left = `calc(8px + (100% - 16px) * ${from})`;
     band.style.width = `calc(max(3px, (100% - 16px) * ${to - from}))`;
   });
@@ -164,7 +98,7 @@ function drawChosen() {
 function makeSliders() {
   for (let j = 0; j < latent; j++) {
     let most = 1;
-    for (let i = 0; i < size; i++) most = Math.max(most, Math.abs(means[i * latent + j]) + 2 * deviation(i, j));
+    for (let i = 0; i < size; i++) most = Math.max(most, Math.abs(means[i * latent + j]) + 2 * std(i, j));
     const line = document.createElement("div"), name = page.names[j];
     line.className = "slider";
     const [label, track, output] = ["label", "div", "output"].map((tag) => document.createElement(tag));
@@ -192,7 +126,7 @@ function drawPoint() {
     waiting = false;
     const z = state.preview ?? state.pinned;
     drawOver();
-    (page.columns ? paintTable : paint)(find("drawn"), decode(z));
+    (page.columns ? paintTable : paint)(find("decoded"), decode(z));
     document.querySelectorAll(".slider").forEach((line, j) => {
       line.querySelector("input").value = z[j];
       line.querySelector("output").textContent = number(z[j]);
@@ -257,12 +191,12 @@ function listen() {
   for (const [name, by] of [["previous", -1], ["next", 1]]) {
     find(name).addEventListener("click", () => choose((Math.max(state.chosen, by < 0 ? 0 : -1) + by + size) % size));
   }
-  let drawn = 0;
-  find("draw").addEventListener("click", () => pin(Float64Array.from(row(prior, drawn++ % page.draws, latent))));
+  let next = 0;
+  find("sample").addEventListener("click", () => pin(Float64Array.from(row(prior, next++ % page.num_prior_samples, latent))));
   for (const name of ["across", "up"]) {
     find(name).addEventListener("change", () => {
       const other = name === "up" ? "across" : "up", value = +find(name).value;
-      if (state[other] === value) find(other).value = state[other] = state[name]; // the two change places
+      if (state[other] === value) find(other).value = state[other] = state[name]; // swap the two directions
       state[name] = value;
       drawMap();
       drawPoint();
@@ -276,10 +210,10 @@ function start() {
   find("foot").textContent = page.foot;
   find("tiles").classList.toggle("bars", !image);
   if (page.columns) {
-    for (const id of ["datum", "reconstruction"]) find(id).parentNode.hidden = true;
+    for (const id of ["example", "reconstruction"]) find(id).parentNode.hidden = true;
     find("tiles").classList.add("table");
-    find("drawn").nextElementSibling.textContent =
-      "Each column on a scale of its own, in its own units: decoder at z (bar), datum x (dot), its reconstruction (ring)";
+    find("decoded").nextElementSibling.textContent =
+      "Each column on its own scale, in its own units: decoder at z (bar), example x (dot), its reconstruction (ring)";
   }
   if (page.directions.length < 3 || !run) find("axes").style.display = "none";
   for (const name of ["across", "up"]) {
@@ -292,8 +226,8 @@ function start() {
     find("legend").append(item);
   }
   if (run) makeSliders();
-  else find("sliders").textContent = "This decoder was run in advance, on a grid in the plane of the map.";
-  find("draw").hidden = !run;
+  else find("sliders").textContent = "This decoder was run in advance on a grid in the plane of the map.";
+  find("sample").hidden = !run;
   drawMap();
   drawChosen();
   drawPoint();

@@ -1,4 +1,4 @@
-"""A page to walk through a latent space."""
+"""An interactive page of a latent space."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pyro_vae.plots import is_image
 from pyro_vae.plots.latents import MAX_CLASSES
 from pyro_vae.plots.style import COLOURS, MARKERS
 from pyro_vae.programs import VAE
-from pyro_vae.programs.program import device_of, evaluating, mean_or_draw
+from pyro_vae.programs.program import evaluating, mean_or_sample
 from pyro_vae.tasks.decoding import require_vae
 
 __all__ = ["explorer"]
 
-#: Draws from the prior that the page offers, draws that tell a covariance which is not known, and points a side of
-#: a grid of decoded latents.
-DRAWS, FOR_COVARIANCE, GRID = 64, 1000, 15
+#: Samples of the prior in the page, samples to estimate an unknown covariance from, and points per side of a grid of
+#: decoded latents.
+PRIOR_SAMPLES, COVARIANCE_SAMPLES, GRID = 64, 1000, 15
 
 
 def explorer(
@@ -41,29 +41,30 @@ def explorer(
     seed: int = 0,
     num_particles: int = 1000,
 ) -> str:
-    """Return a page on which the mouse moves through the latent space and the decoder draws.
+    """Return a page on which the mouse moves through the latent space and the decoder shows each point.
 
-    The decoder runs in the page where its mean can be written as a list of array operations, as it can for every
-    network of :mod:`pyro_vae.nets`. Others (an autoregressive decoder, say) are drawn in advance, on a grid in the
-    plane of the first two directions.
+    The decoder runs in the page if its mean can be compiled to a list of array operations, as for every network of
+    :mod:`pyro_vae.nets`. Others, such as an autoregressive decoder, run in advance on a grid in the plane of the first
+    two directions.
 
     Args:
-        vae: a program without context
-        x: a few hundred data of shape ``(n, *shape)``; of images, values below 0 or above 1 widen the scale of grey;
-            each column of a table has a scale of its own, in its own units
+        vae: a VAE without context
+        x: a few hundred examples of shape ``(n, *shape)``. Grey levels of images are scaled to at least [0, 1]; each
+            column of a table has a scale and units of its own
         labels: ``(n,)`` class labels, or None
-        rows: ``(n,)`` numbers by which the page calls the data; 0 to n - 1 by default
-        title: above the page
-        about: below the title
-        seed: of all draws
-        num_particles: draws for the log-likelihood of each datum and the tail of its importance weights
+        rows: ``(n,)`` numbers by which the page names the examples; 0 to n - 1 by default
+        title: title of the page
+        about: text below the title
+        seed: random seed
+        num_particles: importance samples per example for the log-likelihood and Pareto k
 
     Returns:
         The page as HTML.
 
     Raises:
-        TypeError: the program is no VAE, or takes a context, which the page has no place for.
-        ValueError: the data do not fit the program, have missing entries, or labels or rows are not one a datum.
+        TypeError: the program is not a VAE, or takes a context.
+        ValueError: the data do not fit the program or have missing entries, or there is not one label or row number
+            per example.
 
     Example:
         >>> import pyro_vae as pv
@@ -76,18 +77,18 @@ def explorer(
         '<!doctype html>'
     """
     if any(getattr(part, "context", 0) for part in require_vae(vae).children()):
-        raise TypeError("vae: expected a program without context, which the page has no place to choose")
+        raise TypeError("vae: expected a program without context, as the page cannot choose one")
     (x,) = one_batch(vae, x)
     if torch.isnan(x).any():
-        raise ValueError("x: has missing entries (NaN), which cannot be drawn; fill them first, by `impute`")
+        raise ValueError("x: expected no missing entries, got NaN. Fill them first with `impute`")
     labels, rows = (None if v is None else torch.as_tensor(v) for v in (labels, rows))
     for name, values in (("labels", labels), ("rows", rows)):
         if values is not None and values.shape != (len(x),):
-            raise ValueError(f"{name}: expected shape ({len(x)},), one a datum, got {tuple(values.shape)}")
+            raise ValueError(f"{name}: expected shape ({len(x)},), one per example, got {tuple(values.shape)}")
     found = log_likelihood(vae, x, num_particles=num_particles, seed=seed)
-    with evaluating(vae), fork_rng(device_of(vae), seed):
+    with evaluating(vae), fork_rng(vae.device, seed):
         means, covariances = posterior_moments(vae, x)
-        prior = vae.prior().expand((DRAWS,)).sample().flatten(1)
+        prior = vae.prior().expand((PRIOR_SAMPLES,)).sample().flatten(1)
         directions = directions_of(means)
         drawn = decoder(vae, means, covariances, directions)
     shape = tuple(x.shape[1:])
@@ -103,9 +104,9 @@ def explorer(
     content = {
         "title": title,
         "about": about,
-        "foot": f"k\u0302 is the shape of the tail of the importance weights p(x, z) / q(z|x), from {num_particles:,} "
-        "draws: above 0.7 they do not average well, and q(z|x) misses a part of the posterior. It is above 0.7 for "
-        f"{int((found.pareto_k > 0.7).sum())} of these {len(x)} data.",
+        "foot": f"k\u0302 is the tail shape of the importance weights p(x, z) / q(z|x), from {num_particles:,} "
+        "samples. Above 0.7 they are unreliable, and q(z|x) misses part of the posterior. This is so for "
+        f"{int((found.pareto_k > 0.7).sum())} of these {len(x)} examples.",
         "size": len(x),
         "latent": means.shape[1],
         "entries": math.prod(shape),
@@ -117,7 +118,7 @@ def explorer(
         "means": base64_of(means),
         "covariances": base64_of(covariances),
         "prior": base64_of(prior),
-        "draws": DRAWS,
+        "num_prior_samples": PRIOR_SAMPLES,
         "data": encode(x),
         "rows": list(range(len(x))) if rows is None else rows.tolist(),
         "labels": None if labels is None else labels.tolist(),
@@ -134,12 +135,12 @@ def explorer(
         asset("explorer.html"),
         data=content,
         styles=["explorer.css"],
-        scripts=["array_program.js", "explorer_map.js", "explorer.js"],
+        scripts=["array_program.js", "explorer_map.js", "explorer_tiles.js", "explorer.js"],
     )
 
 
 def columns_of(vae: VAE, x: Tensor) -> list[dict[str, Any]] | None:
-    """Return name and ends of the scale of each column of a table, as numbers and in words; None for other data."""
+    """Return name and range of each column of a table, as numbers and as text; None for other data."""
     columns = getattr(vae.likelihood, "columns", None)
     if columns is None:
         return None
@@ -155,17 +156,17 @@ def columns_of(vae: VAE, x: Tensor) -> list[dict[str, Any]] | None:
 
 
 def posterior_moments(vae: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return means (n, latent) and covariances (n, latent, latent) of q(z given x), from draws where unknown."""
+    """Return means (n, latent) and covariances (n, latent, latent) of q(z given x), estimated where unknown."""
     q = vae.encode(x)
-    draws = q.sample((FOR_COVARIANCE,)).flatten(2)
+    samples = q.sample((COVARIANCE_SAMPLES,)).flatten(2)
     try:
         means = q.mean.flatten(1)
     except NotImplementedError:
-        means = draws.mean(0)
+        means = samples.mean(0)
     if hasattr(q, "covariance_matrix"):
         return means, q.covariance_matrix
-    away = draws - draws.mean(0)
-    covariances = torch.einsum("kni,knj->nij", away, away) / (FOR_COVARIANCE - 1)
+    centred = samples - samples.mean(0)
+    covariances = torch.einsum("kni,knj->nij", centred, centred) / (COVARIANCE_SAMPLES - 1)
     base = getattr(q, "base_dist", None)
     if isinstance(q, torch.distributions.Independent) and not base.event_shape:
         covariances = torch.diag_embed(base.variance.flatten(1))
@@ -173,7 +174,7 @@ def posterior_moments(vae: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def directions_of(means: Tensor) -> list[dict[str, Any]]:
-    """Return the two principal directions of more than two latents, then each latent, as names and unit vectors."""
+    """Return names and unit vectors: two principal directions for three or more latents, then each latent."""
     latent = means.shape[1]
     found = [{"name": f"z{subscript(j + 1)}", "vector": row} for j, row in enumerate(torch.eye(latent).tolist())]
     if latent < 3:
@@ -182,7 +183,7 @@ def directions_of(means: Tensor) -> list[dict[str, Any]]:
     variance, vectors = torch.linalg.eigh(centred.T @ centred)
     share = variance / variance.sum().clamp(min=1e-30)
     top = vectors.flip(1).T[:2]
-    # an eigenvector is as good as its negative: fixed, as in the figures
+    # the sign of an eigenvector is arbitrary: chosen as in the figures
     top = top * top.gather(1, top.abs().argmax(1, keepdim=True)).sign()
     first = [
         {"name": f"PCA {i + 1} ({float(share[-1 - i]):.0%} of the variance)", "vector": v.tolist()}
@@ -192,7 +193,7 @@ def directions_of(means: Tensor) -> list[dict[str, Any]]:
 
 
 def decoder(vae: VAE, means: Tensor, covariances: Tensor, directions: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the mean of p(x given z) as steps, or on a grid."""
+    """Return the mean of p(x given z) as steps for the page, or on a grid."""
     shape = vae.prior().event_shape
     try:
         likelihood = copy.deepcopy(vae.likelihood).cpu()
@@ -205,15 +206,15 @@ def decoder(vae: VAE, means: Tensor, covariances: Tensor, directions: list[dict[
     low, high = (places - reach).amin(0), (places + reach).amax(0)
     steps = torch.linspace(0, 1, GRID, device=means.device)
     lines = [steps * (high - low)[i] + low[i] for i in range(len(plane))]
-    # by rows from below, and in each from the left
+    # rows from bottom to top, each from left to right
     at = torch.cartesian_prod(*reversed(lines)).reshape(-1, len(plane)).flip(1)
     if len(plane) == 1:
         at = at.repeat(GRID, 1)
     z = means.mean(0) + (at - places.mean(0)) @ plane
-    values = mean_or_draw(vae.decode(z.reshape(-1, *shape)))
+    values = mean_or_sample(vae.decode(z.reshape(-1, *shape)))
     ends = [[float(a), float(b)] for a, b in zip(low, high, strict=True)]
     grid = {"count": GRID, "across": ends[0], "up": ends[-1], "values": values}
-    return {"grid": {**grid, "reconstructions": mean_or_draw(vae.decode(means.reshape(-1, *shape)))}}
+    return {"grid": {**grid, "reconstructions": mean_or_sample(vae.decode(means.reshape(-1, *shape)))}}
 
 
 def base64_of(x: Tensor) -> str:
@@ -222,17 +223,17 @@ def base64_of(x: Tensor) -> str:
 
 
 def in_bytes(x: Tensor, *, low: float, high: float) -> str:
-    """Return values from low to high as base64 of bytes."""
+    """Return values, scaled from [low, high] to [0, 255], as base64 of bytes."""
     share = (x.detach().float().cpu() - low) / (high - low)
     levels = (share.clamp(0, 1) * 255).round().to(torch.uint8)
     return base64.b64encode(levels.contiguous().numpy().tobytes()).decode()
 
 
 def numbers(x: Tensor) -> list[float | None]:
-    """Return numbers to five digits, None for those that are none."""
+    """Return numbers with five digits, None for NaN and infinity."""
     return [float(f"{value:.5g}") if math.isfinite(value) else None for value in x.tolist()]
 
 
 def subscript(n: int) -> str:
-    """Return a number in small low digits."""
+    """Return a number in subscript digits."""
     return str(n).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))

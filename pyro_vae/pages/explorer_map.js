@@ -1,20 +1,20 @@
 "use strict";
-// The map of explorer.js: its plane through the latent space, the data, the point, and the spread of a datum.
+// The map of explorer.js: a plane through the latent space, the examples, the point z, and the spread of q(z|x).
 
 function place(z, i = -1) {
   const a = dot(page.directions[state.across].vector, z);
   if (state.up >= 0) return [a, dot(page.directions[state.up].vector, z)];
-  return [a, i < 0 ? 0 : ((i * 0.618034) % 1) - 0.5]; // one latent: spread out, so that data can be told apart
+  return [a, i < 0 ? 0 : ((i * 0.618034) % 1) - 0.5]; // one latent: examples are spread out vertically
 }
 
-// Move z within the plane of the two directions, to where its coordinates there are a and b.
+// Move z in the plane of the two directions, so that its coordinates there are a and b.
 function moved(z, a, b) {
   const u = page.directions[state.across].vector;
   const da = a - dot(u, z);
   if (state.up < 0) return z.map((value, j) => value + da * u[j]);
   const v = page.directions[state.up].vector;
   const db = b - dot(v, z), uv = dot(u, v), left = 1 - uv * uv;
-  if (left < 1e-6) return z.map((value, j) => value + da * u[j]); // the two are one and the same
+  if (left < 1e-6) return z.map((value, j) => value + da * u[j]); // both directions are the same
   const s = (da - uv * db) / left, t = (db - uv * da) / left;
   return Float64Array.from(z, (value, j) => value + s * u[j] + t * v[j]);
 }
@@ -41,11 +41,11 @@ const MARKS = {
   v: "M0 6L5.6-4.6H-5.6Z", D: "M0-6L6 0L0 6L-6 0Z", P: "M-2-6H2V-2H6V2H2V6H-2V2H-6V-2H-2Z",
 };
 
-// Class by its rank, as in the figures; labels of many values have one look.
+// Marker and colour of a class by its rank, as in the figures; all the same for labels of many values.
 function look(label) {
   const rank = page.classes.indexOf(label);
   const at = Math.max(rank, 0), colour = page.colours[at % page.colours.length];
-  // black is not seen on a dark page
+  // black is invisible on a dark page
   return { d: MARKS[page.markers[at % page.markers.length]], fill: colour === "#000000" ? "var(--ink)" : colour };
 }
 
@@ -69,7 +69,7 @@ function drawMap() {
   map.setAttribute("viewBox", `0 0 ${width} ${height}`);
   map.replaceChildren();
   const points = Array.from({ length: size }, (_, i) => place(row(means, i, latent), i));
-  // every ellipse has room
+  // leave room for every ellipse
   const spreads = points.map((_, i) => spread(i));
   const reach = (at, far) => range(points.flatMap((p, i) => [p[at] - 2 * far(spreads[i]), p[at] + 2 * far(spreads[i])]));
   const [x0, x1] = reach(0, (s) => s[0]), [y0, y1] = state.up < 0 ? [-0.6, 0.6] : reach(1, (s) => Math.hypot(s[1], s[2]));
@@ -98,7 +98,7 @@ function drawMap() {
   const grow = size > 150 ? 0.8 : 1;
   points.forEach(([a, b], i) => {
     const where = `translate(${x(a).toFixed(1)} ${y(b).toFixed(1)}) scale(${grow})`;
-    svg("path", { class: "datum", ...look(page.labels?.[i]), transform: where, "data-datum": i }, inside);
+    svg("path", { class: "example", ...look(page.labels?.[i]), transform: where, "data-example": i }, inside);
   });
   view.points = points;
   view.over = svg("g", {}, inside);

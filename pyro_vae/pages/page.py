@@ -1,4 +1,4 @@
-"""What every page is made of."""
+"""The frame of every page: one HTML file with its styles, scripts and data."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 
 __all__ = ["asset", "page"]
 
-#: No address but those of images inside the page may be asked for anything.
+#: Nothing may be loaded, except images inside the page.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 def page(title: str, body: str, *, data: Any = None, styles: Sequence[str] = (), scripts: Sequence[str] = ()) -> str:
-    """Return a whole page.
+    """Return a complete HTML page that loads nothing.
 
     Args:
-        title: of the window
-        body: HTML, what comes from files escaped in it
+        title: title of the window
+        body: HTML, in which text from files is escaped already
         data: JSON values for the scripts, in an element with the id ``data``
-        styles: names of style sheets beside this file, beyond the one that all pages share
-        scripts: names of scripts beside this file
+        styles: names of style sheets in this folder, in addition to the shared one
+        scripts: names of scripts in this folder
 
     Returns:
-        The HTML, without an address of anything outside of it.
+        The HTML.
 
     Example:
         >>> page("Two < three", "<p>Nothing</p>").count("Two &lt; three")
         1
     """
-    # no text inside of the data can end the element that holds them
+    # no text in the data can close the element
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return "\n".join(
         [
@@ -50,5 +50,5 @@ def page(title: str, body: str, *, data: Any = None, styles: Sequence[str] = (),
 
 
 def asset(name: str) -> str:
-    """Return the text of a file beside this one."""
+    """Return the text of a file in this folder."""
     return (files("pyro_vae.pages") / name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A run on one page: what was trained, how it went, and what it is worth."""
+"""A report of a run on one page: parts, settings, training and evaluations."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae.config import run
-from pyro_vae.evaluation.result import number
 from pyro_vae.pages.page import page
 
 __all__ = ["report"]
 
-#: Tables with more rows than this are told by the moments of their columns.
-MOST_ROWS = 40
+#: Tables with more rows are summarized by the moments of their columns.
+MAX_ROWS = 40
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -27,13 +26,13 @@ def report(run_dir: str | Path) -> str:
     """Return a page with the configuration, tables and figures of a run.
 
     Args:
-        run_dir: the folder of the run; what is there of ``metrics.jsonl``, ``evaluation/`` and ``figures/`` is shown
+        run_dir: the folder of the run; ``metrics.jsonl``, ``evaluation/`` and ``figures/`` are shown if they exist
 
     Returns:
-        The page as HTML, its figures inside.
+        The page as HTML, with the figures inside.
 
     Raises:
-        ValueError: there is no run, or a file of it cannot be read.
+        ValueError: there is no run, or one of its files cannot be read.
     """
     folder = Path(run_dir)
     config = run.read(folder)
@@ -61,27 +60,27 @@ def report(run_dir: str | Path) -> str:
             for path in sorted((folder / "evaluation").glob("*.json"))
         ),
         "</main>",
-        "<footer><p>Losses, bounds and log-likelihoods in nats per datum, times in seconds.</p></footer>",
+        "<footer><p>Losses, bounds and log-likelihoods in nats per example, times in seconds.</p></footer>",
     ]
     return page(f"Run {folder.resolve().name}", "\n".join(body), styles=["report.css"])
 
 
 def headline(history: Rows) -> str:
-    """Return how training went, in a sentence."""
+    """Return the number of epochs and the best validation bound."""
     bounds = [(row["valid_bound"], row["epoch"]) for row in history if is_number(row.get("valid_bound"))]
     if not bounds:
         return f"{len(history)} epochs"
     best, epoch = max(bounds)
-    return f"{len(history)} epochs; best validation bound {best:.2f} nats per datum, at epoch {epoch}"
+    return f"{len(history)} epochs; best validation bound {best:.2f} nats per example, at epoch {epoch}"
 
 
 def section(title: str, content: str) -> str:
-    """Return a part of the page with a title; content is HTML."""
+    """Return a section of the page; ``content`` is HTML."""
     return f'<section class="card"><h2>{escape(title)}</h2>\n{content}</section>'
 
 
 def facts(found: Mapping[str, str]) -> str:
-    """Return names and texts as a table."""
+    """Return names and texts as a table of two columns."""
     rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>\n" for k, v in found.items())
     return f'<table class="facts"><tbody>\n{rows}</tbody></table>'
 
@@ -89,7 +88,7 @@ def facts(found: Mapping[str, str]) -> str:
 def table(rows: Rows) -> str:
     """Return rows of numbers and texts as a table."""
     if not rows:
-        return '<p class="note">No row yet.</p>'
+        return '<p class="note">No rows yet.</p>'
     keys = list(dict.fromkeys(key for row in rows for key in row))
     head = "".join(f"<th>{escape(key.replace('_', ' '))}</th>" for key in keys)
     lines = ("".join(f"<td>{escape(plain(row.get(key)))}</td>" for key in keys) for row in rows)
@@ -102,7 +101,7 @@ def table(rows: Rows) -> str:
 
 
 def figure(path: Path) -> str:
-    """Return an image in the page, nothing where it is not there."""
+    """Return an image as HTML, or nothing if there is no such file."""
     if not path.is_file():
         return ""
     text = base64.b64encode(path.read_bytes()).decode()
@@ -111,19 +110,21 @@ def figure(path: Path) -> str:
 
 
 def evaluated(path: Path) -> str:
-    """Return the table of an evaluation, or of the moments of its columns."""
+    """Return the table of an evaluation, or the moments of its columns if it is long."""
     found = read_json(path, path.read_text(encoding="utf-8"))
     rows = found.get("rows") if isinstance(found, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path}: expected the rows of an evaluation; run `pyro-vae evaluate` again, or remove it")
-    if len(rows) <= MOST_ROWS:
+        raise ValueError(
+            f"{path}: expected the rows of an evaluation. Run `pyro-vae evaluate` again, or remove the file"
+        )
+    if len(rows) <= MAX_ROWS:
         return table(rows)
     note = f'<p class="note">{len(rows):,} rows, all of them in {escape(path.name)}; their columns:</p>\n'
     return note + table(moments(rows))
 
 
 def moments(rows: Rows) -> list[dict[str, Any]]:
-    """Return mean, standard deviation, least, median and greatest value of each column of numbers."""
+    """Return mean, standard deviation, minimum, median and maximum of each column of numbers."""
     found = []
     for key in dict.fromkeys(key for row in rows for key in row):
         values = [row[key] for row in rows if is_number(row.get(key))]
@@ -134,17 +135,17 @@ def moments(rows: Rows) -> list[dict[str, Any]]:
                 "column": key.replace("_", " "),
                 "values": len(values),
                 "mean": statistics.fmean(values),
-                "std. deviation": statistics.pstdev(values),
-                "least": min(values),
+                "std": statistics.pstdev(values),
+                "min": min(values),
                 "median": statistics.median(values),
-                "greatest": max(values),
+                "max": max(values),
             }
         )
     return found
 
 
 def describe(spec: Mapping[str, Any]) -> str:
-    """Return a part of a configuration as it would be written in Python."""
+    """Return a part of a configuration as Python code."""
     options = ", ".join(
         f"{name}={describe(value) if isinstance(value, dict) and 'name' in value else plain(value)}"
         for name, value in spec["options"].items()
@@ -153,31 +154,31 @@ def describe(spec: Mapping[str, Any]) -> str:
 
 
 def plain(value: Any) -> str:
-    """Write one value."""
+    """Format one value."""
     if value is None:
         return "-"
     if is_number(value) and isinstance(value, float):
-        return number(value, digits=5).replace("-", "\u2212")
+        return f"{value:.5g}".replace("-", "\u2212")
     return json.dumps(value) if isinstance(value, (dict, list, bool)) else str(value)
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of JSON is a finite number."""
+    """Return whether a JSON value is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a file of JSON lines, none where it is not there."""
+    """Read the rows of a file of JSON lines; none if there is no such file."""
     if not path.is_file():
         return []
     rows = [read_json(path, line) for line in path.read_text(encoding="utf-8").splitlines()]
     if not all(isinstance(row, dict) and "epoch" in row for row in rows):
-        raise ValueError(f"{path}: expected a row of named values for each epoch in a line; the file is damaged")
+        raise ValueError(f"{path}: expected one line of named values per epoch. The file is damaged")
     return rows
 
 
 def read_json(path: Path, text: str) -> Any:
-    """Read JSON, and tell of which file it is not."""
+    """Parse JSON; errors name the file."""
     try:
         return json.loads(text)
     except ValueError as error:

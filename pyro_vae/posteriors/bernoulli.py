@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.conditional import Conditional
-from pyro_vae.nets import MLP, Net, build
+from pyro_vae.posteriors.per_latent import PerLatent
 
 __all__ = ["Bernoulli"]
 
 
-class Bernoulli(Conditional):
-    r"""Independent binary latents, for estimators that need no gradient through the draw.
+class Bernoulli(PerLatent):
+    r"""Independent binary latents, without reparameterized samples.
 
     .. math:: q(z \mid x) = \prod_j p_j^{z_j} (1 - p_j)^{1 - z_j}, \qquad \operatorname{logit} p = \mathrm{net}(x)
 
-    It has no reparameterized sampler: train it by score functions or enumeration, or take
-    ``StraightThroughBernoulli`` or ``RelaxedBernoulli``.
+    Train it with score-function estimators or enumeration, or use ``StraightThroughBernoulli`` or
+    ``RelaxedBernoulli``.
 
     References:
         Neural variational inference and learning in belief networks (Mnih and Gregor, 2014),
         https://arxiv.org/abs/1402.0030
 
     Args:
-        shape: shape of one datum
+        shape: shape of one example
         latent: number of latents
-        net: makes the encoder network, ``net(shape, (latent,))``
-        context: how many numbers of context one datum brings beside x
+        net: builds the encoder, ``net(shape, (latent,))``
+        context: width of the context in addition to x
 
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
@@ -40,18 +37,8 @@ class Bernoulli(Conditional):
         torch.Size([3])
     """
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        latent: int,
-        *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
-        context: int = 0,
-    ) -> None:
-        super().__init__()
-        self.context = context
-        self.net = build(net, shape, (latent,), context)
+    outputs = None
 
-    def forward(self, x: Tensor, *context: Tensor) -> dist.Independent:
+    def distribution(self, logits: Tensor) -> dist.Independent:
         """Return q(z given x)."""
-        return dist.Bernoulli(logits=self.net(x, *context)).to_event(1)
+        return dist.Bernoulli(logits=logits).to_event(1)

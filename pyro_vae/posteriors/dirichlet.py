@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.conditional import Conditional
-from pyro_vae.nets import MLP, Net, build
-from pyro_vae.scales import positive
+from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.posteriors.per_latent import PerLatent
+from pyro_vae.scales import check_positive, positive
 
 __all__ = ["Dirichlet"]
 
 
-class Dirichlet(Conditional):
-    r"""Proportions that sum to 1, whose concentrations the network makes from x.
+class Dirichlet(PerLatent):
+    r"""Proportions that sum to 1, with concentrations from the encoder.
 
     .. math:: q(z \mid x) = \frac{\Gamma(\sum_k \alpha_k)}{\prod_k \Gamma(\alpha_k)} \prod_k z_k^{\alpha_k - 1}, \qquad
               \operatorname{softplus}^{-1} (\alpha - \alpha_0) = \mathrm{net}(x)
 
-    The draws have implicit reparameterized gradients.
+    Samples have implicit reparameterization gradients.
 
     References:
         Implicit reparameterization gradients (Figurnov et al., 2018), https://arxiv.org/abs/1805.08498
 
     Args:
-        shape: shape of one datum
+        shape: shape of one example
         latent: number of proportions
-        net: makes the encoder network, ``net(shape, (latent,))``
-        context: how many numbers of context one datum brings beside x
-        least: alpha_0, the smallest concentration: far below 0.1 the draws are rounded to corners of the simplex,
-            where the density has no finite value
+        net: builds the encoder, ``net(shape, (latent,))``
+        context: width of the context in addition to x
+        min_concentration: :math:`\alpha_0`, the smallest concentration; far below 0.1, samples are rounded to corners
+            of the simplex, where the density is not finite
 
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
 
     Raises:
-        ValueError: ``least`` is not positive and finite.
+        ValueError: ``min_concentration`` is not positive and finite.
 
     Example:
         >>> import torch
@@ -45,22 +45,21 @@ class Dirichlet(Conditional):
         torch.Size([3])
     """
 
+    outputs = None
+
     def __init__(
         self,
         shape: Sequence[int],
         latent: int,
         *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
+        net: NetBuilder = MLP,
         context: int = 0,
-        least: float = 0.1,
+        min_concentration: float = 0.1,
     ) -> None:
-        super().__init__()
-        if not 0 < least < float("inf"):
-            raise ValueError(f"least: expected a positive number, got {least}")
-        self.context = context
-        self.least = least
-        self.net = build(net, shape, (latent,), context)
+        super().__init__(shape, latent, net=net, context=context)
+        check_positive("min_concentration", min_concentration)
+        self.min_concentration = min_concentration
 
-    def forward(self, x: Tensor, *context: Tensor) -> dist.Dirichlet:
+    def distribution(self, raw: Tensor) -> dist.Dirichlet:
         """Return q(z given x)."""
-        return dist.Dirichlet(self.least + positive(self.net(x, *context)))
+        return dist.Dirichlet(self.min_concentration + positive(raw))

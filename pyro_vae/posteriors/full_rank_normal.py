@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-import pyro_vae.distributions.normal_kl  # noqa: F401  (registers the divergence from independent normals)
 from pyro_vae.conditional import Conditional
-from pyro_vae.nets import MLP, Net, build
+from pyro_vae.nets import MLP, NetBuilder, build
 from pyro_vae.scales import positive
 
 __all__ = ["FullRankNormal"]
 
 
 class FullRankNormal(Conditional):
-    r"""A normal with any covariance, whose Cholesky factor the network makes from x.
+    r"""A normal with full covariance, whose Cholesky factor comes from the encoder.
 
     .. math:: q(z \mid x) = \mathcal N(z; \mu, L L^\top), \qquad
               L_{ij} = \sigma_i \frac{v_{ij}}{\sqrt{1 + \sum_{k<i} v_{ik}^2}}, \quad v_{ii} = 1
 
-    So :math:`\sigma` are the standard deviations of the latents and the rows of v their correlations, any of which the
-    network can make; the diagonal of L is positive.
+    :math:`\sigma` are the stds of the latents and the rows of v determine their correlations, any of which the encoder
+    can represent; the diagonal of L is positive.
 
     References:
         Variational inference: a review for statisticians (Blei et al., 2017), https://arxiv.org/abs/1601.00670
 
     Args:
-        shape: shape of one datum
+        shape: shape of one example
         latent: number of latents
-        net: makes the encoder network, ``net(shape, (latent * (latent + 3) // 2,))``
-        context: how many numbers of context one datum brings beside x
+        net: builds the encoder, ``net(shape, (latent * (latent + 3) // 2,))``
+        context: width of the context in addition to x
 
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
@@ -43,16 +42,8 @@ class FullRankNormal(Conditional):
         torch.Size([3])
     """
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        latent: int,
-        *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
-        context: int = 0,
-    ) -> None:
-        super().__init__()
-        self.context = context
+    def __init__(self, shape: Sequence[int], latent: int, *, net: NetBuilder = MLP, context: int = 0) -> None:
+        super().__init__(latent=latent, context=context)
         self.latent = latent
         rows, columns = torch.tril_indices(latent, latent, -1)
         self.register_buffer("place", rows * latent + columns, persistent=False)

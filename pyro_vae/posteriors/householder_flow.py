@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.amortized_flow import AmortizedFlow, Step
-from pyro_vae.distributions.direction import direction
-from pyro_vae.nets import MLP, Net, build
+from pyro_vae.distributions.sphere import direction
+from pyro_vae.nets import MLP, NetBuilder, build
 from pyro_vae.scales import positive
 
 __all__ = ["HouseholderFlow"]
 
 
 class HouseholderFlow(Conditional):
-    r"""A normal turned by reflections, whose axes the network makes from x.
+    r"""A normal pushed through Householder reflections from the encoder.
 
     .. math:: f(z) = \left(I - 2 \frac{v v^\top}{\lVert v \rVert^2}\right) z, \qquad \log \lvert \det J \rvert = 0
 
-    So q is a normal with covariance :math:`U \operatorname{diag}(\sigma^2) U^\top`; as many reflections as
-    latents make any rotation U.
+    q is a normal with covariance :math:`U \operatorname{diag}(\sigma^2) U^\top`; as many reflections as latents make
+    any rotation U.
 
     References:
         Improving variational auto-encoders using Householder flow (Tomczak and Welling, 2016),
         https://arxiv.org/abs/1611.09630
 
     Args:
-        shape: shape of one datum
+        shape: shape of one example
         latent: number of latents
-        net: makes the encoder network, ``net(shape, (2 + layers, latent))``
-        context: how many numbers of context one datum brings beside x
+        net: builds the encoder, ``net(shape, (2 + layers, latent))``
+        context: width of the context in addition to x
         layers: number of reflections
 
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
 
     Raises:
-        ValueError: there is no layer.
+        ValueError: ``layers`` is below 1.
 
     Example:
         >>> import torch
@@ -47,18 +48,10 @@ class HouseholderFlow(Conditional):
     """
 
     def __init__(
-        self,
-        shape: Sequence[int],
-        latent: int,
-        *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
-        context: int = 0,
-        layers: int = 4,
+        self, shape: Sequence[int], latent: int, *, net: NetBuilder = MLP, context: int = 0, layers: int = 4
     ) -> None:
-        super().__init__()
-        if layers < 1:
-            raise ValueError(f"layers: expected at least 1, got {layers}")
-        self.context = context
+        super().__init__(latent=latent, context=context)
+        check_int("layers", layers)
         self.net = build(net, shape, (2 + layers, latent), context)
 
     def forward(self, x: Tensor, *context: Tensor) -> AmortizedFlow:
@@ -78,5 +71,5 @@ class Reflection(Step):
         return self.inverse(z), z.new_zeros(())
 
     def inverse(self, z: Tensor) -> Tensor:
-        """Return what is mapped to ``z``."""
+        """Return the preimage of ``z``."""
         return z - 2 * (z * self.axis).sum(-1, keepdim=True) * self.axis

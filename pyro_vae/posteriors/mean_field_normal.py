@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.conditional import Conditional
-from pyro_vae.nets import MLP, Net, build
+from pyro_vae.posteriors.per_latent import PerLatent
 from pyro_vae.scales import positive
 
 __all__ = ["MeanFieldNormal"]
 
 
-class MeanFieldNormal(Conditional):
-    r"""Independent normal latents, whose means and scales the network makes from x.
+class MeanFieldNormal(PerLatent):
+    r"""Independent normal latents with means and scales from the encoder.
 
     .. math:: q(z \mid x) = \prod_j \mathcal N(z_j; \mu_j, \sigma_j^2), \qquad
               (\mu, \operatorname{softplus}^{-1} \sigma) = \mathrm{net}(x)
@@ -24,10 +21,10 @@ class MeanFieldNormal(Conditional):
         Auto-encoding variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114
 
     Args:
-        shape: shape of one datum
+        shape: shape of one example
         latent: number of latents
-        net: makes the encoder network, ``net(shape, (2, latent))``
-        context: how many numbers of context one datum brings beside x
+        net: builds the encoder, ``net(shape, (2, latent))``
+        context: width of the context in addition to x
 
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
@@ -38,19 +35,8 @@ class MeanFieldNormal(Conditional):
         torch.Size([3])
     """
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        latent: int,
-        *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
-        context: int = 0,
-    ) -> None:
-        super().__init__()
-        self.context = context
-        self.net = build(net, shape, (2, latent), context)
+    outputs = 2
 
-    def forward(self, x: Tensor, *context: Tensor) -> dist.Independent:
+    def distribution(self, loc: Tensor, raw: Tensor) -> dist.Independent:
         """Return q(z given x)."""
-        loc, raw = self.net(x, *context).unbind(-2)
         return dist.Normal(loc, positive(raw)).to_event(1)

@@ -1,42 +1,43 @@
-"""The posterior that is a mixture of normals."""
+"""The mixture-of-normals posterior."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import NormalMixture as Family
-from pyro_vae.nets import MLP, Net, build
+from pyro_vae.nets import MLP, NetBuilder, build
 from pyro_vae.scales import positive
 
 __all__ = ["MixtureOfNormals"]
 
 
 class MixtureOfNormals(Conditional):
-    r"""A mixture of diagonal normals whose weights, means and scales the network makes from x.
+    r"""A mixture of diagonal normals with weights, means and scales from the encoder.
 
     .. math:: q(z \mid x) = \sum_k \pi_k \prod_j \mathcal N(z_j; \mu_{kj}, \sigma_{kj}^2)
 
-    The draws are differentiable by all parameters, the weights among them, by implicit reparameterization.
+    Samples are differentiable with respect to all parameters, including the weights, by implicit reparameterization.
 
     References:
         Implicit reparameterization gradients (Figurnov et al., 2018), https://arxiv.org/abs/1805.08498;
         Approximate inference for deep latent Gaussian mixtures (Nalisnick et al., 2016)
 
     Args:
-        shape: shape of one datum
+        shape: shape of one example
         latent: number of latents
-        net: makes the encoder network, ``net(shape, (components * (2 * latent + 1),))``
-        context: how many numbers of context one datum brings beside x
-        components: number of components
+        net: builds the encoder, ``net(shape, (num_components * (2 * latent + 1),))``
+        context: width of the context in addition to x
+        num_components: number of mixture components
 
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
 
     Raises:
-        ValueError: there is no component.
+        ValueError: ``num_components`` is below 1.
 
     Example:
         >>> import torch
@@ -45,19 +46,11 @@ class MixtureOfNormals(Conditional):
     """
 
     def __init__(
-        self,
-        shape: Sequence[int],
-        latent: int,
-        *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
-        context: int = 0,
-        components: int = 5,
+        self, shape: Sequence[int], latent: int, *, net: NetBuilder = MLP, context: int = 0, num_components: int = 5
     ) -> None:
-        super().__init__()
-        if components < 1:
-            raise ValueError(f"components: expected at least 1, got {components}")
-        self.context = context
-        self.sizes = (components, components * latent, components * latent)
+        super().__init__(latent=latent, context=context)
+        check_int("num_components", num_components)
+        self.sizes = (num_components, num_components * latent, num_components * latent)
         self.net = build(net, shape, (sum(self.sizes),), context)
 
     def forward(self, x: Tensor, *context: Tensor) -> Family:

@@ -2,48 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.amortized_flow import AmortizedFlow, Step
 from pyro_vae.distributions.rational_spline import rational_spline
-from pyro_vae.nets import MLP, Net, build
-from pyro_vae.scales import positive
+from pyro_vae.nets import MLP, NetBuilder, build
+from pyro_vae.scales import check_positive, positive
 
 __all__ = ["NeuralSplineFlow"]
 
 
 class NeuralSplineFlow(Conditional):
-    r"""A normal pushed through monotone splines of one half of the latents that the other half and x decide.
+    r"""A normal pushed through coupling layers of monotone splines that depend on features of x.
 
     .. math:: u_a = \epsilon_a, \quad u_b = S(\epsilon_b; \mathrm{net}_l(\epsilon_a, h(x))), \qquad
               z = \mu + \sigma u, \quad \epsilon \sim \mathcal N(0, I)
 
-    S is a rational-quadratic spline on [-bound, bound] and the identity outside; the order is reversed after each
-    layer. Draws and densities of any value take one pass.
+    a and b are the two halves of the latents, whose order is reversed after each layer. S is a rational-quadratic
+    spline on [-bound, bound] and the identity outside. Samples and densities of any value take one pass.
 
     References:
         Neural spline flows (Durkan et al., 2019), https://arxiv.org/abs/1906.04032
 
     Args:
-        shape: shape of one datum
+        shape: shape of one example
         latent: number of latents
-        net: makes the encoder network, ``net(shape, (2 * latent + features,))``
-        context: how many numbers of context one datum brings beside x
+        net: builds the encoder, ``net(shape, (2 * latent + features,))``
+        context: width of the context in addition to x
         layers: number of layers
         features: length of h(x)
-        bins: number of bins of a spline
-        bound: where the splines end, in standard deviations
+        num_bins: number of bins of a spline, 2 to 500
+        bound: end of the splines, in stds
         hidden: width of each hidden layer of the networks of the splines
 
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
 
     Raises:
-        ValueError: there is no layer or no feature, a bin too few or too many, or no interval.
+        ValueError: ``layers`` or ``features`` is below 1, ``num_bins`` outside 2 to 500, or ``bound`` not positive.
 
     Example:
         >>> import torch
@@ -56,42 +57,39 @@ class NeuralSplineFlow(Conditional):
         shape: Sequence[int],
         latent: int,
         *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
+        net: NetBuilder = MLP,
         context: int = 0,
         layers: int = 2,
         features: int = 32,
-        bins: int = 8,
+        num_bins: int = 8,
         bound: float = 5.0,
         hidden: Sequence[int] = (128,),
     ) -> None:
-        super().__init__()
-        for name, value, least, most in (("layers", layers, 1, 1000), ("features", features, 1, 10**6)):
-            if not least <= value <= most:
-                raise ValueError(f"{name}: expected {least} to {most}, got {value}")
-        if not 2 <= bins <= 500:
-            raise ValueError(f"bins: expected 2 to 500, got {bins}")
-        if not 0 < bound < float("inf"):
-            raise ValueError(f"bound: expected a positive number, got {bound}")
-        self.context = context
+        super().__init__(latent=latent, context=context)
+        for name, value, minimum in (("layers", layers, 1), ("features", features, 1), ("num_bins", num_bins, 2)):
+            check_int(name, value, minimum)
+        if num_bins > 500:
+            raise ValueError(f"num_bins: expected at most 500, got {num_bins}")
+        check_positive("bound", bound)
         self.sizes, self.bound = (latent, latent, features), bound
         self.net = build(net, shape, (sum(self.sizes),), context)
-        self.nets = nn.ModuleList(Decider(latent, bins, features, hidden) for _ in range(layers))
+        self.nets = nn.ModuleList(SplineNet(latent, num_bins, features, hidden) for _ in range(layers))
 
     def forward(self, x: Tensor, *context: Tensor) -> AmortizedFlow:
         """Return q(z given x)."""
         loc, raw, features = self.net(x, *context).split(self.sizes, -1)
         steps: list[Step] = [Coupling(net, features, self.bound) for net in self.nets]
-        # the start is standard, so that the splines meet it where they bend
+        # a standard normal start, whose mass is where the splines bend
         start = torch.zeros_like(loc)
         return AmortizedFlow(start, torch.ones_like(loc), [*steps, Affine(loc, positive(raw))])
 
 
-class Decider(nn.Module):
-    """Make the splines of the second half from the first half and features of x."""
+class SplineNet(nn.Module):
+    """The network from the first half and features of x to the splines of the second half."""
 
-    def __init__(self, latent: int, bins: int, features: int, hidden: Sequence[int]) -> None:
+    def __init__(self, latent: int, num_bins: int, features: int, hidden: Sequence[int]) -> None:
         super().__init__()
-        self.first, out = latent // 2, (latent - latent // 2, 3 * bins - 1)
+        self.first, out = latent // 2, (latent - latent // 2, 3 * num_bins - 1)
         # a single latent has no first half
         self.net = (
             MLP((self.first,), out, context=features, hidden=hidden)
@@ -100,7 +98,7 @@ class Decider(nn.Module):
         )
 
     def forward(self, kept: Tensor, features: Tensor) -> Tensor:
-        """Return the parameters of the splines."""
+        """Return the parameters of the splines, ``(*batch, mapped, 3 * num_bins - 1)``."""
         return self.net(kept, features) if self.first else self.net(features)
 
 
@@ -123,7 +121,7 @@ class Coupling(Step):
         return z.flip(-1), log_det
 
     def inverse(self, z: Tensor) -> Tensor:
-        """Return what is mapped to ``z``."""
+        """Return the preimage of ``z``."""
         return self.spline(z.flip(-1), inverse=True)[0]
 
 
@@ -138,5 +136,5 @@ class Affine(Step):
         return self.loc + self.scale * z, self.scale.log().sum(-1)
 
     def inverse(self, z: Tensor) -> Tensor:
-        """Return what is mapped to ``z``."""
+        """Return the preimage of ``z``."""
         return (z - self.loc) / self.scale

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.conditional import Conditional
-from pyro_vae.nets import MLP, Net, build
+from pyro_vae.posteriors.per_latent import PerLatent
 
 __all__ = ["OneHotCategorical"]
 
 
-class OneHotCategorical(Conditional):
-    r"""One of ``latent`` classes as a one-hot vector, for estimators that need no gradient through the draw.
+class OneHotCategorical(PerLatent):
+    r"""One of ``latent`` classes as a one-hot vector, without reparameterized samples.
 
     .. math:: q(z = e_k \mid x) = \operatorname{softmax}(\mathrm{net}(x))_k
 
-    It has no reparameterized sampler: train it by score functions or enumeration, or take
-    ``StraightThroughOneHotCategorical`` or ``RelaxedOneHotCategorical``.
+    Train it with score-function estimators or enumeration, or use ``StraightThroughOneHotCategorical`` or
+    ``RelaxedOneHotCategorical``.
 
     References:
         Semi-supervised learning with deep generative models (Kingma et al., 2014), https://arxiv.org/abs/1406.5298
 
     Args:
-        shape: shape of one datum
+        shape: shape of one example
         latent: number of classes
-        net: makes the encoder network, ``net(shape, (latent,))``
-        context: how many numbers of context one datum brings beside x
+        net: builds the encoder, ``net(shape, (latent,))``
+        context: width of the context in addition to x
 
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
@@ -39,18 +36,8 @@ class OneHotCategorical(Conditional):
         torch.Size([3])
     """
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        latent: int,
-        *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
-        context: int = 0,
-    ) -> None:
-        super().__init__()
-        self.context = context
-        self.net = build(net, shape, (latent,), context)
+    outputs = None
 
-    def forward(self, x: Tensor, *context: Tensor) -> dist.OneHotCategorical:
+    def distribution(self, logits: Tensor) -> dist.OneHotCategorical:
         """Return q(z given x)."""
-        return dist.OneHotCategorical(logits=self.net(x, *context))
+        return dist.OneHotCategorical(logits=logits)

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-from torch import Tensor, nn
-
-from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import PowerSpherical as Family
-from pyro_vae.distributions.direction import direction
-from pyro_vae.nets import MLP, Net, build
-from pyro_vae.scales import positive
+from pyro_vae.posteriors.spherical import Spherical
 
 __all__ = ["PowerSpherical"]
 
 
-class PowerSpherical(Conditional):
-    r"""Directions around a mean that the network makes from x, with a sampler that rejects nothing.
+class PowerSpherical(Spherical):
+    r"""The power spherical distribution: directions around a mean, with a sampler without rejections.
 
     .. math:: q(z \mid x) \propto (1 + \mu^\top z)^\kappa, \qquad \lVert z \rVert = 1, \quad
               (\operatorname{softplus}^{-1} \kappa, \mu) = \mathrm{net}(x)
 
-    A density by surface area. Its divergence from the prior ``HypersphericalUniform`` has a closed form.
+    The density is with respect to surface area. The KL from the prior ``HypersphericalUniform`` has a closed form.
 
     References:
         The power spherical distribution (De Cao and Aziz, 2020), https://arxiv.org/abs/2006.04437
 
     Args:
-        shape: shape of one datum
-        latent: number of coordinates; the sphere has one dimension less
-        net: makes the encoder network, ``net(shape, (latent + 1,))``
-        context: how many numbers of context one datum brings beside x
+        shape: shape of one example
+        latent: number of coordinates, at least 2; the sphere has one dimension less
+        net: builds the encoder, ``net(shape, (latent + 1,))``
+        context: width of the context in addition to x
 
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
@@ -44,26 +37,4 @@ class PowerSpherical(Conditional):
         torch.Size([3])
     """
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        latent: int,
-        *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
-        context: int = 0,
-    ) -> None:
-        super().__init__()
-        if latent < 2:
-            raise ValueError(f"latent: expected at least 2 coordinates of a sphere, got {latent}")
-        self.context = context
-        self.net = build(net, shape, (latent + 1,), context)
-
-    @classmethod
-    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2)) -> PowerSpherical:
-        """Return a small instance, on a circle where one coordinate is asked for."""
-        return cls(shape, max(latent, 2))
-
-    def forward(self, x: Tensor, *context: Tensor) -> Family:
-        """Return q(z given x)."""
-        raw = self.net(x, *context)
-        return Family(direction(raw[..., 1:]), positive(raw[..., 0]))
+    family = Family

@@ -1,21 +1,22 @@
-"""The posterior of several categorical latents, one-hot and joined to a vector."""
+"""The posterior of several categorical latents, as concatenated one-hot vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Flattened, StraightThroughOneHotCategorical
-from pyro_vae.nets import MLP, Net, build
+from pyro_vae.nets import MLP, NetBuilder, build
 
 __all__ = ["ProductOfOneHotCategoricals"]
 
 
 class ProductOfOneHotCategoricals(Conditional):
-    r"""Independent groups of classes, each a one-hot vector, joined to one vector of ``latent`` numbers.
+    r"""Independent categorical groups: one one-hot vector per group, concatenated to ``latent`` numbers.
 
     .. math:: q(z \mid x) = \prod_{g=1}^{G} \prod_{k=1}^{K} \pi_{gk}^{z_{gk}}, \qquad
               \pi_g = \operatorname{softmax}(\mathrm{net}(x)_g), \quad G K = \mathrm{latent}
@@ -24,19 +25,19 @@ class ProductOfOneHotCategoricals(Conditional):
         Categorical reparameterization with Gumbel-softmax (Jang et al., 2017), https://arxiv.org/abs/1611.01144
 
     Args:
-        shape: shape of one datum
+        shape: shape of one example
         latent: length of the vector, groups times classes
-        net: makes the encoder network, ``net(shape, (groups, latent // groups))``
-        context: how many numbers of context one datum brings beside x
+        net: builds the encoder, ``net(shape, (groups, latent // groups))``
+        context: width of the context in addition to x
         groups: number of groups G
-        straight_through: whether draws pass their gradient on to the probabilities; without it the posterior is for
-            estimators that need no gradient through the draw
+        straight_through: whether samples pass their gradient on to the probabilities; without it, train with
+            score-function estimators or enumeration
 
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
 
     Raises:
-        ValueError: ``latent`` is no multiple of ``groups``.
+        ValueError: ``latent`` is not a multiple of ``groups``.
 
     Example:
         >>> import torch
@@ -49,15 +50,15 @@ class ProductOfOneHotCategoricals(Conditional):
         shape: Sequence[int],
         latent: int,
         *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
+        net: NetBuilder = MLP,
         context: int = 0,
         groups: int = 1,
         straight_through: bool = False,
     ) -> None:
-        super().__init__()
-        if groups < 1 or latent % groups:
+        super().__init__(latent=latent, context=context)
+        check_int("groups", groups)
+        if latent % groups:
             raise ValueError(f"groups: expected a divisor of latent = {latent}, got {groups}")
-        self.context = context
         self.straight_through = straight_through
         self.net = build(net, shape, (groups, latent // groups), context)
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import RelaxedBernoulli as Family
-from pyro_vae.nets import MLP, Net, build
+from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.posteriors.per_latent import PerLatent
+from pyro_vae.scales import check_positive
 
 __all__ = ["RelaxedBernoulli"]
 
 
-class RelaxedBernoulli(Conditional):
-    r"""Independent latents between 0 and 1 that become binary as the temperature goes to 0.
+class RelaxedBernoulli(PerLatent):
+    r"""Binary concrete latents between 0 and 1, which become binary as the temperature goes to 0.
 
     .. math:: z_j = \sigma\left(\frac{t_j + \ell_j}{\tau}\right), \qquad \ell_j \sim \mathrm{Logistic}, \quad
               t = \mathrm{net}(x)
@@ -25,17 +26,17 @@ class RelaxedBernoulli(Conditional):
         The concrete distribution (Maddison et al., 2017), https://arxiv.org/abs/1611.00712
 
     Args:
-        shape: shape of one datum
+        shape: shape of one example
         latent: number of latents
-        net: makes the encoder network, ``net(shape, (latent,))``
-        context: how many numbers of context one datum brings beside x
-        temperature: tau, positive; the attribute of the same name, a buffer, may be lowered during training
+        net: builds the encoder, ``net(shape, (latent,))``
+        context: width of the context in addition to x
+        temperature: :math:`\tau`, positive; the buffer of the same name may be lowered during training
 
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
 
     Raises:
-        ValueError: the temperature is not positive and finite.
+        ValueError: ``temperature`` is not positive and finite.
 
     Example:
         >>> import torch
@@ -43,22 +44,21 @@ class RelaxedBernoulli(Conditional):
         torch.Size([3])
     """
 
+    outputs = None
+
     def __init__(
         self,
         shape: Sequence[int],
         latent: int,
         *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
+        net: NetBuilder = MLP,
         context: int = 0,
         temperature: float = 2 / 3,
     ) -> None:
-        super().__init__()
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature: expected a positive number, got {temperature}")
-        self.context = context
-        self.register_buffer("temperature", torch.tensor(float(temperature)))
-        self.net = build(net, shape, (latent,), context)
+        super().__init__(shape, latent, net=net, context=context)
+        check_positive("temperature", temperature)
+        self.temperature = nn.Buffer(torch.tensor(float(temperature)))
 
-    def forward(self, x: Tensor, *context: Tensor) -> dist.Independent:
+    def distribution(self, logits: Tensor) -> dist.Independent:
         """Return q(z given x)."""
-        return Family(self.temperature, self.net(x, *context)).to_event(1)
+        return Family(self.temperature, logits).to_event(1)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import RelaxedOneHotCategorical as Family
-from pyro_vae.nets import MLP, Net, build
+from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.posteriors.per_latent import PerLatent
+from pyro_vae.scales import check_positive
 
 __all__ = ["RelaxedOneHotCategorical"]
 
 
-class RelaxedOneHotCategorical(Conditional):
-    r"""A point of the simplex that becomes one-hot as the temperature goes to 0.
+class RelaxedOneHotCategorical(PerLatent):
+    r"""Gumbel-softmax: a point on the simplex, which becomes one-hot as the temperature goes to 0.
 
     .. math:: z = \operatorname{softmax}\left(\frac{\mathrm{net}(x) + g}{\tau}\right), \qquad g_k \sim \mathrm{Gumbel}
 
@@ -24,17 +25,17 @@ class RelaxedOneHotCategorical(Conditional):
         Categorical reparameterization with Gumbel-softmax (Jang et al., 2017), https://arxiv.org/abs/1611.01144
 
     Args:
-        shape: shape of one datum
+        shape: shape of one example
         latent: number of classes
-        net: makes the encoder network, ``net(shape, (latent,))``
-        context: how many numbers of context one datum brings beside x
-        temperature: tau, positive; the attribute of the same name, a buffer, may be lowered during training
+        net: builds the encoder, ``net(shape, (latent,))``
+        context: width of the context in addition to x
+        temperature: :math:`\tau`, positive; the buffer of the same name may be lowered during training
 
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
 
     Raises:
-        ValueError: the temperature is not positive and finite.
+        ValueError: ``temperature`` is not positive and finite.
 
     Example:
         >>> import torch
@@ -42,22 +43,21 @@ class RelaxedOneHotCategorical(Conditional):
         torch.Size([3])
     """
 
+    outputs = None
+
     def __init__(
         self,
         shape: Sequence[int],
         latent: int,
         *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
+        net: NetBuilder = MLP,
         context: int = 0,
         temperature: float = 2 / 3,
     ) -> None:
-        super().__init__()
-        if not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature: expected a positive number, got {temperature}")
-        self.context = context
-        self.register_buffer("temperature", torch.tensor(float(temperature)))
-        self.net = build(net, shape, (latent,), context)
+        super().__init__(shape, latent, net=net, context=context)
+        check_positive("temperature", temperature)
+        self.temperature = nn.Buffer(torch.tensor(float(temperature)))
 
-    def forward(self, x: Tensor, *context: Tensor) -> Family:
+    def distribution(self, logits: Tensor) -> Family:
         """Return q(z given x)."""
-        return Family(self.temperature, logits=self.net(x, *context))
+        return Family(self.temperature, logits=logits)

@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import StudentT as Family
-from pyro_vae.nets import MLP, Net, build
+from pyro_vae.posteriors.per_latent import PerLatent
 from pyro_vae.scales import positive
 
 __all__ = ["StudentT"]
 
-#: Added to the network's output, which is near 0 before training: the degrees of freedom start there plus 2.
-START = 8.0
 
-
-class StudentT(Conditional):
-    r"""Independent Student-t latents, whose tails are wider than a normal's by as much as the network finds.
+class StudentT(PerLatent):
+    r"""Independent Student-t latents with locations, scales and degrees of freedom from the encoder.
 
     .. math:: q(z \mid x) = \prod_j t_{\nu_j}(z_j; \mu_j, \sigma_j), \qquad
               (\mu, \operatorname{softplus}^{-1} \sigma, \operatorname{softplus}^{-1}(\nu - 2) - 8) = \mathrm{net}(x)
 
-    The degrees of freedom stay above 2: below it the variance is infinite, and with it the divergence from a normal
-    prior. They start near 10: below 4 the variance of one draw's estimate of that divergence is infinite, which is
-    for the data to ask for.
+    The degrees of freedom stay above 2: below 2 the variance is infinite, and so is the KL from a normal prior. They
+    start near 10: below 4 single-sample estimates of that KL have infinite variance, so that only data should move
+    them there.
 
     References:
         Student-t variational autoencoder for robust density estimation (Takahashi et al., 2018),
         https://doi.org/10.24963/ijcai.2018/374
 
     Args:
-        shape: shape of one datum
+        shape: shape of one example
         latent: number of latents
-        net: makes the encoder network, ``net(shape, (3, latent))``
-        context: how many numbers of context one datum brings beside x
+        net: builds the encoder, ``net(shape, (3, latent))``
+        context: width of the context in addition to x
 
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
@@ -47,19 +41,9 @@ class StudentT(Conditional):
         torch.Size([3])
     """
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        latent: int,
-        *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
-        context: int = 0,
-    ) -> None:
-        super().__init__()
-        self.context = context
-        self.net = build(net, shape, (3, latent), context)
+    outputs = 3
 
-    def forward(self, x: Tensor, *context: Tensor) -> dist.Independent:
+    def distribution(self, loc: Tensor, raw: Tensor, raw_df: Tensor) -> dist.Independent:
         """Return q(z given x)."""
-        loc, raw, tail = self.net(x, *context).unbind(-2)
-        return Family(2 + positive(tail + START), loc, positive(raw)).to_event(1)
+        # outputs are near 0 before training: the degrees of freedom start near 10
+        return Family(2 + positive(raw_df + 8.0), loc, positive(raw)).to_event(1)

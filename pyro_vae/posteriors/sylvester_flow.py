@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.amortized_flow import AmortizedFlow, Step, tanh_root
-from pyro_vae.distributions.direction import direction
-from pyro_vae.nets import MLP, Net, build
+from pyro_vae.distributions.sphere import direction
+from pyro_vae.nets import MLP, NetBuilder, build
 from pyro_vae.scales import positive
 
 __all__ = ["Basis", "Householder", "Orthogonal", "SylvesterFlow"]
 
 
 class Basis(ABC):
-    """Make the orthonormal columns of a Sylvester flow from outputs of the network."""
+    """The orthonormal columns of a Sylvester flow, as a function of encoder outputs."""
 
     @abstractmethod
     def shape(self, latent: int) -> tuple[int, int]:
-        """Return the number of columns, and how many numbers the network makes for them."""
+        """Return the number of columns and of encoder outputs."""
 
     @abstractmethod
     def __call__(self, raw: Tensor, latent: int) -> Tensor:
@@ -31,17 +32,17 @@ class Basis(ABC):
 
 
 class Orthogonal(Basis):
-    """A few columns, made orthonormal by a QR decomposition: a bottleneck for many latents.
+    """Columns orthonormalized by a QR decomposition; a few of them make a bottleneck for many latents.
 
     Args:
-        columns: how many, all latents if None
+        columns: number of columns, ``latent`` if None
     """
 
     def __init__(self, columns: int | None = None) -> None:
         self.columns = columns
 
     def shape(self, latent: int) -> tuple[int, int]:
-        """Return the number of columns and of outputs."""
+        """Return the number of columns and of encoder outputs."""
         columns = latent if self.columns is None else self.columns
         if not 1 <= columns <= latent:
             raise ValueError(f"columns: expected 1 to latent = {latent}, got {columns}")
@@ -50,24 +51,23 @@ class Orthogonal(Basis):
     def __call__(self, raw: Tensor, latent: int) -> Tensor:
         """Return orthonormal columns."""
         raw = torch.tanh(raw.unflatten(-1, (latent, -1)))
-        # the diagonal keeps the columns apart, also where the network gives the same number everywhere
+        # the diagonal keeps the columns independent even if all outputs of the network are equal
         return torch.linalg.qr(raw + 1.5 * torch.eye(*raw.shape[-2:], dtype=raw.dtype, device=raw.device))[0]
 
 
 class Householder(Basis):
-    """All columns, as a product of reflections.
+    """An orthogonal matrix as a product of Householder reflections.
 
     Args:
-        reflections: how many; as many as latents make any orthogonal matrix
+        reflections: number of reflections; ``latent`` of them make any orthogonal matrix
     """
 
     def __init__(self, reflections: int = 4) -> None:
-        if reflections < 1:
-            raise ValueError(f"reflections: expected at least 1, got {reflections}")
+        check_int("reflections", reflections)
         self.reflections = reflections
 
     def shape(self, latent: int) -> tuple[int, int]:
-        """Return the number of columns and of outputs."""
+        """Return the number of columns and of encoder outputs."""
         return latent, latent * self.reflections
 
     def __call__(self, raw: Tensor, latent: int) -> Tensor:
@@ -79,14 +79,14 @@ class Householder(Basis):
 
 
 class SylvesterFlow(Conditional):
-    r"""A normal pushed through Sylvester maps: planar maps in several directions at once.
+    r"""A normal pushed through Sylvester maps, which generalize planar maps to several directions.
 
     .. math:: f(z) = z + Q R \tanh(\tilde R Q^\top z + b), \qquad
               \log \lvert \det J \rvert = \sum_i \log \left(1 + r_{ii} \tilde r_{ii} \, (1 - h_i^2)\right), \quad
               h = \tanh(\tilde R Q^\top z + b)
 
-    Q has orthonormal columns, R and :math:`\tilde R` are upper triangular with diagonals in (-1, 1), so that f is
-    invertible. The network makes all of them from x. Values other than the posterior's own draws are inverted
+    Q has orthonormal columns; R and :math:`\tilde R` are upper triangular with diagonals in (-1, 1), so that f is
+    invertible. All of them come from the encoder. Values other than the posterior's own samples are inverted
     coordinate by coordinate, by bisection.
 
     References:
@@ -94,18 +94,18 @@ class SylvesterFlow(Conditional):
         https://arxiv.org/abs/1803.05649
 
     Args:
-        shape: shape of one datum
+        shape: shape of one example
         latent: number of latents
-        net: makes the encoder network, ``net(shape, (n,))`` with n the number of all parameters of a datum
-        context: how many numbers of context one datum brings beside x
+        net: builds the encoder, ``net(shape, (n,))``, with n the number of parameters of q
+        context: width of the context in addition to x
         layers: number of maps
-        basis: how Q is made: ``Orthogonal(columns)`` or ``Householder(reflections)``; ``Orthogonal()`` if None
+        basis: parameterization of Q: ``Orthogonal(columns)`` or ``Householder(reflections)``; ``Orthogonal()`` if None
 
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``(latent,)``.
 
     Raises:
-        ValueError: there is no layer, or the basis has more columns than there are latents.
+        ValueError: ``layers`` is below 1, or the basis has more columns than there are latents.
 
     Example:
         >>> import torch
@@ -118,15 +118,13 @@ class SylvesterFlow(Conditional):
         shape: Sequence[int],
         latent: int,
         *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
+        net: NetBuilder = MLP,
         context: int = 0,
         layers: int = 4,
         basis: Basis | None = None,
     ) -> None:
-        super().__init__()
-        if layers < 1:
-            raise ValueError(f"layers: expected at least 1, got {layers}")
-        self.context = context
+        super().__init__(latent=latent, context=context)
+        check_int("layers", layers)
         self.latent, self.layers, self.basis = latent, layers, Orthogonal() if basis is None else basis
         columns, outputs = self.basis.shape(latent)
         self.sizes = (outputs, columns * columns, columns * columns, columns)
@@ -135,14 +133,13 @@ class SylvesterFlow(Conditional):
     def forward(self, x: Tensor, *context: Tensor) -> AmortizedFlow:
         """Return q(z given x)."""
         loc, raw, steps = self.net(x, *context).split([self.latent, self.latent, self.layers * sum(self.sizes)], -1)
-        made = []
+        maps = []
         for step in steps.unflatten(-1, (self.layers, -1)).unbind(-2):
             q, r, r_tilde, b = step.split(self.sizes, -1)
             square = (b.shape[-1], b.shape[-1])
-            made.append(
-                Sylvester(self.basis(q, self.latent), *(triangle(m.unflatten(-1, square)) for m in (r, r_tilde)), b)
-            )
-        return AmortizedFlow(loc, positive(raw), made)
+            r, r_tilde = triangle(r.unflatten(-1, square)), triangle(r_tilde.unflatten(-1, square))
+            maps.append(Sylvester(self.basis(q, self.latent), r, r_tilde, b))
+        return AmortizedFlow(loc, positive(raw), maps)
 
 
 class Sylvester(Step):
@@ -158,12 +155,12 @@ class Sylvester(Step):
         return z + times(self.q, times(self.r, h)), torch.log1p(diagonal * (1 - h.square())).sum(-1)
 
     def inverse(self, z: Tensor) -> Tensor:
-        """Return what is mapped to ``z``: the last coordinate in the basis depends on itself alone."""
+        """Return the preimage of ``z``, from the last coordinate in the basis, which depends on itself only."""
         image = times(self.q.mT, z)
         y, h = torch.zeros_like(image), torch.zeros_like(image)
         for i in reversed(range(image.shape[-1])):
             r, s = self.r[..., i, i], self.r_tilde[..., i, i]
-            # what the coordinates behind i give: those before it are still 0
+            # the contribution of the coordinates after i: those before it are still 0
             c = self.b[..., i] + (self.r_tilde[..., i, :] * y).sum(-1)
             t = image[..., i] - (self.r[..., i, :] * h).sum(-1)
             y[..., i] = tanh_root(r, s, c, t)
@@ -172,11 +169,11 @@ class Sylvester(Step):
 
 
 def triangle(raw: Tensor) -> Tensor:
-    """Return an upper triangular matrix with a diagonal inside of (-1, 1)."""
+    """Return an upper triangular matrix with its diagonal in (-1, 1)."""
     diagonal = 0.999 * torch.tanh(raw.diagonal(dim1=-2, dim2=-1))
     return raw.triu(1) / math.sqrt(raw.shape[-1]) + torch.diag_embed(diagonal)
 
 
 def times(matrix: Tensor, vector: Tensor) -> Tensor:
-    """Multiply a matrix with a vector, both for each datum."""
+    """Return the product of each matrix with its vector."""
     return (matrix @ vector.unsqueeze(-1)).squeeze(-1)

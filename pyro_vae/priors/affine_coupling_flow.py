@@ -1,28 +1,27 @@
-"""The affine coupling flow prior."""
+"""The affine coupling flow prior (RealNVP)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from typing import Any
 
 import torch
-from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.conditional import Conditional
-from pyro_vae.distributions.flow import Flow, Layer
-from pyro_vae.nets import MLP, Net, build
+from pyro_vae.nets import MLP, NetBuilder
+from pyro_vae.priors.coupling import Coupling
+from pyro_vae.priors.flow_prior import FlowPrior
 
 __all__ = ["AffineCouplingFlow"]
 
 
-class AffineCouplingFlow(Conditional):
-    r"""A standard normal seen through affine maps of one half of the latents that the other half decides (RealNVP).
+class AffineCouplingFlow(FlowPrior):
+    r"""RealNVP: a standard normal pushed through affine coupling layers.
 
     .. math:: u_a = z_a, \quad u_b = (z_b - \mu(z_a))\, e^{-s(z_a)}, \qquad
               \log p(z) = \log \mathcal N(u; 0, I) - \sum s
 
-    The order of the latents is reversed after each layer. Densities and draws need one pass each.
+    a and b are the two halves of the latents, whose order is reversed after each layer. Densities and samples take
+    one pass each.
 
     References:
         Density estimation using Real NVP (Dinh et al., 2017), https://arxiv.org/abs/1605.08803
@@ -30,15 +29,15 @@ class AffineCouplingFlow(Conditional):
     Args:
         latent: number of latents, at least 2
         layers: number of layers
-        net: makes the network of each layer, ``net((half,), (2, rest))``
-        context: how many numbers of context (labels) one datum brings
+        net: builds the network of each layer, ``net((half,), (2, rest))``
+        context: width of the context (labels, covariates)
         limit: bound of the log-scale s of a layer, which keeps densities finite far from the data
 
     Shape:
         no context, to batch shape ``()`` (or that of the context) and event shape ``(latent,)``.
 
     Raises:
-        ValueError: there is no second latent to decide, or no layer.
+        ValueError: ``latent`` is below 2, or ``layers`` below 1.
 
     Example:
         >>> AffineCouplingFlow(3)().event_shape
@@ -46,65 +45,29 @@ class AffineCouplingFlow(Conditional):
     """
 
     def __init__(
-        self,
-        latent: int,
-        *,
-        layers: int = 6,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = MLP,
-        context: int = 0,
-        limit: float = 3.0,
+        self, latent: int, *, layers: int = 6, net: NetBuilder = MLP, context: int = 0, limit: float = 3.0
     ) -> None:
-        super().__init__()
-        if latent < 2:
-            raise ValueError(f"latent: a coupling needs at least two latents, got {latent}; use Normal for one")
-        if layers < 1:
-            raise ValueError(f"layers: expected at least 1, got {layers}")
-        self.context = context
-        self.layers = nn.ModuleList(AffineCoupling(latent, net, context, limit) for _ in range(layers))
-        self.loc = nn.Buffer(torch.zeros(latent), persistent=False)
-        self.scale = nn.Buffer(torch.ones(latent), persistent=False)
-
-    @classmethod
-    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2)) -> AffineCouplingFlow:
-        """Return a small instance, of two latents where one is asked for."""
-        return cls(max(latent, 2), layers=2, net=partial(MLP, hidden=(16,)))
-
-    def forward(self, *context: Tensor) -> Flow:
-        """Return p(z), or p(z given c)."""
-        context = context if self.context else ()
-        batch = torch.broadcast_shapes(*(c.shape[:-1] for c in context))
-        return Flow(
-            dist.Normal(self.loc, self.scale).expand((*batch, len(self.loc))).to_event(1), self.layers, context
+        super().__init__(
+            latent, lambda: AffineCoupling(latent, net, context, limit), layers=layers, context=context, min_latent=2
         )
 
+    @classmethod
+    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2), **options: Any) -> AffineCouplingFlow:
+        """Build a small instance, with at least two latents."""
+        return super().example(latent=max(latent, 2), shape=shape, **{"layers": 2, **options})
 
-class AffineCoupling(Layer):
-    """Keep the first half, map the second, reverse the order."""
 
-    def __init__(self, latent: int, net: Callable[..., Net | nn.Module], context: int, limit: float) -> None:
-        super().__init__()
-        self.sizes = (latent // 2, latent - latent // 2)
-        self.net = build(net, (self.sizes[0],), (2, self.sizes[1]), context)
+class AffineCoupling(Coupling):
+    """A coupling layer that shifts and scales the second half."""
+
+    def __init__(self, latent: int, net: NetBuilder, context: int, limit: float) -> None:
+        super().__init__(latent, net, context, before=(2,))
         self.limit = limit
 
-    def affine(self, kept: Tensor, *context: Tensor) -> tuple[Tensor, Tensor]:
-        """Return location and log-scale of the second half."""
-        loc, raw = self.net(kept, *context).unbind(-2)
-        return loc, self.limit * torch.tanh(raw / self.limit)
-
-    def forward(self, z: Tensor, *context: Tensor) -> tuple[Tensor, Tensor]:
-        """Return u and the log-determinant."""
-        kept, mapped = z.split(self.sizes, -1)
-        loc, log_scale = self.affine(kept, *context)
-        return join(kept, (mapped - loc) * torch.exp(-log_scale)).flip(-1), -log_scale.sum(-1)
-
-    def inverse(self, u: Tensor, *context: Tensor) -> Tensor:
-        """Return z."""
-        kept, mapped = u.flip(-1).split(self.sizes, -1)
-        loc, log_scale = self.affine(kept, *context)
-        return join(kept, loc + mapped * torch.exp(log_scale))
-
-
-def join(kept: Tensor, mapped: Tensor) -> Tensor:
-    """Return both halves as one vector; a context may have given the second more leading dimensions."""
-    return torch.cat([kept.expand(*mapped.shape[:-1], -1), mapped], -1)
+    def transform(self, mapped: Tensor, raw: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Return the image of the second half and its log-slopes."""
+        loc, raw = raw.unbind(-2)
+        log_scale = self.limit * torch.tanh(raw / self.limit)
+        if inverse:
+            return loc + mapped * torch.exp(log_scale), log_scale
+        return (mapped - loc) * torch.exp(-log_scale), -log_scale

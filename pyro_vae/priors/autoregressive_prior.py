@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from pyro import distributions as dist
-from torch import Tensor, nn
-
-from pyro_vae.conditional import Conditional
-from pyro_vae.distributions.flow import Flow
 from pyro_vae.distributions.masked_affine import MaskedAffine
+from pyro_vae.priors.flow_prior import FlowPrior
 
 __all__ = ["AutoregressivePrior"]
 
 
-class AutoregressivePrior(Conditional):
-    r"""Each latent is normal given the latents before it, by one masked network.
+class AutoregressivePrior(FlowPrior):
+    r"""Autoregressive normals: each latent is normal given those before it, by one masked network.
 
     .. math:: p(z) = \prod_j \mathcal N\big(z_j; \mu_j(z_{<j}), \sigma_j(z_{<j})^2\big)
 
-    A density needs one pass of the network, a draw (latent after latent) ``latent`` passes. Several of these
-    on top of each other are MaskedAutoregressiveFlow.
+    A density takes one pass of the network, a sample ``latent`` passes. MaskedAutoregressiveFlow stacks several of
+    these.
 
     References:
         MADE: masked autoencoder for distribution estimation (Germain et al., 2015),
@@ -31,11 +26,14 @@ class AutoregressivePrior(Conditional):
     Args:
         latent: number of latents
         hidden: width of each hidden layer of the masked network
-        context: how many numbers of context (labels) one datum brings
+        context: width of the context (labels, covariates)
         limit: bound of :math:`\lvert \log \sigma \rvert`
 
     Shape:
         no context, to batch shape ``()`` (or that of the context) and event shape ``(latent,)``.
+
+    Raises:
+        ValueError: there is no hidden layer.
 
     Example:
         >>> AutoregressivePrior(3)().event_shape
@@ -45,16 +43,9 @@ class AutoregressivePrior(Conditional):
     def __init__(
         self, latent: int, *, hidden: Sequence[int] = (256, 256), context: int = 0, limit: float = 7.0
     ) -> None:
-        super().__init__()
-        self.context = context
-        self.layers = nn.ModuleList([MaskedAffine(latent, hidden=hidden, context=context, limit=limit)])
-        self.loc = nn.Buffer(torch.zeros(latent), persistent=False)
-        self.scale = nn.Buffer(torch.ones(latent), persistent=False)
-
-    def forward(self, *context: Tensor) -> Flow:
-        """Return p(z), or p(z given c)."""
-        context = context if self.context else ()
-        batch = torch.broadcast_shapes(*(c.shape[:-1] for c in context))
-        return Flow(
-            dist.Normal(self.loc, self.scale).expand((*batch, len(self.loc))).to_event(1), self.layers, context
+        super().__init__(
+            latent,
+            lambda: MaskedAffine(latent, hidden=hidden, context=context, limit=limit),
+            layers=1,
+            context=context,
         )

@@ -23,9 +23,9 @@ class Bernoulli(Conditional):
         https://arxiv.org/abs/1402.0030
 
     Args:
-        latent: number of bits
-        probs: probability of a 1; where learning starts if it is learned
-        learned: learn the log-odds of each bit
+        latent: number of binary latents
+        probs: probability of a 1, or its initial value if it is learned
+        learned: learn the logit of each latent
 
     Shape:
         no context, to batch shape ``()`` and event shape ``(latent,)``.
@@ -39,12 +39,12 @@ class Bernoulli(Conditional):
     """
 
     def __init__(self, latent: int, *, probs: float = 0.5, learned: bool = False) -> None:
-        super().__init__()
+        super().__init__(latent=latent)
         if not 0 < probs < 1:
             raise ValueError(f"probs: expected a probability between 0 and 1, got {probs}")
         hold = nn.Parameter if learned else nn.Buffer
         self.logits = hold(torch.full((latent,), math.log(probs) - math.log1p(-probs)))
 
     def forward(self, *context: Tensor) -> dist.Independent:
-        """Return p(z); any context is left aside."""
+        """Return p(z), which ignores any context."""
         return dist.Bernoulli(logits=self.logits).to_event(1)

@@ -12,23 +12,21 @@ __all__ = ["HypersphericalUniform"]
 
 
 class HypersphericalUniform(Conditional):
-    r"""Directions: the uniform distribution on the unit sphere of ``latent`` coordinates.
+    r"""The uniform distribution on the unit sphere, for latents that are directions.
 
     .. math:: p(z) = \frac{\Gamma(n/2)}{2 \pi^{n/2}}, \qquad \lVert z \rVert = 1, \quad n = \mathrm{latent}
 
-    A density by surface area, to be paired with a posterior on the sphere (power spherical, von Mises-Fisher).
+    The density is with respect to surface area. Use it with a posterior on the sphere (PowerSpherical,
+    VonMisesFisher).
 
     References:
         Hyperspherical variational auto-encoders (Davidson et al., 2018), https://arxiv.org/abs/1804.00891
 
     Args:
-        latent: number of coordinates n; the sphere itself has n - 1 dimensions
+        latent: number of coordinates n; the sphere has n - 1 dimensions
 
     Shape:
         no context, to batch shape ``()`` and event shape ``(latent,)``.
-
-    Raises:
-        ValueError: ``latent`` is below 1.
 
     Example:
         >>> HypersphericalUniform(3)().event_shape
@@ -36,11 +34,10 @@ class HypersphericalUniform(Conditional):
     """
 
     def __init__(self, latent: int) -> None:
-        super().__init__()
+        super().__init__(latent=latent)
         self.latent = latent
         self.like = nn.Buffer(torch.zeros(()), persistent=False)
-        self()  # a wrong size is refused here and not in the first step
 
     def forward(self, *context: Tensor) -> Family:
-        """Return p(z); any context is left aside."""
+        """Return p(z), which ignores any context."""
         return Family(self.latent, like=self.like)

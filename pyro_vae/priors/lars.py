@@ -1,49 +1,50 @@
-"""The resampled prior: a normal with a learned acceptance."""
+"""The resampled prior (LARS): learned rejection sampling from a standard normal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import AcceptReject
-from pyro_vae.nets import MLP, Net, build
+from pyro_vae.nets import MLP, NetBuilder, build
 
 __all__ = ["Lars"]
 
-#: It runs over all points at each step.
+#: The default network: it runs over all quasi-random samples in each step.
 SMALL = partial(MLP, hidden=(100, 100))
 
 
 class Lars(Conditional):
-    r"""A standard normal whose draws a network accepts or rejects: the first accepted of at most T, or the T-th.
+    r"""Learned rejection sampling from a standard normal, truncated after T proposals.
 
     .. math:: p(z) = \mathcal N(z; 0, I) \left[ \frac{1 - (1 - Z)^{T-1}}{Z}\, a(z) + (1 - Z)^{T-1} \right],
               \qquad a(z) = \operatorname{sigmoid} \mathrm{net}(z), \quad Z = \mathbb E_{\mathcal N(0, I)}[a]
 
-    Z is the mean of a over fixed points that fill the normal evenly (a scrambled Sobol sequence). ``log_prob``
-    is thus the same at every call, and its mass is one as exactly as the points integrate a: to about 1e-3 with
-    the default in a few dimensions. With many latents raise ``points`` before numbers are quoted.
+    A network gives the acceptance probability a; the T-th proposal is always accepted. Z is the mean of a over fixed
+    quasi-random samples of the normal (a scrambled Sobol sequence), so that ``log_prob`` is deterministic. Its error
+    is about 1e-3 with the default in a few dimensions: increase ``num_samples`` for many latents before you report
+    numbers.
 
     References:
         Resampled priors for variational autoencoders (Bauer and Mnih, 2019), https://arxiv.org/abs/1810.11428
 
     Args:
         latent: number of latents
-        net: makes the network of the log-odds of acceptance, ``net((latent,), ())``
-        context: how many numbers of context (labels) one datum brings
+        net: builds the network of the logit of a, ``net((latent,), ())``
+        context: width of the context (labels, covariates)
         truncation: T, at least 2
-        points: how many points estimate Z, at best a power of 2
+        num_samples: number of quasi-random samples that estimate Z, preferably a power of 2
 
     Shape:
         no context, to batch shape ``()`` (or that of the context) and event shape ``(latent,)``.
 
     Raises:
-        ValueError: the truncation is below 2, or there is no point.
+        ValueError: ``truncation`` is below 2, or ``num_samples`` below 1.
 
     Example:
         >>> Lars(3)().event_shape
@@ -54,18 +55,18 @@ class Lars(Conditional):
         self,
         latent: int,
         *,
-        net: Callable[[Sequence[int], Sequence[int]], Net | nn.Module] = SMALL,
+        net: NetBuilder = SMALL,
         context: int = 0,
         truncation: int = 100,
-        points: int = 1024,
+        num_samples: int = 1024,
     ) -> None:
-        super().__init__()
-        if truncation < 2 or points < 1:
-            raise ValueError(f"truncation, points: expected at least 2 and 1, got {truncation} and {points}")
-        self.context, self.truncation = context, truncation
+        super().__init__(latent=latent, context=context)
+        check_int("truncation", truncation, 2)
+        check_int("num_samples", num_samples)
+        self.truncation = truncation
         self.net = build(net, (latent,), (), context)
-        # a generator of its own: the engine leaves torch's random stream alone
-        even = torch.quasirandom.SobolEngine(latent, scramble=True, seed=0).draw(points, dtype=torch.float64)
+        # with a seed of its own, the engine leaves torch's random state alone
+        even = torch.quasirandom.SobolEngine(latent, scramble=True, seed=0).draw(num_samples, dtype=torch.float64)
         normal = torch.special.ndtri(even.clamp(1e-9, 1 - 1e-9)).to(torch.get_default_dtype())
         self.points = nn.Buffer(normal, persistent=False)
         self.loc = nn.Buffer(torch.zeros(latent), persistent=False)

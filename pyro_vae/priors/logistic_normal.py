@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.conditional import Conditional
+from pyro_vae._util.validation import check_int
 from pyro_vae.distributions import LogisticNormal as Family
-from pyro_vae.scales import check_scale, inverse_positive, positive
+from pyro_vae.priors.location_scale import LocationScale
+from pyro_vae.scales import FLOOR, check_positive, positive
 
 __all__ = ["LogisticNormal"]
 
 
-class LogisticNormal(Conditional):
-    r"""Proportions that are the softmax of independent normals, as a density on the simplex.
+class LogisticNormal(LocationScale):
+    r"""Proportions that are the softmax of independent normals, with a density on the simplex.
 
     .. math:: z = \operatorname{softmax}(h), \qquad h_k \sim \mathcal N(\mu_k, \sigma_k^2)
-
-    Given a concentration :math:`\alpha`, the scale is that of the Laplace approximation of a symmetric
-    Dirichlet, :math:`\sigma^2 = \frac{1}{\alpha} (1 - \frac{1}{K})`, which :meth:`like_dirichlet` takes.
 
     References:
         Logistic-normal distributions: some properties and uses (Atchison and Shen, 1980),
@@ -30,35 +27,39 @@ class LogisticNormal(Conditional):
 
     Args:
         latent: number of proportions K
-        scale: :math:`\sigma` of the normals; where learning starts if it is learned
-        learned: learn :math:`\mu` and :math:`\sigma`, of one number a proportion each
+        scale: std :math:`\sigma` of the normals, or its initial value if it is learned
+        learned: learn :math:`\mu` and :math:`\sigma` of each proportion
 
     Shape:
         no context, to batch shape ``()`` and event shape ``(latent,)``.
 
     Raises:
-        ValueError: the scale is not positive and finite.
+        ValueError: the scale is not a finite number above 1e-4.
 
     Example:
         >>> LogisticNormal(3)().event_shape
         torch.Size([3])
     """
 
-    def __init__(self, latent: int, *, scale: float = 1.0, learned: bool = False) -> None:
-        super().__init__()
-        check_scale("scale", scale)
-        hold = nn.Parameter if learned else nn.Buffer
-        self.loc = hold(torch.zeros(latent))
-        self.raw = hold(inverse_positive(torch.full((latent,), float(scale))))
-
     @classmethod
     def like_dirichlet(cls, latent: int, *, concentration: float = 1.0, learned: bool = False) -> LogisticNormal:
-        """Return the prior that approximates a symmetric Dirichlet of at least two proportions."""
-        check_scale("concentration", concentration)
-        if latent < 2:
-            raise ValueError(f"latent: expected at least two proportions, got {latent}")
+        r"""Return the Laplace approximation of a symmetric Dirichlet: :math:`\sigma^2 = (1 - 1/K) / \alpha`.
+
+        Args:
+            latent: number of proportions K, at least 2
+            concentration: :math:`\alpha`
+            learned: learn :math:`\mu` and :math:`\sigma` from there
+
+        Returns:
+            The prior.
+
+        Raises:
+            ValueError: ``latent`` is below 2, or the concentration is not a finite number above 1e-4.
+        """
+        check_positive("concentration", concentration, FLOOR)
+        check_int("latent", latent, 2)
         return cls(latent, scale=math.sqrt((1 - 1 / latent) / concentration), learned=learned)
 
     def forward(self, *context: Tensor) -> Family:
-        """Return p(z); any context is left aside."""
+        """Return p(z), which ignores any context."""
         return Family(self.loc, positive(self.raw))

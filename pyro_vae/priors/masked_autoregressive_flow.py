@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.conditional import Conditional
-from pyro_vae.distributions.flow import Flow, Layer
+from pyro_vae.distributions.flow import Layer
 from pyro_vae.distributions.masked_affine import MaskedAffine
+from pyro_vae.priors.flow_prior import FlowPrior
 
 __all__ = ["MaskedAutoregressiveFlow"]
 
 
-class MaskedAutoregressiveFlow(Conditional):
-    r"""A standard normal seen through affine maps of each latent that the latents before it decide (MAF).
+class MaskedAutoregressiveFlow(FlowPrior):
+    r"""MAF: a standard normal pushed through affine autoregressive layers.
 
     .. math:: u_j = (z_j - \mu_j(z_{<j}))\, e^{-s_j(z_{<j})}, \qquad
               \log p(z) = \log \mathcal N(u; 0, I) - \sum s
 
-    The order of the latents is reversed after each layer. A density needs one pass, a draw ``latent`` passes a
+    The order of the latents is reversed after each layer. A density takes one pass, a sample ``latent`` passes per
     layer.
 
     References:
@@ -32,14 +30,14 @@ class MaskedAutoregressiveFlow(Conditional):
         latent: number of latents
         layers: number of layers
         hidden: width of each hidden layer of the masked networks
-        context: how many numbers of context (labels) one datum brings
+        context: width of the context (labels, covariates)
         limit: bound of the log-scale s of a layer, which keeps densities finite far from the data
 
     Shape:
         no context, to batch shape ``()`` (or that of the context) and event shape ``(latent,)``.
 
     Raises:
-        ValueError: there is no layer.
+        ValueError: ``layers`` is below 1, or there is no hidden layer.
 
     Example:
         >>> MaskedAutoregressiveFlow(3)().event_shape
@@ -55,26 +53,16 @@ class MaskedAutoregressiveFlow(Conditional):
         context: int = 0,
         limit: float = 3.0,
     ) -> None:
-        super().__init__()
-        if layers < 1:
-            raise ValueError(f"layers: expected at least 1, got {layers}")
-        self.context = context
-        made = [MaskedAffine(latent, hidden=hidden, context=context, limit=limit) for _ in range(layers)]
-        self.layers = nn.ModuleList(Reversed(layer) for layer in made)
-        self.loc = nn.Buffer(torch.zeros(latent), persistent=False)
-        self.scale = nn.Buffer(torch.ones(latent), persistent=False)
-
-    def forward(self, *context: Tensor) -> Flow:
-        """Return p(z), or p(z given c)."""
-        context = context if self.context else ()
-        batch = torch.broadcast_shapes(*(c.shape[:-1] for c in context))
-        return Flow(
-            dist.Normal(self.loc, self.scale).expand((*batch, len(self.loc))).to_event(1), self.layers, context
+        super().__init__(
+            latent,
+            lambda: Reversed(MaskedAffine(latent, hidden=hidden, context=context, limit=limit)),
+            layers=layers,
+            context=context,
         )
 
 
 class Reversed(Layer):
-    """A layer, then the order of its coordinates reversed."""
+    """A layer, followed by a reversal of the order of its coordinates."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()

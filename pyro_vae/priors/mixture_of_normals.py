@@ -6,6 +6,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Mixture
 from pyro_vae.scales import inverse_positive, positive
@@ -27,34 +28,33 @@ class MixtureOfNormals(Conditional):
 
     Args:
         latent: number of latents
-        components: number of components K
+        num_components: number of components K
         full: give each component a full covariance instead of a diagonal one
-        spread: standard deviation of the means where learning starts; equal means would never part
+        init_std: std of the random initial means; with 0, all components would stay the same
 
     Shape:
         no context, to batch shape ``()`` and event shape ``(latent,)``.
 
     Raises:
-        ValueError: there is no component.
+        ValueError: ``num_components`` is below 1.
 
     Example:
-        >>> MixtureOfNormals(3, components=4, full=True)().event_shape
+        >>> MixtureOfNormals(3, num_components=4, full=True)().event_shape
         torch.Size([3])
     """
 
-    def __init__(self, latent: int, *, components: int = 10, full: bool = False, spread: float = 1.0) -> None:
-        super().__init__()
-        if components < 1:
-            raise ValueError(f"components: expected at least 1, got {components}")
+    def __init__(self, latent: int, *, num_components: int = 10, full: bool = False, init_std: float = 1.0) -> None:
+        super().__init__(latent=latent)
+        check_int("num_components", num_components)
         self.full = full
-        self.logits = nn.Parameter(torch.zeros(components))
-        self.loc = nn.Parameter(spread * torch.randn(components, latent))
-        raw = inverse_positive(torch.ones(components, latent))
-        # of a full covariance: the Cholesky factor, whose diagonal is kept before `positive`
+        self.logits = nn.Parameter(torch.zeros(num_components))
+        self.loc = nn.Parameter(init_std * torch.randn(num_components, latent))
+        raw = inverse_positive(torch.ones(num_components, latent))
+        # for a full covariance: the Cholesky factor, with its diagonal before `positive`
         self.raw = nn.Parameter(torch.diag_embed(raw) if full else raw)
 
     def forward(self, *context: Tensor) -> Mixture:
-        """Return p(z); any context is left aside."""
+        """Return p(z), which ignores any context."""
         if self.full:
             scale = self.raw.tril(-1) + torch.diag_embed(positive(self.raw.diagonal(dim1=-2, dim2=-1)))
             components = dist.MultivariateNormal(self.loc, scale_tril=scale)

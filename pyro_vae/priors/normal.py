@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import torch
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.conditional import Conditional
-from pyro_vae.scales import inverse_positive, positive
+from pyro_vae.priors.location_scale import LocationScale
+from pyro_vae.scales import positive
 
 __all__ = ["Normal"]
 
 
-class Normal(Conditional):
+class Normal(LocationScale):
     r"""Independent normal latents with learned means and scales.
 
     .. math:: p(z) = \prod_j \mathcal N(z_j; \mu_j, \sigma_j^2)
 
-    With a decoder that starts with a linear layer it is as flexible as the standard normal; it is of use where
-    the decoder is fixed, or where the posterior cannot move to the origin.
+    If the decoder starts with a linear layer, this prior is no more flexible than StandardNormal. It is useful if the
+    decoder is fixed, or if the posterior cannot move to the origin.
 
     References:
         Auto-encoding variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114
@@ -35,10 +34,8 @@ class Normal(Conditional):
     """
 
     def __init__(self, latent: int) -> None:
-        super().__init__()
-        self.loc = nn.Parameter(torch.zeros(latent))
-        self.raw = nn.Parameter(inverse_positive(torch.ones(latent)))
+        super().__init__(latent, learned=True)
 
     def forward(self, *context: Tensor) -> dist.Independent:
-        """Return p(z); any context is left aside."""
+        """Return p(z), which ignores any context."""
         return dist.Normal(self.loc, positive(self.raw)).to_event(1)

@@ -32,9 +32,9 @@ class OneHotCategorical(Conditional):
     """
 
     def __init__(self, latent: int, *, learned: bool = False) -> None:
-        super().__init__()
+        super().__init__(latent=latent)
         self.logits = (nn.Parameter if learned else nn.Buffer)(torch.zeros(latent))
 
     def forward(self, *context: Tensor) -> dist.OneHotCategorical:
-        """Return p(z); any context is left aside."""
+        """Return p(z), which ignores any context."""
         return dist.OneHotCategorical(logits=self.logits)

@@ -1,4 +1,4 @@
-"""The prior of several categorical latents, one-hot and joined to a vector."""
+"""The prior of several categorical latents, as concatenated one-hot vectors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Flattened
 
@@ -13,7 +14,7 @@ __all__ = ["ProductOfOneHotCategoricals"]
 
 
 class ProductOfOneHotCategoricals(Conditional):
-    r"""Independent groups of classes, each a one-hot vector, joined to one vector of ``latent`` numbers.
+    r"""Independent categorical groups: one one-hot vector per group, concatenated to ``latent`` numbers.
 
     .. math:: p(z) = \prod_{g=1}^{G} \prod_{k=1}^{K} \pi_{gk}^{z_{gk}}, \qquad G K = \mathrm{latent}
 
@@ -26,10 +27,10 @@ class ProductOfOneHotCategoricals(Conditional):
         learned: learn the probabilities, which are 1/K otherwise
 
     Shape:
-        no context, to batch shape ``()`` and event shape ``(latent,)``: group by group.
+        no context, to batch shape ``()`` and event shape ``(latent,)``, group by group.
 
     Raises:
-        ValueError: ``latent`` is no multiple of ``groups``.
+        ValueError: ``latent`` is not a multiple of ``groups``.
 
     Example:
         >>> ProductOfOneHotCategoricals(12, groups=4)().sample().sum()
@@ -37,11 +38,12 @@ class ProductOfOneHotCategoricals(Conditional):
     """
 
     def __init__(self, latent: int, *, groups: int = 1, learned: bool = False) -> None:
-        super().__init__()
-        if groups < 1 or latent % groups:
+        super().__init__(latent=latent)
+        check_int("groups", groups)
+        if latent % groups:
             raise ValueError(f"groups: expected a divisor of latent = {latent}, got {groups}")
         self.logits = (nn.Parameter if learned else nn.Buffer)(torch.zeros(groups, latent // groups))
 
     def forward(self, *context: Tensor) -> Flattened:
-        """Return p(z); any context is left aside."""
+        """Return p(z), which ignores any context."""
         return Flattened(dist.OneHotCategorical(logits=self.logits).to_event(1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from pyro import distributions as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
 
@@ -31,10 +31,10 @@ class StandardNormal(Conditional):
     """
 
     def __init__(self, latent: int) -> None:
-        super().__init__()
-        self.register_buffer("loc", torch.zeros(latent), persistent=False)
-        self.register_buffer("scale", torch.ones(latent), persistent=False)
+        super().__init__(latent=latent)
+        self.loc = nn.Buffer(torch.zeros(latent), persistent=False)
+        self.scale = nn.Buffer(torch.ones(latent), persistent=False)
 
     def forward(self, *context: Tensor) -> dist.Independent:
-        """Return p(z); any context is left aside."""
+        """Return p(z), which ignores any context."""
         return dist.Normal(self.loc, self.scale).to_event(1)

@@ -6,15 +6,15 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import StudentT as Family
-from pyro_vae.scales import check_scale, inverse_positive, positive
+from pyro_vae.priors.location_scale import LocationScale
+from pyro_vae.scales import FLOOR, check_positive, inverse_positive, positive
 
 __all__ = ["StudentT"]
 
 
-class StudentT(Conditional):
-    r"""Independent Student-t latents, whose heavy tails let single data lie far out.
+class StudentT(LocationScale):
+    r"""Independent Student-t latents, whose heavy tails allow for outliers.
 
     .. math:: p(z) = \prod_j \frac{\Gamma(\frac{\nu + 1}{2})}{\Gamma(\frac{\nu}{2}) \sqrt{\pi \nu}\, \sigma}
               \left(1 + \frac{(z_j - \mu_j)^2}{\nu \sigma^2}\right)^{-\frac{\nu + 1}{2}}
@@ -27,13 +27,13 @@ class StudentT(Conditional):
         latent: number of latents
         df: degrees of freedom :math:`\nu`; the mean exists above 1, the variance above 2
         scale: :math:`\sigma`
-        learned: learn :math:`\mu`, :math:`\sigma` and :math:`\nu`, of one number a latent each, from there on
+        learned: learn :math:`\mu`, :math:`\sigma` and :math:`\nu` of each latent, starting from these values
 
     Shape:
         no context, to batch shape ``()`` and event shape ``(latent,)``.
 
     Raises:
-        ValueError: ``df`` or the scale is not positive and finite.
+        ValueError: ``df`` or ``scale`` is not a finite number above 1e-4.
 
     Example:
         >>> StudentT(3)().event_shape
@@ -41,14 +41,11 @@ class StudentT(Conditional):
     """
 
     def __init__(self, latent: int, *, df: float = 5.0, scale: float = 1.0, learned: bool = False) -> None:
-        super().__init__()
-        check_scale("df", df)
-        check_scale("scale", scale)
+        super().__init__(latent, scale=scale, learned=learned)
+        check_positive("df", df, FLOOR)
         hold = nn.Parameter if learned else nn.Buffer
-        self.loc = hold(torch.zeros(latent))
-        self.raw = hold(inverse_positive(torch.full((latent,), float(scale))))
         self.raw_df = hold(inverse_positive(torch.full((latent,), float(df))))
 
     def forward(self, *context: Tensor) -> dist.Independent:
-        """Return p(z); any context is left aside."""
+        """Return p(z), which ignores any context."""
         return Family(positive(self.raw_df), self.loc, positive(self.raw)).to_event(1)

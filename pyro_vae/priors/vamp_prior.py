@@ -3,56 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from typing import Any
 
 import torch
-from pyro import distributions as dist
 from torch import Tensor, nn
 
-from pyro_vae.conditional import Conditional
+from pyro_vae._util.validation import check_int
+from pyro_vae.conditional import Conditional, UnitNormal
 from pyro_vae.distributions import Mixture
-from pyro_vae.nets import MLP
-from pyro_vae.nets.contract import as_shape, build
-from pyro_vae.scales import positive
+from pyro_vae.nets.contract import as_shape
+from pyro_vae.priors.encoder_prior import EncoderPrior
 
 __all__ = ["VampPrior"]
 
 
-class VampPrior(Conditional):
-    r"""A mixture whose components are the posterior at learned pseudo-inputs.
+class VampPrior(EncoderPrior):
+    r"""A mixture of the posteriors at learned pseudo-inputs.
 
     .. math:: p(z) = \sum_{k=1}^{K} \pi_k \, q(z \mid u_k)
 
-    The prior that makes the bound largest is the posterior averaged over the data; the pseudo-inputs u stand in
-    for the data. Prior and posterior share the encoder, which learns from both. Any posterior will do that can
-    score a latent which it did not draw.
+    The prior that maximizes the ELBO is the posterior averaged over the data; the pseudo-inputs u approximate the
+    data. Prior and posterior share the encoder, which gets gradients from both. Any posterior works that has a
+    density at latents that it did not sample.
 
     References:
         VAE with a VampPrior (Tomczak and Welling, 2018), https://arxiv.org/abs/1705.07120
 
     Args:
-        posterior: q(z given x), the same object that the program has
-        components: number of pseudo-inputs K
-        shape: shape of one datum; read from ``posterior.net.in_shape`` if None
-        initial: data ``(n, *shape)`` from which the pseudo-inputs are drawn where learning starts, without
-            replacement while they last; uniform noise on [0, 1] if None
-        learn_inputs: learn the pseudo-inputs; if not, they stay as they were drawn
+        posterior: q(z given x), the same object as in the program
+        num_components: number of pseudo-inputs K
+        shape: shape of one example; ``posterior.net.in_shape`` if None
+        initial: data ``(n, *shape)``, from which the initial pseudo-inputs are sampled (each at most once as long as
+            there are enough); uniform noise on [0, 1] if None
+        learn_inputs: learn the pseudo-inputs instead of keeping their initial values
         learn_weights: learn the weights :math:`\pi`, which are 1/K otherwise
         squash: applied to the pseudo-inputs, such as ``nn.Hardtanh(0.0, 1.0)`` to keep them in [0, 1];
-            ``initial`` is given as it is before
+            ``initial`` is given before squashing
 
     Shape:
-        no context, to batch shape ``()`` (with a posterior that takes a context: that of the context) and the
-        event shape of the posterior.
+        no context, to batch shape ``()`` (or that of the context, if the posterior takes one) and the event shape of
+        the posterior.
 
     Raises:
-        TypeError: the posterior is no Conditional.
-        ValueError: there is no component, the shape of a datum is unknown, or ``initial`` does not fit it.
+        TypeError: the posterior is not a Conditional.
+        ValueError: ``num_components`` is below 1, the shape of an example is unknown, or ``initial`` does not fit it.
 
     Example:
         >>> import pyro_vae as pv
         >>> posterior = pv.posteriors.MeanFieldNormal((2, 2), 3)
-        >>> VampPrior(posterior, components=7)().components.batch_shape
+        >>> VampPrior(posterior, num_components=7)().components.batch_shape
         torch.Size([7])
     """
 
@@ -60,64 +59,41 @@ class VampPrior(Conditional):
         self,
         posterior: Conditional,
         *,
-        components: int = 500,
+        num_components: int = 500,
         shape: Sequence[int] | None = None,
         initial: Tensor | None = None,
         learn_inputs: bool = True,
         learn_weights: bool = False,
         squash: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        super().__init__()
-        if not isinstance(posterior, Conditional):
-            raise TypeError(f"posterior: expected the posterior of the program, got {posterior!r}")
-        if components < 1:
-            raise ValueError(f"components: expected at least 1, got {components}")
-        shape = shape_of_datum(posterior) if shape is None else as_shape(shape)
-        self.posterior, self.squash = posterior, squash
-        self.context = posterior.context
-        inputs = torch.rand(components, *shape) if initial is None else draw_rows(initial, components, shape)
+        super().__init__(posterior)
+        check_int("num_components", num_components)
+        shape = getattr(getattr(posterior, "net", None), "in_shape", None) if shape is None else shape
+        if shape is None:
+            raise ValueError(
+                f"shape: expected the shape of one example, as {type(posterior).__name__} has no attribute `net` with "
+                "an `in_shape`"
+            )
+        self.squash, shape = squash, as_shape(shape)
+        inputs = torch.rand(num_components, *shape) if initial is None else sample_rows(initial, num_components, shape)
         self.inputs = (nn.Parameter if learn_inputs else nn.Buffer)(inputs)
-        self.logits = (nn.Parameter if learn_weights else nn.Buffer)(torch.zeros(components))
+        self.logits = (nn.Parameter if learn_weights else nn.Buffer)(torch.zeros(num_components))
 
     @classmethod
-    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2)) -> VampPrior:
-        """Return a small instance with a posterior of its own."""
-        return cls(_MeanFieldNormal(shape, latent), components=5, learn_weights=True)
+    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2), **options: Any) -> VampPrior:
+        """Build a small instance with its own posterior."""
+        return cls(UnitNormal(shape, (latent,)), **{"num_components": 5, "learn_weights": True, **options})
 
     def forward(self, *context: Tensor) -> Mixture:
         """Return p(z), or p(z given c) if the posterior takes a context."""
         inputs = self.inputs if self.squash is None else self.squash(self.inputs)
-        columns = [c.unsqueeze(-2) for c in context] if self.context else []
-        return Mixture(self.logits, self.posterior(inputs, *columns))
+        return Mixture(self.logits, self.encode(inputs, context))
 
 
-def shape_of_datum(posterior: Conditional) -> tuple[int, ...]:
-    """Read the shape of a datum from the posterior's network."""
-    shape = getattr(getattr(posterior, "net", None), "in_shape", None)
-    if shape is None:
-        raise ValueError(
-            f"shape: {type(posterior).__name__} has no network `net` that knows its in_shape: pass the shape of one "
-            "datum"
-        )
-    return as_shape(shape)
-
-
-def draw_rows(data: Tensor, n: int, shape: Sequence[int]) -> Tensor:
-    """Draw ``n`` rows, each at most once while there are enough."""
+def sample_rows(data: Tensor, n: int, shape: Sequence[int]) -> Tensor:
+    """Return ``n`` random rows, each at most once as long as there are enough."""
     if data.dim() == 0 or tuple(data.shape[1:]) != tuple(shape) or not len(data):
         raise ValueError(f"initial: expected data of shape (n, {', '.join(map(str, shape))}), got {tuple(data.shape)}")
     rounds = -(-n // len(data))
     rows = torch.cat([torch.randperm(len(data), device=data.device) for _ in range(rounds)])[:n]
     return data[rows].detach().clone()
-
-
-class _MeanFieldNormal(Conditional):
-    """A posterior for the example: this shelf knows nothing of the other ones."""
-
-    def __init__(self, shape: Sequence[int], latent: int) -> None:
-        super().__init__()
-        self.net = build(partial(MLP, hidden=(16,)), shape, (2, latent))
-
-    def forward(self, x: Tensor, *context: Tensor) -> dist.Independent:
-        loc, raw = self.net(x).unbind(-2)
-        return dist.Normal(loc, positive(raw)).to_event(1)

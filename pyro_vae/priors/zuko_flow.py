@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -12,27 +13,28 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from pyro_vae.conditional import Conditional
+from pyro_vae.nets.contract import join_context
 
 __all__ = ["ZukoFlow"]
 
 
 class ZukoFlow(Conditional):
-    r"""A flow made by the library zuko, as the distribution of the latents.
+    r"""A normalizing flow of the library zuko as the distribution of the latents.
 
     .. math:: \log p(z) = \log p_{\mathrm{base}}(f(z)) + \log \lvert \det \partial f / \partial z \rvert
 
-    Needs the optional extra ``zuko``, which is imported when the part is built. That import switches the argument
-    validation of torch off for the whole process; here it is put back as it was. Where you import zuko yourself,
-    do so after a ``ZukoFlow`` was built, or put the flag back.
+    Needs the optional extra ``zuko``, which is imported when the part is built. Importing zuko turns off torch's
+    validation of arguments for the whole process; this class restores the previous setting. If you import zuko
+    yourself, do so after a ``ZukoFlow`` was built, or restore the setting.
 
     References:
         Zuko: normalizing flows in PyTorch (Rozet et al., 2022), https://doi.org/10.5281/zenodo.7625672
 
     Args:
         latent: number of latents
-        flow: makes the flow, ``flow(latent, context)``: a class of ``zuko.flows`` or
+        flow: builds the flow, ``flow(latent, context)``: a class of ``zuko.flows`` or
             ``functools.partial(zuko.flows.MAF, transforms=5)``; ``zuko.flows.NSF`` if None
-        context: how many numbers of context (labels) one datum brings
+        context: width of the context (labels, covariates)
 
     Shape:
         no context, to batch shape ``()`` (or that of the context) and event shape ``(latent,)``.
@@ -45,32 +47,23 @@ class ZukoFlow(Conditional):
         torch.Size([3])
     """
 
-    def __init__(
-        self,
-        latent: int,
-        *,
-        flow: Callable[[int, int], nn.Module] | None = None,
-        context: int = 0,
-    ) -> None:
-        super().__init__()
-        self.context = context
+    def __init__(self, latent: int, *, flow: Callable[[int, int], nn.Module] | None = None, context: int = 0) -> None:
+        super().__init__(latent=latent, context=context)
         self.flow = (flow or flows().NSF)(latent, context)
 
     @classmethod
-    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2)) -> ZukoFlow:
-        """Return a small instance with smooth layers: splines start with steep pieces, which a grid misses."""
-        return cls(latent, flow=flows().MAF)
+    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2), **options: Any) -> ZukoFlow:
+        """Build a small instance with smooth layers: splines start with steep pieces, which a grid misses."""
+        small = partial(flows().MAF, transforms=2, hidden_features=(16,))
+        return super().example(latent=latent, shape=shape, **{"flow": small, **options})
 
     def forward(self, *context: Tensor) -> ZukoDistribution:
         """Return p(z), or p(z given c)."""
-        if not self.context:
-            return ZukoDistribution(self.flow())
-        batch = torch.broadcast_shapes(*(c.shape[:-1] for c in context))
-        return ZukoDistribution(self.flow(torch.cat([c.expand(*batch, -1) for c in context], -1)))
+        return ZukoDistribution(self.flow(join_context(context)) if self.context else self.flow())
 
 
 class ZukoDistribution(ZukoToPyro):
-    """The adaptor of Pyro with the methods that it leaves out, and without its memory of draws."""
+    """Pyro's adaptor of zuko distributions, with the methods that it lacks and without its cache of samples."""
 
     support = constraints.real_vector
     arg_constraints = {}
@@ -83,16 +76,16 @@ class ZukoDistribution(ZukoToPyro):
         return self.rsample(shape) if self.has_rsample else self.sample(shape)
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draw with a gradient."""
+        """Sample with a gradient."""
         return self.dist.rsample(torch.Size(sample_shape))
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draw."""
+        """Sample."""
         return self.dist.sample(torch.Size(sample_shape))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Return the log-density."""
-        return self.dist.log_prob(x)
+        """Return the log-density; zuko requires values with the batch shape of the context."""
+        return self.dist.log_prob(x.expand(torch.broadcast_shapes(x.shape, self.batch_shape + self.event_shape)))
 
     def expand(self, *args: Any, **kwargs: Any) -> ZukoDistribution:
         """Return the distribution with another batch shape."""
@@ -100,12 +93,12 @@ class ZukoDistribution(ZukoToPyro):
 
 
 def flows() -> ModuleType:
-    """Import ``zuko.flows`` and give torch's argument validation back as it was."""
+    """Import ``zuko.flows`` without changing torch's validation of arguments."""
     before = Distribution._validate_args
     try:
         import zuko.flows
     except ImportError as error:
-        raise ImportError("ZukoFlow needs zuko: pip install pyro-vae[zuko]") from error
+        raise ImportError("ZukoFlow needs zuko. Run `pip install pyro-vae[zuko]`.") from error
     finally:
         Distribution.set_default_validate_args(before)
     return zuko.flows

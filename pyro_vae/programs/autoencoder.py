@@ -1,4 +1,4 @@
-"""A deterministic autoencoder: the baseline that VAEs are compared with."""
+"""The deterministic autoencoder, a baseline for VAEs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
+from pyro_vae.likelihoods import Normal
 from pyro_vae.programs.checks import check_context, check_tensor, check_values
-from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, mean_or_draw, observe
+from pyro_vae.programs.primitives import DataPlate, announce, observe
+from pyro_vae.programs.program import SMALL, Program
 
 __all__ = ["Autoencoder"]
 
 
 class Autoencoder(Program):
-    r"""A code without a distribution: the likelihood of x given what the encoder makes of x.
+    r"""A deterministic autoencoder: the likelihood of x given the output of the encoder.
 
     .. math:: \log p(x \mid z = \mathrm{encoder}(x))
 
-    There is no prior and no divergence, so that the loss is no bound on an evidence, codes fill the space as they like
-    and there is nothing to sample from: what a VAE adds.
+    Without a prior and a KL divergence the loss is not a bound on the evidence, the latents are not regularized, and
+    there is no distribution to sample new data from.
 
     References:
         Reducing the dimensionality of data with neural networks (Hinton and Salakhutdinov, 2006),
@@ -41,33 +43,39 @@ class Autoencoder(Program):
         super().__init__()
         self.encoder, self.likelihood = encoder, likelihood
 
+    @classmethod
+    def example(cls) -> Autoencoder:
+        """Build a small instance."""
+        return cls(encoder=SMALL((4,), (2,)), likelihood=Normal(2, (4,), net=SMALL))
+
     def model(self, x: Tensor) -> Tensor:
-        """Observe ``x`` given its code."""
+        """Observe ``x`` given its encoding."""
         announce(encoder=self.encoder, likelihood=self.likelihood)
         with DataPlate(x):
-            return observe("x", self.likelihood(self.encoder(x)), x)
+            return observe("x", self.decode_posterior(x), x)
 
     def guide(self, x: Tensor) -> Any:
-        """Draw nothing: the code is no random variable."""
+        """Do nothing, as there are no latent sites."""
 
     def encode(self, x: Tensor) -> Tensor:
-        """Return the codes of ``x``, of shape ``(n, latent)``."""
+        """Return the encodings of ``x``, of shape ``(n, latent)``."""
         return self.encoder(x)
 
     def decode(self, z: Tensor) -> TorchDistributionMixin:
-        """Return p(x given z) for codes of shape ``(*batch, latent)``."""
+        """Return p(x given z) for encodings of shape ``(*batch, latent)``."""
         return self.likelihood(z)
 
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Return the mean of p(x given its code), of the shape of ``x``."""
-        with evaluating(self):
-            return mean_or_draw(self.likelihood(self.encoder(x)))
+    def decode_posterior(self, x: Tensor) -> TorchDistributionMixin:
+        """Return p(x given the encoding of ``x``)."""
+        return self.decode(self.encode(x))
 
-    def check(self, x: Tensor, *context: Tensor) -> None:
-        """Refuse data that do not fit the parts."""
-        dtype = self.dtype
-        check_context(context, 0, len(x), dtype)
-        with evaluating(self):
-            p = self.likelihood(self.encoder(x[:1]))
-        check_tensor("x", x, p.event_shape, dtype)
-        check_values("x", x, p.support, self.likelihood)
+    def check_data(self, x: Tensor, *context: Tensor) -> None:
+        """Raise if shape, type or values of the data do not fit."""
+        check_context(context, 0, len(x), self.dtype)
+        check_tensor("x", x, x.shape[1:], self.dtype)
+        try:
+            fn = self.decode_posterior(x[:1])
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"x: the encoder does not accept shape {tuple(x.shape)}: {error}") from error
+        check_tensor("x", x, fn.event_shape, self.dtype)
+        check_values("x", x, fn.support, self.likelihood)

@@ -1,6 +1,8 @@
-"""Counts whose totals differ from datum to datum for technical reasons, as those of single cells."""
+"""A VAE for counts with technical differences in their totals, such as single-cell data (scVI)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pyro
 import torch
@@ -8,9 +10,14 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.programs.checks import check_context, check_supports, check_tensor, check_values, first
-from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, mean_or_draw, observe
+from pyro_vae.likelihoods import NegativeBinomial
+from pyro_vae.posteriors import MeanFieldNormal
+from pyro_vae.priors import StandardNormal
+from pyro_vae.programs.checks import first
+from pyro_vae.programs.primitives import DataPlate, announce, observe
+from pyro_vae.programs.program import SMALL, Program, evaluating
 
 __all__ = ["CountVAE"]
 
@@ -21,10 +28,10 @@ class CountVAE(Program):
     .. math:: p(x \mid c) = \int p(z)\, p(\ell \mid c)\, \mathrm{NB}(x \mid \ell\, \rho(z, c), r)\, dz\, d\ell, \qquad
               \sum_g \rho_g = 1
 
-    The library size :math:`\ell`, how deep a cell was sequenced, is its observed total; or, where a prior and a
-    posterior of its logarithm are given, one more latent at the site ``"log_library"``. The encoders see
-    :math:`\log(1 + x)`. Covariates (a one-hot batch, say) are the context of the data: as the decoder is told them, z
-    need not hold them, and :meth:`normalized` can decode all cells as if they came from one batch.
+    The library size :math:`\ell` (the sequencing depth of a cell) is the observed total. With a prior and a posterior
+    of its logarithm it is a latent, at the site ``"log_library"``. The encoders see :math:`\log(1 + x)`. Covariates (a
+    one-hot batch, say) are the context of the data. Because the decoder depends on them, z need not encode them, and
+    :meth:`normalized` can decode all cells as if they came from one batch.
 
     References:
         Deep generative modeling for single-cell transcriptomics (Lopez et al., 2018),
@@ -32,15 +39,15 @@ class CountVAE(Program):
 
     Args:
         prior: p(z)
-        likelihood: p(x given z, c, library size), with ``library=True`` and ``context=WIDTH + 1`` for covariates of
-            WIDTH numbers: ``likelihoods.NegativeBinomial`` or ``likelihoods.ZeroInflatedNegativeBinomial``
+        likelihood: p(x given z, c, library size), built with ``library=True`` and ``context=WIDTH + 1`` for WIDTH
+            covariates: ``likelihoods.NegativeBinomial`` or ``likelihoods.ZeroInflatedNegativeBinomial``
         posterior: q(z given log(1 + x), c)
-        library_prior: p(log library size given c), over one number: ``priors.Normal(1)``, or
-            ``priors.ConditionalNormal(1, context=WIDTH)`` for one of each batch
-        library_posterior: q(log library size given log(1 + x), c), over one number
+        library_prior: p(log library size given c) over one number: ``priors.Normal(1)``, or
+            ``priors.ConditionalNormal(1, context=WIDTH)`` for one distribution per batch
+        library_posterior: q(log library size given log(1 + x), c) over one number
 
     Raises:
-        ValueError: a likelihood without library size, or only one of the two parts of a latent one.
+        ValueError: the likelihood has no library size, or only one part of a latent library size is given.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -67,31 +74,43 @@ class CountVAE(Program):
         super().__init__()
         if not getattr(likelihood, "library", False):
             raise ValueError(
-                f"likelihood: expected one that takes a library size, got {type(likelihood).__name__} without: use "
-                "NegativeBinomial or ZeroInflatedNegativeBinomial with library=True and context=WIDTH + 1 (WIDTH "
-                "numbers of covariates, 0 for none), or a VAE"
+                f"likelihood: expected one with a library size, got {type(likelihood).__name__} without. Use "
+                "NegativeBinomial or ZeroInflatedNegativeBinomial with library=True and context=WIDTH + 1 (for WIDTH "
+                "covariates, 0 for none), or a VAE"
             )
         if (library_prior is None) != (library_posterior is None):
             raise ValueError(
-                "library_prior, library_posterior: a latent library size needs both, and an observed one neither; "
-                f"only library_{'prior' if library_posterior is None else 'posterior'} was given"
+                "library_prior, library_posterior: expected both for a latent library size, neither for an observed "
+                f"one, got only library_{'prior' if library_posterior is None else 'posterior'}"
             )
         self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
         self.library_prior, self.library_posterior = library_prior, library_posterior
 
+    @classmethod
+    def example(cls, **options: Any) -> CountVAE:
+        """Build a small instance, with further ``options`` of the constructor."""
+        likelihood = NegativeBinomial(2, (4,), context=1, library=True, net=SMALL)
+        posterior = MeanFieldNormal((4,), 2, net=SMALL)
+        return cls(prior=StandardNormal(2), likelihood=likelihood, posterior=posterior, **options)
+
+    @property
+    def context(self) -> int:
+        """Number of covariates per example."""
+        return self.likelihood.context - 1
+
     def model(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Draw z (and the library size where it is latent), and observe ``x``."""
+        """Sample z (and a latent library size), and observe ``x``."""
         announce(prior=self.prior, likelihood=self.likelihood)
         with DataPlate(x):
             z = pyro.sample("z", self.prior(*context))
-            size = totals(x)
+            library = totals(x)
             if self.library_prior is not None:
                 announce(library_prior=self.library_prior)
-                size = pyro.sample("log_library", self.library_prior(*context)).exp()
-            return observe("x", self.likelihood(z, *context, size), x)
+                library = pyro.sample("log_library", self.library_prior(*context)).exp()
+            return observe("x", self.likelihood(z, *context, library), x)
 
     def guide(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Draw z (and the library size where it is latent) from the posteriors of ``x``."""
+        """Sample z (and a latent library size) from the posteriors of ``x``."""
         announce(posterior=self.posterior)
         with DataPlate(x):
             z = pyro.sample("z", self.encode(x, *context))
@@ -108,20 +127,25 @@ class CountVAE(Program):
         """Return p(x given z) for latents of shape ``(*batch, latent)`` and library sizes ``(*batch,)``."""
         return self.likelihood(z, *context, library.unsqueeze(-1))
 
-    def sample(self, n: int, *context: Tensor, library: float | Tensor, mean: bool = False) -> Tensor:
-        """Draw ``n`` new data with the given library sizes, a number or one for each; ``mean`` for their means."""
-        if n < 1:
-            raise ValueError(f"n: expected at least one sample, got {n}")
-        with evaluating(self):
-            z = self.prior(*context).expand((n,)).sample()
-            fn = self.decode(z, *context, library=torch.as_tensor(library).to(z).expand(n))
-            return mean_or_draw(fn) if mean else fn.sample()
+    def sample(
+        self, num_samples: int, *context: Tensor, library: float | Tensor, mean: bool = False, seed: int = 0
+    ) -> Tensor:
+        """Sample new data as :meth:`Program.sample`, with the given library sizes (a number, or one per sample)."""
+        return self._sample(num_samples, *context, mean=mean, seed=seed, library=library)
 
-    def reconstruct(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Encode ``x``, draw z and return the mean of p(x given z) at the library size of each datum."""
-        with evaluating(self):
-            z = self.encode(x, *context).sample()
-            return mean_or_draw(self.likelihood(z, *context, self._library(x, *context)))
+    def decode_prior(
+        self, num_samples: int, *context: Tensor, library: float | Tensor = 1.0
+    ) -> TorchDistributionMixin:
+        """Sample latents from the prior and return p(x given z) at the given library sizes."""
+        z = self.prior(*context).expand((num_samples,)).sample()
+        return self.decode(z, *context, library=torch.as_tensor(library).to(z).expand(num_samples))
+
+    def decode_posterior(self, x: Tensor, *context: Tensor) -> TorchDistributionMixin:
+        """Sample latents (and latent library sizes) given ``x`` and return p(x given z)."""
+        z = self.encode(x, *context).sample()
+        if self.library_posterior is None:
+            return self.likelihood(z, *context, totals(x))
+        return self.likelihood(z, *context, self.library_posterior(x.log1p(), *context).sample().exp())
 
     def normalized(
         self,
@@ -129,93 +153,66 @@ class CountVAE(Program):
         *context: Tensor,
         library: float = 1e4,
         decode_as: Tensor | None = None,
-        num_particles: int = 10,
+        num_samples: int = 10,
         seed: int = 0,
     ) -> Tensor:
-        r"""Return the expected counts of each datum at one common library size.
+        r"""Return the expected counts of each example at one common library size.
 
         .. math:: \ell\; \mathbb E_{q(z \mid x, c)}[\rho(z, c')]
 
-        These are means of the negative binomial: additional zeros (dropouts) are left out.
+        These are means of the negative binomial, without additional zeros (dropouts).
 
         Args:
             x: counts, ``(n, *shape)``
-            context: covariates of each datum, ``(n, width)``
+            context: covariates of each example, ``(n, width)``
             library: the common library size, to which the result sums
-            decode_as: covariates c' that the decoder gets in place of each datum's own, ``(width,)`` for one batch to
-                which all are brought, or ``(n, width)``
-            num_particles: draws of z that are averaged
-            seed: of the draws
+            decode_as: covariates c' for the decoder, ``(width,)`` for one batch for all examples or ``(n, width)``;
+                the covariates of each example if None
+            num_samples: number of samples of z that are averaged
+            seed: seed of the samples
 
         Returns:
             Means of shape ``(n, *shape)``.
 
         Raises:
-            ValueError: ``decode_as`` has another width than the context.
+            ValueError: ``decode_as`` does not have the shape of the context, or the data do not fit.
         """
+        num_samples = check_int("num_samples", num_samples)
         self.check(x, *context)
-        width = self.likelihood.context - 1
-        if decode_as is not None and decode_as.shape not in ((width,), (len(x), width)):
+        if decode_as is not None and decode_as.shape not in ((self.context,), (len(x), self.context)):
             raise ValueError(
-                f"decode_as: expected covariates of shape ({width},) or ({len(x)}, {width}), as wide as the context, "
-                f"got {tuple(decode_as.shape)}"
+                f"decode_as: expected covariates of shape ({self.context},) or ({len(x)}, {self.context}), got "
+                f"{tuple(decode_as.shape)}"
             )
         with evaluating(self), fork_rng(x.device, seed):
-            z = self.encode(x, *context).sample((num_particles,))
+            z = self.encode(x, *context).sample((num_samples,))
             covariates = context if decode_as is None else (decode_as.expand(len(x), -1),)
             fn = self.decode(z, *covariates, library=x.new_tensor(library).expand(len(x)))
             return fn.base_dist.rate.mean(0)
 
-    def check(self, x: Tensor, *context: Tensor) -> None:
-        """Refuse counts and covariates that do not fit the parts, and data without counts."""
-        dtype = self.dtype
-        if not isinstance(x, Tensor):
-            raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
-        check_context(context, self.likelihood.context - 1, len(x) if x.dim() else 0, dtype)
-        with evaluating(self):
-            row = [c[:1] for c in context]
-            prior = self.prior(*row)
-            z, one = x.new_zeros(1, *prior.event_shape, dtype=dtype), x.new_ones(1, dtype=dtype)
-            p = self.decode(z, *row, library=one)
-            check_tensor("x", x, p.event_shape, dtype)
-            check_values("x", x, p.support, self.likelihood)
-            check_totals(x, "cell", "counts")
-            self._check_pair(self.encode(x[:1], *row), prior, "posterior", "prior")
-            if self.library_prior is not None:
-                library = self.library_prior(*row)
-                q = self.library_posterior(x[:1].log1p(), *row)
-                self._check_pair(q, library, "library_posterior", "library_prior")
-                if library.event_shape != (1,):
-                    raise ValueError(
-                        f"library_prior: expected one number a datum, the logarithm of its library size (latent=1), "
-                        f"got event shape {tuple(library.event_shape)}"
-                    )
-
-    def _check_pair(self, q: TorchDistributionMixin, p: TorchDistributionMixin, posterior: str, prior: str) -> None:
-        names = type(getattr(self, posterior)).__name__, type(getattr(self, prior)).__name__
-        if q.event_shape != p.event_shape:
-            raise ValueError(
-                f"{posterior} {names[0]} makes latents of shape {tuple(q.event_shape)}, {prior} {names[1]} has "
-                f"{tuple(p.event_shape)}: build both with the same `latent`"
-            )
-        check_supports(q, p, *names)
-
-    def _library(self, x: Tensor, *context: Tensor) -> Tensor:
-        if self.library_posterior is None:
-            return totals(x)
-        return self.library_posterior(x.log1p(), *context).sample().exp()
+    def check_data(self, x: Tensor, *context: Tensor) -> None:
+        """Raise if counts or covariates do not fit, an example is empty, or the library size is not one number."""
+        super().check_data(x, *context)
+        check_totals(x, "cell", "counts")
+        if self.library_prior is not None:
+            shape = self.library_prior(*(c[:1] for c in context)).event_shape
+            if shape != (1,):
+                raise ValueError(
+                    "library_prior: expected event shape (1,), the logarithm of the library size, got "
+                    f"{tuple(shape)}. Build it with latent=1"
+                )
 
 
 def totals(x: Tensor) -> Tensor:
-    """Return the sum of each datum, of shape ``(n, 1)``."""
+    """Return the sum of each example, of shape ``(n, 1)``."""
     return x.flatten(1).sum(-1, keepdim=True)
 
 
-def check_totals(x: Tensor, datum: str, things: str) -> None:
-    """Refuse data whose counts are all zero: they have no shares."""
+def check_totals(x: Tensor, row: str, things: str) -> None:
+    """Raise if an example has only zeros, so that its proportions are undefined."""
     empty = totals(x) == 0
     if empty.any():
         raise ValueError(
-            f"x: expected {things} in each {datum}, but x[{first(empty.squeeze(-1))}] has none ({int(empty.sum()):,} "
-            f"of {len(x):,} are empty); leave such rows out, x[x.flatten(1).sum(-1) > 0], of the context too"
+            f"x: expected {things} in each {row}, but x[{first(empty.squeeze(-1))}] has none ({int(empty.sum()):,} "
+            f"of {len(x):,} are empty). Remove such rows, x[x.flatten(1).sum(-1) > 0], from x and the context"
         )

@@ -7,20 +7,24 @@ from collections.abc import Sequence
 
 import pyro
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
-from pyro_vae.programs.checks import check_tensor, check_values
-from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, mean_or_draw, observe
+from pyro_vae.likelihoods import Normal
+from pyro_vae.posteriors import MeanFieldNormal
+from pyro_vae.priors import StandardNormal
+from pyro_vae.programs.primitives import DataPlate, announce, observe
+from pyro_vae.programs.program import SMALL, Program
 
 __all__ = ["BottomUp", "Hierarchical", "Inference", "TopDown"]
 
 
 class Inference(nn.Module, ABC):
-    """The order in which the guide draws the layers, and from what.
+    """The order in which the guide samples the layers, and what each layer depends on.
 
     Args:
-        posteriors: one Conditional a layer, from the layer at the data (z1) to the top
+        posteriors: one Conditional per layer, from the layer next to the data (z1) to the top
     """
 
     def __init__(self, posteriors: Sequence[Conditional]) -> None:
@@ -28,18 +32,18 @@ class Inference(nn.Module, ABC):
         self.posteriors = nn.ModuleList(posteriors)
 
     @abstractmethod
-    def draw(self, x: Tensor) -> list[Tensor]:
-        """Draw ``z1``, ``z2``, ... by sample statements of these names and return them in this order."""
+    def sample(self, x: Tensor) -> list[Tensor]:
+        """Sample ``z1``, ``z2``, ... by sample statements with these names and return them in this order."""
 
 
 class BottomUp(Inference):
-    r"""From the data upwards: :math:`q(z_1 \mid x)\, q(z_2 \mid z_1) \cdots q(z_L \mid z_{L-1})`.
+    r"""Bottom-up inference: :math:`q(z_1 \mid x)\, q(z_2 \mid z_1) \cdots q(z_L \mid z_{L-1})`.
 
     References:
         Importance weighted autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
 
     Args:
-        posteriors: q(z1 given x), then q of each layer given the one below
+        posteriors: q(z1 given x), then q of each layer given the layer below
 
     Example:
         >>> import pyro_vae as pv
@@ -48,19 +52,19 @@ class BottomUp(Inference):
         2
     """
 
-    def draw(self, x: Tensor) -> list[Tensor]:
-        """Draw z1 from x, then each layer from the one below."""
-        drawn = [x]
+    def sample(self, x: Tensor) -> list[Tensor]:
+        """Sample z1 given x, then each layer given the layer below."""
+        z = [x]
         for i, posterior in enumerate(self.posteriors, 1):
-            drawn.append(pyro.sample(f"z{i}", posterior(drawn[-1])))
-        return drawn[1:]
+            z.append(pyro.sample(f"z{i}", posterior(z[-1])))
+        return z[1:]
 
 
 class TopDown(Inference):
-    r"""From the top downwards: :math:`q(z_L \mid x) \prod_{l < L} q(z_l \mid x, z_{l+1})`.
+    r"""Top-down inference: :math:`q(z_L \mid x) \prod_{l < L} q(z_l \mid x, z_{l+1})`.
 
-    Each posterior below the top takes the layer above as a context (``context=`` the latents of that layer). The
-    divergence of each layer is then one of conditionals given the same draw, in closed form where there is one.
+    The context of each posterior below the top is the layer above. The KL divergence of a layer is then one between
+    conditionals given the same sample, which has a closed form for many families.
 
     References:
         Ladder variational autoencoders (Sonderby et al., 2016), https://arxiv.org/abs/1602.02282;
@@ -68,7 +72,8 @@ class TopDown(Inference):
         https://arxiv.org/abs/1606.04934
 
     Args:
-        posteriors: q of each layer from z1 to the top, all given x
+        posteriors: q of each layer from z1 to the top given x, built (except for the top) with ``context=`` the number
+            of latents of the layer above
 
     Example:
         >>> import pyro_vae as pv
@@ -77,16 +82,16 @@ class TopDown(Inference):
         2
     """
 
-    def draw(self, x: Tensor) -> list[Tensor]:
-        """Draw the top from x, then each layer from x and the one above."""
-        above: list[Tensor] = []
+    def sample(self, x: Tensor) -> list[Tensor]:
+        """Sample the top given x, then each layer given x and the layer above."""
+        z: list[Tensor] = []
         for i in range(len(self.posteriors), 0, -1):
-            above.insert(0, pyro.sample(f"z{i}", self.posteriors[i - 1](x, *above[:1])))
-        return above
+            z.insert(0, pyro.sample(f"z{i}", self.posteriors[i - 1](x, *z[:1])))
+        return z
 
 
 class Hierarchical(Program):
-    r"""Layers of latents, each drawn from the one above.
+    r"""Layers of latents, each given the layer above (hierarchical VAE, ladder VAE).
 
     .. math:: p(x) = \int p(x \mid z_1) \prod_{l < L} p(z_l \mid z_{l+1})\, p(z_L)\, dz_{1:L}
 
@@ -96,16 +101,16 @@ class Hierarchical(Program):
         https://arxiv.org/abs/1602.02282
 
     Args:
-        prior: p of the top layer
+        prior: p(z_L) of the top layer
         layers: p(z_l given z_(l+1)), from the layer below the top down to z1: Conditionals of one vector, such as
             ``posteriors.MeanFieldNormal((above,), below)``
-        likelihood: p(x given z1); with ``skip`` it takes all layers above as one context
+        likelihood: p(x given z1); with ``skip`` its context is the concatenation of all layers above
         inference: :class:`BottomUp` or :class:`TopDown`
-        skip: whether the likelihood sees all layers, built with ``context=`` the sum of those above z1
+        skip: whether the likelihood depends on all layers; build it with ``context=`` the latents above z1
 
     Raises:
         TypeError: ``inference`` is neither BottomUp nor TopDown.
-        ValueError: there is not one posterior for each layer.
+        ValueError: the number of posteriors is not the number of layers.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -140,53 +145,44 @@ class Hierarchical(Program):
         self.prior, self.layers, self.likelihood = prior, nn.ModuleList(layers), likelihood
         self.inference, self.skip = inference, skip
 
+    @classmethod
+    def example(cls) -> Hierarchical:
+        """Build a small instance with two layers."""
+        return cls(
+            prior=StandardNormal(2),
+            layers=[MeanFieldNormal((2,), 3, net=SMALL)],
+            likelihood=Normal(3, (4,), net=SMALL),
+            inference=TopDown([MeanFieldNormal((4,), 3, context=2, net=SMALL), MeanFieldNormal((4,), 2, net=SMALL)]),
+        )
+
     def model(self, x: Tensor) -> Tensor:
-        """Draw the layers from the top down and observe ``x``."""
+        """Sample the layers from the top down and observe ``x``."""
         announce(prior=self.prior, layers=self.layers, likelihood=self.likelihood)
         with DataPlate(x):
-            return observe("x", self.decode(*self._latents()), x)
+            return observe("x", self.decode(*self._sample_layers()), x)
 
     def guide(self, x: Tensor) -> list[Tensor]:
-        """Draw the layers from the posterior of ``x``."""
+        """Sample the layers from the posterior of ``x``."""
         announce(inference=self.inference)
         with DataPlate(x):
-            return self.inference.draw(x)
+            return self.inference.sample(x)
 
-    def _latents(self) -> list[Tensor]:
+    def _sample_layers(self) -> list[Tensor]:
         top = len(self.layers) + 1
-        drawn = [pyro.sample(f"z{top}", self.prior())]
+        z = [pyro.sample(f"z{top}", self.prior())]
         for i, layer in zip(range(top - 1, 0, -1), self.layers, strict=True):
-            drawn.insert(0, pyro.sample(f"z{i}", layer(drawn[0])))
-        return drawn
+            z.insert(0, pyro.sample(f"z{i}", layer(z[0])))
+        return z
 
-    def decode(self, *z: Tensor) -> pyro.distributions.TorchDistribution:
-        """Return p(x given z1), or given all layers z1, z2, ... where there are skip connections."""
+    def decode(self, *z: Tensor) -> TorchDistributionMixin:
+        """Return p(x given z1), or given all layers z1, z2, ... with skip connections."""
         return self.likelihood(z[0], torch.cat(z[1:], -1)) if self.skip and len(z) > 1 else self.likelihood(z[0])
 
-    def sample(self, n: int, *, mean: bool = False) -> Tensor:
-        """Draw ``n`` new data, or the means of p(x given z), of shape ``(n, *shape)``."""
-        with evaluating(self):
-            z = self.prior().expand((n,)).sample()
-            drawn = [z]
-            for layer in self.layers:
-                drawn.insert(0, layer(drawn[0]).sample())
-            fn = self.decode(*drawn)
-            return mean_or_draw(fn) if mean else fn.sample()
+    def decode_prior(self, num_samples: int) -> TorchDistributionMixin:
+        """Sample all layers from the prior and return p(x given z)."""
+        with DataPlate(torch.empty(num_samples, device=self.device)):
+            return self.decode(*self._sample_layers())
 
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Draw all layers given ``x`` and return the mean of p(x given z), of the shape of ``x``."""
-        with evaluating(self):
-            return mean_or_draw(self.decode(*self.inference.draw(x)))
-
-    def check(self, x: Tensor, *context: Tensor) -> None:
-        """Refuse data that do not fit the parts."""
-        if context:
-            raise ValueError(f"context: this program takes none, but the data have {1 + len(context)} columns")
-        dtype = self.dtype
-        with evaluating(self), torch.random.fork_rng(devices=[]):
-            z = [self.prior().sample((1,))]
-            for layer in self.layers:
-                z.insert(0, layer(z[0]).sample())
-            p = self.decode(*z)
-            check_tensor("x", x, p.event_shape, dtype)
-            check_values("x", x, p.support, self.likelihood)
+    def decode_posterior(self, x: Tensor) -> TorchDistributionMixin:
+        """Sample all layers given ``x`` and return p(x given z)."""
+        return self.decode(*self.inference.sample(x))

@@ -1,8 +1,9 @@
-"""Entries that are missing because of what stands in them."""
+"""A VAE for entries that are missing because of their own value (not-MIWAE)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 import torch
@@ -10,15 +11,15 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
-from pyro_vae.programs.missing import hide_missing
-from pyro_vae.programs.program import DataPlate, announce, evaluating, observe
+from pyro_vae.distributions.missing import hide_missing
+from pyro_vae.programs.primitives import DataPlate, announce, observe
 from pyro_vae.programs.vae import VAE
 
 __all__ = ["MissingNotAtRandom", "SelfMasking"]
 
 
 class SelfMasking(Conditional):
-    r"""Whether an entry is seen depends on its own value (a logistic regression for each entry).
+    r"""A model of which entries are observed: a logistic regression of each entry on its own value.
 
     .. math:: p(s_i = 1 \mid x) = \operatorname{sigmoid}(w_i x_i + c_i)
 
@@ -27,7 +28,7 @@ class SelfMasking(Conditional):
         https://arxiv.org/abs/2006.12871
 
     Args:
-        shape: shape of one datum
+        shape: shape of one example
 
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``shape``.
@@ -47,13 +48,13 @@ class SelfMasking(Conditional):
 
 
 class MissingNotAtRandom(VAE):
-    r"""A VAE with a model of which entries are seen, given all of them (not-MIWAE).
+    r"""A VAE with a model of which entries are observed, given all entries (not-MIWAE).
 
     .. math:: p(x_{\text{o}}, s) = \int p(z)\, p(x_{\text{o}} \mid z)\, p(x_{\text{m}} \mid z)\,
               p(s \mid x_{\text{o}}, x_{\text{m}})\, dz\, dx_{\text{m}}, \qquad
               q = q(z \mid x_{\text{o}})\, p(x_{\text{m}} \mid z)
 
-    What is missing is drawn from the decoder in the guide as in the model, so that it adds no divergence.
+    Guide and model both sample the missing entries from the decoder, which adds no KL divergence.
 
     References:
         not-MIWAE: deep generative modelling with missing not at random data (Ipsen et al., 2021),
@@ -63,7 +64,7 @@ class MissingNotAtRandom(VAE):
         prior: p(z)
         likelihood: p(x given z), a product over entries with a reparameterized sampler, such as Normal
         posterior: q(z given x)
-        mask: p(s given x) over one bit an entry, such as :class:`SelfMasking`
+        mask: p(s given x) over one binary value per entry, such as :class:`SelfMasking`
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -74,7 +75,7 @@ class MissingNotAtRandom(VAE):
         ...     mask=pv.programs.SelfMasking((4,)),
         ... )
         >>> x = torch.where(torch.arange(4) < 2, torch.zeros(8, 4), torch.tensor(float("nan")))
-        >>> pv.fit(program, x, epochs=1, progress=False).epochs
+        >>> len(pv.fit(program, x, epochs=1, progress=False))
         1
     """
 
@@ -84,36 +85,40 @@ class MissingNotAtRandom(VAE):
         super().__init__(prior=prior, likelihood=likelihood, posterior=posterior, missing=True)
         self.mask = mask
 
+    @classmethod
+    def example(cls, **options: Any) -> VAE:
+        """Build a small instance, with further ``options`` of the constructor."""
+        return super().example(**{"mask": SelfMasking((4,)), **options})
+
     def model(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Draw z and what is missing, and observe what was seen and that it was."""
+        """Sample z and the missing entries; observe the other entries, and which ones they are."""
         announce(prior=self.prior, likelihood=self.likelihood, mask=self.mask)
         seen = ~torch.isnan(x)
         with DataPlate(x):
             z = pyro.sample("z", self.prior(*context))
             fn = self.likelihood(z, *context)
-            missing = pyro.sample("missing", self._unseen(fn, seen))
+            missing = pyro.sample("missing", self._missing(fn, seen))
             observe("seen", self.mask(torch.where(seen, x, missing)), seen.to(x.dtype))
             return observe("x", *hide_missing(fn, x))
 
     def guide(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Draw z from the posterior, and what is missing from the decoder."""
+        """Sample z from the posterior and the missing entries from the decoder."""
         announce(posterior=self.posterior, likelihood=self.likelihood)
         with DataPlate(x):
             z = pyro.sample("z", self.encode(x, *context))
             fn = self.likelihood(z, *context)
-            return pyro.sample("missing", self._unseen(fn, ~torch.isnan(x)))
+            return pyro.sample("missing", self._missing(fn, ~torch.isnan(x)))
 
-    def check(self, x: Tensor, *context: Tensor) -> None:
-        """Refuse data that do not fit the parts, and parts that do not fit each other."""
-        super().check(x, *context)
-        with evaluating(self):
-            bits = self.mask(torch.nan_to_num(x[:1])).event_shape
-        if bits != x.shape[1:]:
+    def check_data(self, x: Tensor, *context: Tensor) -> None:
+        """Raise if shape, type, context or values of the data, or the shape of the mask, do not fit."""
+        super().check_data(x, *context)
+        shape = self.mask(torch.nan_to_num(x[:1])).event_shape
+        if shape != x.shape[1:]:
             raise ValueError(
-                f"mask: expected one bit for each entry of x, of shape {tuple(x.shape[1:])}, "
-                f"{type(self.mask).__name__} has {tuple(bits)}"
+                f"mask: expected one binary value per entry of x, of shape {tuple(x.shape[1:])}, got {tuple(shape)} "
+                f"from {type(self.mask).__name__}. Build it with the shape of one example"
             )
 
     @staticmethod
-    def _unseen(fn: dist.Independent, seen: Tensor) -> dist.Independent:
+    def _missing(fn: dist.Independent, seen: Tensor) -> dist.Independent:
         return fn.base_dist.mask(~seen).to_event(fn.reinterpreted_batch_ndims)

@@ -1,45 +1,39 @@
-"""Program: a model and a guide that stay plain Pyro, and what all programs share."""
+"""The base class of programs: a Pyro model and guide in one module."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-import pyro
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch import Tensor, nn
 
-from pyro_vae.programs.parameters import announce, announcements_off
+from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.validation import check_int
+from pyro_vae.nets import MLP
+from pyro_vae.programs.checks import check_context, check_tensor, check_values
+from pyro_vae.programs.compatibility import check_parts
 
-__all__ = [
-    "DataPlate",
-    "FunctionProgram",
-    "Program",
-    "announce",
-    "announcements_off",
-    "buffers_kept",
-    "device_of",
-    "evaluating",
-    "mean_or_draw",
-    "observe",
-]
+__all__ = ["SMALL", "Program", "evaluating", "keep_buffers", "mean_or_sample"]
 
-
-def device_of(program: nn.Module) -> torch.device:
-    """Return where a program is, the CPU for one without parameters."""
-    return next(program.parameters(), torch.zeros(())).device
+#: The networks of `example()`.
+SMALL = partial(MLP, hidden=(8,))
 
 
 class Program(nn.Module, ABC):
-    """A Pyro model and guide in one ``nn.Module``: what estimators, ``fit`` and evaluation take.
+    """A Pyro model and guide in one ``nn.Module``, for estimators, ``fit`` and evaluation.
 
-    Both are called with one batch: ``model(x, *context)`` and ``guide(x, *context)``, and open the plate
-    ``"data"`` at ``dim=-1`` with size ``len(x)``. They begin with :func:`announce`, so that stock
+    Both are called with one batch, ``model(x, *context)`` and ``guide(x, *context)``, and open the plate ``"data"``
+    at ``dim=-1`` with size ``len(x)`` (:class:`DataPlate`). They begin with :func:`announce`, so that stock
     ``pyro.infer.SVI`` finds the parameters without the global parameter store.
+
+    A program that also defines :meth:`decode_prior` and :meth:`decode_posterior` can :meth:`sample` and
+    :meth:`reconstruct`. Both fork torch's random state: a seed always returns the same samples, and the global random
+    state does not change.
 
     Example:
         >>> import pyro, torch, pyro_vae as pv
@@ -48,116 +42,118 @@ class Program(nn.Module, ABC):
         ...         super().__init__()
         ...         self.raw = torch.nn.Parameter(torch.zeros(()))
         ...     def model(self, x):
-        ...         pv.programs.program.announce(coins=self)
-        ...         with pyro.plate("data", len(x), dim=-1):
-        ...             return pyro.sample("x", pyro.distributions.Bernoulli(logits=self.raw), obs=x)
+        ...         pv.programs.announce(coins=self)
+        ...         with pv.programs.DataPlate(x):
+        ...             return pv.programs.observe("x", pyro.distributions.Bernoulli(logits=self.raw), x)
         ...     def guide(self, x):
         ...         pass
-        >>> pv.fit(Coins(), torch.ones(8), epochs=1, progress=False).epochs
+        >>> len(pv.fit(Coins(), torch.ones(8), epochs=1, progress=False))
         1
     """
 
+    #: Number of context values (labels, covariates) per example.
+    context: int = 0
+
+    @classmethod
+    def example(cls) -> Program:
+        """Build a small instance for tests; override it if the constructor has required arguments."""
+        return cls()
+
     @abstractmethod
     def model(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Run the generative program on a batch ``x``, which it observes."""
+        """Run the generative model on a batch ``x``, which it observes."""
 
     @abstractmethod
     def guide(self, x: Tensor, *context: Tensor) -> Any:
         """Run the amortized posterior on a batch ``x``."""
 
+    def decode_prior(self, num_samples: int, *context: Tensor, **options: Any) -> TorchDistributionMixin:
+        """Sample ``num_samples`` latents from the prior and return p(x given z)."""
+        raise NotImplementedError(f"{type(self).__name__} does not define decode_prior, which sample() needs")
+
+    def decode_posterior(self, x: Tensor, *context: Tensor) -> TorchDistributionMixin:
+        """Sample latents from the posterior of ``x`` and return p(x given z)."""
+        raise NotImplementedError(f"{type(self).__name__} does not define decode_posterior, which reconstruct() needs")
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters, the CPU if there are none."""
+        return next(self.parameters(), torch.zeros(())).device
+
     @property
     def dtype(self) -> torch.dtype:
-        """Floating-point type of the parameters, in which data are expected."""
+        """Floating-point type of the parameters, which the data must have too."""
         return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
 
-    def check(self, x: Tensor, *context: Tensor) -> None:
-        """Refuse a batch that the program cannot train on.
+    def sample(self, num_samples: int, *context: Tensor, mean: bool = False, seed: int = 0) -> Tensor:
+        """Sample new data from the model.
+
+        Args:
+            num_samples: number of samples
+            context: ``num_samples`` rows of context, for a conditional program
+            mean: return the mean of p(x given z) instead of a sample, which is what most papers show for images
+            seed: seed of all random numbers; the same seed returns the same samples
+
+        Returns:
+            Data of shape ``(num_samples, *shape)``.
 
         Raises:
-            ValueError: it names the argument, what was expected, what came and the first bad index.
+            ValueError: ``num_samples`` is not a positive integer, or the context does not fit.
         """
+        return self._sample(num_samples, *context, mean=mean, seed=seed)
+
+    def _sample(self, num_samples: int, *context: Tensor, mean: bool, seed: int, **options: Any) -> Tensor:
+        num_samples = check_int("num_samples", num_samples)
+        check_context(context, self.context, num_samples, self.dtype)
+        with evaluating(self), fork_rng(self.device, seed):
+            fn = self.decode_prior(num_samples, *context, **options)
+            return mean_or_sample(fn) if mean else fn.sample()
+
+    def reconstruct(self, x: Tensor, *context: Tensor, seed: int = 0) -> Tensor:
+        """Sample latents from the posterior of ``x`` and return the mean of p(x given z).
+
+        Args:
+            x: a batch
+            context: the other columns of the data, as in ``model(x, *context)``
+            seed: seed of all random numbers
+
+        Returns:
+            Means of the shape of ``x``; samples where the mean has no closed form.
+
+        Raises:
+            ValueError: the data do not fit the program.
+        """
+        self.check(x, *context)
+        with evaluating(self), fork_rng(self.device, seed):
+            return mean_or_sample(self.decode_posterior(x, *context))
+
+    def check(self, x: Tensor, *context: Tensor) -> None:
+        """Raise if the data do not fit the program, or its parts do not fit together.
+
+        Random state, weights and buffers do not change.
+
+        Raises:
+            TypeError: ``x`` is not a tensor.
+            ValueError: it names the argument or the parts, what was expected, what was given and the first bad index.
+        """
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
+        with evaluating(self), fork_rng(self.device, 0):
+            self.check_data(x, *context)
+            check_parts(self, x[:1], *(c[:1] for c in context))
+
+    def check_data(self, x: Tensor, *context: Tensor) -> None:
+        """Raise if shape, type, values or context of the data do not fit (those that :meth:`decode_prior` needs)."""
+        if type(self).decode_prior is Program.decode_prior:
+            return
+        check_context(context, self.context, len(x), self.dtype)
+        fn = self.decode_prior(1, *(c[:1] for c in context))
+        check_tensor("x", x, fn.event_shape, self.dtype)
+        check_values("x", x, fn.support, getattr(self, "likelihood", fn))
 
 
-class FunctionProgram(Program):
-    """A program made from a user's own two functions.
-
-    References:
-        Pyro: deep universal probabilistic programming (Bingham et al., 2019), https://arxiv.org/abs/1810.09538
-
-    Args:
-        model: ``model(x, *context)``, a Pyro model
-        guide: ``guide(x, *context)``, a Pyro guide
-        modules: by name, the ``nn.Module`` objects whose parameters the two functions use
-
-    Example:
-        >>> import pyro, torch, pyro_vae as pv
-        >>> from pyro import distributions as dist
-        >>> net = torch.nn.Linear(2, 1)
-        >>> def model(x):
-        ...     with pyro.plate("data", len(x), dim=-1):
-        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
-        ...         pyro.sample("x", dist.Normal(torch.stack([z, z], -1), 1.0).to_event(1), obs=x)
-        >>> def guide(x):
-        ...     with pyro.plate("data", len(x), dim=-1):
-        ...         pyro.sample("z", dist.Normal(net(x).squeeze(-1), 1.0))
-        >>> program = pv.programs.FunctionProgram(model, guide, net=net)
-        >>> pv.fit(program, torch.zeros(8, 2), epochs=1, progress=False).epochs
-        1
-    """
-
-    def __init__(self, model: Callable[..., Any], guide: Callable[..., Any], **modules: nn.Module) -> None:
-        super().__init__()
-        self._model, self._guide = model, guide
-        self.parts = nn.ModuleDict(modules)
-
-    def model(self, x: Tensor, *context: Tensor) -> Any:
-        """Run the user's model."""
-        announce(**self.parts)
-        return self._model(x, *context)
-
-    def guide(self, x: Tensor, *context: Tensor) -> Any:
-        """Run the user's guide."""
-        announce(**self.parts)
-        return self._guide(x, *context)
-
-
-def observe(name: str, fn: TorchDistributionMixin, x: Tensor) -> Tensor:
-    """Observe ``x``, after a check that Pyro leaves out: that nothing is broadcast inside the event.
-
-    Raises:
-        ValueError: ``x`` is not exactly a batch of events of ``fn``.
-    """
-    # enumerated latents are the same for all data: one row, with their values on the left
-    sizes = {x.shape[0], 1} if len(fn.batch_shape) > 1 else {x.shape[0]}
-    if x.shape[1:] != fn.event_shape or (fn.batch_shape and fn.batch_shape[-1] not in sizes):
-        raise ValueError(
-            f"{name}: expected a batch of shape (n, {', '.join(map(str, fn.event_shape))}), one datum of the "
-            f"likelihood each, got {tuple(x.shape)} (the likelihood has batch shape {tuple(fn.batch_shape)})"
-        )
-    return pyro.sample(name, fn, obs=x)
-
-
-class DataPlate(pyro.plate):
-    """The plate ``"data"`` over a batch, at ``dim=-1``.
-
-    Args:
-        x: the batch; its first dimension is the plate's size
-    """
-
-    def __init__(self, x: Tensor) -> None:
-        super().__init__("data", x.shape[0], dim=-1, device=x.device)
-
-    def _process_message(self, msg: Any) -> None:
-        # pyro.plate expands every distribution, also one that has the size already: two views and their nodes in
-        # the backward pass for each parameter
-        if getattr(msg["fn"], "batch_shape", None) == (self.size,):
-            SubsampleMessenger._process_message(self, msg)
-        else:
-            super()._process_message(msg)
-
-
-def mean_or_draw(fn: TorchDistributionMixin) -> Tensor:
-    """Return the mean, or a draw of a distribution that has none in closed form (an autoregressive one, say)."""
+def mean_or_sample(fn: TorchDistributionMixin) -> Tensor:
+    """Return the mean, or a sample of a distribution without a closed-form mean (such as an autoregressive one)."""
     try:
         return fn.mean
     except NotImplementedError:
@@ -166,7 +162,7 @@ def mean_or_draw(fn: TorchDistributionMixin) -> Tensor:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Run in evaluation mode and without gradients, then give every submodule its own mode back."""
+    """Run in evaluation mode and without gradients, then restore the mode of every submodule."""
     modes = {m: m.training for m in module.modules()}
     module.eval()
     try:
@@ -178,8 +174,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def buffers_kept(module: nn.Module) -> Iterator[None]:
-    """Put back the buffers that a run in training mode moves (statistics of a BatchNorm): a look is no step."""
+def keep_buffers(module: nn.Module) -> Iterator[None]:
+    """Restore the buffers (such as the statistics of a BatchNorm) that a run in training mode changes."""
     before = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
         yield

@@ -1,8 +1,8 @@
-"""A class beside the latents: semi-supervised classification, and clustering where no label is known."""
+"""Semi-supervised classification with a VAE (M2)."""
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import pyro
 import torch
@@ -10,24 +10,26 @@ from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyro_vae import posteriors, priors
+from pyro_vae._util.validation import check_number
 from pyro_vae.conditional import Conditional
-from pyro_vae.programs.checks import check_tensor, check_values
-from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, mean_or_draw, observe
+from pyro_vae.likelihoods import Normal
+from pyro_vae.programs.checks import check_tensor
+from pyro_vae.programs.primitives import DataPlate, announce, observe
+from pyro_vae.programs.program import SMALL, Program, evaluating
 
-__all__ = ["MixtureVAE", "SemiSupervised"]
-
-ENUMERATE = {"enumerate": "parallel"}
+__all__ = ["SemiSupervised"]
 
 
 class SemiSupervised(Program):
-    r"""A class y and latents z a datum, with labels for some of the data (M2).
+    r"""A class y and latents z per example, with labels for some of the examples (M2).
 
     .. math:: p(x) = \sum_y p(y) \int p(z \mid y)\, p(x \mid z, y)\, dz, \qquad
               q(y, z \mid x) = q(y \mid x)\, q(z \mid x, y)
 
-    The class of an unlabelled datum is summed over exactly, weighted by :math:`q(y \mid x)`; for a labelled one its
-    label takes the place of y, and in training :math:`\alpha \log q(y \mid x)` is added, without which the labels
-    would not teach the classifier. Parts that do not depend on y are built without ``context=``.
+    For an unlabelled example the class is enumerated exactly, weighted by :math:`q(y \mid x)`. A labelled example uses
+    its label, and training adds :math:`\alpha \log q(y \mid x)`, without which the labels would not train the
+    classifier. Build parts that do not depend on y without ``context=``.
 
     References:
         Semi-supervised learning with deep generative models (Kingma et al., 2014), https://arxiv.org/abs/1406.5298
@@ -38,14 +40,14 @@ class SemiSupervised(Program):
         likelihood: p(x given z, y)
         classifier: q(y given x), a posterior over one-hot vectors such as ``posteriors.OneHotCategorical``
         posterior: q(z given x, y)
-        alpha: weight of the classification term; the paper uses 0.1 times the number of data over that of labels
+        alpha: weight of the classification term; the paper uses 0.1 times the number of examples per label
 
     Shape:
-        data as a tuple ``(x, y)``: y one-hot floats of shape ``(n, classes)``, a row of NaN where no label is known;
-        or x alone.
+        data as a tuple ``(x, y)``: y one-hot floats of shape ``(n, classes)``, with a row of NaN where the label is
+        missing; or x alone.
 
     Raises:
-        ValueError: alpha is negative.
+        ValueError: ``alpha`` is negative.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -71,149 +73,115 @@ class SemiSupervised(Program):
         alpha: float = 0.0,
     ) -> None:
         super().__init__()
-        if not alpha >= 0:
-            raise ValueError(f"alpha: expected a number of at least 0, got {alpha}")
         self.classes, self.prior, self.likelihood = classes, prior, likelihood
-        self.classifier, self.posterior, self.alpha = classifier, posterior, alpha
+        self.classifier, self.posterior, self.alpha = classifier, posterior, check_number("alpha", alpha, 0)
+
+    @classmethod
+    def example(cls, **options: Any) -> SemiSupervised:
+        """Build a small instance with three classes; ``options`` replace arguments of the constructor."""
+        return cls(
+            **{
+                "classes": priors.OneHotCategorical(3),
+                "prior": priors.StandardNormal(2),
+                "likelihood": Normal(2, (4,), context=3, net=SMALL),
+                "classifier": posteriors.OneHotCategorical((4,), 3, net=SMALL),
+                "posterior": posteriors.MeanFieldNormal((4,), 2, context=3, net=SMALL),
+                **options,
+            }
+        )
 
     def model(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Draw class and latents, and observe ``x`` and the labels."""
+        """Sample class and latents, and observe ``x`` and the labels."""
         announce(classes=self.classes, prior=self.prior, likelihood=self.likelihood)
         with DataPlate(x):
-            label = self.draw_class(y)
+            label = self.sample_class(y)
             self.score_class(x, y)
             z = pyro.sample("z", self.prior(label))
             return observe("x", self.likelihood(z, label), x)
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Draw (or enumerate) the class where it is not known, then the latents."""
+        """Sample (or enumerate) missing labels, then sample the latents."""
         announce(classifier=self.classifier, posterior=self.posterior)
         with DataPlate(x):
             return pyro.sample("z", self.posterior(x, self.infer_class(x, y)))
 
-    def draw_class(self, y: Tensor | None) -> Tensor:
-        """Draw the class in the model, and observe it where it is known."""
+    def sample_class(self, y: Tensor | None) -> Tensor:
+        """Sample the class in the model, and observe it where the label is known."""
         if y is None:
             return pyro.sample("y", self.classes())
         known = labelled(y)
         with poutine.mask(mask=~known):
-            drawn = pyro.sample("y", self.classes())
+            sampled = pyro.sample("y", self.classes())
         with poutine.mask(mask=known):
-            pyro.sample("label", self.classes(), obs=safe(y))
-        return fill(drawn, y)
+            pyro.sample("label", self.classes(), obs=without_nan(y))
+        return fill(sampled, y)
 
     def score_class(self, x: Tensor, y: Tensor | None) -> None:
-        """Add the classification of the labelled data: an objective of training, no part of p(x, y)."""
+        """Add the classification term of the labelled examples: a training objective, not a part of p(x, y)."""
         if y is None or not self.training or not self.alpha:
             return
         announce(classifier=self.classifier)
         with poutine.mask(mask=labelled(y)), poutine.scale(scale=self.alpha):
-            pyro.sample("classified", self.classifier(x), obs=safe(y))
+            pyro.sample("classified", self.classifier(x), obs=without_nan(y))
 
     def infer_class(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """Draw or enumerate the class in the guide, and put the labels where they are known."""
-        with poutine.mask(mask=True if y is None else ~labelled(y)):
-            drawn = pyro.sample("y", self.classifier(x), infer=dict(ENUMERATE))
-        return fill(drawn, y)
+        """Sample or enumerate the class in the guide where the label is missing."""
+        with poutine.mask(mask=y is None or ~labelled(y)):
+            sampled = pyro.sample("y", self.classifier(x), infer={"enumerate": "parallel"})
+        return fill(sampled, y)
 
     def classify(self, x: Tensor) -> Tensor:
         """Return q(y given x), the probability of each class, of shape ``(n, classes)``."""
         with evaluating(self):
             return self.classifier(x).probs
 
-    def sample(self, n: int, y: Tensor | None = None, *, mean: bool = False) -> Tensor:
-        """Draw ``n`` new data, of the classes ``y`` (one-hot, ``(n, classes)``) if given."""
-        with evaluating(self):
-            y = self.classes().expand((n,)).sample() if y is None else y
-            fn = self.likelihood(self.prior(y).expand((n,)).sample(), y)
-            return mean_or_draw(fn) if mean else fn.sample()
+    def sample(self, num_samples: int, *, y: Tensor | None = None, mean: bool = False, seed: int = 0) -> Tensor:
+        """Sample new data as :meth:`Program.sample`, of the classes ``y`` (one-hot, ``(n, classes)``) if given."""
+        return self._sample(num_samples, mean=mean, seed=seed, y=y)
 
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Draw class and latents given ``x`` and return the mean of p(x given z, y)."""
-        with evaluating(self):
-            y = self.classifier(x).sample()
-            return mean_or_draw(self.likelihood(self.posterior(x, y).sample(), y))
+    def decode_prior(self, num_samples: int, *, y: Tensor | None = None) -> TorchDistributionMixin:
+        """Sample the latents (and the class, if not given) from the prior and return p(x given z, y)."""
+        y = self.classes().expand((num_samples,)).sample() if y is None else y
+        return self.likelihood(self.prior(y).expand((num_samples,)).sample(), y)
 
-    def check(self, x: Tensor, *context: Tensor) -> None:
-        """Refuse data and labels that do not fit the parts."""
-        with evaluating(self):
-            p = self.blank(x)
-        check_tensor("x", x, p.event_shape, self.dtype)
-        check_values("x", x, p.support, self.likelihood)
+    def decode_posterior(self, x: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
+        """Sample missing labels and the latents given ``x`` and return p(x given z, y)."""
+        y = fill(self.classifier(x).sample(), y)
+        return self.likelihood(self.posterior(x, y).sample(), y)
+
+    def check_data(self, x: Tensor, *context: Tensor) -> None:
+        """Raise if shape, type or values of the data do not fit, or the labels are neither one-hot nor NaN."""
+        super().check_data(x)
         self.check_labels(x, *context)
 
-    def blank(self, x: Tensor) -> TorchDistributionMixin:
-        """Return p(x given z, y) at the first class and at zero, for its shape and support."""
-        y = safe(x.new_full((1, *self.classes().event_shape), math.nan, dtype=self.dtype))
-        return self.likelihood(x.new_zeros(1, *self.prior(y).event_shape, dtype=self.dtype), y)
-
     def check_labels(self, x: Tensor, *context: Tensor) -> None:
-        """Refuse labels that are neither one-hot rows nor rows of NaN."""
+        """Raise unless the labels have one row per example, one-hot or NaN."""
         if len(context) > 1:
             raise ValueError(f"data: expected x, or (x, y), got {1 + len(context)} columns")
         for y in context:
             check_tensor("y", y, self.classes().event_shape, self.dtype, missing=True)
             if len(y) != len(x):
-                raise ValueError(f"y: expected {len(x)} rows, one a datum, got {len(y)}")
+                raise ValueError(f"y: expected {len(x)} rows, one per example, got {len(y)}")
             bad = labelled(y) & ~self.classes().support.check(y)
             if bad.any():
                 row = int(bad.nonzero()[0])
                 raise ValueError(
-                    f"y: y[{row}] is {y[row].tolist()}, expected a one-hot row, or NaN where no label is known"
+                    f"y: y[{row}] is {y[row].tolist()}, expected a one-hot row, or NaN where the label is missing"
                 )
 
 
-class MixtureVAE(SemiSupervised):
-    r"""A cluster k and latents z a datum: the prior of z is a mixture, the cluster is summed over.
-
-    .. math:: p(x) = \sum_k p(k) \int p(z \mid k)\, p(x \mid z)\, dz, \qquad
-              q(k, z \mid x) = q(k \mid x)\, q(z \mid x, k)
-
-    The same program as :class:`SemiSupervised` where no label is known (``classes`` is then p(k)) and the likelihood
-    does not see the class.
-
-    References:
-        Deep unsupervised clustering with Gaussian mixture variational autoencoders (Dilokthanakul et al., 2016),
-        https://arxiv.org/abs/1611.02648; Variational deep embedding (Jiang et al., 2017),
-        https://arxiv.org/abs/1611.05148
-
-    Args:
-        classes: p(k), a prior over one-hot vectors
-        prior: p(z given k), such as ``priors.ConditionalNormal``
-        likelihood: p(x given z)
-        classifier: q(k given x), a posterior over one-hot vectors
-        posterior: q(z given x, k), or q(z given x)
-
-    Example:
-        >>> import torch, pyro_vae as pv
-        >>> clusters = pv.programs.MixtureVAE(
-        ...     classes=pv.priors.OneHotCategorical(3),
-        ...     prior=pv.priors.ConditionalNormal(2, context=3),
-        ...     likelihood=pv.likelihoods.Bernoulli(2, (4,)),
-        ...     classifier=pv.posteriors.OneHotCategorical((4,), 3),
-        ...     posterior=pv.posteriors.MeanFieldNormal((4,), 2),
-        ... )
-        >>> clusters.sample(5).shape
-        torch.Size([5, 4])
-    """
-
-    def cluster(self, x: Tensor) -> Tensor:
-        """Return the most probable cluster of each datum, of shape ``(n,)``."""
-        return self.classify(x).argmax(-1)
-
-
-def labelled(y: Tensor) -> Tensor:
-    """Return which rows hold a label, of shape ``(n,)``."""
+def labelled(y: Tensor) -> Any:
+    """Return which rows have a label, a tensor of shape ``(n,)``."""
     return ~torch.isnan(y).any(-1)
 
 
-def safe(y: Tensor) -> Tensor:
-    """Put a one-hot vector in place of NaN, to stand behind a mask."""
+def without_nan(y: Tensor) -> Tensor:
+    """Replace rows of NaN by a one-hot vector, a valid value behind a mask."""
     first = torch.zeros_like(y)
     first[..., 0] = 1
     return torch.where(labelled(y).unsqueeze(-1), y, first)
 
 
-def fill(drawn: Tensor, y: Tensor | None) -> Tensor:
-    """Put the labels that are known in place of drawn ones."""
-    return drawn if y is None else torch.where(labelled(y).unsqueeze(-1), y, drawn)
+def fill(sampled: Tensor, y: Tensor | None) -> Tensor:
+    """Replace sampled classes by the labels that are known."""
+    return sampled if y is None else torch.where(labelled(y).unsqueeze(-1), y, sampled)

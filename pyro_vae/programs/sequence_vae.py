@@ -1,32 +1,43 @@
-"""Sequences: a chain of latents, one a step, inferred from the data backwards in time."""
+"""A VAE for sequences: a Markov chain of latents, inferred backwards in time (deep Markov model)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.programs.checks import check_supports, check_tensor, check_values
-from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, mean_or_draw, observe
-from pyro_vae.programs.steps import chain, check_lengths, inside, pad, steps_inside
+from pyro_vae.distributions.missing import factorized
+from pyro_vae.likelihoods import Normal
+from pyro_vae.posteriors import MeanFieldNormal
+from pyro_vae.priors import ConditionalNormal, StandardNormal
+from pyro_vae.programs.checks import check_tensor, check_values, first
+from pyro_vae.programs.primitives import DataPlate, announce, observe
+from pyro_vae.programs.program import SMALL, Program, evaluating, mean_or_sample
 
 __all__ = ["BackwardGRU", "SequenceVAE"]
 
+Step = Callable[[int, Any], TorchDistributionMixin]
+Sampler = Callable[[str, TorchDistributionMixin], Tensor]
+
 
 class BackwardGRU(nn.Module):
-    r"""A recurrent network that reads a sequence from its end: :math:`h_t` is made from :math:`x_t, \ldots, x_L`.
+    r"""A GRU that reads sequences backwards: :math:`h_t` is computed from :math:`x_t, \ldots, x_L`.
 
-    Given :math:`z_{t-1}`, the posterior of :math:`z_t` depends on the data from t on alone, so that nothing is lost
-    by not reading forwards. Each row starts at its own last step: what stands beyond it does not count.
+    Given :math:`z_{t-1}`, the posterior of :math:`z_t` depends only on the data from t on, so that a forward pass
+    would add nothing. Each row starts at its own last step; the padding is ignored.
 
     Args:
         shape: shape of one step of x
-        features: numbers that stand for the rest of a sequence
+        features: number of features of h
 
     Shape:
         x of ``(n, T, *shape)`` and lengths of ``(n,)`` to ``(n, T, features)``.
@@ -44,20 +55,20 @@ class BackwardGRU(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Return h for each step."""
         steps = torch.arange(x.shape[1], device=x.device)
-        # turns the steps of a sequence round among themselves, and those of its padding: it is its own inverse
+        # reverses the steps of a sequence, and separately its padding: this permutation is its own inverse
         order = ((lengths.long().unsqueeze(-1) - 1 - steps) % x.shape[1]).unsqueeze(-1)
-        turned = torch.take_along_dim(x.reshape(*x.shape[:2], -1), order, 1)
-        return torch.take_along_dim(self.gru(turned)[0], order, 1)
+        reversed_x = torch.take_along_dim(x.reshape(*x.shape[:2], -1), order, 1)
+        return torch.take_along_dim(self.gru(reversed_x)[0], order, 1)
 
 
 class SequenceVAE(Program):
-    r"""A chain of latents, one for each step of a sequence (deep Markov model).
+    r"""A Markov chain of latents, one for each step of a sequence (deep Markov model).
 
     .. math:: p(x_{1:L}) = \int p(z_1) \prod_{t=2}^L p(z_t \mid z_{t-1}) \prod_{t=1}^L p(x_t \mid z_t)\, dz_{1:L},
               \qquad q(z_{1:L} \mid x) = \prod_{t=1}^L q(z_t \mid h_t(x), z_{t-1})
 
-    The latents are sites ``"z_1"``, ``"z_2"``, ..., all steps of x one site. A sequence may end before the last column
-    of x: the steps beyond leave the bound and its gradient exactly, whatever stands there, NaN also.
+    The latents are the sites ``"z_1"``, ``"z_2"``, ..., and all steps of x are one site. Steps after the end of a
+    sequence do not contribute to the bound or its gradient, whatever their value, including NaN.
 
     References:
         Deep Kalman filters (Krishnan et al., 2015), https://arxiv.org/abs/1511.05121; Structured inference networks
@@ -68,12 +79,12 @@ class SequenceVAE(Program):
         transition: p(z_t given z_(t-1)), such as ``priors.ConditionalNormal(latent, context=latent)``
         likelihood: p(x_t given z_t)
         posterior: q(z_t given h_t, z_(t-1)), such as ``posteriors.MeanFieldNormal((features,), latent,
-            context=latent)``; a learned vector takes the place of z_0
-        summary: a module that makes h of ``(n, T, features)`` from x and lengths, such as :class:`BackwardGRU`
+            context=latent)``; z_0 is a learned vector
+        summary: a module from x and lengths to h of ``(n, T, features)``, such as :class:`BackwardGRU`
 
     Shape:
-        data as a tuple ``(x, lengths)``: x of ``(n, T, *shape)``, lengths of ``(n,)`` with whole numbers from 1 to T;
-        or x alone, where all sequences are T steps long.
+        data as a tuple ``(x, lengths)``: x of ``(n, T, *shape)``, lengths of ``(n,)`` with integers from 1 to T; or x
+        alone, where all sequences have T steps.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -86,7 +97,7 @@ class SequenceVAE(Program):
         ... )
         >>> x, lengths = torch.randn(8, 5, 4), torch.tensor([5, 5, 4, 3, 3, 2, 1, 1])
         >>> history = pv.fit(program, (x, lengths), epochs=1, progress=False)
-        >>> program.forecast(x, lengths, steps=3).shape
+        >>> program.forecast(x, lengths, num_steps=3).shape
         torch.Size([8, 3, 4])
     """
 
@@ -102,113 +113,138 @@ class SequenceVAE(Program):
         super().__init__()
         self.prior, self.transition, self.likelihood = prior, transition, likelihood
         self.posterior, self.summary = posterior, summary
-        # a module, which `announce` takes
+        # in a list because `announce` takes modules
         self.start = nn.ParameterList([torch.zeros(prior().event_shape)])
 
+    @classmethod
+    def example(cls) -> SequenceVAE:
+        """Build a small instance."""
+        return cls(
+            prior=StandardNormal(2),
+            transition=ConditionalNormal(2, context=2, net=SMALL),
+            likelihood=Normal(2, (4,), net=SMALL),
+            posterior=MeanFieldNormal((6,), 2, context=2, net=SMALL),
+            summary=BackwardGRU((4,), 6),
+        )
+
     def model(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Draw the chain of latents and observe ``x``."""
+        """Sample the chain of latents and observe ``x``."""
         announce(prior=self.prior, transition=self.transition, likelihood=self.likelihood)
-        within = inside(x, lengths)
+        mask = step_mask(x, lengths)
         with DataPlate(x):
-            fn = self.likelihood(self._chain(within))
-            return observe("x", steps_inside(fn, within), pad(x, within))
+            fn = self.likelihood(self._sample_chain(mask))
+            return observe("x", joint(fn, mask), pad(x, mask))
 
     def guide(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Draw the chain of latents from the posterior of ``x``."""
+        """Sample the chain of latents from the posterior of ``x``."""
         announce(posterior=self.posterior, summary=self.summary, start=self.start)
         with DataPlate(x):
-            return self._infer(x, lengths)
+            return self._infer_chain(x, lengths)
 
-    def _chain(self, within: Tensor, start: Tensor | None = None) -> Tensor:
-        # from the prior, or onwards from latents `start`
-        def step(t: int, before: Tensor | None) -> TorchDistributionMixin:
-            before = start if before is None else before
-            return self.prior() if before is None else self.transition(before)
+    def _sample_chain(self, mask: Tensor, start: Tensor | None = None) -> Tensor:
+        return self._chain(lambda t, z: self.prior() if z is None else self.transition(z), mask, start)
 
-        return chain(step, within)
+    def _infer_chain(self, x: Tensor, lengths: Tensor | None, sample: Sampler = pyro.sample) -> Tensor:
+        mask = step_mask(x, lengths)
+        h = self.summary(pad(x, mask), mask.sum(-1))
+        return self._chain(lambda t, z: self.posterior(h[:, t], z), mask, self.start[0], sample)
 
-    def _infer(
-        self, x: Tensor, lengths: Tensor | None, draw: Callable[[str, TorchDistributionMixin], Tensor] = pyro.sample
-    ) -> Tensor:
-        within = inside(x, lengths)
-        h = self.summary(pad(x, within), within.sum(-1))
-
-        def step(t: int, before: Tensor | None) -> TorchDistributionMixin:
-            return self.posterior(h[:, t], self.start[0] if before is None else before)
-
-        return chain(step, within, draw)
+    @staticmethod
+    def _chain(step: Step, mask: Any, z: Any, sample: Sampler = pyro.sample) -> Tensor:
+        # the latents of each step given those before it (`z` before the first), of shape (*batch, n, T, latent)
+        chain: list[Tensor] = []
+        for t, inside in enumerate(mask.unbind(-1)):
+            with poutine.mask(mask=inside):
+                new = sample(f"z_{t + 1}", step(t, z))
+            # padding repeats the last latents: a chain that continued could overflow, and a masked NaN has a gradient
+            z = torch.where(inside.unsqueeze(-1), new, z) if chain else new
+            chain.append(z)
+        return torch.stack(chain, -2)
 
     def latents(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return the mean of each z_t given x and the mean before it, of shape ``(n, T, latent)``.
-
-        Beyond its end a row repeats its last step.
-        """
+        """Return the mean of each z_t given x and the mean of z_(t-1), ``(n, T, latent)``, repeated after the end."""
         with evaluating(self):
-            return self._infer(x, lengths, lambda name, fn: mean_or_draw(fn))
+            return self._infer_chain(x, lengths, lambda name, fn: mean_or_sample(fn))
 
-    def reconstruct(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Draw the latents given ``x`` and return the means of p(x_t given z_t), of the shape of ``x``.
+    def sample(self, num_samples: int, *, length: int, mean: bool = False, seed: int = 0) -> Tensor:
+        """Sample new sequences as :meth:`Program.sample`, of shape ``(num_samples, length, *shape)``."""
+        return self._sample(num_samples, mean=mean, seed=seed, length=check_int("length", length))
 
-        Beyond its end a row repeats its last step.
-        """
-        with evaluating(self), DataPlate(x):
-            return mean_or_draw(self.likelihood(self._infer(x, lengths)))
+    def decode_prior(self, num_samples: int, *, length: int = 1) -> TorchDistributionMixin:
+        """Sample a chain of latents from the prior and return p(x_t given z_t), of batch shape ``(n, length)``."""
+        mask = torch.ones(num_samples, length, dtype=torch.bool, device=self.device)
+        with DataPlate(mask):
+            return self.likelihood(self._sample_chain(mask))
 
-    def sample(self, n: int, length: int, *, mean: bool = False) -> Tensor:
-        """Draw ``n`` new sequences, or the means of p(x_t given z_t), of shape ``(n, length, *shape)``."""
-        within = torch.ones(n, length, dtype=torch.bool, device=self.start[0].device)
-        with evaluating(self), DataPlate(within):
-            fn = self.likelihood(self._chain(within))
-            return mean_or_draw(fn) if mean else fn.sample()
+    def decode_posterior(self, x: Tensor, lengths: Tensor | None = None) -> TorchDistributionMixin:
+        """Sample the latents given ``x`` and return p(x_t given z_t); the last step is repeated after the end."""
+        with DataPlate(x):
+            return self.likelihood(self._infer_chain(x, lengths))
 
-    def forecast(self, x: Tensor, lengths: Tensor | None = None, *, steps: int, mean: bool = False) -> Tensor:
-        """Draw how each sequence goes on.
+    def forecast(
+        self, x: Tensor, lengths: Tensor | None = None, *, num_steps: int, mean: bool = False, seed: int = 0
+    ) -> Tensor:
+        """Sample a continuation of each sequence.
 
         Args:
             x: sequences, of shape ``(n, T, *shape)``
-            lengths: of the sequences, of shape ``(n,)``
-            steps: how many steps to go on
-            mean: return the means of p(x_t given z_t) in place of draws
+            lengths: lengths of the sequences, of shape ``(n,)``
+            num_steps: number of further steps
+            mean: return the means of p(x_t given z_t) instead of samples
+            seed: seed of all random numbers
 
         Returns:
-            The steps after the end of each sequence, of shape ``(n, steps, *shape)``: one future a call.
+            The steps after the end of each sequence, of shape ``(n, num_steps, *shape)``.
         """
-        with evaluating(self), DataPlate(x):
-            last = self._infer(x, lengths)[..., -1, :]
-            ahead = torch.ones(len(x), steps, dtype=torch.bool, device=x.device)
-            fn = self.likelihood(self._chain(ahead, last))
-            return mean_or_draw(fn) if mean else fn.sample()
+        num_steps = check_int("num_steps", num_steps)
+        with evaluating(self), fork_rng(self.device, seed), DataPlate(x):
+            last = self._infer_chain(x, lengths)[..., -1, :]
+            ahead = torch.ones(len(x), num_steps, dtype=torch.bool, device=x.device)
+            fn = self.likelihood(self._sample_chain(ahead, last))
+            return mean_or_sample(fn) if mean else fn.sample()
 
-    def check(self, x: Tensor, *context: Tensor) -> None:
-        """Refuse sequences and lengths that do not fit the parts, and parts that do not fit each other."""
-        dtype = self.dtype
+    def check_data(self, x: Tensor, *context: Tensor) -> None:
+        """Raise if shape, type, values or lengths of the sequences do not fit."""
         if len(context) > 1:
             raise ValueError(f"data: expected x, or (x, lengths), got {1 + len(context)} columns")
-        start = self.start[0].detach().unsqueeze(0)
-        with evaluating(self):
-            p, prior, transition = self.likelihood(start), self.prior(), self.transition(start)
-        shape = tuple(p.event_shape)
-        if not isinstance(x, Tensor):
-            raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
-        if x.dim() < 2 or not x.shape[1] or tuple(x.shape[2:]) != shape:
-            raise ValueError(
-                f"x: expected shape (n, T{''.join(f', {size}' for size in shape)}), one sequence a row with shorter "
-                f"ones padded, got {tuple(x.shape)}"
-            )
+        fn = self.decode_prior(1)
+        if x.dim() < 2 or not x.shape[1] or x.shape[2:] != fn.event_shape:
+            shape = ", ".join(["n", "T", *map(str, fn.event_shape)])
+            raise ValueError(f"x: expected shape ({shape}) with shorter sequences padded, got {tuple(x.shape)}")
         for lengths in context:
-            check_lengths(lengths, x)
-        within = inside(x, *context)
-        seen = pad(x, within)
-        check_tensor("x", seen, x.shape[1:], dtype)
-        check_values("x", seen, p.support, self.likelihood)
-        with evaluating(self):
-            q = self.posterior(self.summary(seen[:1], within[:1].sum(-1))[:, 0], start)
-        for name, fn in (("transition", transition), ("posterior", q)):
-            if fn.event_shape != prior.event_shape:
+            if lengths.shape != (len(x),):
+                raise ValueError(f"lengths: expected shape ({len(x)},), one per sequence, got {tuple(lengths.shape)}")
+            bad = ~((lengths >= 1) & (lengths <= x.shape[1]) & (lengths == lengths.long()))
+            if bad.any():
                 raise ValueError(
-                    f"{name} {type(getattr(self, name)).__name__} makes latents of shape {tuple(fn.event_shape)}, "
-                    f"prior {type(self.prior).__name__} has {tuple(prior.event_shape)}: build both with the same "
-                    "`latent`"
+                    f"lengths: expected integers from 1 to {x.shape[1]}, the number of steps in x, but "
+                    f"lengths[{first(bad)}] is {lengths[bad][0].item():g}. Remove empty sequences"
                 )
-        for part, fn in ((self.prior, prior), (self.transition, transition)):
-            check_supports(q, fn, type(self.posterior).__name__, type(part).__name__)
+        seen = pad(x, step_mask(x, *context))
+        check_tensor("x", seen, x.shape[1:], self.dtype)
+        check_values("x", seen, fn.support, self.likelihood)
+
+
+def step_mask(x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Return which steps belong to each sequence, of shape ``(n, T)``."""
+    steps = torch.arange(x.shape[1], device=x.device)
+    return (steps < x.shape[1]).expand(len(x), -1) if lengths is None else steps < lengths.unsqueeze(-1)
+
+
+def entry_mask(mask: Tensor, dim: int) -> Tensor:
+    """Return a mask over steps with trailing dimensions of size 1, ``dim`` dimensions in total."""
+    return mask.reshape(*mask.shape, *[1] * (dim - mask.dim()))
+
+
+def pad(x: Tensor, mask: Tensor) -> Tensor:
+    """Fill the padding with the first step, which is finite and inside the support of any likelihood."""
+    return torch.where(entry_mask(mask, x.dim()), x, x[:, :1])
+
+
+def joint(fn: TorchDistributionMixin, mask: Tensor) -> TorchDistributionMixin:
+    """Return p(x given z) of whole sequences from p(x_t given z_t), without the padding."""
+    if not factorized(fn):
+        return fn.mask(mask).to_event(1)
+    # mask entry by entry, so that a scale that is fitted to the batch ignores the padding as well
+    k = fn.reinterpreted_batch_ndims
+    return fn.base_dist.mask(entry_mask(mask, 2 + k).expand(fn.base_dist.batch_shape)).to_event(1 + k)

@@ -1,42 +1,47 @@
-"""A semi-supervised program on the latents of a VAE."""
+"""Semi-supervised classification of the latents of a VAE (M1+M2)."""
 
 from __future__ import annotations
 
 import pyro
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.programs.checks import check_supports, check_tensor, check_values
-from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, mean_or_draw, observe
+from pyro_vae.likelihoods import Normal
+from pyro_vae.posteriors import MeanFieldNormal
+from pyro_vae.programs.primitives import DataPlate, announce, observe
+from pyro_vae.programs.program import SMALL, Program, evaluating
 from pyro_vae.programs.semi_supervised import SemiSupervised
 
 __all__ = ["StackedSemiSupervised"]
 
 
 class StackedSemiSupervised(Program):
-    r"""A VAE whose latents z1 have a class y and latents z2 of their own (M1+M2).
+    r"""A VAE whose latents z1 are the data of a semi-supervised program with a class y and latents z2 (M1+M2).
 
     .. math:: p(x) = \sum_y p(y) \int p(z_2 \mid y)\, p(z_1 \mid z_2, y)\, p(x \mid z_1)\, dz_1\, dz_2, \qquad
               q(z_1, y, z_2 \mid x) = q(z_1 \mid x)\, q(y \mid z_1)\, q(z_2 \mid z_1, y)
 
-    M2 is a :class:`SemiSupervised` that takes z1 for its data: the class is summed over exactly and weighted by
-    :math:`q(y \mid z_1)`, and ``alpha`` of M2 weighs the classification of the labelled data. All parts are trained
-    together; in the paper M1 is trained first and M2 then, on its latents, as in the example.
+    The class is enumerated exactly, weighted by :math:`q(y \mid z_1)`, and ``alpha`` of ``top`` weights the
+    classification of the labelled examples. All parts are trained together. The paper trains M1 first and then M2 on
+    its latents, as in the example.
 
     References:
         Semi-supervised learning with deep generative models (Kingma et al., 2014), https://arxiv.org/abs/1406.5298
 
     Args:
-        top: M2, with a likelihood p(z1 given z2, y) that has the shape of z1
+        top: M2, with a likelihood p(z1 given z2, y) over vectors of the size of z1
         likelihood: p(x given z1)
         posterior: q(z1 given x)
 
     Shape:
-        data as a tuple ``(x, y)``: y one-hot floats of shape ``(n, classes)``, a row of NaN where no label is known;
-        or x alone.
+        data as a tuple ``(x, y)``: y one-hot floats of shape ``(n, classes)``, with a row of NaN where the label is
+        missing; or x alone.
 
     Raises:
-        TypeError: ``top`` is no SemiSupervised program.
+        TypeError: ``top`` is not a SemiSupervised program.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -63,57 +68,56 @@ class StackedSemiSupervised(Program):
     def __init__(self, *, top: SemiSupervised, likelihood: Conditional, posterior: Conditional) -> None:
         super().__init__()
         if not isinstance(top, SemiSupervised):
-            raise TypeError(f"top: expected a SemiSupervised program whose data are z1, got {top!r}")
+            raise TypeError(f"top: expected a SemiSupervised program over z1, got {top!r}")
         self.top, self.likelihood, self.posterior = top, likelihood, posterior
 
+    @classmethod
+    def example(cls) -> StackedSemiSupervised:
+        """Build a small instance with three classes."""
+        likelihood, posterior = Normal(4, (5,), net=SMALL), MeanFieldNormal((5,), 4, net=SMALL)
+        return cls(top=SemiSupervised.example(), likelihood=likelihood, posterior=posterior)
+
     def model(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Draw class and latents, and observe ``x`` and the labels."""
+        """Sample class and latents, and observe ``x`` and the labels."""
         top = self.top
         announce(classes=top.classes, prior=top.prior, latents=top.likelihood, likelihood=self.likelihood)
         with DataPlate(x):
-            label = top.draw_class(y)
+            label = top.sample_class(y)
             z2 = pyro.sample("z2", top.prior(label))
             z1 = pyro.sample("z1", top.likelihood(z2, label))
             top.score_class(z1, y)
             return observe("x", self.likelihood(z1), x)
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Draw z1, draw (or enumerate) the class where it is not known, then draw z2."""
+        """Sample z1, sample (or enumerate) missing labels, then sample z2."""
         top = self.top
         announce(posterior=self.posterior, classifier=top.classifier, top=top.posterior)
         with DataPlate(x):
             z1 = pyro.sample("z1", self.posterior(x))
             return pyro.sample("z2", top.posterior(z1, top.infer_class(z1, y)))
 
-    def classify(self, x: Tensor, *, draws: int = 64) -> Tensor:
-        """Return the mean of q(y given z1) over ``draws`` of z1 given x, of shape ``(n, classes)``."""
-        with evaluating(self):
-            return self.top.classify(self.posterior(x).sample((draws,))).mean(0)
+    def classify(self, x: Tensor, *, num_samples: int = 64, seed: int | None = None) -> Tensor:
+        """Return the mean of q(y given z1) over ``num_samples`` samples of z1 given x, of shape ``(n, classes)``.
 
-    def sample(self, n: int, y: Tensor | None = None, *, mean: bool = False) -> Tensor:
-        """Draw ``n`` new data, of the classes ``y`` (one-hot, ``(n, classes)``) if given."""
-        with evaluating(self):
-            fn = self.likelihood(self.top.sample(n, y))
-            return mean_or_draw(fn) if mean else fn.sample()
+        Without a ``seed`` the samples depend on torch's random state, which does not change.
+        """
+        num_samples = check_int("num_samples", num_samples)
+        with evaluating(self), fork_rng(self.device, seed):
+            return self.top.classify(self.posterior(x).sample((num_samples,))).mean(0)
 
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """Draw z1 given ``x`` and return the mean of p(x given z1)."""
-        with evaluating(self):
-            return mean_or_draw(self.likelihood(self.posterior(x).sample()))
+    def sample(self, num_samples: int, *, y: Tensor | None = None, mean: bool = False, seed: int = 0) -> Tensor:
+        """Sample new data as :meth:`Program.sample`, of the classes ``y`` (one-hot, ``(n, classes)``) if given."""
+        return self._sample(num_samples, mean=mean, seed=seed, y=y)
 
-    def check(self, x: Tensor, *context: Tensor) -> None:
-        """Refuse data and labels that do not fit the parts, and parts that do not fit each other."""
-        with evaluating(self):
-            latents = self.top.blank(x)
-            p = self.likelihood(x.new_zeros(1, *latents.event_shape, dtype=self.dtype))
-            check_tensor("x", x, p.event_shape, self.dtype)
-            check_values("x", x, p.support, self.likelihood)
-            q = self.posterior(x[:1])
+    def decode_prior(self, num_samples: int, *, y: Tensor | None = None) -> TorchDistributionMixin:
+        """Sample class and latents from the prior and return p(x given z1)."""
+        return self.likelihood(self.top.decode_prior(num_samples, y=y).sample())
+
+    def decode_posterior(self, x: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
+        """Sample z1 given ``x`` and return p(x given z1)."""
+        return self.likelihood(self.posterior(x).sample())
+
+    def check_data(self, x: Tensor, *context: Tensor) -> None:
+        """Raise if shape, type or values of the data do not fit, or the labels are neither one-hot nor NaN."""
+        super().check_data(x)
         self.top.check_labels(x, *context)
-        if q.event_shape != latents.event_shape:
-            raise ValueError(
-                f"posterior {type(self.posterior).__name__} makes z1 of shape {tuple(q.event_shape)}, the likelihood "
-                f"{type(self.top.likelihood).__name__} of `top` has data of shape {tuple(latents.event_shape)}: "
-                "build both with the same shape"
-            )
-        check_supports(q, latents, type(self.posterior).__name__, type(self.top.likelihood).__name__)

@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyro
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
-from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.programs.checks import check_context, check_supports, check_tensor, check_values
-from pyro_vae.programs.missing import factorized, hide_missing
-from pyro_vae.programs.program import DataPlate, Program, announce, evaluating, mean_or_draw, observe
+from pyro_vae.distributions.missing import factorized, hide_missing
+from pyro_vae.likelihoods import Normal
+from pyro_vae.posteriors import MeanFieldNormal
+from pyro_vae.priors import StandardNormal
+from pyro_vae.programs.checks import check_context, check_tensor, check_values
+from pyro_vae.programs.primitives import DataPlate, announce, observe
+from pyro_vae.programs.program import SMALL, Program
 
 __all__ = ["VAE"]
 
 
 class VAE(Program):
-    r"""A latent z a datum, drawn from the prior and decoded by the likelihood.
+    r"""One latent z per example, sampled from the prior and decoded by the likelihood.
 
     .. math:: p(x) = \int p(x \mid z)\, p(z)\, dz, \qquad q(z \mid x) \approx p(z \mid x)
 
-    Context (labels, covariates) is passed on to all three parts, so that a conditional VAE,
-    :math:`p(x \mid z, c)\, p(z \mid c)`, is a VAE whose parts were built with ``context=WIDTH``.
+    All three parts get the context (labels, covariates). With parts built with ``context=WIDTH`` it is a conditional
+    VAE, :math:`p(x \mid z, c)\, p(z \mid c)`.
 
     References:
         Auto-encoding variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114
 
     Args:
         prior: p(z)
-        likelihood: p(x given z), the decoder inside
-        posterior: q(z given x), the encoder inside
-        missing: whether entries of x may be NaN, that is, not observed: they leave the bound and its gradient, and a
-            posterior that does not take NaN itself (an attribute ``takes_missing``) sees 0 there
+        likelihood: p(x given z), with the decoder inside
+        posterior: q(z given x), with the encoder inside
+        missing: whether entries of x may be missing (NaN). They do not contribute to the bound or its gradient, and
+            are 0 in the input of a posterior without the attribute ``takes_missing``
 
     Raises:
-        TypeError: a part is no module built with its arguments.
+        TypeError: a part is not an instance of a Conditional.
 
     Example:
         >>> import torch, pyro, pyro_vae as pv
@@ -57,19 +62,25 @@ class VAE(Program):
         for name, part in (("prior", prior), ("likelihood", likelihood), ("posterior", posterior)):
             if not callable(part) or isinstance(part, type):
                 raise TypeError(
-                    f"{name}: expected an object such as pyro_vae.{name.removesuffix('y')}... built with its "
+                    f"{name}: expected an object, a part of pyro_vae.{name.removesuffix('y')}... built with its "
                     f"arguments, got {part!r}"
                 )
         self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
         self.missing = missing
 
+    @classmethod
+    def example(cls, **options: Any) -> VAE:
+        """Build a small instance, with further ``options`` of the constructor."""
+        likelihood, posterior = Normal(2, (4,), net=SMALL), MeanFieldNormal((4,), 2, net=SMALL)
+        return cls(prior=StandardNormal(2), likelihood=likelihood, posterior=posterior, **options)
+
     @property
     def context(self) -> int:
-        """How many numbers of context one datum brings."""
+        """Number of context values per example."""
         return max(getattr(part, "context", 0) for part in self.children())
 
     def model(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Draw z from the prior and observe ``x`` under the likelihood."""
+        """Sample z from the prior and observe ``x`` under the likelihood."""
         announce(prior=self.prior, likelihood=self.likelihood)
         with DataPlate(x):
             z = pyro.sample("z", self.prior(*context))
@@ -79,7 +90,7 @@ class VAE(Program):
             return observe("x", fn, x)
 
     def guide(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Draw z from the posterior of ``x``."""
+        """Sample z from the posterior of ``x``."""
         announce(posterior=self.posterior)
         with DataPlate(x):
             return pyro.sample("z", self.encode(x, *context))
@@ -95,66 +106,24 @@ class VAE(Program):
         """Return p(x given z) for latents of shape ``(*batch, latent)``."""
         return self.likelihood(z, *context)
 
-    def sample(self, n: int, *context: Tensor, mean: bool = False) -> Tensor:
-        """Draw ``n`` new data.
+    def decode_prior(self, num_samples: int, *context: Tensor) -> TorchDistributionMixin:
+        """Sample latents from the prior and return p(x given z)."""
+        return self.decode(self.prior(*context).expand((num_samples,)).sample(), *context)
 
-        Args:
-            n: how many
-            context: ``n`` rows of context for a conditional VAE
-            mean: return the mean of p(x given z) in place of a draw, which is what most papers show for images
+    def decode_posterior(self, x: Tensor, *context: Tensor) -> TorchDistributionMixin:
+        """Sample latents from the posterior of ``x`` and return p(x given z)."""
+        return self.decode(self.encode(x, *context).sample(), *context)
 
-        Returns:
-            Data of shape ``(n, *shape)``.
-
-        Raises:
-            ValueError: ``n`` is no number of data, or the context does not fit.
-        """
-        check_int("n", n)
-        check_context(context, self.context, n, self.dtype)
-        with evaluating(self):
-            prior = self.prior(*context)
-            z = prior.expand((n,)).sample()
-            x = self.decode(z, *context)
-            return mean_or_draw(x) if mean else x.sample()
-
-    def reconstruct(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Encode ``x``, draw z and return the mean of p(x given z) (a draw where it has none in closed form).
-
-        Raises:
-            ValueError: the data do not fit the program.
-        """
-        self.check(x, *context)
-        with evaluating(self):
-            z = self.encode(x, *context).sample()
-            return mean_or_draw(self.decode(z, *context))
-
-    def check(self, x: Tensor, *context: Tensor) -> None:
-        """Refuse data that do not fit the parts, and parts that do not fit each other.
-
-        Raises:
-            ValueError: it names the argument, what was expected, what came and the first bad index.
-        """
-        dtype = self.dtype
-        if not isinstance(x, Tensor):
-            raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
-        check_context(context, self.context, len(x) if x.dim() else 0, dtype)
-        with evaluating(self):
-            row = [c[:1] for c in context]
-            prior = self.prior(*row)
-            p = self.likelihood(x.new_zeros(1, *prior.event_shape, dtype=dtype), *row)
-            if self.missing and not factorized(p):
-                raise ValueError(
-                    f"likelihood {type(self.likelihood).__name__} is no product over the entries of a datum, so that "
-                    "none of them can be missing: use one that is, such as Normal, or missing=False"
-                )
-            check_tensor("x", x, p.event_shape, dtype, missing=self.missing)
-            if self.missing:
-                _, x = hide_missing(p, x)
-            check_values("x", x, p.support, self.likelihood)
-            q = self.encode(x[:1], *row)
-        if q.event_shape != prior.event_shape:
+    def check_data(self, x: Tensor, *context: Tensor) -> None:
+        """Raise if shape, type, context or values of the data do not fit."""
+        check_context(context, self.context, len(x) if x.dim() else 0, self.dtype)
+        fn = self.decode_prior(1, *(c[:1] for c in context))
+        if self.missing and not factorized(fn):
             raise ValueError(
-                f"posterior {type(self.posterior).__name__} makes latents of shape {tuple(q.event_shape)}, prior "
-                f"{type(self.prior).__name__} has {tuple(prior.event_shape)}: build both with the same `latent`"
+                f"missing: expected a likelihood with independent entries, got {type(self.likelihood).__name__}. Use "
+                "another one, such as Normal, or missing=False"
             )
-        check_supports(q, prior, type(self.posterior).__name__, type(self.prior).__name__)
+        check_tensor("x", x, fn.event_shape, self.dtype, missing=self.missing)
+        if self.missing:
+            _, x = hide_missing(fn, x)
+        check_values("x", x, fn.support, self.likelihood)

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae._util.random_state import fork_rng
+from pyro_vae.distributions.missing import factorized
 from pyro_vae.distributions.supports import Grid
 from pyro_vae.programs import VAE
-from pyro_vae.programs.checks import check_supports
-from pyro_vae.programs.missing import factorized
+from pyro_vae.programs.compatibility import check_parts
 from pyro_vae.programs.program import evaluating
 
 __all__ = ["MAX_COUNT", "BitsBack", "constriction_stream", "reproducible"]
@@ -111,7 +111,7 @@ class BitsBack:
             self.levels, self.shape = Levels(values), tuple(fn.event_shape)
             try:
                 q = program.encode(torch.zeros(1, *self.shape, dtype=torch.float64), *row)
-                check_supports(q, prior, type(program.posterior).__name__, type(program.prior).__name__)
+                check_parts(program, torch.zeros(1, *self.shape, dtype=torch.float64), *row)
                 if not (factorized(prior) and factorized(q)):
                     raise NotImplementedError
                 alphabet, _ = self.latents(row)

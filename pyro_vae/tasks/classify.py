@@ -43,7 +43,7 @@ def hide_labels(y: Any, num_labelled: int, *, seed: int = 0) -> Tensor:
     if y.dim() != 1 or not len(y) or y.is_floating_point() or y.min() < 0:
         raise ValueError(f"y: expected class numbers 0, 1, ... of shape (n,), got {y.dtype} of shape {tuple(y.shape)}")
     classes = int(y.max()) + 1
-    check_int("num_labelled", num_labelled, classes)
+    num_labelled = check_int("num_labelled", num_labelled, classes)
     hidden = torch.full((len(y), classes), math.nan)
     with fork_rng(seed=seed):
         # in random order, so that the classes with one label more are random
@@ -91,16 +91,13 @@ def labelled_batches(x: Tensor, y: Tensor, *, batch_size: int = 200, num_labelle
     x, y = torch.as_tensor(x), torch.as_tensor(y)
     if y.dim() != 2 or len(x) != len(y):
         raise ValueError(f"y: expected shape ({len(x)}, classes), one row per example, got {tuple(y.shape)}")
-    check_int("batch_size", batch_size, 2)
+    batch_size = check_int("batch_size", batch_size, 2)
     labelled = ~torch.isnan(y).any(1)
     total = int(labelled.sum())
     if not 0 < total < len(y):
         raise ValueError(f"y: expected rows with and without a label, got {total} labels in {len(y)} rows")
-    if num_labelled is None:
-        num_labelled = -(-batch_size * total // len(y))
-    check_int("num_labelled", num_labelled)
-    if num_labelled >= batch_size:
-        raise ValueError(f"num_labelled: expected less than batch_size ({batch_size}), got {num_labelled}")
+    share = -(-batch_size * total // len(y)) if num_labelled is None else num_labelled
+    num_labelled = check_int("num_labelled", share, 1, batch_size - 1)
     rows = LabelledRows(labelled, batch_size - num_labelled, num_labelled)
     return DataLoader(TensorDataset(x, y), sampler=rows, batch_size=None)
 

@@ -17,7 +17,7 @@ from pyro_vae.programs.checks import check_context
 from pyro_vae.tasks.bits_back import MAX_COUNT, BitsBack, constriction_stream, reproducible
 from pyro_vae.tasks.compressed import Compressed, CompressionError, checksum
 from pyro_vae.tasks.decoding import context_rows, require_vae
-from pyro_vae.training.checkpoint.weights import digest, unshared
+from pyro_vae.training.checkpoint.serialization import digest, unshared
 
 __all__ = ["Compressor"]
 
@@ -66,13 +66,11 @@ class Compressor:
     """
 
     def __init__(self, program: VAE, *, num_buckets: int = 1024) -> None:
-        check_int("num_buckets", num_buckets, 2)
-        if num_buckets > 4096:
-            raise ValueError(f"num_buckets: expected at most 4096, so that none has probability 0, got {num_buckets}")
-        self.program, self.num_buckets = require_vae(program), num_buckets
+        # with more buckets some would have a rounded probability of 0
+        self.program, self.num_buckets = require_vae(program), check_int("num_buckets", num_buckets, 2, 4096)
         self.exact = copy.deepcopy(program).cpu().double()
         self.checksum = program_checksum(program)
-        self.shape = BitsBack(self.exact, num_buckets=num_buckets).shape
+        self.shape = BitsBack(self.exact, num_buckets=self.num_buckets).shape
 
     def compress(self, x: Any, *, progress: bool = True) -> bytes:
         """Compress rows of data, or a tuple ``(x, context)``, to bytes.

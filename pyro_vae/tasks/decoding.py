@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.programs import VAE
-from pyro_vae.programs.program import Program, device_of, mean_or_draw
+from pyro_vae.programs.program import Program, mean_or_sample
 
 __all__ = ["context_rows", "decode", "require_vae"]
 
@@ -29,7 +29,7 @@ def require_vae(program: Any) -> VAE:
 
 def context_rows(program: Program, context: Sequence[Any], n: int) -> tuple[Tensor, ...]:
     """Return context on the device and in the dtype of the program, after a check that it has ``n`` rows."""
-    rows = tuple(torch.as_tensor(c).to(device_of(program), program.dtype) for c in context)
+    rows = tuple(torch.as_tensor(c).to(program.device, program.dtype) for c in context)
     for i, c in enumerate(rows):
         if len(c) != n:
             raise ValueError(f"context[{i}]: expected {n} rows, one per example, got shape {tuple(c.shape)}")
@@ -40,4 +40,4 @@ def decode(program: VAE, z: Tensor, context: Sequence[Tensor], *, mean: bool) ->
     """Return means or samples of p(x given z) for latents ``(n, latent)``, a bounded number at once."""
     batches = zip(*(column.split(ROWS) for column in (z, *context)), strict=True)
     fns = (program.decode(*batch) for batch in batches)
-    return torch.cat([mean_or_draw(fn) if mean else fn.sample() for fn in fns])
+    return torch.cat([mean_or_sample(fn) if mean else fn.sample() for fn in fns])

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int
+from pyro_vae.distributions.missing import factorized, hide_missing
 from pyro_vae.evaluation.over import over
-from pyro_vae.programs.missing import factorized, hide_missing
 from pyro_vae.programs.program import Program
 from pyro_vae.tasks.decoding import require_vae
 from pyro_vae.tasks.scores import Score
@@ -110,7 +110,7 @@ def attribution(program: Program, x: Any, *, num_particles: int = 64, seed: int 
         >>> attribution(toy.program, x)[1].argmax()
         tensor(2)
     """
-    check_int("num_particles", num_particles)
+    num_particles = check_int("num_particles", num_particles)
     vae = require_vae(program)
 
     def entries(x: Tensor, *context: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_vae._util.random_state import fork_rng
-from pyro_vae._util.validation import check_int
+from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Mixture
 from pyro_vae.evaluation.over import over
-from pyro_vae.programs import SemiSupervised
-from pyro_vae.programs.program import Program, device_of, evaluating, mean_or_draw
+from pyro_vae.programs import SemiSupervised, StackedSemiSupervised
+from pyro_vae.programs.program import Program, evaluating, mean_or_sample
 from pyro_vae.tasks.decoding import context_rows, decode, require_vae
 
 __all__ = ["AggregatePosterior", "generate", "reconstruct", "tempered"]
@@ -37,7 +37,7 @@ def generate(
     .. math:: z \sim \frac{p(z)^{1/T}}{\int p(z)^{1/T}\, dz}, \qquad x \sim p(x \mid z)
 
     Args:
-        program: a VAE; at temperature 1 and with its own prior, any Program with ``sample(n, *context, mean=)``
+        program: a VAE; at temperature 1 and with its own prior, any Program with ``sample``
         num_samples: number of examples
         context: for a conditional program, the context of each example, such as ``[one_hot_labels]``
         prior: replaces the prior of the program, such as an :class:`AggregatePosterior`
@@ -57,13 +57,13 @@ def generate(
         >>> generate(toy.program, 7, temperature=0.5, mean=True).shape
         torch.Size([7, 5])
     """
-    check_int("num_samples", num_samples)
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature: expected a finite number above 0, got {temperature}")
+    num_samples, temperature = check_int("num_samples", num_samples), check_number("temperature", temperature, above=0)
     rows = context_rows(program, context, num_samples)
-    with evaluating(program), fork_rng(device_of(program), seed):
+    with evaluating(program), fork_rng(program.device, seed):
         if prior is None and temperature == 1:
-            return program.sample(num_samples, *rows, mean=mean)
+            if isinstance(program, SemiSupervised | StackedSemiSupervised):  # the context is the class
+                return program.sample(num_samples, y=rows[0] if rows else None, mean=mean, seed=seed)
+            return program.sample(num_samples, *rows, mean=mean, seed=seed)
         vae = require_vae(program)
         fn = (prior or vae.prior)(*rows).expand((num_samples,))
         return decode(vae, tempered(fn, temperature).sample(), rows, mean=mean)
@@ -155,8 +155,8 @@ def reconstruct(program: Program, x: Any, *, seed: int = 0, progress: bool = Tru
     def mean(x: Tensor, *context: Tensor) -> Tensor:
         if semi_supervised:
             y = program.classifier(x).sample()
-            return mean_or_draw(program.likelihood(program.posterior(x, y).sample(), y))
-        return mean_or_draw(program.decode(program.encode(x, *context).sample(), *context))
+            return mean_or_sample(program.likelihood(program.posterior(x, y).sample(), y))
+        return mean_or_sample(program.decode(program.encode(x, *context).sample(), *context))
 
     return over(program, x, mean, seed=seed, desc="reconstruct", progress=progress)
 
@@ -200,9 +200,8 @@ class AggregatePosterior(Conditional):
             from sklearn.mixture import GaussianMixture
         except ImportError as error:
             raise ImportError("AggregatePosterior needs scikit-learn: pip install 'pyro-vae[sklearn]'") from error
-        check_int("num_components", num_components)
-        check_int("num_samples", num_samples)
-        vae = require_vae(program)
+        num_components = check_int("num_components", num_components)
+        num_samples, vae = check_int("num_samples", num_samples), require_vae(program)
 
         def sample(*batch: Tensor) -> Tensor:
             return vae.encode(*batch).sample((num_samples,)).transpose(0, 1)
@@ -216,7 +215,7 @@ class AggregatePosterior(Conditional):
         weights, means, covariances = map(torch.as_tensor, (mixture.weights_, mixture.means_, mixture.covariances_))
         parameters = {"logits": weights.log(), "loc": means, "scale_tril": torch.linalg.cholesky(covariances)}
         for name, value in parameters.items():
-            self.register_buffer(name, value.to(device_of(program), z.dtype))
+            self.register_buffer(name, value.to(program.device, z.dtype))
 
     def forward(self, *context: Tensor) -> Mixture:
         """Return p(z), which does not depend on the context."""

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data.tables import named
-from pyro_vae.data.tables.table import Table
-from pyro_vae.data.tables.values import missing as missing_values
+from pyro_vae.data.tables import Table, named
+from pyro_vae.data.tables.column import missing as missing_values
 
 __all__ = ["Imputation", "fill"]
 

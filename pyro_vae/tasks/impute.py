@@ -11,12 +11,12 @@ from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.data.tables import Categorical
+from pyro_vae.distributions.missing import hide_missing
 from pyro_vae.evaluation.cost import check_memory
 from pyro_vae.evaluation.over import at_once, one_batch, over
 from pyro_vae.evaluation.samples.simulate import SampleObserved
 from pyro_vae.programs import MissingNotAtRandom
-from pyro_vae.programs.missing import hide_missing
-from pyro_vae.programs.program import Program, device_of, evaluating, mean_or_draw
+from pyro_vae.programs.program import Program, evaluating, mean_or_sample
 from pyro_vae.tasks.decoding import require_vae
 from pyro_vae.tasks.imputation import Imputation
 from pyro_vae.trace import Call, Sampled, Terms, run
@@ -72,8 +72,7 @@ def impute(
         >>> found.x.shape, found.samples.shape
         (torch.Size([6, 5]), torch.Size([20, 6, 5]))
     """
-    check_int("num_particles", num_particles)
-    check_int("num_samples", num_samples, 0)
+    num_particles, num_samples = check_int("num_particles", num_particles), check_int("num_samples", num_samples, 0)
     most, fits = max(num_particles, num_samples), False
 
     def function(*batch: Tensor) -> tuple[Tensor, ...]:
@@ -84,7 +83,7 @@ def impute(
                 "num_particles, num_samples",
                 most,
                 lambda k: impute_batch(program, first, k, int(k * share)),
-                device_of(program),
+                program.device,
             )
         fits = True
         return impute_batch(program, batch, num_particles, num_samples)
@@ -144,9 +143,8 @@ def pseudo_gibbs(
         >>> pseudo_gibbs(vae, torch.tensor([[0.5, torch.nan]]), num_samples=10).samples.shape
         torch.Size([10, 1, 2])
     """
-    for name, value, minimum in (("num_samples", num_samples, 1), ("burn_in", burn_in, 0), ("thin", thin, 1)):
-        check_int(name, value, minimum)
-    vae = require_vae(program)
+    num_samples, burn_in = check_int("num_samples", num_samples), check_int("burn_in", burn_in, 0)
+    thin, vae = check_int("thin", thin), require_vae(program)
     x, *context = one_batch(vae, x)
     check_observed(x)
     missing, states = torch.isnan(x), []
@@ -193,7 +191,7 @@ def entries(terms: Terms, x: Tensor) -> tuple[Tensor, Tensor]:
             return (site.model["value"].reshape(shape),) * 2
     (observed,) = terms.observed
     fn = observed.model["fn"]
-    return mean_or_draw(fn).expand(shape), fn.sample().expand(shape)
+    return mean_or_sample(fn).expand(shape), fn.sample().expand(shape)
 
 
 def put_labels(program: Program, x: Tensor, samples: Tensor, weights: Tensor) -> None:

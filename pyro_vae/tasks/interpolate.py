@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.over import one_batch
-from pyro_vae.programs.program import Program, evaluating, mean_or_draw
+from pyro_vae.programs.program import Program, evaluating, mean_or_sample
 from pyro_vae.tasks.decoding import decode, require_vae
 
 __all__ = ["geometric", "interpolate", "linear", "spherical", "traverse"]
@@ -37,7 +37,7 @@ def linear(start: TorchDistributionMixin, end: TorchDistributionMixin, t: float)
         >>> linear(here, there, 0.25)
         tensor([[1., 1.]])
     """
-    return torch.lerp(mean_or_draw(start), mean_or_draw(end), t)
+    return torch.lerp(mean_or_sample(start), mean_or_sample(end), t)
 
 
 def spherical(start: TorchDistributionMixin, end: TorchDistributionMixin, t: float) -> Tensor:
@@ -64,7 +64,7 @@ def spherical(start: TorchDistributionMixin, end: TorchDistributionMixin, t: flo
         >>> spherical(here, there, 0.5)
         tensor([[0.7071, 0.7071]])
     """
-    a, b = mean_or_draw(start), mean_or_draw(end)
+    a, b = mean_or_sample(start), mean_or_sample(end)
     cos = torch.nn.functional.cosine_similarity(a, b, dim=-1).clamp(-1, 1).unsqueeze(-1)
     omega = cos.acos()
     sin = omega.sin()
@@ -136,7 +136,7 @@ def interpolate(
         >>> interpolate(toy.program, toy.draw(3, 1), toy.draw(3, 2), num_steps=5, path=geometric).shape
         torch.Size([5, 3, 5])
     """
-    check_int("num_steps", num_steps, 2)
+    num_steps = check_int("num_steps", num_steps, 2)
     vae = require_vae(program)
     here, there = one_batch(vae, start), one_batch(vae, end)
     if len(here[0]) != len(there[0]):
@@ -174,7 +174,7 @@ def traverse(program: Program, x: Any, values: Sequence[float], *, units: Sequen
     vae = require_vae(program)
     batch = one_batch(vae, x)
     with evaluating(vae), fork_rng(batch, seed):
-        z = mean_or_draw(vae.encode(*batch))
+        z = mean_or_sample(vae.encode(*batch))
         if z.dim() != 2:
             raise ValueError(f"program: expected a vector of latents, got shape {tuple(z.shape[1:])}")
         units = list(units) or list(range(z.shape[1]))

@@ -76,7 +76,7 @@ def embed(program: Program, x: Any, *, num_samples: int = 16, seed: int = 0, pro
         >>> found.names, found.mean.shape
         (('z[0]', 'z[1]'), torch.Size([5, 2]))
     """
-    check_int("num_samples", num_samples, 2)
+    num_samples = check_int("num_samples", num_samples, 2)
 
     def moments(*batch: Tensor) -> dict[str, Tensor]:
         record = Call(program.model, program.guide, batch, {}, num_samples).trace(program.guide, Sampled())

@@ -67,8 +67,8 @@ class ImportanceWeighted(Score):
 
     def __call__(self, program: Program, x: Any, *, seed: int = 0) -> Tensor:
         """Return the negative log-likelihood of each example."""
-        found = log_likelihood(program, x, num_particles=self.num_particles, seed=seed, progress=False)
-        return -found.per_example
+        num_particles = check_int("num_particles", self.num_particles)
+        return -log_likelihood(program, x, num_particles=num_particles, seed=seed, progress=False).per_example
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def average(
     function: Callable[[tuple[Tensor, ...], int], Tensor], program: Program, x: Any, num_particles: int, seed: int
 ) -> Tensor:
     """Return the mean of ``function(batch, k)`` over particles for each example, in passes of bounded memory."""
-    check_int("num_particles", num_particles)
+    num_particles = check_int("num_particles", num_particles)
 
     def mean(*batch: Tensor) -> Tensor:
         return sum(function(batch, k) * (k / num_particles) for k in passes(batch[0], num_particles))
@@ -207,14 +207,12 @@ class InputComplexity(Score):
 
     def __call__(self, program: Program, x: Any, *, seed: int = 0) -> Tensor:
         """Return the corrected score of each example."""
-        check_int("levels", self.levels, 2)
-        if self.levels > 256:
-            raise ValueError(f"levels: expected at most 256, got {self.levels}")
+        levels = check_int("levels", self.levels, 2, 256)
         # once, as x may be a stream
         x, *context = over(program, x, lambda *batch: batch, seed=seed, progress=False)
         if x.min() < 0 or x.max() > 1:
             raise ValueError(f"x: expected data between 0 and 1, got {float(x.min()):.3g} to {float(x.max()):.3g}")
-        grey = (x * (self.levels - 1)).round().to(torch.uint8).numpy()
+        grey = (x * (levels - 1)).round().to(torch.uint8).numpy()
         length = torch.tensor([8 * math.log(2) * len(self.compress(row.tobytes())) for row in grey]).double()
         return self.score(program, (x, *context), seed=seed) - length
 

@@ -8,7 +8,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pyro_vae._util.random_state import fork_rng
 from pyro_vae.conditional import Conditional
 from pyro_vae.likelihoods import Normal
 from pyro_vae.nets import MLP
@@ -94,8 +93,7 @@ class LinearGaussian:
 
     def draw(self, num_samples: int, seed: int = 1) -> Tensor:
         """Return samples of the model, of shape ``(num_samples, features)``; equal seeds give equal samples."""
-        with fork_rng(list(self.program.parameters()), seed):
-            return self.program.sample(num_samples)
+        return self.program.sample(num_samples, seed=seed)
 
     def log_evidence(self, x: Tensor) -> Tensor:
         """Return the exact log p(x) in nats per example; differentiable in the model's parameters."""

@@ -1,10 +1,9 @@
-"""Training: ``fit``, the engine below it, schedules and callbacks."""
+"""Training: ``fit``, the SVI behind it, schedules, callbacks and the errors that stop a run."""
 
 from pyro_vae._util.denormals import flush_denormals
-from pyro_vae._util.durable import SaveError
 from pyro_vae.training.callbacks import Callback, EarlyStopping
-from pyro_vae.training.checkpoint.checkpoint import CheckpointError
-from pyro_vae.training.checkpoint.lock import RunInUseError
+from pyro_vae.training.checkpoint.run_folder import RunInUseError, SaveError
+from pyro_vae.training.checkpoint.serialization import CheckpointError
 from pyro_vae.training.checkpoint.signals import Interrupted
 from pyro_vae.training.compile.compilers import inductor, recorded
 from pyro_vae.training.data.batches import Batches
@@ -12,14 +11,14 @@ from pyro_vae.training.fit import fit
 from pyro_vae.training.history import History
 from pyro_vae.training.precision import TF32, Autocast
 from pyro_vae.training.ranks.collectives import LostRankError
-from pyro_vae.training.rates import Cosine, MultiStep
-from pyro_vae.training.schedules import Cyclical, Linear, Sigmoid
+from pyro_vae.training.schedules import Cosine, Cyclical, Linear, MultiStep, Sigmoid
 from pyro_vae.training.svi import SVI, NonFiniteError
 from pyro_vae.training.tensorboard import TensorBoard
 
 __all__ = [
     "SVI",
     "TF32",
+    "Autocast",
     "Batches",
     "Callback",
     "CheckpointError",
@@ -28,14 +27,13 @@ __all__ = [
     "EarlyStopping",
     "History",
     "Interrupted",
-    "Autocast",
     "Linear",
     "LostRankError",
+    "MultiStep",
     "NonFiniteError",
     "RunInUseError",
     "SaveError",
     "Sigmoid",
-    "MultiStep",
     "TensorBoard",
     "fit",
     "flush_denormals",

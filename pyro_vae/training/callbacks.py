@@ -1,4 +1,4 @@
-"""What may happen after each epoch."""
+"""Callbacks, which run after each epoch."""
 
 from __future__ import annotations
 
@@ -7,57 +7,57 @@ from typing import Any, ClassVar
 
 import torch
 
-from pyro_vae._util.validation import check_int
+from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.programs.program import Program
 
 __all__ = ["Callback", "EarlyStopping", "Log"]
 
 
 class Callback:
-    """Called by ``fit`` after each epoch and at the end.
+    """Base class of objects that ``fit`` calls after each epoch and at the end of the training.
 
-    A plain function ``(metrics, step)`` serves as well, for logging.
+    For logging, a plain function ``(metrics, step)`` is enough.
 
     Example:
         >>> import pyro_vae as pv
-        >>> class UpToEpoch2(Callback):
-        ...     def epoch(self, program, metrics):
+        >>> class StopAfter3(Callback):
+        ...     def on_epoch_end(self, program, metrics):
         ...         return metrics["epoch"] == 2
         >>> toy = pv.testing.LinearGaussian()
-        >>> pv.fit(toy.program, toy.draw(64), epochs=50, callbacks=[UpToEpoch2()], progress=False).epochs
+        >>> len(pv.fit(toy.program, toy.draw(64), epochs=50, callbacks=[StopAfter3()], progress=False))
         3
     """
 
-    #: Whether it reads ``valid_bound``, so that ``fit`` has to be given ``valid``.
+    #: Whether it needs ``valid_bound``, and thus ``fit(..., valid=...)``.
     needs_valid: ClassVar[bool] = False
 
-    def epoch(self, program: Program, metrics: dict[str, Any]) -> bool:
-        """Look at the metrics of an epoch; return True to stop."""
+    def on_epoch_end(self, program: Program, metrics: dict[str, Any]) -> bool:
+        """Receive the metrics of an epoch; return True to stop the training."""
         return False
 
-    def end(self, program: Program) -> None:
-        """Tidy up: called however training ends."""
+    def on_train_end(self, program: Program) -> None:
+        """Clean up; called however the training ends."""
 
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint has to hold, plain values and tensors, for a resumed run to go on the same."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state that a checkpoint saves, as plain values and tensors."""
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state` returned."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state that :meth:`state_dict` returned."""
 
 
 class EarlyStopping(Callback):
-    """Stop when the validation bound has not risen for a while, and go back to the best weights.
+    """Stop when the validation bound has not improved for some epochs, and restore the best weights.
 
-    The bound is taken at beta 1, whatever the schedule of the estimator.
+    The bound is that at beta 1, even if the estimator has a schedule of beta.
 
     Args:
-        patience: epochs without a better bound before it stops
-        min_rise: nats per datum by which a bound has to be better to count
-        start: epochs at the beginning that do not count against the patience (while a KL warm-up lasts)
+        patience: number of epochs without improvement after which the training stops
+        min_delta: smallest increase of the bound, in nats per example, that is an improvement
+        start_epoch: number of epochs at the beginning that are not counted, such as those of a KL warm-up
 
     Raises:
-        ValueError: patience below 1; or ``fit`` was given no ``valid``.
+        ValueError: an argument is out of range; or ``fit`` was called without ``valid``.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -65,45 +65,46 @@ class EarlyStopping(Callback):
         >>> stop = pv.training.EarlyStopping(patience=2)
         >>> x = toy.draw(64)
         >>> history = pv.fit(toy.program, x, valid=x, epochs=50, callbacks=[stop], progress=False)
-        >>> history.epochs < 50
+        >>> len(history) < 50
         True
     """
 
     needs_valid = True
 
-    def __init__(self, patience: int = 10, *, min_rise: float = 0.0, start: int = 0) -> None:
-        check_int("patience", patience)
-        self.patience, self.min_rise, self.start = patience, min_rise, start
+    def __init__(self, patience: int = 10, *, min_delta: float = 0.0, start_epoch: int = 0) -> None:
+        self.patience = check_int("patience", patience)
+        self.min_delta = check_number("min_delta", min_delta, 0)
+        self.start_epoch = check_int("start_epoch", start_epoch, 0)
         self.best, self.best_epoch = -float("inf"), 0
         self.weights: dict[str, torch.Tensor] = {}
 
-    def epoch(self, program: Program, metrics: dict[str, Any]) -> bool:
-        """Keep the weights of a better bound; stop when patience is over."""
-        if metrics["valid_bound"] > self.best + self.min_rise:
+    def on_epoch_end(self, program: Program, metrics: dict[str, Any]) -> bool:
+        """Copy the weights if the bound has improved; return True once patience is exceeded."""
+        if metrics["valid_bound"] > self.best + self.min_delta:
             self.best, self.best_epoch = metrics["valid_bound"], metrics["epoch"]
             self.weights = {k: v.detach().clone() for k, v in program.state_dict().items()}
-        return metrics["epoch"] - max(self.best_epoch, self.start) >= self.patience
+        return metrics["epoch"] - max(self.best_epoch, self.start_epoch) >= self.patience
 
-    def end(self, program: Program) -> None:
-        """Put the best weights back."""
+    def on_train_end(self, program: Program) -> None:
+        """Restore the best weights."""
         if self.weights:
             program.load_state_dict(self.weights)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the best bound, its epoch and its weights."""
         return {"best": self.best, "best_epoch": self.best_epoch, "weights": self.weights}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from the best so far."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the best bound, its epoch and its weights."""
         self.best, self.best_epoch, self.weights = state["best"], state["best_epoch"], state["weights"]
 
 
 class Log(Callback):
-    """A function ``(metrics, step)`` as a callback."""
+    """A function ``(metrics, step)`` as a callback; it stops the training if it returns a true value."""
 
     def __init__(self, function: Callable[[dict[str, Any], int], Any]) -> None:
         self.function = function
 
-    def epoch(self, program: Program, metrics: dict[str, Any]) -> bool:
+    def on_epoch_end(self, program: Program, metrics: dict[str, Any]) -> bool:
         """Call the function."""
         return bool(self.function(dict(metrics), metrics["step"]))

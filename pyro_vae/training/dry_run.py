@@ -10,7 +10,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae._util.random_state import fork_rng
-from pyro_vae.programs.program import buffers_kept
+from pyro_vae.programs.program import keep_buffers
 
 if TYPE_CHECKING:
     from pyro_vae.training.svi import SVI
@@ -30,7 +30,7 @@ def dry_run(svi: SVI, batch: tuple[Tensor, ...], *, check: bool) -> float:
         The number of data that the batch stands for: its size, times the scale of its plate.
     """
     n = batch[0].shape[0]
-    with fork_rng(batch), buffers_kept(svi.program), torch.no_grad(), pyro.validation_enabled(True):
+    with fork_rng(batch), keep_buffers(svi.program), torch.no_grad(), pyro.validation_enabled(True):
         with poutine.trace(param_only=True) as used:
             drawn = poutine.trace(svi.guide).get_trace(*batch)
             scored = poutine.trace(poutine.replay(svi.model, trace=drawn)).get_trace(*batch)

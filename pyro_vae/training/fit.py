@@ -19,11 +19,11 @@ from pyro_vae._util.validation import check_int
 from pyro_vae.estimators import ELBO
 from pyro_vae.programs.program import Program
 from pyro_vae.training.callbacks import Callback, Log
-from pyro_vae.training.checkpoint.checkpointer import Checkpointer, Resumer
-from pyro_vae.training.checkpoint.observer import Observer
+from pyro_vae.training.checkpoint.checkpointer import Checkpointer, Observer, Resumer
 from pyro_vae.training.checkpoint.run_folder import RunFolder
 from pyro_vae.training.compile.compilers import Compiler, inductor
 from pyro_vae.training.data.batches import Batches
+from pyro_vae.training.data.check import check_rows
 from pyro_vae.training.history import History
 from pyro_vae.training.loop import Loop
 from pyro_vae.training.ranks.distributed import Ranks, in_process_group
@@ -118,7 +118,7 @@ def fit(
         >>> import torch, pyro_vae as pv
         >>> toy = pv.testing.LinearGaussian()
         >>> history = pv.fit(toy.program, toy.draw(256), epochs=3, progress=False)
-        >>> history.epochs
+        >>> len(history)
         3
     """
     if not isinstance(program, Program):
@@ -136,14 +136,13 @@ def fit(
         if run_dir is not None:
             folder = RunFolder(Path(run_dir), keep=keep)
             watch = Resumer(folder.checkpoints) if ranks.rank else Checkpointer(folder, every=checkpoint_every)
-        first = next(program.parameters(), torch.zeros(()))
-        device = resolve_device(ranks.local(first.device if device is None else device))
+        device = resolve_device(ranks.local_device(program.device if device is None else device))
         program.to(device)
-        load = partial(Batches, batch_size=batch_size, seed=seed, device=device, dtype=first.dtype, ranks=ranks)
-        sources = [load(data), *([] if valid is None else [load(valid, shuffle=False)])]
+        load = partial(Batches, batch_size=batch_size, seed=seed, device=device, dtype=program.dtype, ranks=ranks)
+        sources = [load(data), *([] if valid is None else [load(valid, shuffle=False, name="valid")])]
         for source in sources:
             stack.callback(source.close)
-            ranks.all_agree(partial(source.check, program, progress=progress))
+            ranks.all_agree(partial(check_rows, program, source, progress=progress))
         svi = SVI(
             program,
             ELBO() if estimator is None else estimator,
@@ -158,7 +157,8 @@ def fit(
         )
         hooks = [hook for hook in hooks_of(callbacks, valid) if not isinstance(hook, Log) or ranks.rank == 0]
         loop = Loop(svi, sources[0], held_out=(*sources, None)[1], hooks=hooks, watch=watch)
-        ranks.begin(loop.modules, {"seed": seed, "epochs": epochs, "number of data or batch_size": sources[0].shared})
+        settings = {"seed": seed, "epochs": epochs, "amount of data or batch_size": sources[0].shared}
+        ranks.broadcast_weights(loop.modules, settings)
         try:
             with flush_denormals(), fork_rng(device, ranks.seed(seed)):
                 # where a run goes on, its folder is there and its streams are not yet what they were
@@ -171,7 +171,7 @@ def fit(
         finally:
             svi.release()
             for hook in hooks:
-                hook.end(program)
+                hook.on_train_end(program)
             watch.end(loop)
     return loop.history
 

@@ -18,13 +18,11 @@ from pyro_vae._util.random_state import fork_rng, random_state, set_random_state
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.training.callbacks import Callback
-from pyro_vae.training.checkpoint.checkpoint import pack_in_bytes, unpack_bytes
-from pyro_vae.training.checkpoint.observer import Observer
-from pyro_vae.training.checkpoint.settings import settings_of
+from pyro_vae.training.checkpoint.checkpointer import Observer
 from pyro_vae.training.checkpoint.signals import Interrupted
-from pyro_vae.training.checkpoint.weights import LastGood
+from pyro_vae.training.checkpoint.state import LastGood, TrainingState, settings_of
 from pyro_vae.training.data.batches import Batch, Batches
-from pyro_vae.training.data.given import check_batch, check_first
+from pyro_vae.training.data.check import check_batch, check_first
 from pyro_vae.training.history import History
 from pyro_vae.training.svi import SVI, NonFiniteError
 
@@ -64,8 +62,7 @@ class Loop:
     ) -> None:
         self.svi, self.program, self.batches, self.held_out = svi, svi.program, batches, held_out
         self.hooks, self.watch = hooks, watch
-        self.settings = settings_of(svi, batches, held_out)
-        self.settings["callbacks"] = ", ".join(type(hook).__name__ for hook in hooks if hook.state())
+        self.settings = settings_of(svi, batches, held_out, hooks)
         self.history = History()
         self.epoch = self.batch = self.count = 0
         self.totals: dict[str, Tensor] = {}
@@ -103,8 +100,7 @@ class Loop:
         looked = time.perf_counter()
         for batch in self.enter():
             self.latest = batch
-            if self.batches.loader is not None:
-                check_batch(self.program, batch, self.batch)
+            check_batch(self.program, self.batches, batch, self.batch)
             metrics = self.svi.update(*batch, counts=batch.counts)
             self.count = self.count + metrics.pop("count", batch[0].shape[0])
             for name, value in metrics.items():
@@ -119,7 +115,7 @@ class Loop:
             if self.ranks.size == 1 or self.svi.steps % LOOK_STEPS == 0:
                 self.save_if_asked()
         if not self.count:
-            raise ValueError("data: expected at least one batch, the data loader gave none")
+            raise ValueError("data: expected at least one batch, got none from the data loader")
         row = {"epoch": self.epoch, "step": self.svi.steps, **self.means()}
         good.keep(self.svi.steps)
         if isinstance(self.svi.estimator, Estimator):
@@ -141,10 +137,7 @@ class Loop:
 
     def gather(self) -> None:
         """Bring the random streams of all ranks to rank 0, which alone writes them down."""
-        if self.ranks.size > 1:
-            plain, tensors = pack_in_bytes(self.own_streams())
-            pairs = zip(self.ranks.gather(plain), self.ranks.gather(tensors), strict=True)
-            self.others = [unpack_bytes(*pair) for pair in pairs][1:]
+        self.others = self.ranks.gather(self.own_streams())[1:]
 
     def means(self) -> dict[str, float]:
         """Return the means over the batches of the epoch so far, once the device is done."""
@@ -156,7 +149,7 @@ class Loop:
 
     def finish(self, row: dict[str, Any]) -> None:
         """Validate, record the epoch and ask the hooks."""
-        self.ranks.compare(self.modules)
+        self.ranks.check_weights(self.modules)
         if self.held_out is not None:
             # several ranks leave together, after the epoch
             look = self.watch.validating if self.ranks.size == 1 else lambda: None
@@ -164,7 +157,7 @@ class Loop:
         row["seconds"] = time.perf_counter() - self.started
         self.history.append(row)
         # every hook is asked, also when an earlier one wants to stop
-        self.stopped = self.ranks.all_agree(lambda: any([hook.epoch(self.program, row) for hook in self.hooks]))  # noqa: C419
+        self.stopped = self.ranks.all_agree(lambda: any([hook.on_epoch_end(self.program, row) for hook in self.hooks]))  # noqa: C419
         self.epoch, self.batch, self.count, self.totals = self.epoch + 1, 0, 0, {}
 
     def open(self) -> None:
@@ -172,10 +165,10 @@ class Loop:
         if self.batches.loader is not None:
             batches = self.enter()
             first = next(batches, None)
-            self.ranks.all_agree(partial(check_batch, self.program, first, 0))
+            self.ranks.all_agree(partial(check_batch, self.program, self.batches, first, 0))
             self.opened = chain([first], batches)
         if self.held_out is not None and self.held_out.loader is not None:
-            self.ranks.all_agree(partial(check_first, self.program, self.held_out, "valid"))
+            self.ranks.all_agree(partial(check_first, self.program, self.held_out))
 
     def enter(self) -> Iterator[Batch]:
         """Return the batches of the epoch that are left, the random streams being where they were."""
@@ -206,53 +199,47 @@ class Loop:
 
     def own_streams(self) -> dict[str, Any]:
         """Return where the streams of this rank stand, and stood as the epoch began that is not over."""
-        return {"streams": self.streams(), "at_start": self.at_start if self.batch else {}}
+        return {"now": self.streams(), "at_start": self.at_start if self.batch else {}}
 
-    def state(self) -> dict[str, Any]:
-        """Return all that it takes to go on from here, beside the weights of the program.
+    def stateful(self) -> list[Callback]:
+        """Return the callbacks that have a state."""
+        return [hook for hook in self.hooks if hook.state_dict()]
+
+    def state(self) -> TrainingState:
+        """Return all state of the training except the weights of the program.
 
         Raises:
-            NonFiniteError: a step since the last look was bad.
+            NonFiniteError: a step since the last check was not finite.
         """
         self.svi.raise_if_nonfinite(self.latest)
-        return {
-            "settings": self.settings,
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "count": int(self.count),
-            "stopped": self.stopped,
-            "seconds": time.perf_counter() - self.started,
-            "totals": self.totals,
-            "engine": self.svi.state(),
-            "hooks": [found for hook in self.hooks if (found := hook.state())],
-            **self.own_streams(),
-            "others": self.others,
-            "rows": self.history.rows,
-        }
+        return TrainingState(
+            settings=self.settings,
+            epoch=self.epoch,
+            batch=self.batch,
+            count=int(self.count),
+            totals=self.totals,
+            stopped=self.stopped,
+            seconds=time.perf_counter() - self.started,
+            engine=self.svi.state(),
+            random=[self.own_streams(), *self.others],
+            callbacks=[hook.state_dict() for hook in self.stateful()],
+            rows=self.history.rows,
+        )
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state` returned, with the weights of that time."""
-        self.epoch, self.batch, self.count = (whole(state[name]) for name in ("epoch", "batch", "count"))
-        whole(state["engine"]["steps"])
-        # of more ranks than before, the new ones go on with noise of their own
-        told = [state, *state.get("others", [])]
-        own = told[self.ranks.rank] if self.ranks.rank < len(told) else self.own_streams()
-        self.stopped, self.at_start = bool(state["stopped"]), own["at_start"] or self.streams()
-        self.totals = {name: value.to(self.batches.device) for name, value in state["totals"].items()}
-        self.started = time.perf_counter() - float(state["seconds"])
-        self.svi.restore(state["engine"])
-        self.set_random_state(own["streams"])
-        self.history.rows = [dict(row) for row in state["rows"]]
-        # last, as a hook that has its state may act on it at the end
-        for hook, found in zip([h for h in self.hooks if h.state()], state["hooks"], strict=True):
-            hook.restore(found)
-
-
-def whole(value: Any) -> int:
-    """Return a number that counts something, or refuse what is none."""
-    if type(value) is not int or not 0 <= value < 2**53:
-        raise ValueError(f"expected a whole number, got {value!r}")
-    return value
+    def restore(self, state: TrainingState) -> None:
+        """Restore a state; the weights of the program are restored separately."""
+        self.epoch, self.batch, self.count, self.stopped = state.epoch, state.batch, state.count, state.stopped
+        self.totals = {name: value.to(self.batches.device) for name, value in state.totals.items()}
+        self.started = time.perf_counter() - state.seconds
+        self.history.rows = state.rows
+        self.svi.restore(state.engine)
+        # with more ranks than before, the new ones start with their own noise
+        own = state.random[self.ranks.rank] if self.ranks.rank < len(state.random) else self.own_streams()
+        self.at_start = own["at_start"] or self.streams()
+        self.set_random_state(own["now"])
+        # last, as a callback may restore weights at the end of the training
+        for hook, saved in zip(self.stateful(), state.callbacks, strict=True):
+            hook.load_state_dict(saved)
 
 
 def mean_bound(
@@ -264,13 +251,12 @@ def mean_bound(
         for number, batch in enumerate(batches.epoch(0)):
             if not batch.counts:
                 continue
-            if batches.loader is not None:
-                check_batch(program, batch, number, "valid")
+            check_batch(program, batches, batch, number)
             if isinstance(estimator, Estimator):
                 total += float(estimator.per_datum(program.model, program.guide, *batch).double().sum())
             else:
                 total -= float(estimator.loss(program.model, program.guide, *batch))
             count += batch[0].shape[0]
             after_batch()
-    total, count = batches.ranks.sum(total, count)
+    total, count = batches.ranks.all_reduce_sum(total, count)
     return total / count

@@ -15,14 +15,16 @@ from torch import Tensor
 
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.estimators import Estimator
-from pyro_vae.programs.program import Program, announcements_off
+from pyro_vae.programs.primitives import announcements_off
+from pyro_vae.programs.program import Program
 from pyro_vae.training.compile.compiled import CompiledStep, leave_out
 from pyro_vae.training.compile.compilers import Compiler
 from pyro_vae.training.compile.groups import Unsupported
-from pyro_vae.training.data.on_device import OnDevice
+from pyro_vae.training.data.column import OnDevice
 from pyro_vae.training.diagnosis import diagnosis
 from pyro_vae.training.dry_run import dry_run
 from pyro_vae.training.optimizer import OneOptimizer
+from pyro_vae.training.ranks.collectives import all_reduce_gradients
 from pyro_vae.training.ranks.distributed import Ranks
 
 __all__ = ["SVI", "NonFiniteError"]
@@ -178,7 +180,7 @@ class SVI(pyro.infer.SVI):
         with pyro.validation_enabled(False), quiet, self.precision:
             metrics = self.backward(batch)
         if self.ranks.size > 1:
-            metrics = self.ranks.join(self.optim.parameters, metrics, n=batch[0].shape[0], counts=counts)
+            metrics = all_reduce_gradients(self.optim.parameters, metrics, n=batch[0].shape[0], counts=counts)
         norm = self.optim.norm()
         # NaN and infinity survive the sum: one look for both
         total = norm + metrics["loss"]

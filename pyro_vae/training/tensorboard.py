@@ -1,4 +1,4 @@
-"""Metrics for TensorBoard."""
+"""TensorBoard logging."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["TensorBoard"]
 
 
 class TensorBoard(Callback):
-    """Write the metrics of each epoch as scalars over the training step, for ``tensorboard --logdir FOLDER``.
+    """Log the metrics of each epoch as scalars against the training step, for ``tensorboard --logdir FOLDER``.
 
-    In a resumed run the points after the checkpoint are hidden, as they are drawn again.
+    In a resumed run TensorBoard hides the points after the checkpoint, as they are logged again.
 
     Args:
-        folder: where the event files go
+        folder: folder of the event files
 
     Raises:
         ImportError: tensorboard is not installed.
@@ -40,8 +40,8 @@ class TensorBoard(Callback):
         self.folder, self.make, self.writer = Path(folder), SummaryWriter, None
         self.step: int | None = None
 
-    def epoch(self, program: Program, metrics: dict[str, Any]) -> bool:
-        """Write one point of each curve."""
+    def on_epoch_end(self, program: Program, metrics: dict[str, Any]) -> bool:
+        """Log one point of each curve."""
         if self.writer is None:
             self.writer = self.make(str(self.folder), purge_step=None if self.step is None else self.step + 1)
         self.step = metrics["step"]
@@ -51,16 +51,16 @@ class TensorBoard(Callback):
         self.writer.flush()
         return False
 
-    def end(self, program: Program) -> None:
+    def on_train_end(self, program: Program) -> None:
         """Close the file."""
         if self.writer is not None:
             self.writer.close()
             self.writer = None
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the step of the last point."""
         return {"step": self.step}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on after the last point of the checkpoint."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the step of the last point."""
         self.step = state["step"]

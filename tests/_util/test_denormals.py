@@ -1,4 +1,4 @@
-"""Denormal numbers are zero while a program trains, in every thread, and only then."""
+"""Denormal numbers are flushed to zero during training, in every thread, and only then."""
 
 import pytest
 import torch
@@ -17,11 +17,11 @@ def _several_threads():
 
 
 def survive(n=2_000_000):
-    """Which of many denormal numbers, spread over the threads of torch, are still there after a product."""
+    """Whether denormal numbers, spread over the threads of torch, are nonzero after a product."""
     return torch.full((n,), 1e-39) * 1.5 > 0
 
 
-def test_flushed_within_in_every_thread_and_not_after():
+def test_numbers_are_flushed_in_every_thread_and_not_afterwards():
     assert survive().all()
     with flush_denormals():
         assert not survive().any()
@@ -31,7 +31,7 @@ def test_flushed_within_in_every_thread_and_not_after():
     assert survive().all()
 
 
-def test_fit_flushes_and_leaves_no_trace():
+def test_fit_flushes_and_restores_the_mode():
     seen = []
     toy = pv.testing.LinearGaussian()
 

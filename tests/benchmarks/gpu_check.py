@@ -121,7 +121,7 @@ def under_torchrun() -> str:
     ranks = torch.cuda.device_count()
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     with tempfile.TemporaryDirectory() as folder:
-        train = ["train", "--epochs=1", "--particles=5", "--quiet", "--device=cuda", f"--run-dir={folder}/run"]
+        train = ["train", "--epochs=1", "--num-particles=5", "--quiet", "--device=cuda", f"--run-dir={folder}/run"]
         done = subprocess.run([sys.executable, *torchrun, "-m", "pyro_vae", *train], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
     return f"{ranks} processes"

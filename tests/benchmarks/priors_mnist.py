@@ -23,8 +23,8 @@ SHAPE, LATENT, BATCH, RATE, COMPONENTS = (28, 28), 40, 250, 1e-3, 500
 NET = functools.partial(pv.nets.MLP, hidden=(300, 300))
 PRIORS = {
     "StandardNormal": lambda posterior: pv.priors.StandardNormal(LATENT),
-    "MixtureOfNormals(500)": lambda posterior: pv.priors.MixtureOfNormals(LATENT, components=COMPONENTS),
-    "VampPrior(500)": lambda posterior: pv.priors.VampPrior(encoder_of(posterior), components=COMPONENTS),
+    "MixtureOfNormals(500)": lambda posterior: pv.priors.MixtureOfNormals(LATENT, num_components=COMPONENTS),
+    "VampPrior(500)": lambda posterior: pv.priors.VampPrior(encoder_of(posterior), num_components=COMPONENTS),
     "AffineCouplingFlow": lambda posterior: pv.priors.AffineCouplingFlow(
         LATENT, net=functools.partial(pv.nets.MLP, hidden=(128, 128))
     ),

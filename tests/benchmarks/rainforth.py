@@ -24,10 +24,11 @@ from pyro.distributions.testing.fakes import NonreparameterizedNormal
 from torch import Tensor, nn
 
 import pyro_vae as pv
+from pyro_vae._util.random_state import derive_seed
 from pyro_vae.evaluation.laboratory.gradients import GradientSampler, Moments
 from pyro_vae.plots.style import COLOURS, MARKERS, WIDTH, styled
-from pyro_vae.programs.program import DataPlate, Program, announce
-from pyro_vae.training.data.batches import mix
+from pyro_vae.programs.primitives import DataPlate, announce
+from pyro_vae.programs.program import Program
 
 ESTIMATORS = {
     "IWAE": pv.estimators.IWAE,
@@ -108,7 +109,7 @@ def signal(
     groups = {"model": ["prior.mu"], "guide": ["posterior.b"]}
     found = {group: Moments() for group in groups}
     for i in range(draws):
-        sampler.backward(mix(k, i))
+        sampler.backward(derive_seed(k, i))
         for group, names in groups.items():
             found[group].add(sampler.gradient(names))
     return {group: float((m.mean.abs() / m.variance.sqrt()).mean()) for group, m in found.items()}

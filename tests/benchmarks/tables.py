@@ -36,7 +36,7 @@ from uci import TABLES, columns_of
 
 import pyro_vae as pv
 from pyro_vae.data.tables import Column, Features
-from pyro_vae.programs.missing import hide_missing
+from pyro_vae.distributions.missing import hide_missing
 
 LATENT, BATCH, RATE, STEPS, PATIENCE = 8, 250, 2e-3, 1500, 20
 NET = functools.partial(pv.nets.MLP, hidden=(128, 128))

@@ -1,115 +1,139 @@
-"""`pyro-vae explore` and `pyro-vae report`: pages of a run that need nothing else."""
+"""The commands `evaluate`, `report` and `explore`: tables, figures and pages of a run."""
 
 import base64
+import functools
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.small_tables import FOLDER, TINY, small_run
 from helpers.webpages import content, is_self_contained
 
 import pyro_vae as pv
-from pyro_vae.cli import command as cli
+from pyro_vae.cli import main
+
+NAMES = {"log_likelihood", "latents", "calibration", "inference_gaps", "marginal_bounds"}
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "a run <&>"
-    tiny = ["--epochs=2", "--particles=3", "--quiet", "--latent=2", "--posterior.net.hidden=[8]"]
-    assert cli.main(["train", *tiny, "--likelihood.net.hidden=[8]", "--run-dir", str(folder)]) == 0
-    assert cli.main(["evaluate", str(folder), "--particles=30", "--quiet"]) == 0
+@functools.cache
+def evaluated():
+    """Return the folder of a run with figures and all evaluations."""
+    folder = Path(FOLDER.name) / "a run <&>"
+    assert main(["train", *TINY, "--run-dir", str(folder)]) == 0
+    options = ["--num-particles=30", "--gaps=2", "--bounds=1", "--num-steps=4", "--quiet"]
+    with pytest.MonkeyPatch.context() as patch:
+        # of the default number of steps a tenth is enough for a table
+        patch.setattr(pv.evaluation, "inference_gaps", functools.partial(pv.evaluation.inference_gaps, num_steps=50))
+        assert main(["evaluate", str(folder), *options]) == 0
     return folder
 
 
-def test_explore_a_run(trained, tmp_path, capsys):
-    """A page of some test data is left in the run, the same twice; other data come from a file."""
-    command = ["explore", str(trained), "--points=20", "--particles=30"]
-    assert cli.main(command) == 0
+def test_evaluate_a_run():
+    """There is a table and a figure of each evaluation, and the run is unchanged."""
+    folder = evaluated() / "evaluation"
+    assert {p.name for p in folder.iterdir()} == {
+        f"{name}.{kind}" for name in NAMES for kind in ("csv", "json", "png")
+    }
+    assert len(json.loads((folder / "inference_gaps.json").read_text())["rows"]) == 2
+    assert len(json.loads((folder / "log_likelihood.json").read_text())["rows"]) == 300
+    rows = json.loads((folder / "marginal_bounds.json").read_text())["rows"]
+    assert len([row for row in rows if row["data"] == "given"]) == 1
+
+
+@pytest.mark.parametrize("command", ["evaluate", "explore", "report"])
+def test_commands_need_a_run(command, tmp_path, capsys):
+    assert main([command, str(tmp_path)]) == 1
+    assert "run_dir: " in capsys.readouterr().err
+    assert main([command]) == 2
+    assert main([command, "--help"]) == 0
+    assert "RUN" in capsys.readouterr().out
+
+
+def test_explore_a_run(tmp_path, capsys):
+    """A page of test data is in the run folder, the same each time; other data come from a file."""
+    command = ["explore", str(evaluated()), "--num-points=20", "--num-particles=30"]
+    assert main(command) == 0
     assert "explore.html" in capsys.readouterr().out
-    first = (trained / "explore.html").read_text()
+    first = (evaluated() / "explore.html").read_text()
     found = content(first)
     test = pv.data.load("digits").test
     assert len(found["rows"]) == 20
     assert found["labels"] == test.y[found["rows"]].tolist()
     assert "digits" in found["about"]
-    assert cli.main(command) == 0
-    assert (trained / "explore.html").read_text() == first
+    assert main(command) == 0
+    assert (evaluated() / "explore.html").read_text() == first
     np.save(tmp_path / "own.npy", test.x[:4].numpy())
-    assert cli.main([*command, f"--data={tmp_path / 'own.npy'}", f"--output={tmp_path / 'new' / 'page.html'}"]) == 0
+    assert main([*command, f"--data={tmp_path / 'own.npy'}", f"--output={tmp_path / 'new' / 'page.html'}"]) == 0
     own = content((tmp_path / "new" / "page.html").read_text())
     assert own["rows"] == [0, 1, 2, 3]
     assert own["labels"] is None
 
 
-def test_bad_data_of_explore_are_told(trained, tmp_path, capsys):
-    """Files that hold no data of this program, or objects, are refused and leave nothing."""
+def test_explore_rejects_other_data(tmp_path, capsys):
+    """Files without data for this program, or with Python objects, are refused and leave no page."""
     out = tmp_path / "page.html"
     np.save(tmp_path / "wide.npy", np.zeros((3, 9, 9), np.float32))
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
     (tmp_path / "text.npy").write_text("no array")
     for name, said in (("wide", "(3, 9, 9)"), ("objects", "objects.npy"), ("text", "text.npy"), ("none", "none.npy")):
-        assert cli.main(["explore", str(trained), f"--data={tmp_path / name}.npy", f"--output={out}"]) == 1
+        assert main(["explore", str(evaluated()), f"--data={tmp_path / name}.npy", f"--output={out}"]) == 1
         assert said in capsys.readouterr().err
-    assert cli.main(["explore", str(tmp_path)]) == 1
-    assert cli.main(["explore"]) == 2
+    assert main(["explore", str(small_run("classes"))]) == 1
+    assert "run: expected a VAE" in capsys.readouterr().err
     assert not out.exists()
 
 
-def test_report_of_a_run(trained, capsys):
-    """The page holds every epoch, every figure, the evaluations and the configuration, and escapes names."""
-    assert cli.main(["report", str(trained)]) == 0
-    text = (trained / "report.html").read_text()
+def test_report_of_a_run():
+    """The page has all figures, evaluations and parts, the best epoch, and escaped names."""
+    folder = evaluated()
+    assert main(["report", str(folder)]) == 0
+    text = (folder / "report.html").read_text()
     is_self_contained(text)
     assert "a run &lt;&amp;&gt;" in text
-    pictures = [*(trained / "figures").glob("*.png"), *(trained / "evaluation").glob("*.png")]
-    assert text.count("data:image/png;base64,") == len(pictures) == 7
+    pictures = [*(folder / "figures").glob("*.png"), *(folder / "evaluation").glob("*.png")]
+    assert text.count("data:image/png;base64,") == len(pictures) == 9
     assert all(base64.b64encode(path.read_bytes()).decode() in text for path in pictures)
     assert "MeanFieldNormal(net=MLP(hidden=[8]" in text
-    bounds = [json.loads(line)["valid_bound"] for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    bounds = [json.loads(line)["valid_bound"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert f"best validation bound {max(bounds):.2f}" in text
-    found = json.loads((trained / "evaluation" / "log_likelihood.json").read_text())["rows"]
+    found = json.loads((folder / "evaluation" / "log_likelihood.json").read_text())["rows"]
     mean = sum(row["log_likelihood"] for row in found) / len(found)
     assert f"<td>{len(found)}</td><td>{mean:.5g}".replace("-", "\u2212") in text
 
 
-def test_report_escapes_and_tells_damage(trained, tmp_path, capsys):
-    """Markup in files stays text, an unfinished run has a report, and what is damaged is named."""
+def test_report_escapes_markup_and_names_damaged_files(tmp_path, capsys):
+    """An unfinished run has a report as well."""
     folder = tmp_path / "run"
-    shutil.copytree(trained, folder)
+    shutil.copytree(evaluated(), folder)
     (folder / "metrics.jsonl").write_text('{"epoch": 0, "<script>alert(1)</script>": "<img src=x>"}\n')
     shutil.rmtree(folder / "evaluation")
-    assert cli.main(["report", str(folder)]) == 0
+    assert main(["report", str(folder)]) == 0
     text = (folder / "report.html").read_text()
     is_self_contained(text)
     assert "&lt;script&gt;alert(1)" in text
     assert "<script" not in text
     for broken in ("[1, 2]", '{"valid_bound": 3.0}', '{"epoch": 0'):
         (folder / "metrics.jsonl").write_text(broken)
-        assert cli.main(["report", str(folder)]) == 1
+        assert main(["report", str(folder)]) == 1
         assert "metrics.jsonl" in capsys.readouterr().err
     (folder / "metrics.jsonl").unlink()
-    assert cli.main(["report", str(folder), "--output", str(tmp_path / "other.html")]) == 0
+    assert main(["report", str(folder), "--output", str(tmp_path / "other.html")]) == 0
     assert "0 epochs" in (tmp_path / "other.html").read_text()
     (folder / "evaluation").mkdir()
     for broken in ("[1, 2", "[1, 2]", '{"rows": [3]}'):
         (folder / "evaluation" / "latents.json").write_text(broken)
-        assert cli.main(["report", str(folder)]) == 1
+        assert main(["report", str(folder)]) == 1
         assert "latents.json" in capsys.readouterr().err
     assert (folder / "report.html").read_text() == text
 
 
-def test_pages_of_a_table_and_of_another_program(tmp_path, monkeypatch, capsys):
-    """Columns by name and type in the report, the test rows of the file on the map; other programs are named."""
-    monkeypatch.chdir(tmp_path)
-    rows = "".join(f"{1 + 0.1 * i:.1f},{'red' if i % 3 else 'blue'},{i % 2}\n" for i in range(40))
-    (tmp_path / "own.csv").write_text(f"size,<b>colour,kind\n{rows}")
-    tiny = ["train", "--data=own.csv", "--epochs=1", "--particles=3", "--quiet", "--latent=2"]
-    assert cli.main([*tiny, "--run-dir=table"]) == 0
-    assert cli.main(["report", "table"]) == 0
-    page = (tmp_path / "table" / "report.html").read_text()
-    assert "size (Positive), &lt;b&gt;colour (Binary), kind (Binary)" in page
-    assert cli.main(["explore", "table", "--particles=5"]) == 0
-    assert len(content((tmp_path / "table" / "explore.html").read_text())["rows"]) == 4
-    assert cli.main([*tiny, "--program=SemiSupervised", "--label=kind", "--run-dir=classes"]) == 0
-    assert cli.main(["explore", "classes"]) == 1
-    assert "classes is a SemiSupervised; a page is drawn of a VAE" in capsys.readouterr().err
+def test_pages_of_a_table(tmp_path):
+    """Columns have names and types in the report, and the page has the test rows of the file."""
+    folder = small_run("whole")
+    assert main(["report", str(folder), f"--output={tmp_path / 'report.html'}"]) == 0
+    columns = "age (Positive), colour (Categorical), visits (Count), grade (Ordinal)"
+    assert columns in (tmp_path / "report.html").read_text()
+    assert main(["explore", str(folder), "--num-particles=5", f"--output={tmp_path / 'explore.html'}"]) == 0
+    assert len(content((tmp_path / "explore.html").read_text())["rows"]) == 6

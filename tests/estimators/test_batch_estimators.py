@@ -260,7 +260,7 @@ def test_prior_draws_of_a_hierarchy_are_those_of_the_model(particles):
 def test_prior_without_a_reparameterized_sampler(prior):
     """Its draws are constants: no gradient, no error."""
     posterior = pv.posteriors.MeanFieldNormal((5,), 2)
-    made = prior(2) if prior is pv.priors.MixtureOfNormals else prior(posterior, components=3)
+    made = prior(2) if prior is pv.priors.MixtureOfNormals else prior(posterior, num_components=3)
     program = vae(prior=made)
     x = torch.randn(6, 5).double()
     loss = E.MMD().differentiable_loss(program.model, program.guide, x)

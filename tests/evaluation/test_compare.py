@@ -212,7 +212,7 @@ def test_discrete_guides_have_gradients_without_slopes():
 def test_shared_parameters_belong_to_the_guide():
     posterior = pv.posteriors.MeanFieldNormal((4,), 2)
     vae = pv.VAE(
-        prior=pv.priors.VampPrior(posterior, components=3),
+        prior=pv.priors.VampPrior(posterior, num_components=3),
         likelihood=pv.likelihoods.Normal(2, (4,)),
         posterior=posterior,
     )

@@ -239,7 +239,7 @@ def test_programs_without_local_latents_are_refused():
         prior=pv.priors.StandardNormal(2),
         likelihood=pv.likelihoods.Normal(2, (4,)),
         posterior=pv.posteriors.MeanFieldNormal((4,), 2),
-        size=5,
+        num_examples=5,
     )
     with pytest.raises(ValueError, match="'weights'"):
         evaluation.calibration(bayes, x)

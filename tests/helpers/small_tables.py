@@ -1,16 +1,23 @@
 """Small files and training runs for the tests of the command line."""
 
 import csv
+import functools
+import importlib
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import pyro_vae as pv
-from pyro_vae.cli import command as cli
+from pyro_vae.cli import main
 
+#: The module of the command `train`.
+command = importlib.import_module("pyro_vae.cli.train")
+FOLDER = tempfile.TemporaryDirectory(prefix="pyro_vae_runs_")
 TINY = [
-    *("--epochs=1", "--particles=3", "--quiet", "--latent=2", "--batch-size=20"),
+    *("--epochs=1", "--num-particles=3", "--quiet", "--latent=2", "--batch-size=20"),
     *("--posterior.net.hidden=[8]", "--likelihood.net.hidden=[8]"),
 ]
 NAMES = ["age", "colour", "visits", "grade", "group"]
@@ -54,8 +61,33 @@ def images(n=40):
 def train(folder, *options):
     """Run the command `train` without its figures, which take longer than the training."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "figures", lambda *args: {})
-        patch.setattr(cli, "save", lambda *args: None)
+        patch.setattr(command, "figures", lambda *args: {})
+        patch.setattr(command, "save", lambda *args: None)
         patch.setattr(pv.training.History, "plot", lambda self: None)
-        assert cli.main(["train", *TINY, f"--run-dir={folder}", *options]) == 0
+        assert main(["train", *TINY, f"--run-dir={folder}", *options]) == 0
     return folder
+
+
+@functools.cache
+def small_run(name):
+    """Return the folder of a small run, trained once per process.
+
+    `table` is a table with missing cells, `whole` one without, `array` has missing entries, `binary` binary values,
+    and `classes` a class for some images. The data are in files of these names in the same folder.
+    """
+    folder = Path(FOLDER.name)
+    if name in ("table", "whole"):
+        rows = with_missing_cells(table_rows()) if name == "table" else table_rows()
+        data = write_csv(folder / f"{name}.csv", NAMES, rows, delimiter=";")
+        options = ["--label=group"]
+    elif name in ("array", "binary"):
+        x, data = images(), folder / f"{name}.npy"
+        x[np.arange(40) % 3 == 0, 1, 2] = np.nan
+        np.save(data, x if name == "array" else images().round())
+        options = []
+    else:
+        y, data = np.where(np.arange(40) % 4 == 3, -1, np.arange(40) % 4 + 5), folder / "classes.npz"
+        np.savez(data, x=images(), y=y)
+        options = ["--program", "SemiSupervised", "--num-labels=6"]
+    missing = ["--missing"] if name in ("table", "array") else []
+    return train(folder / name, f"--data={data}", *missing, *options)

@@ -1,6 +1,6 @@
-"""The cases of test_distributed.py, which each of two processes runs in turn, each with its own process group.
+"""The part of test_distributed.py that runs in two processes: one case after another, each with its own process group.
 
-Run ``python two_ranks.py FOLDER`` with the environment variables of torchrun; the results are in ``FOLDER/RANK.pt``.
+Run as ``python two_ranks.py FOLDER`` with the variables of torchrun; the results are saved as ``FOLDER/RANK.pt``.
 """
 
 import functools
@@ -22,18 +22,17 @@ import pyro_vae as pv
 from pyro_vae.training import Callback
 from pyro_vae.training.data.order import Shuffled
 from pyro_vae.training.ranks import collectives
-from pyro_vae.training.ranks.distributed import Ranks
 
 SGD = functools.partial(torch.optim.SGD, lr=0.05)
 FIT = {"optimizer": SGD, "batch_size": 16, "seed": 3, "progress": False}
 
 
 def make(seed=0):
-    """A program without latents: its bound is the log-likelihood, without noise."""
+    """A program without latents: its bound is its log-likelihood, without noise."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
-    net.register_buffer("filled", torch.zeros(2))
+    net.register_buffer("buffer", torch.zeros(2))
 
     def model(x):
         with pyro.plate("data", len(x), dim=-1):
@@ -57,7 +56,7 @@ def trained(data, *, program=None, **options):
 
 
 def in_small_buckets():
-    """Train with gradients sent in buckets of at most 16 numbers."""
+    """Gradients of 15 numbers, sent in messages of at most 16."""
     size, collectives.BUCKET = collectives.BUCKET, 16
     try:
         return trained(rows(39), epochs=2)
@@ -66,38 +65,38 @@ def in_small_buckets():
 
 
 EQUAL = {
-    "uneven": lambda: trained(rows(39), valid=rows(21), epochs=3),
+    "shares of different size": lambda: trained(rows(39), valid=rows(21), epochs=3),
     "clipped": lambda: trained(rows(40), clip_norm=0.1, epochs=2),
-    "fewer data than ranks": lambda: trained(rows(1), epochs=2),
+    "fewer rows than ranks": lambda: trained(rows(1), epochs=2),
     "estimator of Pyro": lambda: trained(rows(39), estimator=pyro.infer.Trace_ELBO(), epochs=2),
     "small buckets": in_small_buckets,
-    "context": lambda: trained((rows(35),), epochs=1),
+    "tuple": lambda: trained((rows(35),), epochs=1),
 }
 
 
-class Note(Callback):
-    """Record random numbers after each epoch."""
+class RecordNoise(Callback):
+    """Draw noise after each epoch."""
 
     def __init__(self):
         self.noise = []
 
-    def epoch(self, program, metrics):
+    def on_epoch_end(self, program, metrics):
         self.noise.append(torch.rand(3))
         return False
 
 
-class Once(Callback):
+class OnRank(Callback):
     """Call a function on one rank after each epoch."""
 
     def __init__(self, rank, work):
         self.rank, self.work = rank, work
 
-    def epoch(self, program, metrics):
+    def on_epoch_end(self, program, metrics):
         return bool(self.work(program)) if int(os.environ["RANK"]) == self.rank else False
 
 
 class Faulty(Dataset):
-    """A data set that raises on rank 1 after the data have been checked."""
+    """Raise on rank 1, after the check of the data."""
 
     reads = 0
 
@@ -112,7 +111,7 @@ class Faulty(Dataset):
 
 
 class Stream(IterableDataset):
-    """A stream with more rows on rank 1 than on rank 0."""
+    """More rows on rank 1 than on rank 0."""
 
     def __iter__(self):
         return iter(rows(20) if os.environ["RANK"] == "0" else rows(44))
@@ -129,29 +128,31 @@ def vae(seed):
 
 
 def noise(folder):
-    """The ranks start with different weights and random states."""
-    note, steps = Note(), []
+    """The ranks start from different weights and random states; the bar is shown as in a terminal."""
+    record, steps = RecordNoise(), []
     program = vae(int(os.environ["RANK"]))
+    bars = sys.modules["pyro_vae._util.progress"]
+    bars.can_show_bars = lambda: True
     pv.fit(
         program, rows(40), epochs=2, batch_size=16, progress=True, run_dir=folder / os.environ["RANK"],
-        callbacks=[note, lambda metrics, step: steps.append(step)],
+        callbacks=[record, lambda metrics, step: steps.append(step)],
     )  # fmt: skip
-    return {"weights": weights(program), "noise": note.noise, "steps": steps}
+    return {"weights": weights(program), "noise": record.noise, "steps": steps}
 
 
 def resumed(folder):
-    """Runs resumed from an earlier checkpoint, at the end of an epoch and within one."""
+    """Remove the last checkpoints of a run, up to the end of an epoch or within one, and resume it."""
     rank, found = os.environ["RANK"], {}
     options = {"epochs": 2, "batch_size": 8, "checkpoint_every": 0, "keep": 99, "resume": True, "progress": False}
 
     def run(name):
-        note, program = Note(), vae(0)
-        history = pv.fit(program, rows(32), run_dir=folder / name, callbacks=[note], **options)
-        return weights(program), note.noise, history["loss"]
+        record, program = RecordNoise(), vae(0)
+        history = pv.fit(program, rows(32), run_dir=folder / name, callbacks=[record], **options)
+        return weights(program), record.noise, history["loss"]
 
     sys.modules["pyro_vae.training.loop"].LOOK_STEPS = 1
     found["whole"] = run("whole")
-    for kept in (3, 5, 7):  # of 10: four steps and the end of an epoch, twice
+    for kept in (3, 5, 7):  # of 10: four steps and an end, twice
         if rank == "0":
             shutil.copytree(folder / "whole", folder / f"from {kept}")
             for path in sorted((folder / f"from {kept}" / "checkpoints").iterdir())[kept:]:
@@ -162,7 +163,7 @@ def resumed(folder):
 
 def interrupted(folder):
     """Only rank 1 receives a signal, after the first of two epochs."""
-    send = Once(1, lambda program: os.kill(os.getpid(), signal.SIGTERM))
+    send = OnRank(1, lambda program: os.kill(os.getpid(), signal.SIGTERM))
     try:
         pv.fit(vae(0), rows(40), epochs=2, batch_size=16, progress=False, run_dir=folder / "cut", callbacks=[send])
     except pv.training.Interrupted as end:
@@ -170,7 +171,7 @@ def interrupted(folder):
 
 
 def damaged(folder):
-    """Rank 0 finds a damaged checkpoint; both ranks must raise."""
+    """Rank 0 reads a damaged checkpoint."""
     if os.environ["RANK"] == "0":
         for path in (folder / "cut" / "checkpoints").glob("*/state.json"):
             path.write_text("{}")
@@ -183,35 +184,35 @@ def nudge(program):
 
 
 def fill(program):
-    """Fill a buffer with a number that differs between ranks, after the first epoch."""
-    if not program.parts["net"].filled.any():
-        program.parts["net"].filled.fill_(float(os.environ["RANK"]) + 1)
+    """Change the buffer, in the first epoch."""
+    if not program.parts["net"].buffer.any():
+        program.parts["net"].buffer.fill_(float(os.environ["RANK"]) + 1)
 
 
-def not_joined():
-    """Training without averaging gradients over ranks."""
-    join = Ranks.join
-    Ranks.join = lambda self, parameters, metrics, **options: metrics
+def not_reduced():
+    """Training without the all-reduce of the gradients."""
+    svi = sys.modules["pyro_vae.training.svi"]
+    original, svi.all_reduce_gradients = svi.all_reduce_gradients, lambda parameters, metrics, **options: metrics
     try:
         return trained(rows(40), epochs=2)
     finally:
-        Ranks.join = join
+        svi.all_reduce_gradients = original
 
 
 def not_finite():
-    """The second batch of rank 1 contains a NaN."""
+    """The second share of rank 1 contains a NaN."""
     data = rows(40)
     data[Shuffled(40, seed=FIT["seed"], epoch=0).rows(np.arange(40))[30]] = float("nan")
     return trained(data, epochs=1)
 
 
 def late():
-    """A process group of the user with a timeout of a second, while rank 1 takes three."""
-    torch.distributed.init_process_group(timeout=timedelta(seconds=1))
-    kept = pv.fit(make(), rows(40), **FIT, epochs=1).epochs == 1 and torch.distributed.is_initialized()
-    assert kept
+    """The user's own process group, whose timeout is shorter than what rank 1 does after an epoch."""
+    torch.distributed.init_process_group(timeout=timedelta(seconds=0.5))
+    assert len(pv.fit(make(), rows(40), **FIT, epochs=1)) == 1
+    assert torch.distributed.is_initialized()
     try:
-        return trained(rows(40), epochs=2, callbacks=[Once(1, lambda program: time.sleep(3))])
+        return trained(rows(40), epochs=2, callbacks=[OnRank(1, lambda program: time.sleep(1.5))])
     finally:
         torch.distributed.destroy_process_group()
 
@@ -221,7 +222,7 @@ def kill(program):
 
 
 def sampled():
-    """A loader whose sampler distributes the rows over ranks."""
+    """A loader that gives each rank its own part."""
     data = rows(40)
     sampler = torch.utils.data.DistributedSampler(data, num_replicas=2, rank=int(os.environ["RANK"]))
     found = trained(DataLoader(data, batch_size=8, sampler=sampler), epochs=2)
@@ -235,24 +236,25 @@ def cases(folder):
     yield "resumed", lambda: resumed(folder)
     yield "interrupted", lambda: interrupted(folder)
     yield "damaged", lambda: damaged(folder)
-    yield "buffers", lambda: trained(rows(40), epochs=2, callbacks=[Once(int(rank), fill)])
+    yield "buffers", lambda: trained(rows(40), epochs=2, callbacks=[OnRank(int(rank), fill)])
     yield "stream", lambda: trained(Stream(), epochs=1)
     yield "sampled", sampled
     yield "plain loader", lambda: trained(DataLoader(rows(40), batch_size=8, shuffle=True), epochs=1)
     yield "small batch", lambda: trained(rows(40), batch_size=1, epochs=1)
     yield "other settings", lambda: trained(rows(40 + int(rank)), epochs=1)
-    yield "not joined", not_joined
-    yield "nudged", lambda: trained(rows(40), epochs=4, callbacks=[Once(1, nudge)])
+    yield "not reduced", not_reduced
+    yield "nudged", lambda: trained(rows(40), epochs=4, callbacks=[OnRank(1, nudge)])
     yield "not finite", not_finite
-    yield "stopped", lambda: trained(rows(40), epochs=4, callbacks=[Once(1, lambda program: True)])
-    yield "callback fails", lambda: trained(rows(40), epochs=2, callbacks=[Once(0, lambda program: 1 / 0)])
+    yield "stopped", lambda: trained(rows(40), epochs=4, callbacks=[OnRank(1, lambda program: True)])
+    yield "callback fails", lambda: trained(rows(40), epochs=2, callbacks=[OnRank(0, lambda program: 1 / 0)])
     yield "rank fails", lambda: trained(Faulty(), epochs=2)
     yield "late", late
-    yield "killed", lambda: trained(rows(40), epochs=2, callbacks=[Once(1, kill)])
+    yield "killed", lambda: trained(rows(40), epochs=2, callbacks=[OnRank(1, kill)])
 
 
 def main(folder):
     found = {}
+    os.fsync = lambda descriptor: None  # nothing must reach the disk
     for name, case in cases(folder):
         start = time.perf_counter()
         try:

@@ -1,4 +1,4 @@
-"""The autoregressive decoder: its order, its sum and its draws."""
+"""The autoregressive decoder: its order, its mass and its samples."""
 
 import math
 
@@ -11,7 +11,7 @@ L = pv.likelihoods
 
 
 @pytest.mark.parametrize(("shape", "levels"), [((2, 3), 2), ((2, 1, 2), 3)])
-def test_pixel_cnn_sums_to_one_and_draws_what_it_says(shape, levels):
+def test_pixel_cnn_sums_to_one_and_samples_from_its_density(shape, levels):
     torch.manual_seed(2)
     part = L.PixelCNN(2, shape, levels=levels, features=4, layers=2)
     with torch.no_grad():
@@ -30,7 +30,7 @@ def test_pixel_cnn_sums_to_one_and_draws_what_it_says(shape, levels):
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (2, 3, 3), (5,)])
-def test_pixel_cnn_sees_what_came_before_and_nothing_else(shape):
+def test_pixel_cnn_depends_on_earlier_pixels_only(shape):
     part = L.PixelCNN(2, shape, levels=3, features=4).double()
     h = part.net(torch.randn(1, 2, dtype=torch.float64)).detach()
     x = torch.rand(1, *shape, dtype=torch.float64)
@@ -41,11 +41,3 @@ def test_pixel_cnn_sees_what_came_before_and_nothing_else(shape):
     assert (seen.tril(-1) != 0).sum() > 0.9 * len(order) * (len(order) - 1) / 2
     z = torch.randn(1, 2, dtype=torch.float64)
     assert not torch.allclose(part(z).log_prob(torch.zeros_like(x)), part(z + 1).log_prob(torch.zeros_like(x)))
-
-
-def test_pixel_cnn_with_options():
-    pv.testing.check_part(L.PixelCNN(3, (3, 4, 3), levels=4, net=pv.nets.ConvDecoder, context=2), (3,), (2,))
-    with pytest.raises(ValueError, match="levels"):
-        L.PixelCNN(3, (2, 2), levels=1)
-    with pytest.raises(ValueError, match="kernel"):
-        L.PixelCNN(3, (2, 2), kernel=4)

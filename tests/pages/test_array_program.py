@@ -1,4 +1,4 @@
-"""FunctionProgram as lists of array operations: the page makes of them the numbers of torch."""
+"""Functions compiled to array operations: a page computes the same numbers as torch."""
 
 import functools
 import inspect
@@ -11,7 +11,7 @@ import torch
 
 import pyro_vae as pv
 from pyro_vae import pages
-from pyro_vae.config import run
+from pyro_vae.config import parts
 from pyro_vae.pages.page import asset
 
 SMALL = functools.partial(pv.nets.MLP, hidden=(7,))
@@ -20,7 +20,7 @@ NODE = shutil.which("node")
 
 
 def by_node(jobs):
-    """What the page makes of (steps, input) pairs, and its complaints."""
+    """Return the results of the page for pairs (steps, input)."""
     script = asset("array_program.js") + (
         'const jobs = JSON.parse(require("fs").readFileSync(0));'
         "console.log(JSON.stringify(jobs.map(([steps, x]) => Array.from(compile(steps)(x)))));"
@@ -35,7 +35,7 @@ def means_of(likelihood, z):
 
 
 def part(cls, net):
-    # a mean over 256 levels is a sum of 256 terms, of which a few tell as much
+    # with 256 levels a mean has 256 terms; a few are enough
     few = {"levels": 5} if "levels" in inspect.signature(cls).parameters else {}
     try:
         return cls(3, (6, 6), net=net, **few)
@@ -45,10 +45,10 @@ def part(cls, net):
 
 @pytest.mark.slow
 @pytest.mark.skipif(NODE is None, reason="needs Node.js (node) on the PATH")
-def test_every_likelihood_on_this_shelf_decodes_in_the_page():
-    """The mean of each likelihood, by both kinds of network and of floats, is that of torch to 1e-4; two have none."""
+def test_every_likelihood_decodes_in_the_page():
+    """The mean of each likelihood is that of torch to 1e-4, for both kinds of network and of floats."""
     jobs, wanted, refused = [], [], set()
-    for name, cls in run.shelves()["likelihood"].items():
+    for name, cls in parts.shelves()["likelihood"].items():
         kinds = [(SMALL, torch.float32)]
         if name in ("Bernoulli", "StudentT"):
             kinds += [(CONVOLUTIONS, torch.float32), (CONVOLUTIONS, torch.float64)]
@@ -71,11 +71,11 @@ def test_every_likelihood_on_this_shelf_decodes_in_the_page():
 
 @pytest.mark.skipif(NODE is None, reason="needs Node.js (node) on the PATH")
 def test_every_activation_decodes_in_the_page():
-    """The activations that an MLP takes give the numbers of torch, far from 0 too; random ones are refused."""
+    """Elementwise activations give the numbers of torch, also far from 0."""
     jobs, wanted = [], []
     odd = {"GLU", "Softmax", "Softmax2d", "Softmin", "LogSoftmax", "RReLU", "Softshrink"}
-    for name, cls in run.shelves()["activation"].items():
-        if name in odd:  # of another width, of a dimension that is not told, and without a decomposition
+    for name, cls in parts.shelves()["activation"].items():
+        if name in odd:  # not elementwise, random, or without a decomposition
             continue
         net = functools.partial(pv.nets.MLP, hidden=(9, 8), activation=cls)
         likelihood = pv.likelihoods.Normal(2, (4,), net=net).eval()
@@ -88,8 +88,8 @@ def test_every_activation_decodes_in_the_page():
         torch.testing.assert_close(found, x, rtol=1e-4, atol=1e-4, msg=name)
 
 
-def test_what_cannot_be_written_as_steps_is_refused():
-    """Draws, branches on values and constants are refused, not written down as something else."""
+def test_unsupported_operations_raise():
+    """Random numbers, branches on values and constant functions are not compiled to something else."""
     x = torch.zeros(1, 3)
     for bad in (lambda z: z.sort().values, lambda z: z if z.sum() > 0 else -z, lambda z: torch.rand(3) + z):
         with pytest.raises(pages.UnsupportedOperation):

@@ -1,8 +1,7 @@
-"""Counts with library sizes and batches: against gamma-Poisson evidences, sums by hand, and groups that are known."""
+"""CountVAE: against exact gamma-Poisson evidences, sums written out, and known groups of cells."""
 
 import functools
 
-import pyro
 import pytest
 import torch
 from pyro import distributions as dist
@@ -51,7 +50,7 @@ class NormalSize(pv.Conditional):
 
 
 class Profile(torch.nn.Module):
-    """A decoder that does not look at z."""
+    """A decoder that ignores z."""
 
     def __init__(self, in_shape, out_shape):
         super().__init__()
@@ -62,7 +61,7 @@ class Profile(torch.nn.Module):
 
 
 class PriorAsPosterior(pv.Conditional):
-    """What the exact posterior is where x says nothing of z."""
+    """The exact posterior where x does not depend on z."""
 
     def __init__(self):
         super().__init__()
@@ -95,14 +94,14 @@ def fixed(**options):
 
 
 def gamma_poisson(x, size):
-    """Exact evidence of counts whose rates are gamma distributed, with mean size times share, summed over genes."""
+    """Exact evidence of counts with gamma distributed rates of mean size times share, summed over genes."""
     share = torch.arange(GENES).double().mul(0.3).softmax(-1)
     a = torch.tensor(DISPERSION).double()
     b = a / (size.unsqueeze(-1) * share)
     return (a * b.log() - a.lgamma() + (a + x).lgamma() - (a + x) * (b + 1).log() - (x + 1).lgamma()).sum(-1)
 
 
-def test_bound_is_the_evidence_where_x_says_nothing_of_z():
+def test_bound_is_the_evidence_where_x_does_not_depend_on_z():
     vae, x = fixed(), cells().double()
     exact = gamma_poisson(x, x.sum(-1))
     for particles in (1, 4):
@@ -112,22 +111,22 @@ def test_bound_is_the_evidence_where_x_says_nothing_of_z():
     assert torch.allclose(found.per_example, exact, atol=1e-8)
 
 
-def test_latent_library_has_the_evidence_of_a_quadrature():
+def test_latent_library_size_has_the_evidence_of_a_quadrature():
     vae, x = fixed(library_prior=NormalSize(), library_posterior=SizePosterior()), cells().double()
     grid = torch.linspace(-2, 8, 4001).double()
     joint = gamma_poisson(x.unsqueeze(1), grid.exp()) + dist.Normal(3.0, 0.4).log_prob(grid)
     exact = torch.logsumexp(joint, -1) + (grid[1] - grid[0]).log()
-    found = pv.evaluation.log_likelihood(vae, x, num_particles=10_000)
+    found = pv.evaluation.log_likelihood(vae, x, num_particles=3000)
     assert ((found.per_example - exact).abs() < 4 * found.per_example_error).all()
-    assert (found.per_example_error < 0.03).all()
-    bound = pv.estimators.ELBO(num_particles=4000).per_datum(vae.model, vae.guide, x)
+    assert (found.per_example_error < 0.05).all()
+    bound = pv.estimators.ELBO(num_particles=1000).per_datum(vae.model, vae.guide, x)
     assert (bound < exact - 0.05).all()
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("latent_library", [False, True])
 @pytest.mark.parametrize("width", [0, 2])
-def test_bound_is_the_sum_by_hand(likelihood, latent_library, width):
+def test_bound_is_the_sum_over_sites(likelihood, latent_library, width):
     vae, x = program(likelihood, width, latent_library).double(), cells().double()
     context = (batches().double(),) if width else ()
     elbo = pv.estimators.ELBO(num_particles=3, analytic_kl=False)
@@ -154,15 +153,13 @@ def test_means_grow_with_the_library(likelihood):
     z = torch.zeros(8, LATENT)
     means = [vae.decode(z, c, library=torch.full((8,), size)).mean for size in (10.0, 20.0)]
     assert torch.allclose(means[1], 2 * means[0])
-    torch.manual_seed(0)
     small_cells = vae.sample(8, c, library=10.0, mean=True)
-    torch.manual_seed(0)
     sizes = torch.arange(1.0, 9.0)
     assert torch.allclose(vae.sample(8, c, library=sizes, mean=True), small_cells * sizes.unsqueeze(-1) / 10)
     assert vae.sample(8, c, library=10.0).shape == vae.reconstruct(x, c).shape == (8, GENES)
 
 
-def test_normalized_leaves_no_trace_and_takes_covariates_row_by_row():
+def test_normalized_keeps_the_random_state_and_takes_covariates_per_row():
     vae, x, c = program(width=2), cells(), batches()
     state = torch.get_rng_state()
     found = vae.normalized(x, c, decode_as=c.flip(0))
@@ -176,7 +173,7 @@ def test_normalized_leaves_no_trace_and_takes_covariates_row_by_row():
 
 @pytest.mark.slow
 def test_decoding_as_one_batch_removes_its_effect():
-    """Two groups of cells in two batches, of which the second triples a quarter of the genes."""
+    """Two groups of cells in two batches; the second batch triples a quarter of the genes."""
     generator = torch.Generator().manual_seed(0)
     n, genes = 400, 8
     group, batch = torch.arange(n) % 2, (torch.arange(n) // 2) % 2
@@ -208,48 +205,33 @@ def test_decoding_as_one_batch_removes_its_effect():
     assert error(vae.normalized(x, c, library=1.0, decode_as=torch.tensor([1.0, 0.0]))) < 0.08
 
 
-@pytest.mark.parametrize("num_particles", [1, 3])
-@pytest.mark.parametrize("latent_library", [False, True])
-def test_estimators_take_it(num_particles, latent_library):
+def test_estimators_take_a_latent_library_size():
     """An AssertionError of `check_estimator` names the law that the pair breaks."""
-    vae = program(latent_library=latent_library)
-    check_estimator(vae, pv.estimators.ELBO(num_particles=num_particles), cells())
-
-
-def test_it_stays_pyro():
-    vae, data = program(width=2, latent_library=True), (cells(), batches())
-    before = [p.detach().clone() for p in vae.parameters()]
-    svi = pyro.infer.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2}), pyro.infer.Trace_ELBO())
-    for _ in range(2):
-        svi.step(*data)
-    assert all(not torch.equal(p, b) for p, b in zip(vae.parameters(), before, strict=True))
-    found = pyro.infer.Predictive(vae.model, guide=vae.guide, num_samples=6)(*data)
-    assert found["z"].shape == (6, 8, LATENT)
-    assert found["log_library"].shape == (6, 8, 1)
+    check_estimator(program(latent_library=True), pv.estimators.ELBO(num_particles=3), cells())
 
 
 def test_bad_input():
     x, c = cells(), batches()
-    with pytest.raises(ValueError, match="expected one that takes a library size, got NegativeBinomial without"):
+    with pytest.raises(ValueError, match="^likelihood.*NegativeBinomial"):
         CountVAE(
             prior=pv.priors.StandardNormal(2),
             likelihood=pv.likelihoods.NegativeBinomial(2, (GENES,)),
             posterior=pv.posteriors.MeanFieldNormal((GENES,), 2),
         )
-    with pytest.raises(ValueError, match="only library_prior was given"):
+    with pytest.raises(ValueError, match="only library_prior"):
         fixed(library_prior=NormalSize())
     vae = program(width=2)
-    with pytest.raises(ValueError, match="context: this program needs 2 numbers of context"):
+    with pytest.raises(ValueError, match="^context: .*2"):
         pv.fit(vae, x, epochs=1, progress=False)
-    with pytest.raises(ValueError, match=r"decode_as: expected covariates of shape \(2,\) or \(8, 2\)"):
+    with pytest.raises(ValueError, match="^decode_as"):
         vae.normalized(x, c, decode_as=torch.ones(3))
     empty = x.clone()
     empty[3] = 0
-    with pytest.raises(ValueError, match=r"x: expected counts in each cell, but x\[3\] has none \(1 of 8 are empty\)"):
+    with pytest.raises(ValueError, match=r"^x: .*x\[3\].*1 of 8"):
         pv.fit(vae, (empty, c), epochs=1, progress=False)
-    with pytest.raises(ValueError, match="outside the support of the likelihood NegativeBinomial"):
+    with pytest.raises(ValueError, match="^x: .*NegativeBinomial"):
         pv.fit(vae, (x + 0.5, c), epochs=1, progress=False)
-    with pytest.raises(ValueError, match="library_prior: expected one number a datum"):
+    with pytest.raises(ValueError, match="^library_prior"):
         pv.fit(
             fixed(
                 library_prior=pv.priors.StandardNormal(2),

@@ -1,4 +1,4 @@
-"""A latent shared by all data (weights of a Bayesian decoder, say) enters once, beside the scaled plate."""
+"""Global latents (such as the weights of a BayesianDecoder) count once, outside the scaled plate of the data."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ from pyro import distributions as dist
 import pyro_vae as pv
 from pyro_vae.trace import tracing
 
-#: why an estimator has nothing to say about a reparameterized latent of a single datum
+#: Why an estimator cannot be applied to a reparameterized latent and a batch of one.
 BATCH = dict.fromkeys(["BetaTC", "DIP", "FactorVAE", "InfoVAE", "MMD", "WAE"], "needs a batch of more than one")
 DISCRETE = {"DisARM": "for Bernoulli latents"}
 
@@ -19,7 +19,7 @@ N = 6
 
 
 def programs(x, size):
-    """w shared, z_i and x_i local, all normal; the guide is the exact posterior for a plate of size len(x)."""
+    """w global, z_i and x_i local, all normal; the guide is the exact posterior for a plate of size len(x)."""
     rows = torch.arange(len(x))
     precision = 1 + len(x) / 2
     mean = x.sum() / 2 / precision
@@ -42,7 +42,7 @@ def programs(x, size):
 
 
 @pytest.mark.parametrize("num_particles", [1, 4])
-def test_exact_posterior_gives_the_evidence_at_every_draw(num_particles):
+def test_exact_posterior_gives_the_evidence_at_every_sample(num_particles):
     x = torch.randn(N, dtype=torch.float64)
     covariance = 2 * torch.eye(N).double() + torch.ones(N, N).double()
     exact = dist.MultivariateNormal(torch.zeros(N).double(), covariance).log_prob(x)
@@ -51,7 +51,7 @@ def test_exact_posterior_gives_the_evidence_at_every_draw(num_particles):
 
 
 @pytest.mark.parametrize("analytic_kl", [False, True])
-def test_subsampling_scales_the_data_and_not_what_they_share(analytic_kl):
+def test_subsampling_scales_local_and_not_global_sites(analytic_kl):
     x = torch.randn(N, dtype=torch.float64)
     elbo = pv.estimators.ELBO(analytic_kl=analytic_kl)
 
@@ -83,12 +83,12 @@ def two_layers(size=3):
         prior=pv.priors.StandardNormal(1),
         likelihood=NoBias(0.7),
         posterior=pv.posteriors.MeanFieldNormal((1,), 1, net=linear),
-        size=size,
-        start=0.8,
+        num_examples=size,
+        initial_std=0.8,
     ).double()
     with torch.no_grad():
         program.weights.loc.fill_(0.6)
-        encoder = program.posterior.net.body[0]  # a guide as wide as the prior, whose weights have a variance
+        encoder = program.posterior.net.body[0]  # wide enough for importance weights with a finite variance
         encoder.weight.zero_()
         encoder.bias.copy_(torch.tensor([0.0, math.log(math.expm1(1.2))]))
     return program
@@ -117,49 +117,51 @@ def exact(program, x):
 X3 = torch.tensor([[1.3], [-0.4], [2.1]], dtype=torch.float64)
 
 
-def mean_loss(estimator, program, x, draws=100):
+def mean_loss(estimator, program, x, num_samples=50):
     torch.manual_seed(0)
     with torch.no_grad():
-        losses = torch.stack([-estimator.differentiable_loss(program.model, program.guide, x) for _ in range(draws)])
-    return float(losses.mean()), float(losses.std() / math.sqrt(draws))
+        losses = [-estimator.differentiable_loss(program.model, program.guide, x) for _ in range(num_samples)]
+    losses = torch.stack(losses)
+    return float(losses.mean()), float(losses.std() / math.sqrt(num_samples))
 
 
-@pytest.mark.parametrize("options", [{}, {"particles_per_pass": 100}])
+@pytest.mark.parametrize("options", [{}, {"particles_per_pass": 50}])
 @pytest.mark.parametrize("estimator", [pv.estimators.IWAE, pv.estimators.DReG])
-def test_many_particles_reach_the_bound_of_the_weights_and_not_more(estimator, options):
-    """With 200 particles what is left of the gap is that of q(W): 4 standard errors."""
+def test_many_particles_reach_the_tightest_bound_of_the_weights(estimator, options):
+    """With 100 particles the remaining gap is that of q(W): 4 standard errors."""
     program = two_layers()
     evidence, bound = exact(program, X3)
     assert bound < evidence - 0.05
-    value, error = mean_loss(estimator(num_particles=200, **options), program, X3)
+    value, error = mean_loss(estimator(num_particles=100, **options), program, X3)
     assert abs(value - bound) < 4 * error + 0.01
 
 
-def test_a_draw_of_the_weights_for_each_particle_would_be_no_bound(monkeypatch):
-    """The fault: with weights of their own, particles give more than the tightest bound."""
+def test_weights_sampled_per_particle_would_exceed_the_bound(monkeypatch):
+    """The fault that the test above would find."""
     monkeypatch.setattr(tracing.Particles, "_process_message", pyro.plate._process_message)
-    # a net that broadcasts over particles, as functional calls do not
-    monkeypatch.setattr(pv.programs.BayesianDecoder, "given", lambda self, w, z: dist.Normal(w * z, 0.7).to_event(1))
+    # a network that broadcasts over particles, unlike functional calls
+    broadcasting = lambda self, w, z: dist.Normal(w * z, 0.7).to_event(1)  # noqa: E731
+    monkeypatch.setattr(pv.programs.BayesianDecoder, "decode_with", broadcasting)
     program = two_layers()
-    value, error = mean_loss(pv.estimators.IWAE(num_particles=200), program, X3)
+    value, error = mean_loss(pv.estimators.IWAE(num_particles=100), program, X3)
     assert value - exact(program, X3)[1] > 10 * error
 
 
 @pytest.mark.parametrize("name", sorted(n for n in pv.estimators.__all__ if n[0].isupper()))
 def test_weights_have_the_right_scale_in_every_estimator(name):
-    """The loss of a batch of one is N times its datum's, plus the weights' once: the same draws, two sizes N."""
+    """The loss of a batch of one is N times that of its example, plus that of the weights once."""
     kind = getattr(pv.estimators, name)
     if not (isinstance(kind, type) and issubclass(kind, pv.estimators.Estimator)) or kind is pv.estimators.Estimator:
-        pytest.skip(f"{name} is no estimator by itself")
+        pytest.skip(f"{name} is not an estimator")
     if name in BATCH or name in DISCRETE:
         pytest.skip(f"{name}: {BATCH.get(name) or DISCRETE[name]}")
-    # the closed form of the divergence would not be that of the draw
+    # a closed-form KL divergence would not be that of the sample
     options = {"analytic_kl": False} if hasattr(kind(), "analytic_kl") else {}
     estimator, program = kind(**options), two_layers()
     x = X3[:1]
 
     def loss(size):
-        program.size = size
+        program.num_examples = size
         torch.manual_seed(0)
         return estimator.differentiable_loss(program.model, program.guide, x)
 
@@ -181,8 +183,8 @@ def test_weights_train_by_fit_and_evaluate():
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.1])
-def test_an_autoguide_of_what_data_share_has_its_density(scale):
-    """Draw by draw the loss is that of Pyro's own ELBO: Jacobian and unconstrained value are part of the guide."""
+def test_an_autoguide_of_a_global_latent_has_its_density(scale):
+    """The loss of each sample is that of Pyro's ELBO, with the Jacobian and the unconstrained value of the guide."""
     x = 3 + torch.randn(6, generator=torch.Generator().manual_seed(0)).double()
 
     def model(x):
@@ -202,7 +204,7 @@ def test_an_autoguide_of_what_data_share_has_its_density(scale):
     ours = [pv.estimators.ELBO(analytic_kl=False), pv.estimators.IWAE(num_particles=1)]
     guide(x)
     for estimator in ours:
-        estimator.differentiable_loss(model, guide, x)  # the first call looks at the program
+        estimator.differentiable_loss(model, guide, x)  # the first call does a dry run
         for seed in range(3):
             torch.manual_seed(seed)
             exact = pyro.infer.Trace_ELBO().differentiable_loss(model, guide, x)
@@ -211,7 +213,7 @@ def test_an_autoguide_of_what_data_share_has_its_density(scale):
     pyro.clear_param_store()
 
 
-def test_auxiliary_sites_of_single_data_are_refused():
+def test_auxiliary_local_sites_are_refused():
     x = torch.zeros(3)
 
     def model(x):

@@ -1,4 +1,4 @@
-"""Two and more layers: an exact linear-Gaussian hierarchy, closed forms only where right, five layers train."""
+"""Hierarchical: an exact linear-Gaussian hierarchy, closed forms only where valid, training of five layers."""
 
 import functools
 
@@ -16,16 +16,16 @@ def test_exact_evidence_and_agreement_with_pyro(inference):
     program = linear(inference)
     x = program.sample(6)
     exact = evidence(program, x).detach()
-    found = pv.evaluation.log_likelihood(program, x, num_particles=40000)
-    # 6 data: 4 standard errors of the importance-sampled estimate
+    found = pv.evaluation.log_likelihood(program, x, num_particles=10000)
+    # 6 examples: 4 standard errors of the importance-sampled estimate
     assert ((found.per_example - exact).abs() < 4 * found.per_example_error).all()
-    ours = pv.estimators.ELBO(num_particles=4000)
-    drawn = pv.estimators.ELBO(num_particles=4000, analytic_kl=False)
+    ours = pv.estimators.ELBO(num_particles=1000)
+    drawn = pv.estimators.ELBO(num_particles=1000, analytic_kl=False)
     with torch.no_grad():
-        a = torch.stack([ours.per_datum(program.model, program.guide, x) for _ in range(20)])
-        b = torch.stack([drawn.per_datum(program.model, program.guide, x) for _ in range(20)])
-        theirs = [pyro.infer.Trace_ELBO(4000, vectorize_particles=True).loss(program.model, program.guide, x)]
-    error = (a.var(0) / 20 + b.var(0) / 20).sqrt()
+        a = torch.stack([ours.per_datum(program.model, program.guide, x) for _ in range(10)])
+        b = torch.stack([drawn.per_datum(program.model, program.guide, x) for _ in range(10)])
+        theirs = [pyro.infer.Trace_ELBO(1000, vectorize_particles=True).loss(program.model, program.guide, x)]
+    error = (a.var(0) / 10 + b.var(0) / 10).sqrt()
     assert ((a.mean(0) - b.mean(0)).abs() < 4.5 * error).all()
     assert (a.mean(0) < exact + 4 * error).all()
     spread = b.sum(1).std()
@@ -38,11 +38,10 @@ def test_exact_evidence_and_agreement_with_pyro(inference):
 
 
 @pytest.mark.parametrize("inference", [pv.programs.BottomUp, pv.programs.TopDown])
-@pytest.mark.parametrize("num_particles", [1, 3])
-def test_laws(inference, num_particles):
+def test_laws(inference):
     """An AssertionError of `check_estimator` names the law that the pair breaks."""
     program = linear(inference)
-    check_estimator(program, pv.estimators.ELBO(num_particles=num_particles), program.sample(6))
+    check_estimator(program, pv.estimators.ELBO(num_particles=3), program.sample(6))
 
 
 @pytest.mark.parametrize("down", [False, True])
@@ -64,8 +63,8 @@ def test_five_layers_with_skip_connections_train(down, digits):
         skip=True,
     )
     adam = functools.partial(torch.optim.Adam, lr=5e-3)
-    history = pv.fit(program, digits.train, valid=digits.valid, optimizer=adam, epochs=7, progress=False)
-    # one bit at its mean rate costs 27.5 nats a digit: the hierarchy has learned more than that
+    history = pv.fit(program, digits.train, valid=digits.valid, optimizer=adam, epochs=5, progress=False)
+    # independent pixels at their mean rates cost 27.5 nats per digit
     assert history["valid_bound"][-1] > history["valid_bound"][0] + 1
     assert history["valid_bound"][-1] > -28
     assert program.sample(3).shape == (3, 8, 8)
@@ -76,7 +75,7 @@ def test_five_layers_with_skip_connections_train(down, digits):
 def test_errors():
     q = pv.posteriors.MeanFieldNormal
     parts = {"prior": pv.priors.StandardNormal(2), "likelihood": pv.likelihoods.Bernoulli(3, (4,))}
-    with pytest.raises(ValueError, match="expected 2 posteriors"):
+    with pytest.raises(ValueError, match="^inference"):
         pv.programs.Hierarchical(layers=[q((2,), 3)], inference=pv.programs.BottomUp([q((4,), 3)]), **parts)
-    with pytest.raises(TypeError, match="expected BottomUp"):
+    with pytest.raises(TypeError, match="^inference"):
         pv.programs.Hierarchical(layers=[q((2,), 3)], inference=q((4,), 3), **parts)

@@ -1,4 +1,4 @@
-"""A class summed over exactly: the linear-Gaussian model with a class (O16), and mixtures as priors (O7)."""
+"""SemiSupervised and MixtureVAE: exact linear-Gaussian models with a class."""
 
 import math
 
@@ -9,7 +9,6 @@ from helpers.classes import CLASSES, FEATURES, LATENT, SIGMA, Classes, Classifie
 from pyro import distributions as dist
 
 import pyro_vae as pv
-from pyro_vae.testing import check_estimator
 
 
 def test_bound_with_the_exact_posterior_is_the_evidence_with_and_without_labels():
@@ -34,17 +33,17 @@ def test_classifier_is_the_exact_posterior_of_the_class():
 
 
 def test_enumerated_value_and_gradient_off_the_optimum():
-    """Against the sum over classes by hand, with the latents at the same draws, and against Pyro's TraceEnum_ELBO."""
+    """Against the closed form, summed over classes, and against Pyro's TraceEnum_ELBO."""
     toy = Toy(off=0.3)
     x = toy.program.sample(6)
     program = toy.program
     exact_logits = program.classifier(x).logits
     elbo = pv.estimators.ELBO()
-    # the noise of each row is its own: 40 copies of the data are 40 draws
+    # each row has noise of its own: 40 copies of the data are 40 samples
     copies = x.repeat(40, 1)
     values = torch.cat([elbo.per_datum(program.model, program.guide, copies).reshape(40, 6) for _ in range(10)])
     # closed form: sum over y of q(y) [E log p(x given z, y) - KL + log p(y) - log q(y)]
-    by_hand = 0
+    closed = 0
     for k in range(CLASSES):
         y = torch.nn.functional.one_hot(torch.tensor(k), CLASSES).double().expand(6, -1)
         q = program.posterior(x, y).base_dist
@@ -54,12 +53,12 @@ def test_enumerated_value_and_gradient_off_the_optimum():
         rec = -0.5 * FEATURES * math.log(2 * math.pi * SIGMA**2) - error / (2 * SIGMA**2)
         kl = 0.5 * (q.mean.square() + q.variance - 1 - q.variance.log()).sum(-1)
         log_q = exact_logits.log_softmax(-1)[:, k]
-        by_hand = by_hand + log_q.exp() * (rec - kl + toy.probs[k].double().log() - log_q)
+        closed = closed + log_q.exp() * (rec - kl + toy.probs[k].double().log() - log_q)
     error = values.std(0) / math.sqrt(len(values))
-    assert ((values.mean(0) - by_hand).abs() < 4 * error).all()
-    assert (by_hand < toy.log_joint(x).logsumexp(-1)).all()
+    assert ((values.mean(0) - closed).abs() < 4 * error).all()
+    assert (closed < toy.log_joint(x).logsumexp(-1)).all()
     parameters = [program.classifier.off, program.posterior.off]
-    exact = torch.autograd.grad(by_hand.sum(), parameters)
+    exact = torch.autograd.grad(closed.sum(), parameters)
     grads = [
         torch.autograd.grad(elbo.per_datum(program.model, program.guide, copies).sum() / 40, parameters)
         for _ in range(40)
@@ -69,7 +68,7 @@ def test_enumerated_value_and_gradient_off_the_optimum():
         assert ((found.mean(0) - truth).abs() < 4.5 * found.std(0) / math.sqrt(40) + 1e-9).all()
     enum = pyro.infer.TraceEnum_ELBO(max_plate_nesting=1)
     theirs = torch.tensor([enum.loss(program.model, program.guide, copies) / 40 for _ in range(40)])
-    assert abs(float(theirs.mean() + by_hand.detach().sum())) < 4 * float(theirs.std()) / math.sqrt(40)
+    assert abs(float(theirs.mean() + closed.detach().sum())) < 4 * float(theirs.std()) / math.sqrt(40)
 
 
 def test_alpha_adds_the_classification_of_the_labelled_in_training_only():
@@ -87,16 +86,8 @@ def test_alpha_adds_the_classification_of_the_labelled_in_training_only():
     assert torch.allclose(loss(toy.program.eval()), loss(plain.program))
 
 
-@pytest.mark.parametrize("num_particles", [1, 3])
-def test_laws(num_particles):
-    """An AssertionError of `check_estimator` names the law that the pair breaks."""
-    toy = Toy(off=0.3)
-    x = toy.program.sample(5)
-    check_estimator(toy.program, pv.estimators.ELBO(num_particles=num_particles), x)
-
-
 class Clusters(pv.Conditional):
-    """z given k: normal around a learned centre."""
+    """z given k: normal with a learned mean."""
 
     def __init__(self, centres):
         super().__init__()
@@ -145,9 +136,9 @@ def test_bad_labels():
     x = toy.program.sample(6)
     y = labels(6, known=6)
     y[2] = torch.tensor([0.5, 0.5, 0.0])
-    with pytest.raises(ValueError, match=r"y\[2\] is \[0.5, 0.5, 0.0\], expected a one-hot row"):
+    with pytest.raises(ValueError, match=r"^y: y\[2\]"):
         pv.fit(toy.program, (x, y), epochs=1, progress=False)
-    with pytest.raises(ValueError, match=r"y: expected shape \(n, 3\)"):
+    with pytest.raises(ValueError, match=r"^y: .*\(n, 3\)"):
         pv.fit(toy.program, (x, torch.zeros(6).double()), epochs=1, progress=False)
-    with pytest.raises(ValueError, match="alpha: expected"):
+    with pytest.raises(ValueError, match="^alpha"):
         Toy(alpha=-1.0)

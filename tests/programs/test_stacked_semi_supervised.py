@@ -1,4 +1,4 @@
-"""M1+M2: a linear-Gaussian model with a class, whose evidence and posteriors are known (O16)."""
+"""StackedSemiSupervised (M1+M2): a linear-Gaussian model with a class and exact evidence and posteriors."""
 
 import functools
 import math
@@ -10,14 +10,13 @@ from helpers.classes import labels
 from pyro import distributions as dist
 
 import pyro_vae as pv
-from pyro_vae.testing import check_estimator
 
 CLASSES, FEATURES, INNER, SIGMA = 3, 4, 0.5, 0.7
 ELBO = functools.partial(pv.estimators.ELBO, analytic_kl=False)
 
 
 class Given(pv.Conditional):
-    """A distribution made by a function of the context, with parameters of its own."""
+    """A distribution from a function of the context and of parameters."""
 
     def __init__(self, make, **parameters):
         super().__init__()
@@ -85,7 +84,7 @@ class Toy:
 
 @pytest.mark.parametrize("num_particles", [1, 4])
 def test_bound_with_the_exact_guide(num_particles):
-    """Without a label it is the evidence; with one, q(z1 given x) stays without it and its ratio is left."""
+    """It is the evidence without a label; with one, q(z1 given x) ignores it and a density ratio remains."""
     toy = Toy()
     x, y = toy.program.sample(9), labels(9, known=4)
     joint = toy.log_joint(x)
@@ -109,18 +108,18 @@ def test_off_the_exact_guide_the_bound_is_below_and_importance_sampling_is_right
     x, y = toy.program.sample(8), labels(8, known=4)
     joint = toy.log_joint(x)
     exact = torch.cat([(joint * y.nan_to_num()).sum(-1)[:4], joint.logsumexp(-1)[4:]])
-    found = pv.evaluation.log_likelihood(toy.program, (x, y), num_particles=5000)
+    found = pv.evaluation.log_likelihood(toy.program, (x, y), num_particles=2000)
     assert ((found.per_example - exact).abs() < 4 * found.per_example_error).all()
-    closed, drawn = pv.estimators.ELBO(num_particles=500), ELBO(num_particles=500)
+    closed, drawn = pv.estimators.ELBO(num_particles=200), ELBO(num_particles=200)
     model, guide = toy.program.model, toy.program.guide
     with torch.no_grad():
         a, b = (torch.stack([e.per_datum(model, guide, x, y) for _ in range(10)]) for e in (closed, drawn))
     error = (a.var(0) / 10 + b.var(0) / 10).sqrt()
     assert ((a.mean(0) - b.mean(0)).abs() < 4.5 * error).all()
     assert (a.mean(0) + 4 * error < exact).all()
-    # z1 is drawn before the class and z2 on which its density depends
+    # the guide samples z1 before the class and z2, on which its density depends
     assert closed.kl_forms(model, guide, x, y) == {"y": "closed form", "z2": "closed form", "z1": "Monte Carlo"}
-    enum = pyro.infer.TraceEnum_ELBO(max_plate_nesting=1, num_particles=500, vectorize_particles=True)
+    enum = pyro.infer.TraceEnum_ELBO(max_plate_nesting=1, num_particles=200, vectorize_particles=True)
     theirs = torch.tensor([enum.loss(model, guide, x, y) for _ in range(10)])
     error = ((theirs.var() + a.sum(-1).var()) / 10).sqrt()
     assert abs(theirs.mean() + a.sum(-1).mean()) < 4 * error
@@ -130,8 +129,8 @@ def test_classes_are_those_of_the_exact_posterior():
     toy = Toy()
     x = toy.program.sample(6)
     exact = toy.log_joint(x).softmax(-1)
-    found = toy.program.classify(x, draws=20000)
-    # q(y given z1) lies between 0 and 1, so that its variance is at most that of a coin
+    found = toy.program.classify(x, num_samples=20000)
+    # q(y given z1) is between 0 and 1, so that its variance is at most that of a Bernoulli
     assert ((found - exact).abs() < 4 * (exact * (1 - exact) / 20000).sqrt()).all()
 
 
@@ -151,13 +150,6 @@ def test_alpha_adds_the_classification_of_z1_in_training_only():
     assert torch.allclose(elbo.evaluate(run(toy.program.eval()))[0], loss)
 
 
-@pytest.mark.parametrize("num_particles", [1, 3])
-def test_laws(num_particles):
-    """An AssertionError of `check_estimator` names the law that the pair breaks."""
-    toy = Toy(off=0.3)
-    check_estimator(toy.program, pv.estimators.ELBO(num_particles=num_particles), toy.program.sample(5))
-
-
 def test_stock_pyro_takes_labels():
     toy = Toy(off=0.3)
     x, y = toy.program.sample(6), labels(6, known=4)
@@ -167,7 +159,7 @@ def test_stock_pyro_takes_labels():
     found = pyro.infer.Predictive(toy.program.model, guide=toy.program.guide, num_samples=5)(x, y)
     assert found["z1"].shape == (5, 6, 2)
     assert toy.program.reconstruct(x).shape == x.shape
-    assert toy.program.sample(6, labels(6, known=6), mean=True).shape == x.shape
+    assert toy.program.sample(6, y=labels(6, known=6), mean=True).shape == x.shape
 
 
 def test_m1_then_m2_then_both_classify_digits(digits):
@@ -208,14 +200,10 @@ def test_bad_input_is_refused():
         with pytest.raises(ValueError, match=message):
             pv.fit(toy.program, data if len(data) > 1 else data[0], epochs=1, progress=False)
 
-    refused(r"x: expected shape \(n, 4\)", x[:, :3])
-    refused(r"expected x, or \(x, y\), got 3 columns", x, y, y)
-    refused(
-        r"y: y\[2\] is \[0.5, 0.5, 0.0\]",
-        x,
-        torch.where(torch.arange(6)[:, None] == 2, torch.tensor([0.5, 0.5, 0]), y),
-    )
+    refused(r"^x: .*\(n, 4\)", x[:, :3])
+    refused("^data", x, y, y)
+    refused(r"^y: y\[2\]", x, torch.where(torch.arange(6)[:, None] == 2, torch.tensor([0.5, 0.5, 0]), y))
     toy.program.posterior = pv.posteriors.MeanFieldNormal((FEATURES,), 5).double()
-    refused(r"MeanFieldNormal makes z1 of shape \(5,\), the likelihood Given of `top` has data of shape \(2,\)", x)
-    with pytest.raises(TypeError, match="top: expected a SemiSupervised"):
+    refused("^z1: .*posterior MeanFieldNormal and top.likelihood Given", x)
+    with pytest.raises(TypeError, match="^top"):
         pv.programs.StackedSemiSupervised(top=toy.program, likelihood=toy.program, posterior=toy.program)

@@ -1,4 +1,4 @@
-"""A program is plain Pyro: stock SVI, every ELBO that Pyro ships, several models, copies, an empty parameter store."""
+"""A VAE under Pyro alone: every ELBO that Pyro ships, several models, copies, an empty parameter store."""
 
 import copy
 import io
@@ -44,7 +44,7 @@ def moved(module, before):
 
 def step(svi, x):
     with warnings.catch_warnings():
-        # what Pyro warns of (nothing to enumerate, say) is beside the point here
+        # warnings of Pyro (nothing to enumerate, say) do not matter here
         warnings.simplefilter("ignore")
         return svi.step(x)
 
@@ -57,7 +57,7 @@ def stock(vae, elbo=None):
 def test_every_elbo_of_pyro_trains_it(name):
     vae = make_vae()
     if name == "Trace_MMD":
-        # a kernel of Gaussian processes is a PyroModule; its distance compares draws from prior and guide
+        # its kernel is a PyroModule, and it compares samples from prior and guide
         vae.likelihood = pv.likelihoods.Normal(3, (8, 8))
     before = weights(vae)
     svi = stock(vae, ELBOS[name]())
@@ -65,7 +65,7 @@ def test_every_elbo_of_pyro_trains_it(name):
         step(svi, batch())
     trained = moved(vae, before)
     assert all(trained), [n for (n, _), m in zip(vae.named_parameters(), trained, strict=True) if not m]
-    # the kernel of Trace_MMD is a PyroModule, which keeps its own two parameters there
+    # the kernel of Trace_MMD has two parameters there
     assert set(pyro.get_param_store().keys()) <= {"variance", "lengthscale"}
 
 
@@ -81,7 +81,7 @@ def test_predictive_and_handlers_work():
     assert len(pyro.get_param_store()) == 0
 
 
-def test_a_second_model_of_the_same_names_trains_by_itself():
+def test_a_second_model_with_the_same_names_trains_alone():
     first, second = make_vae(), make_vae()
     x, steps = batch(), []
     for vae in (first, second):
@@ -95,7 +95,7 @@ def test_a_second_model_of_the_same_names_trains_by_itself():
 
 
 @pytest.mark.parametrize("duplicate", ["deepcopy", "pickle", "torch.save"])
-def test_a_copy_trains_and_leaves_the_original(duplicate):
+def test_a_copy_trains_and_the_original_does_not_change(duplicate):
     vae, x = make_vae(), batch()
     step(stock(vae), x)
     if duplicate == "deepcopy":
@@ -139,21 +139,21 @@ def test_render_model_finds_the_parameters():
 
 def test_an_observation_that_would_broadcast_is_refused():
     vae = make_vae(shape=(3, 1))
-    with pytest.raises(ValueError, match="expected a batch of shape"):
+    with pytest.raises(ValueError, match="^x"):
         vae.model(torch.ones(5, 3, 4))
     vae = make_vae(shape=(4,))
-    with pytest.raises(ValueError, match=r"got \(5,\)|expected"):
+    with pytest.raises(ValueError, match="^x"):
         vae.model(torch.ones(5))
 
 
 def test_scale_on_one_side_only_is_refused():
     vae, x = make_vae(), batch()
-    with pytest.raises(ValueError, match="'z' is scaled by 1.0 in the guide and by 0.5 in the model"):
+    with pytest.raises(ValueError, match="'z' is scaled"):
         pv.estimators.ELBO().differentiable_loss(poutine.scale(vae.model, 0.5), vae.guide, x)
 
 
 def test_frozen_parts_stay_as_they_are():
-    """Also where an earlier training has left gradients on them, which an optimizer of Pyro would follow."""
+    """Also if earlier training has left gradients on them, which an optimizer of Pyro would apply."""
     vae, x = make_vae(), batch()
     pv.estimators.ELBO().loss_and_grads(vae.model, vae.guide, x)
     vae.likelihood.requires_grad_(False)

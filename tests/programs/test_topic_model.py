@@ -1,9 +1,8 @@
-"""Topic models: against the exact evidence of a Dirichlet and a multinomial, and topics that are known."""
+"""TopicModel: against the exact Dirichlet-multinomial evidence, and known topics."""
 
 import functools
 import math
 
-import pyro
 import pytest
 import torch
 from pyro import distributions as dist
@@ -11,15 +10,15 @@ from pyro import distributions as dist
 import pyro_vae as pv
 from pyro_vae.nets import BagEncoder, MixtureOfTopics, ProductOfTopics
 from pyro_vae.programs import Perplexity, TopicModel
-from pyro_vae.testing import check_estimator, check_part
+from pyro_vae.testing import check_part
 
 WORDS = 4
 ALPHA = 0.7
-DRAWS = 20_000
+NUM_SAMPLES = 4000
 
 
 class OneWordEach(torch.nn.Module):
-    """Topic k is word k, so that the shares of topics are the probabilities of words."""
+    """Topic k is word k, so that topic proportions are word probabilities."""
 
     def __init__(self, in_shape, out_shape):
         super().__init__()
@@ -60,7 +59,7 @@ def evidence(x):
 
 
 def bags(n=6, seed=0):
-    """Documents without a length in common, and none without words."""
+    """Documents of different lengths, each with at least one word."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randint(0, 4, (n, WORDS), generator=generator).double() + torch.eye(WORDS)[torch.arange(n) % WORDS]
     x[::2, 0] *= 5
@@ -86,19 +85,19 @@ def test_bound_with_the_exact_posterior_is_the_evidence():
 
 def test_bound_is_below_and_importance_sampling_finds_the_evidence():
     program, x = conjugate(off=-0.4), bags()
-    elbo = pv.estimators.ELBO(num_particles=DRAWS)
+    elbo = pv.estimators.ELBO(num_particles=NUM_SAMPLES)
     found = elbo.per_datum(program.model, program.guide, x)
     q, p = dist.Dirichlet(x + ALPHA - 0.4), dist.Dirichlet(x + ALPHA)
     gap = torch.distributions.kl_divergence(q, p)
-    # the spread of what is averaged: log p(x given z) under q
-    spread = program.likelihood(q.sample((2000,))).log_prob(x).std(0) / math.sqrt(DRAWS)
+    # standard deviation of log p(x given z) under q
+    spread = program.likelihood(q.sample((2000,))).log_prob(x).std(0) / math.sqrt(NUM_SAMPLES)
     assert (gap > 0.005).all()
     assert ((found - (evidence(x) - gap)).abs() < 4 * spread).all()
-    weighted = pv.evaluation.log_likelihood(program, x, num_particles=DRAWS)
+    weighted = pv.evaluation.log_likelihood(program, x, num_particles=NUM_SAMPLES)
     assert ((weighted.per_example - evidence(x)).abs() < 4 * weighted.per_example_error).all()
 
 
-def test_perplexity_is_that_of_words_in_their_order():
+def test_perplexity_is_that_of_ordered_words():
     program, x = conjugate(), bags()
     found = program.perplexity(x, batch_size=4)
     exact, size = sequence_evidence(x), x.sum(-1)
@@ -109,7 +108,7 @@ def test_perplexity_is_that_of_words_in_their_order():
     assert Perplexity.of(weighted, x).per_token == pytest.approx(found.per_token, rel=1e-9)
 
 
-def test_uniform_words_have_the_perplexity_of_their_number():
+def test_uniform_words_have_the_perplexity_of_the_vocabulary():
     x = bags(9)
     uniform = pv.distributions.BagOfWords(torch.zeros(WORDS).double()).log_prob(x)
     found = Perplexity.of(uniform, x)
@@ -117,13 +116,13 @@ def test_uniform_words_have_the_perplexity_of_their_number():
     assert found.per_document == pytest.approx(WORDS)
 
 
-def test_perplexity_takes_the_bound_and_not_more():
+def test_perplexity_is_computed_from_the_bound():
     program, x = conjugate(off=-0.4), bags()
-    found = program.perplexity(x, num_particles=DRAWS)
+    found = program.perplexity(x, num_particles=NUM_SAMPLES)
     gap = torch.distributions.kl_divergence(dist.Dirichlet(x + ALPHA - 0.4), dist.Dirichlet(x + ALPHA))
     exact = (-(sequence_evidence(x) - gap).sum() / x.sum()).exp()
-    # log weights have a spread below 1 for each document: 4 standard errors of the mean of 6
-    assert found.per_token == pytest.approx(float(exact), rel=4 * math.sqrt(len(x) / DRAWS) / float(x.sum()))
+    # log weights have a standard deviation below 1 per document: 4 standard errors of the mean of 6
+    assert found.per_token == pytest.approx(float(exact), rel=4 * math.sqrt(len(x) / NUM_SAMPLES) / float(x.sum()))
 
 
 def test_topics_proportions_and_top_words():
@@ -132,16 +131,16 @@ def test_topics_proportions_and_top_words():
     shares = (x + ALPHA) / (x + ALPHA).sum(-1, keepdim=True)
     assert torch.allclose(program.proportions(x), shares)
     assert program.top_words(["a", "b", "c", "d"], 1) == [["a"], ["b"], ["c"], ["d"]]
-    with pytest.raises(ValueError, match="vocabulary: expected 4 words, one for each count, got 3"):
+    with pytest.raises(ValueError, match="^vocabulary"):
         program.top_words(["a", "b", "c"])
-    with pytest.raises(ValueError, match="n: expected 1 to 4 words, got 5"):
+    with pytest.raises(ValueError, match="^num_words"):
         program.top_words(["a", "b", "c", "d"], 5)
 
 
-def test_proportions_without_a_closed_form_are_averaged_and_leave_no_trace():
+def test_proportions_without_a_closed_form_are_averaged():
     program, x = prod_lda(WORDS), bags().float()
     state = torch.get_rng_state()
-    found = program.proportions(x, num_particles=4000)
+    found = program.proportions(x, num_samples=4000)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.allclose(found.sum(-1), torch.ones(len(x)))
     with torch.no_grad():
@@ -167,37 +166,20 @@ def test_words_of_a_mixture_and_of_a_product_of_topics():
     assert torch.allclose(start / start.sum(), (counts + 1) / 31)
     start = MixtureOfTopics((2,), (5,), counts=counts).body.bias.exp()
     assert torch.allclose(start / start.sum(), (counts + 1) / 31)
-    with pytest.raises(ValueError, match=r"counts: expected one number a word, of shape \(5,\), got \(4,\)"):
+    with pytest.raises(ValueError, match="^counts"):
         ProductOfTopics((2,), (5,), counts=torch.ones(4))
 
 
 @pytest.mark.parametrize("net", [ProductOfTopics, MixtureOfTopics])
 def test_decoders_and_encoder_obey_the_laws_of_parts(net):
-    # batch statistics tie the rows of a batch together in training alone
     """An AssertionError of `check_part` names the law that a network breaks."""
+    # in evaluation mode, as the batch statistics of training make rows depend on each other
     check_part(pv.likelihoods.Multinomial(3, (5,), net=net).eval(), (3,))
     check_part(pv.posteriors.LogisticNormal((5,), 3, net=BagEncoder).eval(), (5,))
 
 
-@pytest.mark.parametrize("num_particles", [1, 3])
-def test_estimators_take_it(num_particles):
-    """An AssertionError of `check_estimator` names the law that the pair breaks."""
-    check_estimator(conjugate(off=-0.4), pv.estimators.ELBO(num_particles=num_particles), bags())
-
-
-def test_it_stays_pyro():
-    program, x = prod_lda(), torch.poisson(torch.ones(8, 12)) + 1
-    before = [p.detach().clone() for p in program.parameters()]
-    svi = pyro.infer.SVI(program.model, program.guide, pyro.optim.Adam({"lr": 1e-2}), pyro.infer.Trace_ELBO())
-    for _ in range(2):
-        svi.step(x)
-    assert all(not torch.equal(p, b) for p, b in zip(program.parameters(), before, strict=True))
-    found = pyro.infer.Predictive(program.eval().model, guide=program.guide, num_samples=5)(x)
-    assert found["z"].shape == (5, 8, 3)
-
-
 def rows(n, side=4, seed=0):
-    """Documents of thirty words, the pixels of a square, from two of its rows (the topics) each."""
+    """Documents of thirty words (pixels of a square), each from two topics (rows of the square)."""
     generator = torch.Generator().manual_seed(seed)
     topics = torch.eye(side).repeat_interleave(side, 1) / side
     pairs = torch.rand(n, side, generator=generator).argsort(-1)[:, :2]
@@ -219,7 +201,7 @@ def test_recovers_topics():
     )
     adam = functools.partial(torch.optim.Adam, lr=2e-2, betas=(0.99, 0.999))
     pv.fit(program, x, optimizer=adam, epochs=80, batch_size=50, progress=False)
-    # the topic nearest to each row: one of its own, with the same words
+    # each row has a nearest topic of its own, with the same words
     cosine = torch.nn.functional.cosine_similarity(topics.unsqueeze(1), program.topics().unsqueeze(0), dim=-1)
     nearest = cosine.argmax(1)
     assert nearest.unique().numel() == k
@@ -230,7 +212,7 @@ def test_recovers_topics():
 def test_bad_input():
     program, x = conjugate(), bags()
     x[2] = 0
-    message = r"x: expected words in each document, but x\[2\] has none \(1 of 6 are empty\); leave such rows out"
+    message = r"^x: .*x\[2\].*1 of 6"
     with pytest.raises(ValueError, match=message):
         pv.fit(program, x, epochs=1, progress=False)
     with pytest.raises(ValueError, match=message):
@@ -240,12 +222,12 @@ def test_bad_input():
         likelihood=pv.likelihoods.Multinomial(2, (4,)),
         posterior=pv.posteriors.MeanFieldNormal((4,), 2),
     )
-    with pytest.raises(ValueError, match="prior: a topic model has shares of topics as latents, but StandardNormal"):
+    with pytest.raises(ValueError, match="^prior: .*StandardNormal"):
         pv.fit(normal, bags(), epochs=1, progress=False)
     poisson = TopicModel(
         prior=pv.priors.Dirichlet(2),
         likelihood=pv.likelihoods.Poisson(2, (4,)),
         posterior=pv.posteriors.Dirichlet((4,), 2),
     )
-    with pytest.raises(ValueError, match="likelihood: expected one of bags of words, Multinomial, got Poisson"):
+    with pytest.raises(ValueError, match="^likelihood: .*Poisson"):
         pv.fit(poisson, bags(), epochs=1, progress=False)

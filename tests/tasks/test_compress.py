@@ -38,8 +38,8 @@ def test_every_discrete_factorized_likelihood_is_restored(name):
     vae = make_vae(getattr(pv.likelihoods, name).example())
     fn = vae.decode(torch.zeros(1, 3))
     if isinstance(fn, dist.Independent) and fn.support.is_discrete:
-        x = vae.sample(6)
-        assert is_restored(vae, (x * 255).round() / 255 if x.max() <= 1 else x)
+        x, step = vae.sample(6), getattr(fn.base_dist.support, "step", 1)
+        assert is_restored(vae, (x / step).round() / round(1 / step))  # k / 255 rather than k * (1 / 255)
     else:
         with pytest.raises(TypeError, match=f"likelihood: .* {name}"):
             Compressor(vae)
@@ -156,14 +156,15 @@ def test_rate_is_within_two_percent_of_the_negative_bound(likelihood, binarize):
     """Binary and grey digits under a small trained VAE are restored, from as many bits as the negative bound."""
     data = pv.data.load("digits", binarize=binarize)
     torch.manual_seed(0)
-    net = functools.partial(pv.nets.MLP, hidden=(16,))
+    net = functools.partial(pv.nets.MLP, hidden=(32,))
     vae = pv.VAE(
         prior=pv.priors.StandardNormal(4),
         likelihood=likelihood(4, (8, 8), net=net),
         posterior=pv.posteriors.MeanFieldNormal((8, 8), 4, net=net),
     )
-    pv.fit(vae, data.train, epochs=4, optimizer=functools.partial(torch.optim.Adam, lr=1e-2), progress=False)
-    x = data.test.x[:150]
+    adam = functools.partial(torch.optim.Adam, lr=3e-2)
+    pv.fit(vae, data.train, epochs=4, optimizer=adam, compile=False, progress=False)
+    x = data.test.x[:100]
     compressor = Compressor(vae)
     file = compressor.compress(x)
     assert torch.equal(compressor.decompress(file), x)

@@ -85,6 +85,22 @@ def test_reconstruction_is_the_mean_at_a_sample_of_the_latents():
     assert moments_agree(z, mean[0], covariance)
 
 
+def test_reconstruction_of_labels_is_the_most_probable_one():
+    """The mean of the numbers of the first and the last of three labels would be the middle one."""
+    columns = [pv.data.tables.Categorical("colour", ("red", "green", "blue")), pv.data.tables.Real("size")]
+    vae = pv.VAE(
+        prior=pv.priors.StandardNormal(1),
+        likelihood=pv.likelihoods.Heterogeneous(1, (2,), columns=columns),
+        posterior=pv.posteriors.MeanFieldNormal((2,), 1),
+    )
+    last = vae.likelihood.net.body[-1]
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([1.0, -9.0, 1.1, 0.5, 0.0]))
+    found = reconstruct(vae, torch.tensor([[1.0, 2.0], [0.0, 1.0]]))
+    assert torch.equal(found, torch.tensor([[2.0, 0.5], [2.0, 0.5]]))
+
+
 class Shift(torch.nn.Module):
     """A network that returns ten times its context."""
 

@@ -98,7 +98,9 @@ def make_program(name):
 
 
 def call(function, **values):
-    return function(**{name: values[name] for name in takes(function) if name in values})
+    """Call a function with those values that it takes; integers of numpy are as good as those of Python."""
+    found = {name: values[name] for name in takes(function) if name in values}
+    return function(**{name: np.int64(v) if type(v) is int else v for name, v in found.items()})
 
 
 def run(name, program, **own):

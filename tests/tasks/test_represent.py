@@ -150,7 +150,7 @@ def test_errors_name_the_part():
     program.posterior = program.classifier.posterior = pv.posteriors.PlanarFlow((4,), 2)
     with pytest.raises(TypeError, match="posterior: .*PlanarFlow"):
         init_clusters(program, x)
-    with pytest.raises(TypeError, match="posterior PlanarFlow, prior ConditionalNormal"):
+    with pytest.raises(TypeError, match="posterior: .*PlanarFlow"):
         cluster(program, x)
     program.posterior = dependent = pv.posteriors.MeanFieldNormal((4,), 2, context=3)
     with pytest.raises(TypeError, match="posterior"):

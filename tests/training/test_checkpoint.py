@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, never wrong without a word, and nothing in them is run."""
+"""Checkpoints are complete or absent, damage is always reported, and reading one never runs code."""
 
 import errno
 import functools
@@ -12,22 +12,30 @@ import resource
 import shutil
 import sys
 import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from helpers.runs import X, at_call, checkpoints, ending, essence, in_child, program, rubbish, train
+from helpers.runs import X, at_call, checkpoints, ending, essence, in_child, leftovers, program, train
 from safetensors.torch import load_file, save
 
 import pyro_vae as pv
-from pyro_vae._util import durable
+from pyro_vae._util.atomic_files import write_folder
 from pyro_vae.config import run
 from pyro_vae.training import CheckpointError, SaveError
 from pyro_vae.training.checkpoint import checkpoint
 from pyro_vae.training.checkpoint.checkpoint import FILES, MANIFEST
-from pyro_vae.training.checkpoint.packing import pack, unpack
-from pyro_vae.training.checkpoint.weights import read_weights
+from pyro_vae.training.checkpoint.run_folder import RunFolder
+from pyro_vae.training.checkpoint.serialization import from_bytes, pack, read_weights, to_bytes, unpack
 
 ALL = (*FILES, MANIFEST)
+
+
+@pytest.fixture(autouse=True)
+def _no_disk(monkeypatch):
+    """Skip fsync, which waits for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +56,24 @@ def newest(folder):
     return checkpoint.complete(folder / "checkpoints")[-1]
 
 
+def flips(good, n):
+    """Yield n copies of some bytes, each with one random bit flipped."""
+    draws = random.Random(0)
+    for _ in range(n):
+        bad = bytearray(good)
+        bad[draws.randrange(len(bad))] ^= 1 << draws.randrange(8)
+        yield bytes(bad)
+
+
+def overwrite(path, data):
+    """Replace the contents of a file in place, which is faster than creating it again."""
+    with path.open("r+b") as file:
+        file.write(data)
+        file.truncate()
+
+
 def forge(path, name, data):
-    """Put bytes in place of a file, with a manifest that agrees."""
+    """Replace a file, and adapt the manifest to it."""
     (path / name).write_bytes(data)
     manifest = json.loads((path / MANIFEST).read_text())
     manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -67,78 +91,72 @@ def resume(folder, **options):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_no_flipped_bit_is_read_as_something_else(name, folder):
-    """1,000 flips in each file: an error, or (in the manifest's versions) the very same numbers."""
-    path, draws = newest(folder), random.Random(0)
-    good, found = (path / name).read_bytes(), checkpoint.read(path)
-    wanted, refused = essence(found.state, found.weights), 0
-    for _ in range(1000):
-        bad = bytearray(good)
-        bad[draws.randrange(len(bad))] ^= 1 << draws.randrange(8)
-        (path / name).write_bytes(bad)
+def test_a_flipped_bit_is_always_detected(name, folder):
+    """An error, or (for the versions in the manifest) exactly the same numbers."""
+    path = newest(folder)
+    found = checkpoint.read(path)
+    expected, refused = essence(found.state, found.weights), 0
+    for bad in flips((path / name).read_bytes(), 500):
+        overwrite(path / name, bad)
         try:
             read = checkpoint.read(path)
         except ValueError:
             refused += 1
         else:
             assert name == MANIFEST
-            assert essence(read.state, read.weights) == wanted
-    assert refused == 1000 if name != MANIFEST else refused > 500
+            assert essence(read.state, read.weights) == expected
+    assert refused == 500 if name != MANIFEST else refused > 250
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_no_cut_file_is_read(name, folder):
+def test_a_truncated_file_is_always_detected(name, folder):
     path = newest(folder)
     good = (path / name).read_bytes()
-    for length in range(0, len(good), max(1, len(good) // 500)):
-        (path / name).write_bytes(good[:length])
+    overwrite(path / name, good + b"\0")
+    for length in range(len(good), -1, -max(1, len(good) // 200)):
         with pytest.raises(ValueError, match=name):
             checkpoint.read(path)
-    (path / name).write_bytes(good + b"\0")
-    with pytest.raises(ValueError, match=name):
-        checkpoint.read(path)
+        os.truncate(path / name, length - 1 if length else 0)
 
 
-def test_the_weights_of_a_run_are_never_read_wrong(made, tmp_path):
-    path, draws = tmp_path / "weights.safetensors", random.Random(0)
+def test_damaged_weights_are_always_detected(made, tmp_path):
+    path = tmp_path / "weights.safetensors"
     good = (made / path.name).read_bytes()
-    wanted = load_file(made / path.name)
-    assert read_weights(made / path.name).keys() == wanted.keys()
-    cuts = [good[:length] for length in range(0, len(good), 7)]
-    flips = [bytearray(good) for _ in range(1000)]
-    for bad in flips:
-        bad[draws.randrange(len(bad))] ^= 1 << draws.randrange(8)
-    for bad in cuts + flips:
-        path.write_bytes(bad)
+    assert read_weights(made / path.name).keys() == load_file(made / path.name).keys()
+    path.touch()
+    for bad in itertools.chain((good[:length] for length in range(0, len(good), 7)), flips(good, 500)):
+        overwrite(path, bad)
         with pytest.raises(CheckpointError, match="damaged"):
             read_weights(path)
+    overwrite(path, save({"x": X}))
+    with pytest.raises(CheckpointError, match="digest"):
+        read_weights(path)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_damaged_checkpoint_is_told_with_the_last_good_one(name, folder):
-    good, bad = checkpoint.complete(folder / "checkpoints")[-2:]
-    other = checkpoint.complete(folder / "checkpoints")[0]
+def test_the_error_names_the_last_good_checkpoint(name, folder):
+    first, *_, good, bad = checkpoint.complete(folder / "checkpoints")
     (bad / name).write_bytes((bad / name).read_bytes()[:-1])
-    kept = checkpoint.read(good)
+    before = checkpoint.read(good)
     with pytest.raises(CheckpointError) as error:
         resume(folder)
     assert str(error.value).startswith(f"{bad}: damaged checkpoint: {name}")
-    assert f"the last good one is {good}: move the damaged one away" in str(error.value)
-    again = checkpoint.read(good)
-    assert essence(again.state, again.weights) == essence(kept.state, kept.weights)
-    shutil.rmtree(good)
-    for path in (p for p in checkpoint.complete(folder / "checkpoints") if p not in (bad, other)):
-        shutil.rmtree(path)
-    (other / name).write_bytes(b"")
-    with pytest.raises(CheckpointError, match="there is no good one before it"):
+    assert str(good) in str(error.value)
+    after = checkpoint.read(good)
+    assert essence(after.state, after.weights) == essence(before.state, before.weights)
+    for path in checkpoint.complete(folder / "checkpoints"):
+        if path not in (first, bad):
+            shutil.rmtree(path)
+    (first / name).write_bytes(b"")
+    with pytest.raises(CheckpointError, match="No checkpoint before it is good"):
         resume(folder)
-    for path in (bad, other):
+    for path in (bad, first):
         path.rename(folder / path.name)
     resume(folder)
 
 
 class Canary:
-    """Touches a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -147,28 +165,27 @@ class Canary:
         return os.system, (f"touch {self.path}",)
 
 
-def zipped(folder, bad):
-    with zipfile.ZipFile(folder / "bad.zip", "w") as file:
-        file.writestr("../../canary", bad)
-    return (folder / "bad.zip").read_bytes()
-
-
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("agrees", [False, True])
 @pytest.mark.parametrize("kind", ["pickle", "torch", "zip", "empty"])
-def test_no_foreign_file_is_run(kind, agrees, name, folder, tmp_path):
+def test_foreign_files_are_refused_and_never_run(kind, folder, tmp_path):
+    """In place of each file of a checkpoint, also with a matching manifest, and of the weights and configuration."""
     canary = tmp_path / "canary"
     bad = {"pickle": pickle.dumps(Canary(canary)), "empty": b""}
     torch.save(Canary(canary), tmp_path / "bad.pt")
     bad["torch"] = (tmp_path / "bad.pt").read_bytes()
-    bad["zip"] = zipped(tmp_path, bad["pickle"])
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as file:
+        file.writestr("../../canary", bad["pickle"])
+    bad["zip"] = (tmp_path / "bad.zip").read_bytes()
     path = newest(folder)
-    if agrees and name != MANIFEST:
-        forge(path, name, bad[kind])
-    else:
-        (path / name).write_bytes(bad[kind])
-    with pytest.raises(CheckpointError, match="damaged checkpoint"):
-        resume(folder)
+    good = {name: (path / name).read_bytes() for name in ALL}
+    for name in ALL:
+        for matching in (False, True) if name != MANIFEST else (False,):
+            (path / name).write_bytes(bad[kind])
+            if matching:
+                forge(path, name, bad[kind])
+            with pytest.raises(CheckpointError, match="damaged checkpoint"):
+                resume(folder)
+            for restored in (name, MANIFEST):
+                (path / restored).write_bytes(good[restored])
     (folder / "weights.safetensors").write_bytes(bad[kind])
     (folder / "config.json").write_bytes(bad[kind])
     with pytest.raises(CheckpointError):
@@ -179,7 +196,7 @@ def test_no_foreign_file_is_run(kind, agrees, name, folder, tmp_path):
 
 
 JSON = {
-    "deep": b"[" * 200_000 + b"]" * 200_000,
+    "deep lists": b"[" * 200_000 + b"]" * 200_000,
     "deep objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
     "huge number": b'{"epoch": ' + b"9" * 100_000 + b"}",
     "NaN": b'{"epoch": NaN}',
@@ -192,16 +209,14 @@ JSON = {
 
 
 @pytest.mark.parametrize("kind", JSON)
-def test_no_strange_json_is_followed(kind, folder):
+def test_malformed_json_is_refused(kind, folder):
     path = newest(folder)
-    kept = (path / MANIFEST).read_bytes()
     forge(path, "state.json", JSON[kind])
     with pytest.raises(CheckpointError, match="damaged checkpoint"):
         resume(folder)
     (path / MANIFEST).write_bytes(JSON[kind][: 1 << 16])
     with pytest.raises(CheckpointError, match="damaged checkpoint"):
         resume(folder)
-    assert kept
 
 
 def in_adam(state, change):
@@ -209,25 +224,29 @@ def in_adam(state, change):
 
 
 CHANGES = {
-    "unknown mark": lambda s: s.update(epoch={"$call": "os.system"}),
-    "tensor that is not there": lambda s: s.update(totals={"loss": {"$tensor": "os.system"}}),
-    "text for a number": lambda s: s.update(epoch="os.system"),
+    "unknown key of a value": lambda s: s.update(epoch={"$call": "os.system"}),
+    "missing tensor": lambda s: s.update(totals={"loss": {"$tensor": "os.system"}}),
+    "text as a number": lambda s: s.update(epoch="os.system"),
     "negative": lambda s: s.update(batch=-1),
     "too large": lambda s: s.update(count=10**30),
-    "too large for a name": lambda s: s["engine"].update(steps=10**30),
-    "part of a number": lambda s: s.update(count=1.5),
-    "another place": lambda s: s.update(epoch=7),
-    "no key": lambda s: s.pop("streams"),
+    "too large for a folder name": lambda s: s["engine"].update(steps=10**30),
+    "not an integer": lambda s: s.update(count=1.5),
+    "another epoch": lambda s: s.update(epoch=7),
+    "missing value": lambda s: s.pop("random"),
+    "unknown value": lambda s: s.update(code="os.system"),
+    "no random state": lambda s: s.update(random=[]),
     "no engine": lambda s: s.update(engine=[]),
-    "rows of something else": lambda s: s.update(rows=3),
-    "too few callbacks": lambda s: s.update(hooks=[]),
-    "a stream of another kind": lambda s: s["streams"].update(cpu={"$tensor": "engine.optimizer.state.0.step"}),
+    "rows that are not rows": lambda s: s.update(rows=3),
+    "too few callbacks": lambda s: s.update(callbacks=[]),
+    "random state of another shape": lambda s: s["random"][0]["now"].update(
+        cpu={"$tensor": "engine.optimizer.state.0.step"}
+    ),
     "moments of another shape": lambda s: in_adam(
         s, lambda o: o["state"]["$items"][0][1].update(exp_avg=o["state"]["$items"][1][1]["exp_avg"])
     ),
-    "moments of no parameter": lambda s: in_adam(s, lambda o: o["state"]["$items"][0].__setitem__(0, 99)),
-    "no groups": lambda s: in_adam(s, lambda o: o.update(param_groups=[])),
-    "settings of something else": lambda s: s.update(settings=None),
+    "moments of an unknown parameter": lambda s: in_adam(s, lambda o: o["state"]["$items"][0].__setitem__(0, 99)),
+    "no parameter groups": lambda s: in_adam(s, lambda o: o.update(param_groups=[])),
+    "settings that are not settings": lambda s: s.update(settings=None),
 }
 
 
@@ -241,7 +260,7 @@ def test_a_forged_state_is_refused_before_the_first_step(kind, folder):
     assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
 
 
-def test_links_pipes_and_folders_are_no_files(folder, tmp_path):
+def test_links_pipes_and_folders_are_refused(folder, tmp_path):
     path = newest(folder)
     for name in ALL:
         good = (path / name).read_bytes()
@@ -260,34 +279,35 @@ def test_links_pipes_and_folders_are_no_files(folder, tmp_path):
             (path / name).write_bytes(good)
     path.rename(tmp_path / "moved")
     path.symlink_to(tmp_path / "moved")
-    with pytest.raises(CheckpointError, match="a link, not a folder"):
+    with pytest.raises(CheckpointError, match="link"):
         resume(folder)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        (lambda m: m.update(schema=2), "schema 2 is newer than 1, .*update pyro_vae"),
-        (lambda m: m.update(schema="1"), "expected a schema number, got '1'"),
-        (lambda m: m.update(schema=0), "expected a schema number, got 0"),
+        (lambda m: m.update(schema=2), "schema: .*got 2.*pyro_vae"),
+        (lambda m: m.update(schema="1"), "schema"),
+        (lambda m: m.update(schema=0), "schema"),
+        (lambda m: m.update(schema=True), "schema"),
         (lambda m: m["files"].update({"../../weights": m["files"].pop("state.json")}), r"expected .*, got .*weights"),
-        (lambda m: m["files"].pop("state.json"), "expected weights.safetensors, state.safetensors, state.json, got"),
+        (lambda m: m["files"].pop("state.json"), "state.json, got"),
         (lambda m: m["files"].update({"state.json": 3}), "TypeError"),
         (lambda m: m.pop("files"), "files"),
         (lambda m: m["files"]["state.json"].update(bytes="x"), "invalid literal"),
     ],
 )
-def test_a_manifest_of_something_else_is_refused(change, said, folder):
+def test_a_malformed_manifest_is_refused(change, message, folder):
     path = newest(folder) / MANIFEST
     manifest = json.loads(path.read_text())
     change(manifest)
     path.write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         resume(folder)
 
 
-def test_a_copy_that_broke_off_is_set_aside(folder, tmp_path):
-    """Without its manifest a folder is no checkpoint: the one before it is gone on from, and nothing is deleted."""
+def test_an_incomplete_copy_is_set_aside(folder, tmp_path):
+    """A folder without manifest is no checkpoint: the one before it is resumed, and nothing is deleted."""
     shutil.copytree(folder, tmp_path / "whole")
     resume(tmp_path / "whole")
     path = newest(folder)
@@ -300,21 +320,21 @@ def test_a_copy_that_broke_off_is_set_aside(folder, tmp_path):
     assert ending(folder) == ending(tmp_path / "whole")
 
 
-def test_what_a_dead_process_left_is_swept(folder):
+def test_temporary_files_of_dead_processes_are_removed(folder):
     left = folder / "checkpoints" / f".{newest(folder).name}.4711.tmp"
     left.mkdir()
     (left / "weights.safetensors").write_bytes(b"half")
     (folder / ".weights.safetensors.4711.tmp").write_bytes(b"half")
-    assert len(rubbish(folder)) == 2
+    assert len(leftovers(folder)) == 2
     resume(folder)
-    assert not rubbish(folder)
+    assert not leftovers(folder)
 
 
 @pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
-def test_no_failed_save_is_silent(every, tmp_path):
-    """Every call that writes (or each fifth) fails once: a SaveError, no rubbish, the last checkpoint whole and named.
+def test_a_failed_save_raises_and_the_run_can_be_resumed(every, tmp_path):
+    """Every call that writes (or each fifth) fails once: a SaveError, no leftovers, and the last checkpoint is named.
 
-    Then the run is resumed, and ends as the one that nothing happened to.
+    The resumed run then ends like one without the failure.
     """
 
     def fail():
@@ -328,20 +348,20 @@ def test_no_failed_save_is_silent(every, tmp_path):
             try:
                 train(folder, keep=1, epochs=1)
             except SaveError as error:
-                said = str(error)
+                message = str(error)
             else:
                 break
         assert len(calls) >= k
-        assert said.startswith("run_dir: cannot write ")
-        assert os.strerror(number) in said
-        assert not rubbish(folder) if folder.exists() else True
-        last = list(checkpoints(folder)) if (folder / "checkpoints").exists() else []
-        if "the last good checkpoint is " in said:
-            # what was committed by the very call that failed may be newer
-            assert said.rpartition("/")[2] in last
+        assert message.startswith("run_dir: cannot write ")
+        assert os.strerror(number) in message
+        assert not leftovers(folder) if folder.exists() else True
+        saved = list(checkpoints(folder)) if (folder / "checkpoints").exists() else []
+        if "the last good checkpoint is " in message:
+            # a checkpoint whose very last call failed may be newer
+            assert message.rpartition("/")[2] in saved
         else:
-            assert "there is no checkpoint yet" in said
-            assert len(last) <= 1
+            assert "there is no checkpoint yet" in message
+            assert len(saved) <= 1
         train(folder, keep=1, epochs=1)
         assert ending(folder) == ending(tmp_path / "whole")
         shutil.rmtree(folder)
@@ -351,7 +371,7 @@ def test_no_failed_save_is_silent(every, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork") or torch.cuda.is_available(), reason="needs a forked process")
 @pytest.mark.parametrize("bytes_left", [100, 3_000, 12_000])
 def test_a_full_disk(bytes_left, tmp_path):
-    """The system itself refuses bytes; the metrics keep whole lines."""
+    """The operating system refuses to write; the metrics contain complete lines only."""
     train(tmp_path / "whole")
 
     def work():
@@ -365,7 +385,7 @@ def test_a_full_disk(bytes_left, tmp_path):
             return 7 if "File too large" in str(error) and str(error).endswith(last) else 8
 
     assert in_child(work) == 7
-    assert not rubbish(tmp_path / "run")
+    assert not leftovers(tmp_path / "run")
     assert len(checkpoints(tmp_path / "run")) > 1
     for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
         json.loads(line)
@@ -373,10 +393,10 @@ def test_a_full_disk(bytes_left, tmp_path):
     assert ending(tmp_path / "run") == ending(tmp_path / "whole")
 
 
-def test_a_line_of_the_metrics_is_whole_or_not_there(tmp_path):
-    """A row that the disk has no room for leaves the rows before it."""
+def test_a_line_of_the_metrics_is_complete_or_absent(tmp_path):
+    """A row that the disk has no room for leaves the earlier rows intact."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with pv.training.run_folder.RunFolder(tmp_path, keep=1) as folder:
+    with RunFolder(tmp_path, keep=1) as folder:
         folder.append_row({"epoch": 0})
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (20, limit[1]))
@@ -391,7 +411,7 @@ def test_a_line_of_the_metrics_is_whole_or_not_there(tmp_path):
 def test_folders_that_cannot_be_used(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(SaveError, match="cannot write the folder in .*file.*there is no checkpoint yet"):
+        with pytest.raises(SaveError, match="run_dir: .*file.*no checkpoint yet"):
             train(folder)
     assert (tmp_path / "file").read_text() == "mine"
     train(tmp_path / "Läufe und mehr" / "ein Lauf", epochs=1)
@@ -405,7 +425,7 @@ def test_folders_that_cannot_be_used(tmp_path, monkeypatch):
         train(tmp_path / "run")
 
 
-def test_rotation_keeps_the_newest_and_the_best(tmp_path):
+def test_the_newest_and_the_best_checkpoint_are_kept(tmp_path):
     rising = functools.partial(torch.optim.SGD, lr=0.7)
     _, history = train(tmp_path / "a", optimizer=rising, epochs=8, keep=2, checkpoint_every=1e9)
     bounds = history["valid_bound"]
@@ -420,63 +440,54 @@ def test_rotation_keeps_the_newest_and_the_best(tmp_path):
     assert list(checkpoints(tmp_path / "b")) == ["step-00000014-epoch-0007", "step-00000016-epoch-0008"]
 
 
-def test_an_old_checkpoint_goes_after_the_new_one_is_there(tmp_path, monkeypatch):
-    """With keep=1 there is a whole checkpoint at each rename, from the first one on."""
+def test_an_old_checkpoint_is_removed_after_the_new_one_is_complete(tmp_path, monkeypatch):
+    """With keep=1 there is a complete checkpoint after each rename, from the first one on."""
     rename, seen = os.rename, []
 
     def watched(old, new):
         rename(old, new)
-        seen.append([name for name in checkpoints(tmp_path)])
+        seen.append(len(checkpoints(tmp_path)))
 
     monkeypatch.setattr(os, "rename", watched)
-    train(tmp_path, keep=1, epochs=3, valid=None)
-    assert len(seen) > 10
-    assert all(seen)
-    assert max(map(len, seen)) == 2
+    train(tmp_path, keep=1, epochs=2, valid=None)
+    assert len(seen) > 6
+    assert min(seen) == 1
+    assert max(seen) == 2
 
 
-def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
-    """Each file, then its folder, then the rename, then the folder of the name."""
-    log = []
-    own = {name: getattr(os, name) for name in ("fsync", "rename")}
-
-    def fsync(number):
-        log.append(os.path.realpath(f"/proc/self/fd/{number}"))
-        own["fsync"](number)
-
-    def rename(old, new):
-        log.append(f"-> {new}")
-        own["rename"](old, new)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "rename", rename)
-    durable.commit(tmp_path / "made", {"a": b"1", "b": b"2"})
+def test_files_are_flushed_to_the_disk_before_the_rename(tmp_path, monkeypatch):
+    """Each file, then its folder, then the rename, then the parent folder."""
+    log, rename = [], os.rename
+    monkeypatch.setattr(os, "fsync", lambda number: log.append(os.path.realpath(f"/proc/self/fd/{number}")))
+    monkeypatch.setattr(os, "rename", lambda old, new: (log.append(f"-> {new}"), rename(old, new)))
+    write_folder(tmp_path / "made", {"a": b"1", "b": b"2"})
     new = tmp_path / f".made.{os.getpid()}.tmp"
     assert log == [*map(str, (new / "a", new / "b", new)), f"-> {tmp_path / 'made'}", str(tmp_path)]
 
 
-def test_state_comes_back_bit_for_bit():
+def test_state_is_restored_bit_for_bit():
     values = [0.1, 1e-323, -0.0, float("inf"), float("-inf"), 2**62, True, None, "é", (1, [2.5, ()]), {3: {}}, {}]
     state = {"values": values, "tensor": torch.randn(3).bfloat16(), "scalar": torch.tensor(1e-45)}
-    tensors = {}
-    text = json.dumps(pack(state, tensors))
-    found = unpack(json.loads(text), tensors)
+    found = from_bytes(*to_bytes(state))
     assert repr(found["values"]) == repr(values)
     assert torch.equal(found["tensor"], state["tensor"])
-    with pytest.raises(TypeError, match=r"a\.1: expected plain values and tensors.* got function"):
+    assert repr(from_bytes(*to_bytes([np.float64(0.1), np.int64(3), np.float32("nan")]))) == "[0.1, 3, nan]"
+    with pytest.raises(TypeError, match=r"a\.1: .* got function"):
         pack({"a": [1, print and (lambda: 0)]}, {})
     with pytest.raises(TypeError, match="got dict"):
         pack({"$tensor": "x"}, {})
+    with pytest.raises(ValueError, match="call"):
+        unpack({"$call": "x"}, {})
 
 
-def test_tensorboard_gets_every_metric_and_resumes(tmp_path):
+def test_tensorboard_logs_every_metric_and_resumes(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def board():
         return [pv.training.TensorBoard(tmp_path / "events")]
 
     train(tmp_path / "run", callbacks=board(), epochs=3, keep=99)
-    for path in checkpoint.complete(tmp_path / "run" / "checkpoints")[5:]:  # to the middle of the second epoch
+    for path in checkpoint.complete(tmp_path / "run" / "checkpoints")[5:]:  # keeps half of the second epoch
         shutil.rmtree(path)
     _, history = train(tmp_path / "run", callbacks=board(), epochs=3)
     events = EventAccumulator(str(tmp_path / "events")).Reload()
@@ -489,11 +500,5 @@ def test_tensorboard_gets_every_metric_and_resumes(tmp_path):
 
 def test_tensorboard_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ImportError, match=r"TensorBoard needs tensorboard: pip install 'pyro-vae\[tensorboard\]'"):
-        pv.training.TensorBoard(tmp_path)
-
-
-def test_foreign_weights_are_refused(folder):
-    (folder / "weights.safetensors").write_bytes(save({"x": X}))
-    with pytest.raises(CheckpointError, match="the digest in its header"):
-        read_weights(folder / "weights.safetensors")
+    with pytest.raises(ImportError, match=r"pip install 'pyro-vae\[tensorboard\]'"):
+        pv.training.TensorBoard(Path(tmp_path))

@@ -1,4 +1,4 @@
-"""Schedules of the learning rate: the rates of torch's own schedulers, from the number of the step alone."""
+"""Learning-rate schedules: equal to those of torch, but functions of the step number alone."""
 
 import functools
 
@@ -15,7 +15,7 @@ SGD = functools.partial(torch.optim.SGD, lr=0.1)
 
 
 def steps(svi, n, after=lambda: None):
-    """Return the rate of each step and the weights after all of them."""
+    """Return the learning rate of each step, and the final weights."""
     torch.manual_seed(2)
     rates = []
     for _ in range(n):
@@ -32,7 +32,7 @@ def steps(svi, n, after=lambda: None):
         (Cosine(9, end=0.2), functools.partial(CosineAnnealingLR, T_max=9, eta_min=0.02)),
     ],
 )
-def test_rates_and_weights_are_those_of_a_scheduler_of_torch(ours, theirs):
+def test_equal_to_the_schedulers_of_torch(ours, theirs):
     torch.manual_seed(1)
     found, weights = steps(SVI(make_vae(), pv.estimators.ELBO(), SGD, lr_factor=ours), 9)
     torch.manual_seed(1)
@@ -43,8 +43,8 @@ def test_rates_and_weights_are_those_of_a_scheduler_of_torch(ours, theirs):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-7)
 
 
-def test_steps_of_pyro_count_too():
-    """``step`` is Pyro's own loop, which calls the optimizer; it falls at the same steps."""
+def test_steps_of_pyro_are_counted():
+    """``step``, which Pyro implements, follows the same schedule."""
     svi = SVI(make_vae(), pv.estimators.ELBO(), SGD, lr_factor=MultiStep([1, 3], 0.5))
     rates = []
     for _ in range(4):
@@ -53,7 +53,7 @@ def test_steps_of_pyro_count_too():
     assert rates == [0.1, 0.05, 0.05, 0.025]
 
 
-def test_each_group_keeps_its_own_rate():
+def test_each_parameter_group_keeps_its_own_rate():
     def two(parameters):
         return torch.optim.SGD([{"params": parameters[:1], "lr": 0.4}, {"params": parameters[1:]}], lr=0.1)
 
@@ -62,8 +62,8 @@ def test_each_group_keeps_its_own_rate():
     assert [group["lr"] for group in svi.optim.torch.param_groups] == [0.2, 0.05]
 
 
-def test_a_factor_of_zero_moves_nothing():
-    """Adam's first step is as long as its rate: with a factor of 0 it has no length."""
+def test_a_factor_of_zero_changes_nothing():
+    """The first step of Adam is as long as the learning rate, so 0 with a factor of 0."""
     torch.manual_seed(1)
     vae = make_vae()
     before = [p.detach().clone() for p in vae.parameters()]
@@ -76,22 +76,20 @@ def test_a_factor_of_zero_moves_nothing():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MultiStep([3, 1]), r"at: expected steps in rising order, got \(3, 1\)"),
-        (lambda: MultiStep([0.5]), "at: expected an int of at least 0, got 0.5"),
-        (lambda: MultiStep([1], 0.0), "factor: expected a positive number, got 0.0"),
-        (lambda: Cosine(0), "steps: expected an int of at least 1, got 0"),
-        (lambda: Cosine(5, end=1.5), "end: expected a number from 0 to 1, got 1.5"),
-        (lambda: pv.fit(make_vae(), X, lr_factor=0.5), "lr_factor: expected a schedule .*, got 0.5"),
-        (
-            lambda: pv.fit(make_vae(), X, lr_factor=lambda step: -1.0),
-            "lr_factor: expected a number of at least 0, got -1.0 at step 0",
-        ),
+        (lambda: MultiStep([3, 1]), "milestones"),
+        (lambda: MultiStep([0.5]), "milestones"),
+        (lambda: MultiStep([True]), "milestones"),
+        (lambda: MultiStep([1], 0.0), "factor"),
+        (lambda: Cosine(0), "num_steps"),
+        (lambda: Cosine(5, end=1.5), "end"),
+        (lambda: pv.fit(make_vae(), X, lr_factor=0.5), "lr_factor: .*got 0.5"),
+        (lambda: pv.fit(make_vae(), X, lr_factor=lambda step: -1.0), "lr_factor: .*at step 0"),
         (
             lambda: pv.fit(make_vae(), X, lr_factor=lambda step: 1.0 if step < 3 else float("nan"), progress=False),
-            "lr_factor: expected a number of at least 0, got nan at step 3",
+            "lr_factor: .*at step 3",
         ),
     ],
 )
-def test_bad_schedules(make, message):
+def test_invalid_schedules_are_refused(make, message):
     with pytest.raises((TypeError, ValueError), match=message):
         make()

@@ -23,13 +23,13 @@ from torch.utils._pytree import tree_leaves
 
 import pyro_vae as pv
 from pyro_vae import estimators as E
+from pyro_vae.distributions.missing import factorized
 from pyro_vae.nets import BagEncoder, ProductOfTopics
-from pyro_vae.programs.missing import factorized
 from pyro_vae.testing import parts
 from pyro_vae.training import SVI, Autocast, Linear, recorded, svi
 from pyro_vae.training.compile import groups
 from pyro_vae.training.compile.groups import ELEMENTWISE, as_compiled
-from pyro_vae.training.data.on_device import OnDevice
+from pyro_vae.training.data.column import OnDevice
 from pyro_vae.training.optimizer import OneOptimizer
 from pyro_vae.training.optimizer import build as build_optimizer
 
@@ -210,7 +210,7 @@ def programs():
         ),
         "weights that are drawn": (
             pv.programs.BayesianDecoder(
-                prior=normal(2), likelihood=likelihoods.Bernoulli(2, (4,)), posterior=q((4,), 2), size=60
+                prior=normal(2), likelihood=likelihoods.Bernoulli(2, (4,)), posterior=q((4,), 2), num_examples=60
             ),
             (x,),
         ),

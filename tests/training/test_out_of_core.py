@@ -1,4 +1,4 @@
-"""Data larger than memory: their order, and reading them ahead from a file."""
+"""Data larger than memory: the order of the rows, and reading ahead from a file."""
 
 import mmap
 import threading
@@ -28,7 +28,7 @@ def whole(n, seed=0, epoch=0):
 
 
 def excess(counts):
-    """Chi-square of counts that should be equal, in standard deviations above its mean."""
+    """Chi-square statistic of counts with equal expectation, in standard deviations above its mean."""
     counts = np.asarray(counts, float).ravel()
     degrees = counts.size - 1
     return (((counts - counts.mean()) ** 2).sum() / counts.mean() - degrees) / np.sqrt(2 * degrees)
@@ -39,23 +39,23 @@ def bins(a, b, n):
 
 
 @pytest.mark.parametrize("block", [0, order.BLOCK])
-def test_every_row_once(monkeypatch, block):
-    """Sorted by hash and through the network, for few rows and around the squares where the network changes."""
+def test_every_row_appears_once(monkeypatch, block):
+    """Sorted by hash and with the Feistel network, for few rows and around the squares where the network changes."""
     monkeypatch.setattr(order, "BLOCK", block)
     for n in [*range(1, 70), 80, 81, 99, 100, 1023, 1024, 1025, 16384, 16385]:
         for seed, epoch in ((0, 0), (-7, 3)):
             assert np.array_equal(np.sort(whole(n, seed, epoch)), np.arange(n))
 
 
-def test_few_rows_come_in_every_order_alike():
+def test_all_orders_of_few_rows_are_equally_likely():
     """All 24 permutations of four rows, within four standard deviations."""
     seen = [tuple(whole(4, seed=i % 5, epoch=i)) for i in range(2400)]
     assert abs(excess([seen.count(p) for p in permutations(range(4))])) < 4
 
 
 @pytest.mark.parametrize("n", [16385, 20000, 100003])
-def test_many_rows_come_in_random_order(n):
-    """Rows are independent of their position, of the row before them, and of the epoch and seed beside them."""
+def test_the_order_of_many_rows_is_random(n):
+    """Rows are independent of their position, of the previous row, and of the next epoch and seed."""
     first, epoch, seed = whole(n), whole(n, epoch=1), whole(n, seed=1)
     for a, b in ((np.arange(n), first), (first[:-1], first[1:]), (first, epoch), (first, seed)):
         assert abs(excess(bins(a, b, n))) < 4
@@ -72,7 +72,7 @@ class Billion(Dataset):
 
 
 def test_a_billion_rows_need_no_memory():
-    """Any batch of any epoch is found at once, within two MiB."""
+    """Any batch of any epoch is available at once, within 2 MiB."""
     batches = Batches(Billion(), batch_size=128, dtype=torch.float64)
     assert batches.steps == 7_812_500
     list(islice(batches.epoch(0), 2))
@@ -89,7 +89,7 @@ def test_a_billion_rows_need_no_memory():
 
 
 @pytest.mark.parametrize("n", [1, 16, 17, 40, 20000])
-def test_an_epoch_is_entered_in_its_middle(n):
+def test_an_epoch_can_start_at_any_batch(n):
     batches = Batches(torch.arange(float(n))[:, None], batch_size=16, seed=4)
     whole_epoch = list(batches.epoch(2))
     assert len(whole_epoch) == batches.steps
@@ -106,8 +106,8 @@ def mapped(folder, x, mode="r"):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
-def test_a_map_trains_like_memory(tmp_path, dtype):
-    """The same losses and weights bit for bit, with fresh bits in each batch, whatever the file holds."""
+def test_training_on_a_memmap_equals_training_in_memory(tmp_path, dtype):
+    """The same losses and weights bit for bit, with binary values sampled in each batch, for files of any type."""
     levels = (X * 0.5 + 0.25 if dtype != "uint8" else X * 200).numpy().astype(dtype)
 
     def present(x):
@@ -123,12 +123,12 @@ def test_a_map_trains_like_memory(tmp_path, dtype):
     assert torch.equal(found[0][2], found[1][2])
 
 
-def test_the_check_finds_the_last_row_of_a_map(tmp_path, vae, monkeypatch):
-    """And reads it in pieces of bounded size."""
+def test_all_rows_of_a_memmap_are_checked(tmp_path, vae, monkeypatch):
+    """In chunks of bounded size."""
     monkeypatch.setattr("pyro_vae.training.data.batches.CHUNK_BYTES", 64 * 8 * 8 * 4)
     bad = X.numpy().copy()
     bad[298, 1, 2] = np.nan
-    with pytest.raises(ValueError, match=r"x\[42, 1, 2\] is NaN.*counted from row 256 of the data"):
+    with pytest.raises(ValueError, match=r"x\[42, 1, 2\].*row 256"):
         pv.fit(vae, mapped(tmp_path, bad), batch_size=16, progress=False)
     assert {len(x) for (x,) in Batches(mapped(tmp_path, bad), batch_size=16).chunks()} == {64, 300 - 256}
 
@@ -137,7 +137,7 @@ def threads():
     return [t for t in threading.enumerate() if t.name.startswith("pyro_vae")]
 
 
-def test_no_thread_is_left(tmp_path, vae):
+def test_threads_are_stopped_after_training(tmp_path, vae):
     x = mapped(tmp_path, X.numpy())
     pv.fit(vae, x, valid=x, epochs=1, progress=False)
     assert not threads()
@@ -161,7 +161,7 @@ def test_read_ahead_keeps_the_order():
     ahead.close()
 
 
-def test_an_error_comes_where_its_result_would_have_come():
+def test_an_error_is_raised_in_place_of_its_result():
     done = []
 
     def fail_at_5(i):
@@ -177,7 +177,7 @@ def test_an_error_comes_where_its_result_would_have_come():
     ahead.close()
 
 
-def test_what_nobody_waits_for_is_not_read():
+def test_few_jobs_are_started_ahead():
     asked = iter(range(1000))
     ahead = ReadAhead(abs, depth=3)
     for _ in zip(range(2), ahead(asked)):  # noqa: B905
@@ -187,15 +187,15 @@ def test_what_nobody_waits_for_is_not_read():
 
 
 def resident(array):
-    """KiB of a mapped file that are in the memory of this process."""
+    """KiB of a mapped file in the memory of this process."""
     lines = Path("/proc/self/smaps").read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.endswith(str(Path(array.filename).resolve())))
     return int(next(line for line in lines[start:] if line.startswith("Rss:")).split()[1])
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs the memory map of Linux")
-def test_pages_are_given_back(tmp_path, monkeypatch):
-    """A file of 50 MiB stays mapped as a whole unless its pages are given back."""
+def test_pages_are_released(tmp_path, monkeypatch):
+    """All of a file of 50 MiB stays in memory unless its pages are released."""
     x = mapped(tmp_path, np.ones((16384, 784), np.float32))
     for bound, expected in ((2**40, lambda kib: kib > 40_000), (2**22, lambda kib: kib < 8192)):
         monkeypatch.setattr(prefetch, "RESIDENT", bound)
@@ -205,8 +205,8 @@ def test_pages_are_given_back(tmp_path, monkeypatch):
         assert expected(resident(x))
 
 
-def test_what_was_written_to_a_private_map_is_kept(tmp_path, monkeypatch):
-    """Its pages hold what the file does not."""
+def test_writes_to_a_private_map_are_kept(tmp_path, monkeypatch):
+    """They exist only in its pages, which must not be released."""
     monkeypatch.setattr(prefetch, "RESIDENT", 0)
     x = mapped(tmp_path, np.zeros((500, 100), np.float32), mode="c")
     x[7] = 1.0

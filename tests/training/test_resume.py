@@ -1,6 +1,7 @@
-"""A run that is killed and resumed ends bit for bit as one that was left alone."""
+"""A run that is interrupted and resumed ends bit for bit like one without the interruption."""
 
 import functools
+import importlib
 import itertools
 import os
 import random
@@ -15,23 +16,29 @@ import pyro
 import pytest
 import torch
 from helpers import runs
-from helpers.runs import VALID, X, at_call, checkpoints, ending, in_child, program, rubbish, train
+from helpers.runs import VALID, X, at_call, checkpoints, ending, in_child, leftovers, program, train
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import pyro_vae as pv
 from pyro_vae.cli import command as cli
 from pyro_vae.data import Split
 from pyro_vae.data.binarize import DrawBits
-from pyro_vae.training.checkpoint import lock
+from pyro_vae.training.checkpoint import run_folder
 from pyro_vae.training.svi import SVI
 
 forks = pytest.mark.skipif(
-    not hasattr(os, "fork") or torch.cuda.is_available(), reason="autograd's device threads do not survive a fork"
+    not hasattr(os, "fork") or torch.cuda.is_available(), reason="the device threads of autograd do not survive a fork"
 )
 
 
+@pytest.fixture(autouse=True)
+def _no_disk(monkeypatch):
+    """Skip fsync, which waits for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 class Rows(Dataset):
-    """A data set with noise of its own."""
+    """A data set that draws random numbers."""
 
     def __len__(self):
         return len(X)
@@ -50,7 +57,7 @@ def optimizer(cls, **options):
 
 
 def falling_rate():
-    """The rate is halved by a callback after each epoch."""
+    """A callback halves the learning rate after each epoch."""
     vae = program()
     adam = torch.optim.Adam(vae.parameters(), lr=1e-2)
 
@@ -61,19 +68,19 @@ def falling_rate():
 
 
 def stopping(patience=1):
-    """Early stopping that does stop, some epochs after the best."""
+    """Early stopping that stops some epochs after the best one."""
     stop = pv.training.EarlyStopping(patience=patience)
     return {"callbacks": [stop], "epochs": 9, "optimizer": functools.partial(torch.optim.SGD, lr=0.7)}
 
 
-#: Options of a run, made anew for each.
+#: Options of a run, created for each run.
 RUNS = {
     "plain": dict,
     "warm-up": lambda: {"estimator": pv.estimators.ELBO(beta=pv.training.Linear(3)), "clip_norm": 1.0, "epochs": 3},
     "early stopping": stopping,
-    "early stopping, one left": functools.partial(stopping, 2),
+    "early stopping, patience 2": functools.partial(stopping, 2),
     "batch norm and dropout": lambda: {"program": program(runs.noisy_net), "batch_size": 6},
-    "bits drawn anew": lambda: {"data": Split(0.1 + 0.8 * X, None, DrawBits())},
+    "binary values sampled in each batch": lambda: {"data": Split(0.1 + 0.8 * X, None, DrawBits())},
     "Dataset with noise": lambda: {"data": Rows()},
     "loader": lambda: {"data": DataLoader(Rows(), batch_size=7, shuffle=True)},
     "loader with a generator": lambda: {
@@ -84,8 +91,8 @@ RUNS = {
         "estimator": pv.estimators.NVIL(num_particles=2, baseline=torch.nn.Linear(6, 1)),
     },
     "estimator of Pyro": lambda: {"estimator": pyro.infer.Trace_ELBO()},
-    "falling rate": falling_rate,
-    "rate in stages": lambda: {"lr_factor": pv.training.MultiStep([2, 5], 0.5), "epochs": 3},
+    "falling learning rate": falling_rate,
+    "MultiStep": lambda: {"lr_factor": pv.training.MultiStep([2, 5], 0.5), "epochs": 3},
     "SGD with momentum": optimizer(torch.optim.SGD, momentum=0.9),
     "Adamax": optimizer(torch.optim.Adamax),
     "NAdam": optimizer(torch.optim.NAdam),
@@ -99,7 +106,7 @@ RUNS = {
         "estimator": pv.estimators.ELBO(beta=pv.training.Linear(3)),
         "lr_factor": pv.training.Cosine(9),
     },
-    "compiled, bits drawn anew, layers in bfloat16": lambda: {
+    "compiled, binary values sampled, bfloat16": lambda: {
         "compile": pv.training.recorded,
         "data": Split(0.1 + 0.8 * X, None, DrawBits()),
         "precision": pv.training.Autocast(torch.bfloat16),
@@ -113,23 +120,27 @@ def options(name):
         return RUNS[name]()
 
 
+#: Runs that are resumed from each of their last nine checkpoints; the others from within an epoch and from its end.
+EVERYWHERE = {"plain", "early stopping", "batch norm and dropout", "loader"}
+
+
 @pytest.mark.parametrize("name", RUNS)
-def test_from_every_checkpoint_the_same_checkpoints_follow(name, tmp_path):
-    """All positions: within epochs, before and after validation, at the end; each is also a resume of a resume."""
+def test_a_resumed_run_writes_the_same_checkpoints(name, tmp_path):
+    """From within epochs, before and after validation, and from the end; most of these runs are resumed twice."""
     whole = tmp_path / "whole"
     vae, history = train(whole, keep=99, **options(name))
-    wanted = checkpoints(whole)
-    steps = history.rows[-1]["step"]
-    assert len(wanted) == steps + history.epochs
-    for kept in range(max(1, len(wanted) - 8), len(wanted) + 1):  # the last nine of a long run
+    wanted, end = checkpoints(whole), ending(whole)
+    n = history[-1]["step"] // len(history)
+    assert len(wanted) == history[-1]["step"] + len(history)
+    for kept in range(max(1, len(wanted) - 8), len(wanted) + 1) if name in EVERYWHERE else (1, n + 1):
         folder = tmp_path / str(kept)
         shutil.copytree(whole, folder)
         for path in sorted((folder / "checkpoints").iterdir())[kept:]:
             shutil.rmtree(path)
-        torch.manual_seed(kept)  # what the process drew before must not matter
+        torch.manual_seed(kept)  # the state of the process must not matter
         train(folder, keep=99, **options(name))
         assert checkpoints(folder) == wanted
-        assert ending(folder) == ending(whole)
+        assert ending(folder) == end
 
 
 @pytest.mark.parametrize("name", ["plain", "loader", "batch norm and dropout", "early stopping"])
@@ -141,19 +152,22 @@ def test_saving_changes_nothing(name, tmp_path):
     assert history["valid_bound"] == plain["valid_bound"]
 
 
-def test_a_finished_run_is_left_alone(tmp_path):
+def test_resuming_a_finished_run_changes_nothing(tmp_path):
     vae, history = train(tmp_path, **options("early stopping"))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != "lock"}
     again, same = train(tmp_path, **options("early stopping"))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != "lock"} == before
-    assert same.rows == history.rows
+    assert list(same) == list(history)
     assert all(torch.equal(p, q) for p, q in zip(vae.state_dict().values(), again.state_dict().values(), strict=True))
 
 
-def test_more_epochs_go_on_where_fewer_ended(tmp_path):
+def test_a_finished_run_can_be_resumed_for_more_epochs(tmp_path):
+    """With the estimator of the finished run, whose step is no setting of the run."""
+    elbo = pv.estimators.ELBO()
     train(tmp_path / "a", epochs=4)
-    train(tmp_path / "b", epochs=2)
-    train(tmp_path / "b", epochs=4)
+    train(tmp_path / "b", epochs=2, estimator=elbo)
+    assert elbo.step > 0
+    train(tmp_path / "b", epochs=4, estimator=elbo)
     assert ending(tmp_path / "a") == ending(tmp_path / "b")
 
 
@@ -163,8 +177,10 @@ REFUSED = {
     "clip_norm None (now 1.0)": lambda: {"clip_norm": 1.0},
     "optimizer Adam (now SGD)": lambda: {"optimizer": functools.partial(torch.optim.SGD, lr=1e-3)},
     "optimizer lr 0.001 (now 0.01)": optimizer(torch.optim.Adam),
-    "lr_factor None (now MultiStep(at=(2,), factor=0.1))": lambda: {"lr_factor": pv.training.MultiStep([2])},
-    "estimator beta 1.0 (now Linear(steps=3,": lambda: {"estimator": pv.estimators.ELBO(beta=pv.training.Linear(3))},
+    "lr_factor None (now MultiStep(milestones=(2,), factor=0.1))": lambda: {"lr_factor": pv.training.MultiStep([2])},
+    "estimator beta 1.0 (now Linear(num_steps=3,": lambda: {
+        "estimator": pv.estimators.ELBO(beta=pv.training.Linear(3))
+    },
     "estimator num_particles 1 (now 2)": lambda: {"estimator": pv.estimators.ELBO(num_particles=2)},
     "data 20 rows of (6,) torch.float32 (now 19 rows of": lambda: {"data": X[:19]},
     "valid 9 rows of": lambda: {"valid": None},
@@ -190,18 +206,18 @@ def test_other_settings_are_refused_by_name(said, tmp_path):
 
 def test_a_used_folder_is_refused_without_resume(tmp_path):
     train(tmp_path, epochs=1)
-    with pytest.raises(ValueError, match="holds a run .*resume=True"):
+    with pytest.raises(ValueError, match="run_dir: .*resume=True"):
         train(tmp_path, resume=False)
-    with pytest.raises(ValueError, match="resume: expected the run_dir"):
+    with pytest.raises(ValueError, match="resume"):
         pv.fit(program(), X, resume=True)
-    with pytest.raises(ValueError, match="keep: expected an int of at least 1"):
+    with pytest.raises(ValueError, match="keep"):
         train(tmp_path, keep=0)
 
 
 @forks
 @pytest.mark.parametrize(("epochs", "every"), [(1, 5), pytest.param(2, 1, marks=pytest.mark.slow)])
 def test_killed_at_every_call_that_writes(epochs, every, tmp_path):
-    """Leave the process before each fsync and rename (or every fifth), until a run gets through; each is resumed."""
+    """End the process before each fsync and rename (or every fifth) until a run finishes; each run is resumed."""
 
     def killed(folder, k):
         with at_call(k, lambda: os._exit(9)):
@@ -218,19 +234,20 @@ def test_killed_at_every_call_that_writes(epochs, every, tmp_path):
         assert status == 9
         assert in_child(functools.partial(killed, folder, -1)) == 0
         assert ending(folder) == wanted
-        assert not rubbish(folder)
+        assert not leftovers(folder)
         shutil.rmtree(folder)
     assert k > 25 * epochs
 
 
-def command(folder, *more):
-    small = "--posterior.net.hidden=[4] --likelihood.net.hidden=[4] --latent=2 --particles=2 --quiet"
-    settings = f"--epochs=4 --batch-size=200 --patience=2 --estimator.beta Linear --estimator.beta.steps 20 {small}"
+def command(folder, *more, epochs=4):
+    small = "--posterior.net.hidden=[4] --likelihood.net.hidden=[4] --latent=2 --num-particles=2 --quiet"
+    beta = "--estimator.beta Linear --estimator.beta.num_steps 20"
+    settings = f"--epochs={epochs} --batch-size=200 --patience=2 {beta} {small}"
     return cli.main(["train", "--resume", f"--run-dir={folder}", *settings.split(), *more])
 
 
 def silent(work):
-    """Return a function that does something without a word."""
+    """Return a function that runs another without any output."""
 
     def quiet():
         null = os.open(os.devnull, os.O_WRONLY)
@@ -244,7 +261,7 @@ def silent(work):
 @forks
 @pytest.mark.slow
 def test_the_command_killed_twenty_times(tmp_path):
-    """kill -9 at random times from the first to the last moment of the command."""
+    """kill -9 at random times between the start and the end of the command."""
     start = time.perf_counter()
     assert in_child(silent(functools.partial(command, tmp_path / "whole"))) == 0
     took = time.perf_counter() - start
@@ -257,19 +274,19 @@ def test_the_command_killed_twenty_times(tmp_path):
         os.kill(pid, signal.SIGKILL)
         if os.WIFSIGNALED(os.waitpid(pid, 0)[1]):
             kills += 1
-            if kills % 3:  # every third time it may come to its end
+            if kills % 3:  # every third run may finish
                 continue
         assert in_child(silent(functools.partial(command, folder))) == 0
         assert ending(folder) == wanted
-        assert not rubbish(folder)
+        assert not leftovers(folder)
         runs_done += 1
     assert runs_done > 5
 
 
 @pytest.mark.slow
-def test_a_real_process_ends_by_a_signal_with_its_exit_status(tmp_path):
-    """SIGTERM, SIGINT and kill -9 in turn, each to the run that the one before left."""
-    words = "train --resume --epochs=60 --batch-size=16 --patience=60 --latent=2 --particles=2 --quiet".split()
+def test_the_exit_status_of_a_process_after_a_signal(tmp_path):
+    """SIGTERM, SIGINT and kill -9 in turn, each to the run that the previous one left."""
+    words = "train --resume --epochs=60 --batch-size=16 --patience=60 --latent=2 --num-particles=2 --quiet".split()
     line = [sys.executable, "-m", "pyro_vae", *words, f"--run-dir={tmp_path}"]
     for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)):
         before = set((tmp_path / "checkpoints").glob("*")) if (tmp_path / "checkpoints").exists() else set()
@@ -284,20 +301,22 @@ def test_a_real_process_ends_by_a_signal_with_its_exit_status(tmp_path):
             assert str(max((tmp_path / "checkpoints").glob("step*"))) in err
 
 
-def test_the_command_resumes_only_what_was_begun(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "results", lambda *args: "")
-    monkeypatch.setattr(cli, "figures", lambda *args: {})
-    monkeypatch.setattr(cli, "save", lambda *args: None)
+def test_the_command_resumes_only_the_same_run(tmp_path, capsys, monkeypatch):
+    train = importlib.import_module("pyro_vae.cli.train")
+    monkeypatch.setattr(train, "results", lambda *args, **how: {})
+    monkeypatch.setattr(train, "summary", lambda found: "")
+    monkeypatch.setattr(train, "figures", lambda *args: {})
+    monkeypatch.setattr(train, "save", lambda *args: None)
     folder = tmp_path / "run"
-    assert command(folder) == 0
+    assert command(folder, epochs=2) == 0
     wanted = ending(folder)
-    assert command(folder) == 0  # a finished run: its evaluation once more
+    assert command(folder, epochs=2) == 0  # a finished run is evaluated again
     assert ending(folder) == wanted
     capsys.readouterr()
     for option in ("--epochs=5", "--posterior.net.hidden=[5]", "--prior=VampPrior"):
-        assert command(folder, option) == 2
+        assert command(folder, option, epochs=2) == 2
         err = capsys.readouterr().err
-        assert f"error: {option[2:].partition('=')[0]}: the run in " in err
+        assert f"error: {option[2:].partition('=')[0]}: " in err
         assert len(err.splitlines()) == 1
     assert cli.main(["train", "--resume"]) == 2
     assert "resume: expected the folder of the run in --run-dir" in capsys.readouterr().err
@@ -307,7 +326,7 @@ def test_the_command_resumes_only_what_was_begun(tmp_path, capsys, monkeypatch):
     text = config.read_text()
     for old, new, said in (
         ('"Linear"', '"os.system"', "estimator.beta: expected one of"),
-        ('"epochs": 4', '"epochs": "import os"', "epochs: Not of type PositiveInt"),
+        ('"epochs": 2', '"epochs": "import os"', "epochs: Not of type PositiveInt"),
         ('"digits"', '"/etc/passwd"', "data: expected one of"),
     ):
         assert old in text
@@ -317,7 +336,7 @@ def test_the_command_resumes_only_what_was_begun(tmp_path, capsys, monkeypatch):
 
 
 class Sends:
-    """Sends signals to this very process in the course of a training step."""
+    """Sends signals to this process during a training step."""
 
     def __init__(self, monkeypatch, *numbers, step=2):
         update = SVI.update
@@ -333,7 +352,7 @@ class Sends:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_the_step_finish_and_saves(number, tmp_path, monkeypatch):
+def test_after_a_signal_the_step_is_finished_and_saved(number, tmp_path, monkeypatch):
     train(tmp_path / "whole")
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
@@ -350,7 +369,7 @@ def test_a_signal_lets_the_step_finish_and_saves(number, tmp_path, monkeypatch):
     assert ending(tmp_path / "cut") == ending(tmp_path / "whole")
 
 
-def test_handlers_stay_only_while_a_run_is_trained(tmp_path):
+def test_signal_handlers_are_restored_after_training(tmp_path):
     def handlers():
         return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
 
@@ -369,14 +388,14 @@ def test_handlers_stay_only_while_a_run_is_trained(tmp_path):
     assert seen[1] == before
 
 
-def test_a_signal_in_validation_does_not_wait_for_its_end(tmp_path, monkeypatch):
+def test_a_signal_during_validation_stops_it(tmp_path, monkeypatch):
     train(tmp_path / "whole", valid=VALID.repeat(9, 1), **options("warm-up"))
     settings, calls = options("warm-up"), []
     own = settings["estimator"].per_datum
 
     def per_datum(*args):
         calls.append(1)
-        if len(calls) == 1:  # a second signal would end this process
+        if len(calls) == 1:  # a second signal would end the process
             os.kill(os.getpid(), signal.SIGTERM)
         return own(*args)
 
@@ -389,14 +408,14 @@ def test_a_signal_in_validation_does_not_wait_for_its_end(tmp_path, monkeypatch)
     assert ending(tmp_path / "cut") == ending(tmp_path / "whole")
 
 
-def test_a_signal_while_saving_waits_for_the_save(tmp_path):
+def test_a_signal_during_a_save_waits_for_the_save(tmp_path):
     train(tmp_path / "whole")
     with (
         at_call(9, lambda: os.kill(os.getpid(), signal.SIGTERM)),
         pytest.raises(pv.training.Interrupted) as end,
     ):
         train(tmp_path / "cut")
-    assert not rubbish(tmp_path / "cut")
+    assert not leftovers(tmp_path / "cut")
     assert end.value.checkpoint == sorted((tmp_path / "cut" / "checkpoints").iterdir())[-1]
     train(tmp_path / "cut")
     assert ending(tmp_path / "cut") == ending(tmp_path / "whole")
@@ -404,7 +423,7 @@ def test_a_signal_while_saving_waits_for_the_save(tmp_path):
 
 @forks
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_at_once(second, tmp_path, monkeypatch):
+def test_a_second_signal_ends_the_process(second, tmp_path, monkeypatch):
     def work():
         Sends(monkeypatch, signal.SIGTERM, second)
         try:
@@ -416,7 +435,7 @@ def test_a_second_signal_ends_at_once(second, tmp_path, monkeypatch):
     train(tmp_path)
 
 
-def test_other_threads_train_without_signals(tmp_path):
+def test_training_in_another_thread(tmp_path):
     thread = threading.Thread(target=train, args=(tmp_path / "thread",))
     thread.start()
     thread.join()
@@ -425,8 +444,8 @@ def test_other_threads_train_without_signals(tmp_path):
 
 
 @forks
-def test_two_processes_in_one_folder(tmp_path):
-    """The second is refused at once by number and host of the first, and takes over when that is killed."""
+def test_a_second_process_in_the_folder_is_refused(tmp_path):
+    """The error names the first process; once that is killed, the run can be resumed."""
     train(tmp_path / "whole")
     ready, wait = os.pipe(), os.pipe()
 
@@ -450,7 +469,7 @@ def test_two_processes_in_one_folder(tmp_path):
     assert (tmp_path / "run" / "lock").read_text() == ""
 
 
-def test_a_system_without_locks_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "fcntl", None)
-    with pytest.warns(UserWarning, match="no lock here .*no other process trains in this folder"):
+def test_a_system_without_locks_warns(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "fcntl", None)
+    with pytest.warns(UserWarning, match="run_dir: cannot lock"):
         train(tmp_path, epochs=1)

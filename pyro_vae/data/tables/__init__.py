@@ -1,8 +1,9 @@
-"""The types of the columns of a table: what each holds, in which units, and which family describes it."""
+"""Column types of a table: each knows its units, the features an encoder sees and the distribution of its values."""
 
+from pyro_vae.data.tables.column import Column
 from pyro_vae.data.tables.features import Features
-from pyro_vae.data.tables.infer import infer, named, schema
-from pyro_vae.data.tables.types import Binary, Categorical, Column, Count, Ordinal, Positive, Real
+from pyro_vae.data.tables.table import Table, infer, named, schema
+from pyro_vae.data.tables.types import Binary, Categorical, Count, Ordinal, Positive, Real
 
 __all__ = [
     "Binary",
@@ -13,6 +14,7 @@ __all__ = [
     "Ordinal",
     "Positive",
     "Real",
+    "Table",
     "infer",
     "named",
     "schema",

@@ -1,4 +1,4 @@
-"""What an encoder sees of a table."""
+"""An encoder network for tables."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.data.tables.types import Column
+from pyro_vae.data.tables.column import Column
 from pyro_vae.nets import MLP, Net, build
 
 __all__ = ["Features"]
 
 
 class Features(nn.Module):
-    """An encoder network that sees a table as numbers of the order of one, labels as bits.
+    """An encoder network that sees each column as features of order one, and labels as one-hot vectors.
 
-    Give it to a posterior as ``net=functools.partial(Features, columns)``, in a program with ``missing=True`` as
+    Pass it to a posterior as ``net=functools.partial(Features, columns)``, and in a program with ``missing=True`` as
     ``functools.partial(Features, columns, missing=True)``.
 
     Args:
-        columns: of the table
+        columns: columns of the table
         in_shape: ``(number of columns,)``
         out_shape: shape of one output
-        context: how many further numbers are joined to the input
-        net: makes the network behind, ``net((width,), out_shape)``
-        missing: whether NaN arrives where an entry was not observed: its features are then 0, and beside those of all
-            columns the network sees which entries were observed
+        context: width of the context that is concatenated to the input
+        net: makes the network that follows, ``net((width,), out_shape)``
+        missing: whether entries may be NaN. Their features are 0, and the network also sees the mask of the observed
+            entries
 
     Raises:
-        ValueError: ``in_shape`` is not one number a column.
+        ValueError: ``in_shape`` is not one number per column.
 
     Example:
         >>> from functools import partial
@@ -53,17 +53,17 @@ class Features(nn.Module):
     ) -> None:
         super().__init__()
         if tuple(in_shape) != (len(columns),):
-            raise ValueError(f"in_shape: expected ({len(columns)},), one number a column, got {tuple(in_shape)}")
+            raise ValueError(f"in_shape: expected ({len(columns)},), one number per column, got {tuple(in_shape)}")
         self.columns, self.takes_missing = tuple(columns), missing
         width = self.features(torch.zeros(1, len(columns))).shape[-1]
         self.net = build(net, (width,), out_shape, context)
 
     def features(self, x: Tensor) -> Tensor:
-        """Return what the network sees, 0 for what is missing."""
-        parts = [c.features(v) for c, v in zip(self.columns, x.unbind(-1), strict=True)]
-        seen = [(~torch.isnan(x)).to(x.dtype)] if self.takes_missing else []
-        return torch.cat([torch.nan_to_num(torch.cat(parts, -1)), *seen], -1)
+        """Return the features, 0 for missing values."""
+        parts = [column.features(values) for column, values in zip(self.columns, x.unbind(-1), strict=True)]
+        observed = [(~torch.isnan(x)).to(x.dtype)] if self.takes_missing else []
+        return torch.cat([torch.nan_to_num(torch.cat(parts, -1)), *observed], -1)
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Map rows of a table."""
+        """Return the outputs of the network for rows of a table."""
         return self.net(self.features(x), *context)

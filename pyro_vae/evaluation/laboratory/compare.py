@@ -10,7 +10,7 @@ from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
 from pyro_vae._util.progress import progress_bar
-from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.random_state import derive_seed, fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.cost import PeakMemory, milliseconds
 from pyro_vae.evaluation.laboratory.comparison import Comparison, EstimatorRow, GradientRow
@@ -26,8 +26,7 @@ from pyro_vae.evaluation.laboratory.reference import Evidence, Reference, find_r
 from pyro_vae.evaluation.likelihood.log_likelihood import LogLikelihood, log_weights, pareto_k, summarize
 from pyro_vae.evaluation.likelihood.marginal_bounds import MarginalBounds
 from pyro_vae.evaluation.over import one_batch
-from pyro_vae.programs.program import Program, buffers_kept, evaluating
-from pyro_vae.training.data.batches import mix
+from pyro_vae.programs.program import Program, evaluating, keep_buffers
 
 __all__ = ["compare_estimators", "named"]
 
@@ -116,7 +115,7 @@ def compare_estimators(
             sampler.backward(seed)
         except (ValueError, NotImplementedError) as error:
             raise ValueError(f"estimators: {name} does not work with this program: {error}") from error
-    with buffers_kept(program):
+    with keep_buffers(program):
         of_guide = set(guide_parameters(program, batch))
         trained = [name for name, p in program.named_parameters() if p.requires_grad]
         groups = {
@@ -130,7 +129,7 @@ def compare_estimators(
             given=reference,
             num_particles=reference_num_particles,
             num_samples=num_samples,
-            seed=mix(seed, 2**32),
+            seed=derive_seed(seed, 2**32),
         )
         rough = not_reparameterized(program, batch)
     most = max(estimator.num_particles for estimator in chosen.values())

@@ -17,10 +17,10 @@ from pyro.infer import ELBO as PyroELBO
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.random_state import derive_seed, fork_rng
 from pyro_vae.estimators import Estimator
-from pyro_vae.programs.program import Program, announcements_off
-from pyro_vae.training.data.batches import mix
+from pyro_vae.programs.primitives import announcements_off
+from pyro_vae.programs.program import Program
 from pyro_vae.training.svi import SVI
 
 __all__ = [
@@ -193,7 +193,7 @@ def sample_gradients(
     directions: dict[str, Tensor] = {}
     ours = isinstance(sampler.estimator, Estimator)
     for i in range(num_samples):
-        own_seed = mix(seed, i)
+        own_seed = derive_seed(seed, i)
         value = sampler.backward(own_seed)
         vectors = {key: sampler.gradient(names) for key, names in groups.items()}
         for key, vector in vectors.items():

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.random_state import derive_seed, fork_rng
 from pyro_vae.estimators import ELBO
 from pyro_vae.evaluation.laboratory.gradients import GradientSampler, Moments
 from pyro_vae.evaluation.likelihood.log_likelihood import LogLikelihood, log_likelihood, log_weights
 from pyro_vae.evaluation.likelihood.marginal_bounds import MarginalBounds
 from pyro_vae.evaluation.over import at_once
 from pyro_vae.programs.program import Program
-from pyro_vae.training.data.batches import mix
 
 __all__ = ["Evidence", "Reference", "find_reference"]
 
@@ -122,6 +121,6 @@ def elbo_gradient(program: Program, batch: Sequence[Tensor], names: list[str], n
     sampler = GradientSampler(program, ELBO(num_particles=PARTICLES), batch)
     found = Moments()
     for i in range(num_samples):
-        sampler.backward(mix(seed, i))
+        sampler.backward(derive_seed(seed, i))
         found.add(sampler.gradient(names))
     return found

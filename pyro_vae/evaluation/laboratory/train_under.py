@@ -21,6 +21,7 @@ from pyro_vae.evaluation.likelihood.log_likelihood import log_likelihood
 from pyro_vae.evaluation.result import Result, number
 from pyro_vae.programs.program import Program
 from pyro_vae.training.data.batches import Batches
+from pyro_vae.training.data.check import check_rows
 from pyro_vae.training.svi import SVI, NonFiniteError
 
 __all__ = ["Budget", "Curve", "Particles", "Point", "Seconds", "Steps", "TrainingComparison", "train_under"]
@@ -195,9 +196,8 @@ def train_under(
     if not isinstance(budget, Budget):
         raise TypeError(f"budget: expected Steps(n), Particles(n) or Seconds(n), got {budget!r}")
     check_int("num_points", num_points)
-    first = next(program.parameters(), torch.zeros(()))
-    batches = Batches(data, batch_size=batch_size, seed=seed, device=first.device, dtype=first.dtype)
-    batches.check(program)
+    batches = Batches(data, batch_size=batch_size, seed=seed, device=program.device, dtype=program.dtype)
+    check_rows(program, batches, progress=progress)
     optimizer = partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
     curves = []
     chosen = named(estimators)
@@ -209,7 +209,7 @@ def train_under(
             curve = Curve(name)
             curves.append(curve)
             try:
-                with fork_rng(first.device, seed):
+                with fork_rng(program.device, seed):
                     for spent in train(svi, batches, budget, num_points):
                         found = log_likelihood(copied, valid, num_particles=num_particles, seed=seed, progress=False)
                         error = found.monte_carlo_error

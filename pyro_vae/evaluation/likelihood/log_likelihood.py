@@ -13,7 +13,7 @@ from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.cost import check_memory
 from pyro_vae.evaluation.over import over, passes
 from pyro_vae.evaluation.result import PerExample, Result, by_example, number
-from pyro_vae.programs.program import Program, device_of
+from pyro_vae.programs.program import Program
 from pyro_vae.trace import run
 
 __all__ = ["LogLikelihood", "log_likelihood", "log_weights", "pareto_k", "summarize"]
@@ -131,7 +131,7 @@ def log_likelihood(
         True
     """
     check_int("num_particles", num_particles)
-    device = device_of(program)
+    device = program.device
     if num_particles > FEW:
         check_memory(
             "num_particles", num_particles, lambda k: diagnose(torch.zeros(k, 1, device=device)), device, few=FEW

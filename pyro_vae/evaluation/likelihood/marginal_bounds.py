@@ -17,7 +17,8 @@ from pyro_vae.evaluation.likelihood.log_likelihood import summarize
 from pyro_vae.evaluation.over import one_batch, over
 from pyro_vae.evaluation.result import PerExample, Result, number
 from pyro_vae.evaluation.samples.simulate import simulate
-from pyro_vae.programs.program import Program, announcements_off
+from pyro_vae.programs.primitives import announcements_off
+from pyro_vae.programs.program import Program
 
 __all__ = ["MarginalBounds", "Sandwich", "marginal_bounds"]
 

@@ -19,7 +19,8 @@ from pyro_vae.evaluation.likelihood.marginal_bounds import MarginalBounds
 from pyro_vae.evaluation.over import one_batch, over
 from pyro_vae.evaluation.posterior.local_guide import LocalGuide
 from pyro_vae.evaluation.result import PerExample, Result, by_example, number
-from pyro_vae.programs.program import Program, announcements_off, evaluating
+from pyro_vae.programs.primitives import announcements_off
+from pyro_vae.programs.program import Program, evaluating
 
 __all__ = ["InferenceGaps", "inference_gaps"]
 

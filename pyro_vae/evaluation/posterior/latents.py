@@ -15,7 +15,7 @@ from pyro_vae.evaluation.over import over
 from pyro_vae.evaluation.posterior.information import Information, information
 from pyro_vae.evaluation.posterior.posterior_means import means
 from pyro_vae.evaluation.result import Result, number
-from pyro_vae.programs.program import Program, device_of, evaluating
+from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.trace import Sampled, Terms, run
 
 __all__ = ["Latents", "latents"]
@@ -160,7 +160,7 @@ def latents(
     options: dict[str, Any] = {"num_particles": num_samples, "seed": seed, "progress": progress}
     found = over(program, x, measure_batch, desc="latents", **options)
     names = list(found["mean"])
-    with evaluating(program), fork_rng(device_of(program), seed):
+    with evaluating(program), fork_rng(program.device, seed):
         split = informations(run(program.model, program.guide, some.rows(), {}, draws=Sampled), names)
     variance = {name: found["mean"][name].var(0, correction=0) - found["noise"][name].mean(0) for name in names}
     return Latents(
@@ -205,7 +205,7 @@ def measure(terms: Terms) -> dict[str, Any]:
     """Return for each example the means of units with their noise, divergences and log p(x given z)."""
     sites = {site.name: site for site in terms.latent if site.local}
     found = {name: m.double() for name, m in means(site.guide for site in sites.values()).items()}
-    kl_per_dimension = {}
+    sites, kl_per_dimension = {name: sites[name] for name in found}, {}  # without missing entries of the data
     for name, site in sites.items():
         try:
             each = site.kl_per_dimension.mean(0).double()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,7 @@ def samples(
     device = next(module.parameters(), torch.zeros(())).device
     n = min(num_samples, len(x_test), len(x))
     with evaluating(module), fork_rng(device, seed):
-        draw: Any = program.sample if isinstance(program, Program) else program
+        draw: Any = partial(program.sample, seed=seed) if isinstance(program, Program) else program
         sampled = draw(n).to(x)
         some = x[torch.randperm(len(x))[:n]]
         x_test = x_test[torch.randperm(len(x_test))[:n]]

@@ -1,1 +1,1 @@
-"""Checkpoints and the run folder."""
+"""Checkpoints, and the folder of a run."""

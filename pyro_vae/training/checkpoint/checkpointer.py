@@ -1,92 +1,133 @@
-"""When a run is written down: after each epoch, every so often within one, and when a signal ends it."""
+"""Observers of the training loop: they restore a run, save it, and stop it after a signal."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
-from pyro_vae.training.checkpoint.checkpoint import Checkpoint, name_of, refusal
-from pyro_vae.training.checkpoint.observer import Observer
+from pyro_vae.programs.program import Program
+from pyro_vae.training.checkpoint.checkpoint import Checkpoint, checkpoint_name, damaged
 from pyro_vae.training.checkpoint.run_folder import RunFolder
-from pyro_vae.training.checkpoint.settings import check_settings, check_weights
+from pyro_vae.training.checkpoint.serialization import weights_to_bytes
 from pyro_vae.training.checkpoint.signals import Interrupted, Signals
-from pyro_vae.training.checkpoint.weights import weights_file
-from pyro_vae.training.loop import Loop
+from pyro_vae.training.checkpoint.state import TrainingState, check_settings, check_weights
+from pyro_vae.training.history import History
+from pyro_vae.training.svi import SVI
 
-__all__ = ["Resumer", "Checkpointer"]
+__all__ = ["Checkpointer", "Observer", "Resumer"]
 
-#: What the state of something else than a loop meets.
+#: Errors while a damaged state is restored.
 MALFORMED = (LookupError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError)
 
 
+class Resumable(Protocol):
+    """What an observer uses of a training loop."""
+
+    program: Program
+    svi: SVI
+    history: History
+    settings: dict[str, Any]
+    epoch: int  # complete epochs
+    batch: int  # complete batches of the next epoch
+    state: Callable[[], TrainingState]
+    restore: Callable[[TrainingState], None]
+
+
+class Observer:
+    """Called by a training loop wherever it can be interrupted; this base class does nothing."""
+
+    @contextmanager
+    def recording(self, loop: Resumable, checkpoint: Checkpoint | None) -> Iterator[None]:
+        """Surround the training, which is resumed from a checkpoint if there is one."""
+        yield
+
+    def asks(self, loop: Resumable) -> int:
+        """Return the number of a signal that was received, 1 if a checkpoint is due, and 0 otherwise."""
+        return 0
+
+    def save(self, loop: Resumable) -> Any:
+        """Save the loop, between two steps."""
+
+    def validating(self) -> None:
+        """React to a batch of validation, during which nothing can be saved."""
+
+    def epoch(self, loop: Resumable) -> None:
+        """React to the end of an epoch, after its callbacks."""
+
+    def end(self, loop: Resumable) -> None:
+        """React to the end of training, after the callbacks."""
+
+
 class Resumer(Observer):
-    """Goes on from a checkpoint and leaves when a signal comes, and writes nothing: a rank beside the first.
+    """Restores a run from a checkpoint and stops it after a signal, but writes nothing: for ranks other than 0.
 
     Args:
-        checkpoints: the folder that the first rank writes to
+        checkpoints: the folder that rank 0 writes checkpoints to
     """
 
     def __init__(self, checkpoints: Path) -> None:
         self.checkpoints, self.signals = checkpoints, Signals()
 
     @contextmanager
-    def recording(self, loop: Loop, checkpoint: Checkpoint | None) -> Iterator[None]:
-        """Go on from a checkpoint, and tell where it was saved when a signal comes.
+    def recording(self, loop: Resumable, checkpoint: Checkpoint | None) -> Iterator[None]:
+        """Restore the checkpoint, and catch signals during the training.
 
         Raises:
-            Interrupted: a signal has come; all is saved.
+            Interrupted: a signal was received; the state is saved.
         """
         if checkpoint is not None:
-            self.restore(loop, checkpoint)
+            self.restore(loop, Checkpoint(*checkpoint))
         self.begin(loop)
-        with self.signals.watching():
+        with self.signals.catching():
             try:
                 yield
-            except Interrupted as end:
-                end.checkpoint = self.save(loop)
+            except Interrupted as interrupted:
+                interrupted.checkpoint = self.save(loop)
                 raise
 
-    def begin(self, loop: Loop) -> None:
-        """Be told that training begins."""
+    def begin(self, loop: Resumable) -> None:
+        """Called before the first step, after a checkpoint was restored."""
 
-    def save(self, loop: Loop) -> Path:
-        """Return the folder of the checkpoint that stands for the loop as it is."""
-        return self.checkpoints / name_of(loop.svi.steps, loop.epoch)
-
-    def asks(self, loop: Loop) -> int:
-        """Return the number of the signal that has come."""
+    def asks(self, loop: Resumable) -> int:
+        """Return the number of the signal that was received, or 0."""
         return self.signals.caught or 0
 
-    def restore(self, loop: Loop, checkpoint: Checkpoint) -> None:
-        """Put a loop to where a checkpoint was written.
+    def save(self, loop: Resumable) -> Path:
+        """Return the folder of the checkpoint that rank 0 writes for the present state."""
+        return self.checkpoints / checkpoint_name(loop.svi.steps, loop.epoch)
+
+    def restore(self, loop: Resumable, checkpoint: Checkpoint) -> None:
+        """Restore a loop from a checkpoint.
 
         Raises:
-            ValueError: program, data or settings are others.
-            CheckpointError: the state is not one of a loop.
+            ValueError: the checkpoint is from another program, other data or other settings.
+            CheckpointError: the checkpoint is damaged.
         """
-        state, path = checkpoint.state, checkpoint.path
+        path = Path(checkpoint.path)
         try:
-            settings, named = dict(state["settings"]), name_of(state["engine"]["steps"], state["epoch"])
-            if path.name != named:
-                raise ValueError(f"it holds the state of {named}")
+            state = TrainingState(**checkpoint.state)
+            name = checkpoint_name(state.steps, state.epoch)
+            if path.name != name:
+                raise ValueError(f"it contains the state of {name}")
         except MALFORMED as error:
-            raise refusal(path, f"{type(error).__name__}: {error}") from error
-        check_settings(loop.settings, settings, path)
+            raise damaged(path, f"{type(error).__name__}: {error}") from error
+        check_settings(loop.settings, state.settings, path)
         check_weights(loop.program, checkpoint.weights, path)
         try:
             loop.restore(state)
         except MALFORMED as error:
-            raise refusal(path, f"{type(error).__name__}: {error}") from error
+            raise damaged(path, f"{type(error).__name__}: {error}") from error
         loop.program.load_state_dict(checkpoint.weights)
 
 
 class Checkpointer(Resumer):
-    """Writes checkpoints, metrics and weights of a loop into the folder of its run.
+    """Writes checkpoints, metrics and weights to the folder of a run.
 
     Args:
-        folder: the folder, entered
+        folder: the folder, whose context is entered before the training
         every: seconds between two checkpoints within an epoch
     """
 
@@ -95,39 +136,41 @@ class Checkpointer(Resumer):
         self.folder, self.every = folder, every
         self.saved = time.perf_counter()
 
-    def begin(self, loop: Loop) -> None:
-        """Make the metrics those of the rows so far."""
+    def begin(self, loop: Resumable) -> None:
+        """Remove metrics of epochs after the checkpoint."""
         self.folder.write_rows(loop.history.rows)
 
-    def asks(self, loop: Loop) -> int:
-        """Return the number of the signal that has come, or whether it is time to save."""
+    def asks(self, loop: Resumable) -> int:
+        """Return the number of the signal that was received, or 1 if a checkpoint is due."""
         return super().asks(loop) or int(loop.batch > 0 and time.perf_counter() - self.saved > self.every)
 
     def validating(self) -> None:
-        """Leave if a signal has come."""
+        """Stop the validation after a signal."""
         self.signals.check()
 
-    def epoch(self, loop: Loop) -> None:
-        """Save checkpoint, metrics and weights."""
-        weights = weights_file(loop.program)
+    def epoch(self, loop: Resumable) -> None:
+        """Save a checkpoint, the metrics of the epoch, and the weights."""
+        weights = weights_to_bytes(loop.program.state_dict())
         self.write(loop, weights)
-        self.folder.append_row(loop.history.rows[-1])
+        self.folder.append_row(loop.history[-1])
         self.folder.write_weights(weights)
 
-    def save(self, loop: Loop) -> Path:
+    def save(self, loop: Resumable) -> Path:
         """Write a checkpoint and return its folder."""
-        return self.write(loop, weights_file(loop.program))
+        return self.write(loop, weights_to_bytes(loop.program.state_dict()))
 
-    def write(self, loop: Loop, weights: bytes) -> Path:
+    def write(self, loop: Resumable, weights: bytes) -> Path:
         """Write a checkpoint with these weights and return its folder."""
-        rows = [row for row in loop.history.rows if "valid_bound" in row]
-        top = max(rows, key=lambda row: row["valid_bound"], default=None)
-        best = top and self.folder.place(top["step"], top["epoch"] + 1)
-        path = self.folder.save(weights, loop.state(), best=best)
+        rows = [row for row in loop.history if "valid_bound" in row]
+        best = max(rows, key=lambda row: row["valid_bound"], default=None)
+        state = loop.state()
+        path = self.folder.save(
+            weights, vars(state), step=state.steps, best=best and self.folder.place(best["step"], best["epoch"] + 1)
+        )
         self.saved = time.perf_counter()
         return path
 
-    def end(self, loop: Loop) -> None:
-        """Write the weights that are kept, once the hooks are through, however training ended."""
-        if loop.history.rows and not self.folder.failed:
-            self.folder.write_weights(weights_file(loop.program))
+    def end(self, loop: Resumable) -> None:
+        """Write the final weights, which a callback may have restored."""
+        if len(loop.history) and not self.folder.failed:
+            self.folder.write_weights(weights_to_bytes(loop.program.state_dict()))

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while a run is trained: the step is finished and saved first."""
+"""SIGINT and SIGTERM during training: the current step is finished and saved first."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["Interrupted", "Signals"]
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the training of a run; ``fit(..., resume=True)`` goes on where it stood.
+    """A signal stopped the training of a run and its state was saved; resume it with ``fit(..., resume=True)``.
 
     Args:
-        number: of the signal, ``signal.SIGINT`` or ``signal.SIGTERM``
+        number: number of the signal, ``signal.SIGINT`` or ``signal.SIGTERM``
 
     Attributes:
-        number: of the signal; a command exits with 128 more
-        checkpoint: the folder where all was saved
+        number: number of the signal; a command exits with 128 + number
+        checkpoint: folder of the checkpoint
     """
 
     def __init__(self, number: int) -> None:
@@ -29,43 +29,47 @@ class Interrupted(KeyboardInterrupt):
         self.checkpoint: Path | None = None
 
     def __str__(self) -> str:
-        return f"{signal.Signals(self.number).name}: saved in {self.checkpoint}; resume goes on from there"
+        return f"{signal.Signals(self.number).name}: saved in {self.checkpoint}. Resume with resume=True (--resume)"
 
 
 class Signals:
-    """The signal that has come, if any."""
+    """Records the first SIGINT or SIGTERM.
+
+    Attributes:
+        caught: number of the signal; None as long as there is none
+    """
 
     def __init__(self) -> None:
         self.caught: int | None = None
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Note the first SIGINT or SIGTERM; a second one meets the handlers from before, which end the process.
+    def catching(self) -> Iterator[None]:
+        """Record the first signal; a second one reaches the previous handlers, which end the process.
 
-        Only the main thread can do so. The handlers from before are put back on leaving.
+        The previous handlers are restored on exit. Only the main thread can catch signals; others do nothing here.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-        def put_back() -> None:
-            for number, handler in before.items():
-                # None: a handler that was not set from Python and cannot be set again
+        def restore() -> None:
+            for number, handler in previous.items():
+                # None: the handler was not set from Python, so it cannot be restored
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
-        def note(number: int, frame: FrameType | None) -> None:
+        def record(number: int, frame: FrameType | None) -> None:
             self.caught = number
-            put_back()
+            restore()
 
         try:
-            for number in before:
-                signal.signal(number, note)
+            for number in previous:
+                signal.signal(number, record)
             yield
         finally:
-            put_back()
+            restore()
 
     def check(self) -> None:
-        """Raise Interrupted if a signal has come."""
+        """Raise Interrupted if there was a signal."""
         if self.caught is not None:
             raise Interrupted(self.caught)

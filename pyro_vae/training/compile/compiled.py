@@ -18,7 +18,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyro_vae.estimators import Estimator
-from pyro_vae.programs.program import announcements_off
+from pyro_vae.programs.primitives import announcements_off
 from pyro_vae.training.compile.compilers import Compiler
 from pyro_vae.training.compile.cuda_graph import CudaGraph
 from pyro_vae.training.compile.groups import ELEMENTWISE, Group, Unsupported, bundles

@@ -34,7 +34,7 @@ def inductor(graph: GraphModule, example: list[Tensor]) -> Callable[..., Sequenc
     Example:
         >>> import pyro_vae as pv
         >>> toy = pv.testing.LinearGaussian()
-        >>> pv.fit(toy.program, toy.draw(64), compile=inductor, epochs=1, progress=False).epochs  # doctest: +SKIP
+        >>> len(pv.fit(toy.program, toy.draw(64), compile=inductor, epochs=1, progress=False))  # doctest: +SKIP
         1
     """
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner  # takes seconds to import
@@ -80,7 +80,7 @@ def recorded(graph: GraphModule, example: list[Tensor]) -> Callable[..., Sequenc
     Example:
         >>> import pyro_vae as pv
         >>> toy = pv.testing.LinearGaussian()
-        >>> pv.fit(toy.program, toy.draw(64), compile=recorded, epochs=1, progress=False).epochs
+        >>> len(pv.fit(toy.program, toy.draw(64), compile=recorded, epochs=1, progress=False))
         1
     """
     del example

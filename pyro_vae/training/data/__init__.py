@@ -1,1 +1,1 @@
-"""Batches, their order, and bringing them to the device."""
+"""Minibatches: where the rows come from, their order, and the copy to the device."""

@@ -1,4 +1,4 @@
-"""The order of the data: a random permutation that is computed where it is looked at, and stored nowhere."""
+"""The order of the examples: a random permutation that is computed on demand instead of stored."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 
 __all__ = ["BLOCK", "Shuffled"]
 
-#: Rows computed at once: few enough for the cache, enough to make up for the calls.
+#: Positions computed at once: few enough for the cache of the CPU, and enough to amortise the calls.
 BLOCK = 2**14
 
-#: Rounds of the network; four make a random permutation of many rows (Luby and Rackoff, 1988).
+#: Rounds of the Feistel network; four are enough for a random permutation of many rows (Luby and Rackoff, 1988).
 ROUNDS = 6
 
 HALF = np.uint64(32)
@@ -25,10 +25,10 @@ class Shuffled:
 
     .. math:: (l, r) \mapsto (r, \; l + f_k(r) \bmod a),
 
-    which can be undone whatever :math:`f_k` is; here a hash of :math:`r` and the key of the round. A cell beyond n is
-    sent through the network again until it lies within ("cycle walking"), which keeps the map one to one.
-    Any position of any epoch is found at once, also in a billion rows. So few rows that they fit into one block are
-    sorted by a hash of their positions instead, as a network over few cells reaches only some of the permutations.
+    which is invertible for any function :math:`f_k`, here a hash of :math:`r` and the key of the round. A cell beyond
+    n passes through the network again until it is below n ("cycle walking"), which keeps the map one-to-one.
+    Any position of any epoch is computed at once, even with a billion rows. With few rows (one block) the rows are
+    sorted by a hash of their positions instead, as a network on few cells cannot reach all permutations.
 
     References:
         How to construct pseudorandom permutations from pseudorandom functions. M. Luby, C. Rackoff, 1988.
@@ -40,7 +40,7 @@ class Shuffled:
     Args:
         n: number of rows, less than 2^62
         seed: any int
-        epoch: at least 0; each gives another order
+        epoch: at least 0; each epoch has an order of its own
 
     Example:
         >>> order = Shuffled(10, seed=0, epoch=3)
@@ -70,15 +70,15 @@ class Shuffled:
         left = cells // self.side
         right = cells - left * self.side
         for key in self.keys:
-            # 32 bits of hash times side: their upper half is uniform below side, without a division
+            # the upper half of (32 bits of hash * side) is uniform below side, without a division
             moved = left + (((scramble(right ^ key) >> HALF) * self.side) >> HALF)
-            # unsigned, so that what is below side becomes huge by the subtraction
+            # modulo side: in unsigned arithmetic a negative difference is huge
             left, right = right, np.minimum(moved, moved - self.side)
         return left * self.side + right
 
 
 def scramble(x: np.ndarray) -> np.ndarray:
-    """Hash 64-bit numbers one to one, by the last steps of SplitMix64."""
+    """Hash 64-bit numbers one-to-one, with the finalizer of SplitMix64."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

@@ -1,4 +1,4 @@
-"""Rows from files larger than memory, read while the step before is at work."""
+"""Reading ahead: rows of memory-mapped files larger than memory are read while earlier steps run."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ __all__ = ["Mapped", "ReadAhead"]
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-#: Bytes of a file that stay mapped before their pages are given back.
+#: Bytes of a file that may stay in memory before its pages are released.
 RESIDENT = 2**28
 
-#: Bytes that may be mapped around a row that is read: the cache of the system holds files in pieces up to this size.
+#: Bytes around a row that the system may map with it: its page cache holds files in blocks of up to this size.
 AROUND = 2**21
 
-#: Threads that read, each a batch: a disk answers several questions at once.
+#: Threads that read, one batch each: disks serve several requests at once.
 READERS = 4
 
 
 class Mapped:
-    """The rows of a memory-mapped array, of which little stays in memory.
+    """The rows of a memory-mapped array, few of which stay in memory.
 
     Args:
         array: the memmap
-        pin: whether rows are put where an accelerator can fetch them by itself
+        pin: whether to return pinned memory, from which copies to a GPU are asynchronous
     """
 
     def __init__(self, array: np.memmap, *, pin: bool = False) -> None:
         self.array, self.pin = array.view(np.ndarray), pin
-        self.map = droppable(array)
+        self.map = releasable(array)
         self.row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:]))
         self.read_bytes = 0
 
     def __len__(self) -> int:
         return len(self.array)
 
-    def expect(self, *, random: bool) -> None:
-        """Tell the system how the file will be read: a page at a time, or with those that follow."""
+    def advise(self, *, random: bool) -> None:
+        """Announce to the operating system how the file will be read: in random order, or sequentially."""
         if self.map is not None:
             self.map.madvise(mmap.MADV_RANDOM if random else mmap.MADV_NORMAL)
 
     def read(self, index: np.ndarray) -> Tensor:
-        """Return copies of these rows, on the CPU; may be called in any thread."""
+        """Return copies of these rows, on the CPU; from any thread."""
         rows = torch.from_numpy(np.take(self.array, index, axis=0))
-        # two threads may meet here: the pages are then given back a little sooner or later, which changes no number
+        # a race between threads only shifts the moment at which the pages are released
         self.read_bytes += len(index) * (self.row_bytes + AROUND)
         if self.map is not None and self.read_bytes > RESIDENT:
             self.read_bytes = 0
@@ -60,9 +60,9 @@ class Mapped:
         return rows.pin_memory() if self.pin else rows
 
 
-def droppable(array: np.memmap) -> mmap.mmap | None:
-    """Return the map below an array if its pages can be given back without loss, else None."""
-    # what was written to a copy-on-write map is in these pages alone
+def releasable(array: np.memmap) -> mmap.mmap | None:
+    """Return the memory map behind an array if its pages can be released without loss, else None."""
+    # writes to a copy-on-write map exist only in its pages
     if array.mode == "c" or not hasattr(mmap, "MADV_DONTNEED"):
         return None
     base = array
@@ -72,13 +72,13 @@ def droppable(array: np.memmap) -> mmap.mmap | None:
 
 
 class ReadAhead:
-    """Do jobs in threads, a few ahead of where their results are used, and give the results in the order of the jobs.
+    """Run jobs in threads, a few ahead of the consumer, and return their results in the order of the jobs.
 
-    An error in a job is raised where its result would have come, with the traceback of the thread.
+    An error in a job is raised in place of its result, with the traceback of the thread.
 
     Args:
-        work: from a job to its result; draws no random numbers
-        depth: jobs that are started ahead
+        work: function from a job to its result; must not draw random numbers
+        depth: number of jobs that are started ahead
 
     Example:
         >>> ahead = ReadAhead(abs, depth=2)
@@ -89,7 +89,7 @@ class ReadAhead:
 
     def __init__(self, work: Callable[[Job], Result], *, depth: int = READERS) -> None:
         self.work, self.depth = work, depth
-        # its threads begin with the first jobs
+        # the threads start with the first jobs
         self.pool = ThreadPoolExecutor(READERS, thread_name_prefix="pyro_vae read ahead")
 
     def __call__(self, jobs: Iterable[Job]) -> Iterator[Result]:
@@ -107,5 +107,5 @@ class ReadAhead:
                 job.cancel()
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         self.pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""What ranks send each other: sums, extremes, the weights of rank 0, and checksums."""
+"""Collective operations: all-reduce, broadcast and gather of tensors and bytes, and comparisons between ranks."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 __all__ = [
     "LostRankError",
+    "all_reduce",
+    "all_reduce_gradients",
+    "broadcast_bytes",
+    "broadcast_tensors",
     "buckets",
-    "bytes_of_rank_0",
-    "digest",
-    "from_all",
-    "from_rank_0",
-    "reduce",
-    "tensors",
-    "told_on",
-    "unequal",
+    "checksum",
+    "collective_device",
+    "gather_bytes",
+    "names_that_differ",
+    "named_tensors",
 ]
 
 #: Numbers that are sent at once.
@@ -28,83 +29,115 @@ BUCKET = 2**23
 
 
 class LostRankError(RuntimeError):
-    """Another rank has failed, was killed, or did not answer in time."""
+    """Another rank failed, was killed, or did not answer in time."""
 
 
-def told_on() -> torch.device:
-    """Return where numbers are put that the ranks tell each other: the CPU, unless nccl is all there is."""
+def collective_device() -> torch.device:
+    """Return the device of numbers that the ranks exchange: the CPU, unless nccl is the only backend."""
     cpu = "cpu:" in str(dist.get_backend_config())
     return torch.device("cpu") if cpu else torch.device("cuda", torch.cuda.current_device())
 
 
-def reduce(t: Tensor, how: Any = None) -> Tensor:
-    """Reduce a tensor over the ranks in its place, by its sum if not told how, and return it.
+def all_reduce(t: Tensor, op: Any = None) -> Tensor:
+    """Reduce a tensor over the ranks in place, with the sum by default, and return it.
 
     Raises:
-        LostRankError: not all ranks take part.
+        LostRankError: a rank does not take part.
     """
     try:
-        dist.all_reduce(t, dist.ReduceOp.SUM if how is None else how)
+        dist.all_reduce(t, dist.ReduceOp.SUM if op is None else op)
     except RuntimeError as error:
-        raise lost() from error
+        raise lost_rank() from error
     return t
 
 
-def from_rank_0(tensors: Iterable[Tensor]) -> None:
-    """Overwrite tensors by those of rank 0, sent as bytes in one piece."""
-    held = [t.detach() for t in tensors]
-    if not held:
+def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors with those of rank 0, sent as bytes in one message."""
+    targets = [t.detach() for t in tensors]
+    if not targets:
         return
-    parts = [as_bytes(t) for t in held]
+    parts = [as_bytes(t) for t in targets]
     flat = torch.cat(parts)
     try:
         dist.broadcast(flat, 0)
     except RuntimeError as error:
-        raise lost() from error
-    for t, part in zip(held, flat.split([len(part) for part in parts]), strict=True):
+        raise lost_rank() from error
+    for t, part in zip(targets, flat.split([len(part) for part in parts]), strict=True):
         t.copy_(part.clone().view(t.dtype).view(t.shape))
 
 
-def bytes_of_rank_0(data: bytes) -> bytes:
-    """Return the bytes that rank 0 gives."""
-    length = torch.tensor([len(data)], dtype=torch.int64, device=told_on())
-    from_rank_0([length])
-    held = torch.zeros(int(length), dtype=torch.uint8, device=told_on())
+def broadcast_bytes(data: bytes) -> bytes:
+    """Return the bytes of rank 0."""
+    length = torch.tensor([len(data)], dtype=torch.int64, device=collective_device())
+    broadcast_tensors([length])
+    buffer = torch.zeros(int(length), dtype=torch.uint8, device=collective_device())
     if dist.get_rank() == 0 and data:
-        held.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-    from_rank_0([held] if len(held) else [])
-    return held.cpu().numpy().tobytes()
+        buffer.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+    broadcast_tensors([buffer] if len(buffer) else [])
+    return buffer.cpu().numpy().tobytes()
 
 
-def from_all(data: bytes) -> list[bytes]:
-    """Return the bytes that each rank gives."""
+def gather_bytes(data: bytes) -> list[bytes]:
+    """Return the bytes of each rank."""
     size, rank = dist.get_world_size(), dist.get_rank()
-    lengths = torch.zeros(size, dtype=torch.int64, device=told_on())
+    lengths = torch.zeros(size, dtype=torch.int64, device=collective_device())
     lengths[rank] = len(data)
-    reduce(lengths)
-    # a sum of what one rank has and the others leave at 0: the one collective that every backend has
-    together = torch.zeros(size, int(lengths.max()), dtype=torch.uint8, device=told_on())
-    together[rank, : len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else 0
-    reduce(together)
-    return [row[:n].cpu().numpy().tobytes() for row, n in zip(together, lengths.tolist(), strict=True)]
+    all_reduce(lengths)
+    # each row is zero on all ranks but one: a sum, as all_reduce is the one collective that every backend has
+    rows = torch.zeros(size, int(lengths.max()), dtype=torch.uint8, device=collective_device())
+    rows[rank, : len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else 0
+    all_reduce(rows)
+    return [row[:n].cpu().numpy().tobytes() for row, n in zip(rows, lengths.tolist(), strict=True)]
 
 
-def lost() -> LostRankError:
-    """Return what to raise where the others do not answer."""
+def all_reduce_gradients(
+    parameters: Sequence[Tensor], metrics: dict[str, Any], *, n: int, counts: bool
+) -> dict[str, Tensor]:
+    """Replace the gradient of the mean over this rank's share by that of the mean over the joined batch.
+
+    Args:
+        parameters: parameters, with the gradient of the mean over the share
+        metrics: sums over the share, ``loss`` among them
+        n: number of examples of the share
+        counts: False if this rank has no share; its gradient and metrics are then left out
+
+    Returns:
+        The sums over the joined batch, and ``count``, the number of its examples.
+    """
+    trained = [p for p in parameters if p.grad is not None]
+    loss = metrics["loss"]
+    numbers = (*metrics.values(), n)
+    sums = torch.stack([m.to(loss) if isinstance(m, Tensor) else torch.full_like(loss, m) for m in numbers])
+    parts = [*(p.grad for p in trained), sums]
+    torch._foreach_mul_(parts[:-1], n) if counts else torch._foreach_zero_(parts)
+    for group in buckets(parts):
+        flat = all_reduce(torch.cat([parts[i].reshape(-1) for i in group]))
+        for i, part in zip(group, flat.split([parts[i].numel() for i in group]), strict=True):
+            parts[i] = part.view_as(parts[i])
+    *grads, sums = parts
+    torch._foreach_div_(grads, sums[-1].clone())
+    for p, grad in zip(trained, grads, strict=True):
+        p.grad = grad
+    # in double precision: the count of an epoch may exceed 2^24, which float32 cannot represent
+    return {**dict(zip(metrics, sums, strict=False)), "count": sums[-1].double()}
+
+
+def lost_rank() -> LostRankError:
+    """Return the error to raise if the other ranks do not answer."""
     return LostRankError(
         f"rank {dist.get_rank()}: another of the {dist.get_world_size()} ranks has failed, was killed, or did not "
-        "answer in time; the first message of any rank says why"
+        "answer in time. See the first error message of any rank"
     )
 
 
-def unequal(facts: dict[str, Any]) -> list[str]:
-    """Return the names of those facts that are not the same on all ranks."""
-    own = torch.tensor([fingerprint(fact) for fact in facts.values()], device=told_on())
-    high, low = reduce(torch.stack([own, -own]), dist.ReduceOp.MAX)
+def names_that_differ(facts: dict[str, Any]) -> list[str]:
+    """Return the names of the facts that are not equal on all ranks."""
+    own = torch.tensor([fingerprint(fact) for fact in facts.values()], device=collective_device())
+    high, low = all_reduce(torch.stack([own, -own]), dist.ReduceOp.MAX)
     return [name for name, differs in zip(facts, (high != -low).tolist(), strict=True) if differs]
 
 
-def tensors(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
+def named_tensors(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
     """Return all parameters and buffers by name."""
     return {
         f"{i}.{name}" if i else name: t
@@ -115,7 +148,7 @@ def tensors(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
 
 
 def buckets(parts: Sequence[Tensor]) -> list[list[int]]:
-    """Return groups of positions of tensors of one dtype, each group of about as many numbers as are sent at once."""
+    """Group tensors of one dtype for one message each; return the positions of the tensors of each group."""
     groups: list[list[int]] = []
     open_groups: dict[torch.dtype, list[int]] = {}
     room: dict[torch.dtype, int] = {}
@@ -129,15 +162,15 @@ def buckets(parts: Sequence[Tensor]) -> list[list[int]]:
 
 
 def as_bytes(t: Tensor) -> Tensor:
-    """Return the bytes of a tensor."""
+    """Return the bytes of a tensor as a tensor."""
     return t.detach().contiguous().view(-1).view(torch.uint8)
 
 
-def digest(t: Tensor) -> str:
-    """Return a checksum of the bytes of a tensor."""
+def checksum(t: Tensor) -> str:
+    """Return the SHA-256 of the bytes of a tensor."""
     return hashlib.sha256(as_bytes(t).cpu().numpy()).hexdigest()
 
 
 def fingerprint(fact: Any) -> int:
-    """Return a positive 63-bit number for what is printed in the same way on each rank."""
+    """Return a positive 63-bit hash of the repr of a value."""
     return int.from_bytes(hashlib.sha256(repr(fact).encode()).digest()[:8], "big") >> 1

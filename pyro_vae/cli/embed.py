@@ -1,0 +1,27 @@
+"""The command ``pyro-vae embed``."""
+
+from __future__ import annotations
+
+import torch
+from jsonargparse.typing import PositiveInt
+
+from pyro_vae import tasks
+from pyro_vae.cli.shared import Job
+
+__all__ = ["embed"]
+
+
+def embed(argv: list[str]) -> int:
+    """Return the mean and standard deviation of each latent given each example."""
+    choices = Job.options("embed", argv)
+    choices.option(
+        "--num-samples", type=PositiveInt, default=64, help="samples where there is no closed form, at least 2"
+    )
+    job = Job.start(choices)
+    found = tasks.embed(job.program, job.rows().x, num_samples=job.settings.num_samples, **job.noise)
+    if job.target.kind == ".npy":
+        job.target.write(torch.stack([found.mean, found.std], 1).numpy())
+    else:
+        names = [f"{name}.{what}" for what in ("mean", "std") for name in found.names]
+        job.target.write(dict(zip(names, torch.cat([found.mean, found.std], 1).T.numpy(), strict=True)))
+    return 0

@@ -1,0 +1,16 @@
+"""The command ``pyro-vae reconstruct``."""
+
+from __future__ import annotations
+
+from pyro_vae import tasks
+from pyro_vae.cli.shared import Job
+
+__all__ = ["reconstruct"]
+
+
+def reconstruct(argv: list[str]) -> int:
+    """Encode and decode data: E[x given z] at a sample of z given x."""
+    job = Job.start(Job.options("reconstruct", argv))
+    rows = job.rows()
+    job.target.write(rows.like(tasks.reconstruct(job.program, rows.x, **job.noise)))
+    return 0

@@ -1,0 +1,128 @@
+"""New data for a run: rows from a file as its program takes them, and results in the form of that file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae import tasks
+from pyro_vae.config import run
+from pyro_vae.config.data import is_file, load, read_table
+from pyro_vae.data import Table, files
+from pyro_vae.data.files import Values
+from pyro_vae.data.rows import array_of, check_rows, table_of, to_tensor
+from pyro_vae.data.tables import Column
+from pyro_vae.programs import Program
+
+__all__ = ["Rows", "decode", "read_rows"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """New data for a run.
+
+    Attributes:
+        x: the data as the program takes them
+        columns: columns of a run on a table
+        cells: the table as it was read, by column, labels included; for other runs the columns of a .csv
+    """
+
+    x: Tensor
+    columns: tuple[Column, ...] = ()
+    cells: Mapping[str, np.ndarray] | None = None
+
+    def like(self, x: Tensor) -> Values:
+        """Return data of the shape of ``x`` in the form in which the rows were read."""
+        if self.columns:
+            found = decode(self.columns, x)
+            return {name: found.get(name, cells) for name, cells in self.cells.items()}
+        if self.cells is not None:
+            return dict(zip(self.cells, x.flatten(1).T.numpy(), strict=True))
+        return x.numpy()
+
+    def filled(self, x: Tensor) -> Values:
+        """Return the rows with missing values filled from ``x``, and all other values unchanged."""
+        if not self.columns:
+            return self.like(x)
+        own = {c.name: self.cells[c.name] for c in self.columns}
+        return {**self.cells, **tasks.fill(own, Table(own, self.columns), shortest(x))}
+
+
+def decode(columns: tuple[Column, ...], x: Tensor) -> dict[str, np.ndarray]:
+    """Return rows of numbers as the columns of a table."""
+    values = shortest(x).numpy().T
+    return {column.name: column.decode(v) for column, v in zip(columns, values, strict=True)}
+
+
+def shortest(x: Tensor) -> Tensor:
+    """Return float32 as the float64 with the shortest decimal form: 0.1 instead of 0.10000000149."""
+    return torch.from_numpy(x.numpy().astype(str).astype(np.float64))
+
+
+def read_rows(name: str, config: Mapping[str, Any], program: Program) -> Rows:
+    """Read new data for a run.
+
+    Args:
+        name: a file, or a data set, whose test split is used
+        config: configuration of the run
+        program: program of the run
+
+    Raises:
+        ValueError: the data do not fit the run.
+    """
+    if not is_file(name):
+        if "columns" in config:
+            raise ValueError(f"INPUT: expected a table, as the run was trained on one, got the data set {name}")
+        rows = Rows(load({"data": name, "binarize": config.get("binarize")}).dataset.test.x)
+    else:
+        rows = (read_columns if "columns" in config else read_numbers)(name, config)
+    gaps = torch.isnan(rows.x)
+    if gaps.any() and not getattr(program, "missing", False):
+        row, *entry = gaps.nonzero()[0].tolist()
+        where = rows.columns[entry[0]].name if rows.columns else ", ".join(map(str, entry))
+        raise ValueError(
+            f"{name}: expected no missing values, got {int(gaps.sum()):,} of {gaps.numel():,} (such as {where} in row "
+            f"{row}, counted from 0). Train a run with --missing"
+        )
+    check_rows(name, rows.x)
+    try:
+        program.check(rows.x)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    return rows
+
+
+def read_columns(path: str, config: Mapping[str, Any]) -> Rows:
+    """Read the columns on which a run was trained, in any order."""
+    columns, content = run.columns(config), files.read(path)
+    if isinstance(content, np.ndarray):
+        if content.ndim != 2 or content.shape[1] != len(columns):
+            raise ValueError(f"{path}: expected {len(columns)} columns, got an array of shape {content.shape}")
+        content = dict(zip((c.name for c in columns), content.T, strict=True))
+    known = {c.name: c for c in columns}
+    cells = {name: files.typed(values, known.get(name)) for name, values in table_of(path, content).items()}
+    own = {name: values for name, values in cells.items() if name != config.get("label")}
+    return Rows(read_table(path, own, columns).x, columns, cells)
+
+
+def read_numbers(path: str, config: Mapping[str, Any]) -> Rows:
+    """Read an array, or the columns of a .csv as one."""
+    content, shape = files.read(path), tuple(config["shape"])
+    array, cells = array_of(content), None
+    if array is None:
+        cells = {name: files.typed(values) for name, values in table_of(path, content).items()}
+        text = [name for name, values in cells.items() if any(isinstance(v, str) for v in values.tolist())]
+        if text:
+            raise ValueError(f"{path}: expected numbers in all columns, got text in {', '.join(text[:5])}")
+        array = np.stack([np.array(values, float) for values in cells.values()], 1)
+    x = to_tensor(path, array)
+    if cells is not None and x.shape[1] == np.prod(shape):
+        x = x.reshape(-1, *shape)
+    if x.shape[1:] != shape:
+        raise ValueError(f"{path}: expected data of shape (n, {', '.join(map(str, shape))}), got {tuple(array.shape)}")
+    return Rows(x, (), cells)

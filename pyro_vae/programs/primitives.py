@@ -1,0 +1,117 @@
+"""Statements for writing models and guides: parameters, the plate of the data, and checked observations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import pyro
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.poutine.runtime import am_i_wrapped, effectful
+from pyro.poutine.subsample_messenger import SubsampleMessenger
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+__all__ = ["DataPlate", "announce", "announcements_off", "observe"]
+
+_SILENT: ContextVar[bool] = ContextVar("pyro_vae_announcements_off", default=False)
+
+
+def announce(**modules: nn.Module) -> None:
+    """Send the trainable parameters of modules to Pyro's handlers, without the global parameter store.
+
+    ``pyro.module`` sends parameters through the global parameter store, where a second model with the same names
+    silently shares (and stops training) its parameters. This function sends the same ``"param"`` messages with the
+    module's own parameters. Call it at the start of a model or guide.
+
+    Args:
+        modules: modules by name; the parameters of ``likelihood=net`` are named ``likelihood.weight``, ...
+
+    Example:
+        >>> import torch
+        >>> with pyro.poutine.trace() as tracer:
+        ...     announce(net=torch.nn.Linear(2, 1))
+        >>> list(tracer.trace.nodes)
+        ['net.weight', 'net.bias']
+    """
+    if _SILENT.get() or not am_i_wrapped():
+        return
+    for root, module in modules.items():
+        for name, parameter in module.named_parameters():
+            # a frozen parameter may hold the gradient of an earlier training, which `SVI.step` would apply
+            if not parameter.requires_grad:
+                continue
+            # `SVI.step` calls `.unconstrained()` on the value. It is set on a detached alias, because an attribute of
+            # the parameter itself would be copied and pickled with it
+            value: Any = parameter.detach()
+            value.unconstrained = lambda parameter=parameter: parameter
+            send = effectful(lambda *args, value=value, **kwargs: value, type="param")
+            send(name=f"{root}.{name}", constraint=constraints.real)
+
+
+@contextmanager
+def announcements_off() -> Iterator[None]:
+    """Turn :func:`announce` off, to save time where the parameters are already known."""
+    token = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
+
+
+class DataPlate(pyro.plate):
+    """The plate ``"data"`` over the rows of a batch, at ``dim=-1``.
+
+    Args:
+        x: the batch; its first dimension is the size of the plate
+
+    Example:
+        >>> import torch
+        >>> with DataPlate(torch.zeros(5, 2)):
+        ...     pyro.sample("z", pyro.distributions.Normal(0.0, 1.0)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        device: Any = x.device
+        super().__init__("data", x.shape[0], dim=-1, device=device)
+
+    def _process_message(self, msg: Any) -> None:
+        # pyro.plate also expands distributions that already have its size, which adds two views per parameter and
+        # their nodes in the backward pass
+        if getattr(msg["fn"], "batch_shape", None) == (self.size,):
+            SubsampleMessenger._process_message(self, msg)
+        else:
+            super()._process_message(msg)
+
+
+def observe(name: str, fn: TorchDistributionMixin, x: Tensor) -> Tensor:
+    """Observe a batch, after a check that Pyro does not do: that ``x`` is not broadcast inside the event.
+
+    Args:
+        name: name of the site
+        fn: p(x given z), of batch shape ``(n,)`` (with further dimensions on the left for particles)
+        x: the batch, of shape ``(n, *event_shape)``
+
+    Returns:
+        The batch.
+
+    Raises:
+        ValueError: the shape of ``x`` is not that of a batch of events of ``fn``.
+
+    Example:
+        >>> import torch
+        >>> with DataPlate(x := torch.zeros(5, 2)):
+        ...     observe("x", pyro.distributions.Normal(torch.zeros(5, 2), 1.0).to_event(1), x).shape
+        torch.Size([5, 2])
+    """
+    # enumerated latents are the same for all rows: one row, with their values on the left
+    sizes = {x.shape[0], 1} if len(fn.batch_shape) > 1 else {x.shape[0]}
+    if x.shape[1:] != fn.event_shape or (fn.batch_shape and fn.batch_shape[-1] not in sizes):
+        raise ValueError(
+            f"{name}: expected shape (n, {', '.join(map(str, fn.event_shape))}), got {tuple(x.shape)} (the likelihood "
+            f"has batch shape {tuple(fn.batch_shape)}, one event per row). Check the `shape` of the likelihood"
+        )
+    return pyro.sample(name, fn, obs=x)

@@ -1,0 +1,71 @@
+"""Checks that a program can be trained on the data, before and during training."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+
+from pyro_vae._util.progress import progress_bar
+from pyro_vae._util.random_state import fork_rng
+from pyro_vae.programs.program import Program
+from pyro_vae.training.data.batches import Batch, Batches
+
+__all__ = ["check_batch", "check_first", "check_rows"]
+
+
+def check_rows(program: Program, batches: Batches, *, progress: bool = True) -> None:
+    """Raise if the program cannot be trained on these rows; nothing is read from a loader or stream.
+
+    Raises:
+        ValueError: from ``program.check``, with the number of the row where the check started.
+    """
+    first = batches.ranks.share(0, len(batches))[0]
+    # a transform may draw random numbers
+    with fork_rng(batches.device, batches.seed):
+        for chunk in progress_bar(batches.chunks(), desc="checking the data", delay=1, leave=False, progress=progress):
+            try:
+                program.check(*chunk)
+            except ValueError as error:
+                if first:
+                    raise ValueError(f"{error} (counted from row {first:,} of the data)") from error
+                raise
+            first += len(chunk[0])
+
+
+def check_batch(program: Program, batches: Batches, batch: Batch | None, number: int) -> None:
+    """Raise if the program cannot be trained on a batch of a loader, or if the loader returned no batch.
+
+    Args:
+        program: the program
+        batches: where the batch is from; rows other than those of a loader have been checked before
+        batch: the batch; None if there is none
+        number: number of the batch in its epoch, for the error message
+
+    Raises:
+        ValueError: from ``program.check``, with the number of the batch.
+    """
+    if batches.loader is None:
+        return
+    if batch is None:
+        raise ValueError(f"{batches.name}: expected at least one batch, got none from the data loader")
+    try:
+        program.check(*batch)
+    except ValueError as error:
+        raise ValueError(f"{error} (in batch {number} of the data loader, argument {batches.name})") from error
+
+
+def check_first(program: Program, batches: Batches) -> None:
+    """Check the first batch of a loader and restore its random state; a stream cannot be restored, so it is not read.
+
+    Raises:
+        ValueError: from ``program.check``.
+    """
+    if isinstance(getattr(batches.loader, "dataset", None), Sized):
+        generator = getattr(batches.loader, "generator", None)
+        state = None if generator is None else generator.get_state()
+        try:
+            with fork_rng(batches.device):
+                first = next(batches.epoch(0), None)
+        finally:
+            if generator is not None:
+                generator.set_state(state)
+        check_batch(program, batches, first, 0)
