@@ -181,7 +181,7 @@ def pieces(prior):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: pv.programs.BayesianDecoder(size=10, **pieces(pv.priors.StandardNormal(2))), "'weights'"),
+        (lambda: pv.programs.BayesianDecoder(num_examples=10, **pieces(pv.priors.StandardNormal(2))), "'weights'"),
         (
             lambda: pv.VAE(
                 prior=pv.priors.Bernoulli(2),
