@@ -105,8 +105,8 @@ def compare_estimators(
         >>> table["DReG (16)"].guide.snr > table["IWAE (16)"].guide.snr
         True
     """
-    check_int("num_samples", num_samples, 8)
-    check_int("reference_num_particles", reference_num_particles)
+    num_samples = check_int("num_samples", num_samples, 8)
+    reference_num_particles = check_int("reference_num_particles", reference_num_particles)
     chosen = named(estimators)
     batch = one_batch(program, x, seed=seed)
     samplers = {name: GradientSampler(program, estimator, batch) for name, estimator in chosen.items()}

@@ -130,7 +130,7 @@ def log_likelihood(
         >>> bool((found.per_example - toy.log_evidence(x)).abs().max() < 1e-3)
         True
     """
-    check_int("num_particles", num_particles)
+    num_particles = check_int("num_particles", num_particles)
     device = program.device
     if num_particles > FEW:
         check_memory(

@@ -127,8 +127,8 @@ def calibration(
         >>> [calibration(toy.program, toy.draw(8), num_simulations=200).passed for toy in (exact, broken)]
         [True, False]
     """
-    check_int("num_simulations", num_simulations, 20)
-    check_int("num_samples", num_samples)
+    num_simulations = check_int("num_simulations", num_simulations, 20)
+    num_samples = check_int("num_samples", num_samples)
     if not 0 < level < 1:
         raise ValueError(f"level: expected a number between 0 and 1, got {level}")
     whole = one_batch(program, x, seed=seed)

@@ -149,8 +149,8 @@ def latents(
         >>> pv.evaluation.latents(toy.program, toy.draw(500)).active
         {'z': 2}
     """
-    check_int("num_samples", num_samples, 2)
-    check_int("num_aggregated", num_aggregated)
+    num_samples = check_int("num_samples", num_samples, 2)
+    num_aggregated = check_int("num_aggregated", num_aggregated)
     some = EvenlySpaced(num_aggregated)
 
     def measure_batch(*batch: Tensor) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def samples(
         >>> found.scores["samples"]["frechet"] < 0.5
         True
     """
-    check_int("num_samples", num_samples, 10)
+    num_samples = check_int("num_samples", num_samples, 10)
     with fork_rng(seed=seed):  # a transform of the data may draw random numbers
         (x, y), (x_test, _) = columns("train", train), columns("test", test)
     name = "the given features"
