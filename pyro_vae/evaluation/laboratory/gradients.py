@@ -162,12 +162,9 @@ class GradientSampler:
 
 @dataclass
 class Gradients:
-    """Samples of one estimator on one batch.
+    """Samples of one estimator: its bound at beta 1, and its gradients for the parameters of guide and model.
 
-    Attributes:
-        bound: moments of the bound at beta 1
-        groups: for ``"guide"`` and ``"model"``, moments of the gradient of the objective
-        slopes: for both, along the mean gradient, the slope of the objective and the component of the gradient (rows)
+    Along the mean gradient, ``slopes`` are the slope of the objective and the component of the gradient, as two rows.
     """
 
     bound: Moments = field(default_factory=Moments)

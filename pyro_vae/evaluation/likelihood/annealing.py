@@ -26,14 +26,7 @@ WARM_UP, INITIAL = 30, 0.2
 def anneal(
     path: AnnealingPath, num_steps: int, num_leapfrog_steps: int, exact: Tensor | None = None, *, progress: bool
 ) -> tuple[Tensor, ...]:
-    """Anneal from the prior to the posterior, and back from exact samples of the posterior if there are some.
-
-    Args:
-        path: the densities along the way
-        num_steps: number of temperatures
-        num_leapfrog_steps: leapfrog steps per Hamiltonian move
-        exact: exact samples of the posterior, of shape ``(chains, batch, size)``
-        progress: show a progress bar
+    """Anneal from the prior to the posterior, and back from exact samples ``(chains, batch, size)`` if there are some.
 
     Returns:
         Log-weights with mean p(x), of shape ``(chains, batch)``; the mean acceptance rate of each example; and, given

@@ -112,14 +112,7 @@ class LocalGuide(Program):
     def optimize(
         self, bound: Callable[[Program], Tensor], num_steps: int, learning_rate: float, *, progress: bool = False
     ) -> None:
-        """Maximize a bound for each example by Adam, with a learning rate that falls to zero along a cosine.
-
-        Args:
-            bound: from this program to the bound of each example, of shape ``(batch,)``
-            num_steps: number of steps
-            learning_rate: the initial learning rate
-            progress: show a progress bar
-        """
+        """Maximize a bound of each example, ``bound(self)``, by Adam with a learning rate that falls to zero."""
         parameters = list(self.parameters())
         adam = torch.optim.Adam(parameters, lr=learning_rate)
         steps = progress_bar(range(num_steps), desc="optimizing", unit="step", leave=False, progress=progress)
