@@ -79,7 +79,7 @@ def margins(q: Any) -> Any:
 def aggregate(q: Any, z: Tensor) -> Tensor:
     """Return the log-density of the mixture of M posteriors at M points ``(M, *event)``.
 
-    If the posteriors have batch shape ``(M, *dimensions)``, each dimension is a mixture of its own, and they are summed.
+    With posteriors of batch shape ``(M, *dimensions)`` each dimension is a mixture of its own; they are summed.
     """
     m = len(z)
     size = max(1, BUDGET // (m * max(1, z[0].numel())))
