@@ -270,7 +270,7 @@ if pick(smoke=False, default=False, full=True):
             likelihood=pv.likelihoods.Bernoulli(20, bits.shape, net=net),
             posterior=family(bits.shape, 20, net=net),
         )
-        how = {"optimizer": adam, "lr_factor": stages, "epochs": passes, "batch_size": 50, **kept(f"04_{name}")}
+        how = {"optimizer": adam, "lr_schedule": stages, "epochs": passes, "batch_size": 50, **kept(f"04_{name}")}
         pv.fit(vae, train, estimator=elbo, **how)
         num_steps = amount(smoke=10, default=500, full=1000)
         annealed = pv.evaluation.marginal_bounds(vae, x, num_steps=num_steps, num_simulated=0)

@@ -166,8 +166,8 @@ passes, batch_size = epochs(smoke=2, default=15, full=3280), pick(smoke=128, def
 steps = passes * -(-len(train) // batch_size)
 # with --full eight stages of 1, 3, 9, ... epochs, from a rate of 1e-3 to 1e-4
 stages = pv.training.MultiStep([steps * (3**i - 1) // 6560 for i in range(1, 8)], factor=10 ** (-1 / 7))
-lr_factor = pick(smoke=None, default=None, full=stages)
-how = {"epochs": passes, "batch_size": batch_size, "optimizer": adam, "lr_factor": lr_factor}
+lr_schedule = pick(smoke=None, default=None, full=stages)
+how = {"epochs": passes, "batch_size": batch_size, "optimizer": adam, "lr_schedule": lr_schedule}
 pv.fit(vae, train, **how, **kept("05_ELBO_1"))
 K = pick(smoke=8, default=32, full=50)
 looked_at = pv.evaluation.compare_estimators(

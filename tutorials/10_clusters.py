@@ -38,7 +38,7 @@ second = {"epochs": epochs(smoke=2, default=20, full=3000), "optimizer": adam}
 if pick(smoke=False, default=False, full=True):
     # times 0.9 after every 10 of 3,000 epochs, down to 2e-4
     falls = [second["epochs"] * -(-len(train) // 100) * i // 300 for i in range(1, 23)]
-    second |= {"optimizer": partial(adam, eps=1e-4), "lr_factor": pv.training.MultiStep(falls, factor=0.9)}
+    second |= {"optimizer": partial(adam, eps=1e-4), "lr_schedule": pv.training.MultiStep(falls, factor=0.9)}
 
 # %% [markdown]
 # ## A VAE first

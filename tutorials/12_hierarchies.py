@@ -100,7 +100,7 @@ def trained(widths, order, seed):
         train,
         estimator=pv.estimators.ELBO(beta=pv.training.Linear(max(1, steps // pick(smoke=3, default=3, full=16)))),
         optimizer=adam,
-        lr_factor=pick(smoke=None, default=None, full=stages),
+        lr_schedule=pick(smoke=None, default=None, full=stages),
         epochs=passes,
         batch_size=batch_size,
         seed=seed,

@@ -66,7 +66,7 @@ def train(argv: list[str]) -> int:
         valid=dataset.valid,
         estimator=estimator,
         optimizer=partial(torch.optim.Adam, lr=settings.learning_rate),
-        lr_factor=schedule,
+        lr_schedule=schedule,
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         seed=settings.seed,

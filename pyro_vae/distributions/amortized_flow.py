@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.utils.weak import WeakIdKeyDictionary
 
+from pyro_vae._util.substitute import functional_call
 from pyro_vae.distributions.base import Distribution
 
 __all__ = ["AmortizedFlow", "Step", "tanh_root"]
@@ -168,7 +169,7 @@ class AmortizedFlow(Distribution):
 def frozen(module: nn.Module) -> Callable[..., Tensor]:
     """Return a module as a function with constant parameters."""
     parameters = {name: p.detach() for name, p in module.named_parameters()}
-    return lambda *args: torch.func.functional_call(module, parameters, args)
+    return lambda *args: functional_call(module, parameters, args)
 
 
 def tanh_root(r: Tensor, s: Tensor, c: Tensor, t: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.functional import softplus
 
+from pyro_vae._util.substitute import functional_call
 from pyro_vae.estimators.averages import mean
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.over_batch import OverBatch, divergence, draws, reconstruction

@@ -74,7 +74,7 @@ class ReweightedWakeSleep(Estimator):
         # the guide gets no gradient from its density within the weights
         surrogate = (weights * (log_w + (beta + 1 - self.sleep) * log_q)).sum(0)
         if self.sleep and torch.is_grad_enabled():
-            surrogate = surrogate + self.sleep * simulated_log_q(terms)
+            surrogate = surrogate + self.sleep * terms.read(simulated_log_q)
         return with_gradient_of(log_mean_exp(log_w), surrogate)
 
 

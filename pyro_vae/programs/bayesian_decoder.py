@@ -9,8 +9,8 @@ import torch
 from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from pyro_vae._util.substitute import functional_call
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.conditional import Conditional
 from pyro_vae.programs.primitives import announce, observe

@@ -15,9 +15,9 @@ import torch
 from pyro.distributions.util import detach
 from pyro.poutine import block
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.substitute import functional_call
 from pyro_vae.trace.handlers import Recorder
 from pyro_vae.trace.layout import PARTICLES, Layout, frames
 from pyro_vae.trace.site import Site

@@ -5,7 +5,7 @@ from pyro_vae.training.callbacks import Callback, EarlyStopping
 from pyro_vae.training.checkpoint.run_folder import RunInUseError, SaveError
 from pyro_vae.training.checkpoint.serialization import CheckpointError
 from pyro_vae.training.checkpoint.signals import Interrupted
-from pyro_vae.training.compile.compilers import inductor, recorded
+from pyro_vae.training.compile.compilers import eager_graph, inductor
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.fit import fit
 from pyro_vae.training.history import History
@@ -35,8 +35,8 @@ __all__ = [
     "SaveError",
     "Sigmoid",
     "TensorBoard",
+    "eager_graph",
     "fit",
     "flush_denormals",
     "inductor",
-    "recorded",
 ]

@@ -1,4 +1,4 @@
-"""``fit``: everything that training needs, put together."""
+"""``fit``: train a program."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def fit(
     seed: int = 0,
     device: str | torch.device | None = None,
     clip_norm: float | None = None,
-    lr_factor: Callable[[int], float] | None = None,
+    lr_schedule: Callable[[int], float] | None = None,
     compile: bool | Compiler = False,
     precision: AbstractContextManager[Any] | None = None,
     skip_nonfinite: bool = False,
@@ -62,57 +62,59 @@ def fit(
 
     .. math:: -\frac{1}{B} \sum_{n \in \text{batch}} \mathrm{bound}(x_n).
 
-    Started by torchrun, the processes train together: see :mod:`pyro_vae.training.ranks.distributed`.
+    Processes started by torchrun train together: see :mod:`pyro_vae.training.ranks.distributed`.
 
     Args:
         program: a Program, such as ``pyro_vae.VAE``
         data: rows of data: a tensor, numpy array or memmap, a split of ``pyro_vae.data.load``, a tuple
             ``(x, context)`` of these, a torch Dataset or DataLoader
-        estimator: of ``pyro_vae.estimators`` (ELBO by default) or of ``pyro.infer``
+        estimator: estimator of ``pyro_vae.estimators`` (ELBO by default) or of ``pyro.infer``
         optimizer: makes the optimizer from the list of parameters; ``functools.partial(torch.optim.Adam, lr=1e-3)``
             by default
         epochs: passes over the data
-        batch_size: data a step, of all processes together
-        valid: held-out data, whose bound (beta 1) is taken after each epoch
-        seed: of the order of the data and of all noise; the global random state is left as it was
-        device: where to train; where the program is, by default
-        clip_norm: largest global norm of the gradient
-        lr_factor: by what the optimizer's learning rate is multiplied in each step: a schedule of
-            ``pyro_vae.training`` such as ``MultiStep``, ``Cosine`` or, to warm up, ``Linear``; or any function of the
-            number of the step
-        compile: whether to compile the step, once and for batches of one size (others run as they are); the losses
-            are those of the uncompiled step up to rounding. Where it cannot be compiled a warning says why.
-            True means ``pyro_vae.training.inductor``; ``pyro_vae.training.recorded`` needs no compiler
-        precision: within what bound and gradient are computed, such as ``pyro_vae.training.Autocast(torch.bfloat16)``
-            or ``pyro_vae.training.TF32()``; all in the program's type by default
-        skip_nonfinite: whether a step whose loss or gradient is NaN or infinite is left out instead of ending the
-            training; the history tells the data of such steps as ``skipped``
-        run_dir: folder for ``checkpoints/``, ``metrics.jsonl`` and ``weights.safetensors``, written after each epoch;
-            in the main thread the first SIGINT or SIGTERM lets the step finish and saves, a second ends at once
-        resume: go on from the newest checkpoint in ``run_dir``, anew where there is none: weights, optimizer, metrics
-            and random streams end bit for bit as if nothing had happened. Order and noise of a Dataset or DataLoader
-            are followed if they come from torch's generators, not from those of numpy or Python. Several processes
-            go on exactly as well, if there are as many as before
-        keep: checkpoints to keep, beside the one with the best bound on ``valid``
+        batch_size: rows per step, of all processes together
+        valid: held-out data, whose bound (beta 1) is estimated after each epoch
+        seed: seed of the order of the data and of all noise; the global random state is restored afterwards
+        device: where to train; where the program is by default
+        clip_norm: largest global norm of the gradient; None for no clipping
+        lr_schedule: factor of the optimizer's learning rates in each step: a schedule of ``pyro_vae.training`` such
+            as ``MultiStep``, ``Cosine`` or, to warm up, ``Linear``; or any function of the step number
+        compile: compile the step for batches of one size; other batches run uncompiled. The losses are those of the
+            uncompiled step up to rounding. A warning says why a step cannot be compiled. True means
+            ``pyro_vae.training.inductor``; ``pyro_vae.training.eager_graph`` needs no compiler
+        precision: context manager for bound and gradient, such as ``pyro_vae.training.Autocast(torch.bfloat16)`` or
+            ``pyro_vae.training.TF32()``; by default all is computed in the program's type
+        skip_nonfinite: skip a step with a NaN or infinite loss or gradient instead of ending the training; the
+            history counts the skipped rows as ``skipped``
+        run_dir: folder for ``checkpoints/``, ``metrics.jsonl`` and ``weights.safetensors``, written after each epoch.
+            In the main thread the first SIGINT or SIGTERM finishes the step and saves, a second one ends at once
+        resume: resume from the newest checkpoint in ``run_dir``, or start if there is none. Weights, optimizer,
+            metrics and random state end bit for bit as without the interruption. For a Dataset or DataLoader this
+            holds if its order and noise come from torch's generators, not from those of numpy or Python; for several
+            processes, if there are as many as before
+        keep: number of checkpoints to keep, in addition to the one with the best bound on ``valid``
         checkpoint_every: seconds between two checkpoints within an epoch
         callbacks: objects of :class:`Callback`, such as EarlyStopping; or functions ``(metrics, step)``, which
-            with several processes the first one calls
+            are called on the first of several processes
         progress: show a progress bar
 
     Returns:
-        The history, one row an epoch, in mean nats per datum.
+        The history, one row per epoch, in mean nats per example. ``loss`` is minus the bound that was optimized, under
+        its beta: lower is better. ``valid_bound`` is the bound itself at beta 1: higher is better.
+        ``reconstruction``, the expected log-likelihood, and ``kl`` belong to the training data:
+        ``loss = beta * kl - reconstruction`` for the ELBO.
 
     Raises:
-        ValueError: the data do not fit the program, or the checkpoint not the settings; raised before the first
-            step, and before anything is written.
-        NonFiniteError: a loss or gradient turned NaN (and ``skip_nonfinite`` is False); the weights are then the
-            last ones kept (every epoch, and every half second in between) that are known to give a finite loss.
+        ValueError: the data do not fit the program, or the checkpoint does not fit the settings; raised before the
+            first step, and before anything is written.
+        NonFiniteError: a loss or gradient is NaN or infinite, and ``skip_nonfinite`` is False. The program has the
+            last weights that are known to give a finite loss; they are copied after every epoch and every half second.
         CheckpointError: the newest checkpoint is damaged.
-        SaveError: something could not be written; the checkpoints before it are whole.
+        SaveError: a file could not be written; earlier checkpoints are intact.
         RunInUseError: another process is training in ``run_dir``.
-        Interrupted: SIGINT or SIGTERM has come and all is saved; it is a KeyboardInterrupt.
-        LostRankError: of several processes another one has stopped.
-        TypeError: ``program`` is no Program, the estimator no ELBO, or ``lr_factor`` no function.
+        Interrupted: there was a SIGINT or SIGTERM, and everything is saved; this is a KeyboardInterrupt.
+        LostRankError: another one of several processes has stopped.
+        TypeError: ``program`` is not a Program, the estimator not an ELBO, or ``lr_schedule`` not callable.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -128,14 +130,14 @@ def fit(
         )
     check_options(seed, checkpoint_every, epochs=epochs, keep=keep)
     if resume and run_dir is None:
-        raise ValueError("resume: expected the run_dir of the run to go on with, got None")
+        raise ValueError("resume: expected the run_dir of the run to resume, got run_dir=None")
     ranks = Ranks.current()
-    progress = progress and ranks.rank == 0  # the others leave files and terminal to rank 0
+    progress = progress and ranks.rank == 0  # only rank 0 uses files and terminal
     with ExitStack() as stack:
-        watch, folder, checkpoint = Observer(), None, None
+        observer, folder, checkpoint = Observer(), None, None
         if run_dir is not None:
             folder = RunFolder(Path(run_dir), keep=keep)
-            watch = Resumer(folder.checkpoints) if ranks.rank else Checkpointer(folder, every=checkpoint_every)
+            observer = Resumer(folder.checkpoints) if ranks.rank else Checkpointer(folder, every=checkpoint_every)
         device = resolve_device(ranks.local_device(program.device if device is None else device))
         program.to(device)
         load = partial(Batches, batch_size=batch_size, seed=seed, device=device, dtype=program.dtype, ranks=ranks)
@@ -148,36 +150,36 @@ def fit(
             ELBO() if estimator is None else estimator,
             partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer,
             clip_norm=clip_norm,
-            lr_factor=lr_factor,
+            lr_schedule=lr_schedule,
             skip_nonfinite=skip_nonfinite,
             compiler=inductor if compile is True else compile or None,
             precision=precision,
             ranks=ranks,
             data=sources[0].on_device,
         )
-        hooks = [hook for hook in hooks_of(callbacks, valid) if not isinstance(hook, Log) or ranks.rank == 0]
-        loop = Loop(svi, sources[0], held_out=(*sources, None)[1], hooks=hooks, watch=watch)
+        called = [c for c in as_callbacks(callbacks, valid) if not isinstance(c, Log) or ranks.rank == 0]
+        loop = Loop(svi, sources[0], held_out=(*sources, None)[1], callbacks=called, observer=observer)
         settings = {"seed": seed, "epochs": epochs, "amount of data or batch_size": sources[0].shared}
         ranks.broadcast_weights(loop.modules, settings)
         try:
             with flush_denormals(), fork_rng(device, ranks.seed(seed)):
-                # where a run goes on, its folder is there and its streams are not yet what they were
+                # a resumed run has passed this check, and its random state is not restored yet
                 if not ranks.all_reduce_max(int(folder is not None and ranks.rank == 0 and folder.holds_run)):
                     loop.open()
                 if folder is not None:
                     checkpoint = ranks.broadcast(lambda: stack.enter_context(folder).start(resume=resume))
-                with training(program), watch.recording(loop, checkpoint):
+                with training(program), observer.recording(loop, checkpoint):
                     loop.train(epochs, progress=progress)
         finally:
             svi.release()
-            for hook in hooks:
-                hook.on_train_end(program)
-            watch.end(loop)
+            for callback in called:
+                callback.on_train_end(program)
+            observer.end(loop)
     return loop.history
 
 
 def check_options(seed: Any, checkpoint_every: Any, **counts: Any) -> None:
-    """Refuse options that no training can go by."""
+    """Raise if an option is invalid."""
     for name, value in counts.items():
         check_int(name, value)
     if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
@@ -186,28 +188,28 @@ def check_options(seed: Any, checkpoint_every: Any, **counts: Any) -> None:
         raise ValueError(f"checkpoint_every: expected a number of seconds, got {checkpoint_every!r}")
 
 
-def hooks_of(callbacks: Any, valid: Any) -> list[Callback]:
-    """Return callbacks in their one form, functions too, or refuse what is none.
+def as_callbacks(callbacks: Any, valid: Any) -> list[Callback]:
+    """Return functions and callbacks as callbacks; raise if one is neither, or needs validation data.
 
-    Plain functions write or print: of several ranks they are called on the first one, callbacks on all.
+    Functions write or print: of several ranks only the first one calls them. All ranks call the callbacks.
     """
     wrong = [] if isinstance(callbacks, Iterable) else [callbacks]
-    hooks = list(callbacks) if not wrong else []
-    wrong += [hook for hook in hooks if isinstance(hook, type) or not (isinstance(hook, Callback) or callable(hook))]
+    given = list(callbacks) if not wrong else []
+    wrong += [c for c in given if isinstance(c, type) or not (isinstance(c, Callback) or callable(c))]
     if wrong:
         raise TypeError(
             "callbacks: expected a list of functions (metrics, step) and of objects such as "
             f"pyro_vae.training.EarlyStopping(), got {wrong[0]!r}"
         )
-    for hook in hooks:
-        if valid is None and getattr(hook, "needs_valid", False):
-            raise ValueError(f"callbacks: {type(hook).__name__} needs a validation bound: pass `valid=` to fit")
-    return [hook if isinstance(hook, Callback) else Log(hook) for hook in hooks]
+    for callback in given:
+        if valid is None and getattr(callback, "needs_valid", False):
+            raise ValueError(f"callbacks: {type(callback).__name__} needs a validation bound: pass `valid=` to fit")
+    return [callback if isinstance(callback, Callback) else Log(callback) for callback in given]
 
 
 @contextmanager
 def training(program: Program) -> Iterator[None]:
-    """Put the program in training mode, and leave it in evaluation mode as what was trained is to be used."""
+    """Train in training mode, and leave the program in evaluation mode, in which it will be used."""
     program.train()
     try:
         yield

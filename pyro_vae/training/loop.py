@@ -1,22 +1,20 @@
-"""The training loop as an object, whose state after any step is all that it takes to go on from there."""
+"""The training loop as an object; its state after any step is all that a resumed run needs."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
 
-from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyro_vae._util.progress import progress_bar
-from pyro_vae._util.random_state import fork_rng, random_state, set_random_state
+from pyro_vae._util.random_state import random_state, set_random_state
 from pyro_vae.estimators import Estimator
-from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.training.callbacks import Callback
 from pyro_vae.training.checkpoint.checkpointer import Observer
 from pyro_vae.training.checkpoint.signals import Interrupted
@@ -25,13 +23,14 @@ from pyro_vae.training.data.batches import Batch, Batches
 from pyro_vae.training.data.check import check_batch, check_first
 from pyro_vae.training.history import History
 from pyro_vae.training.svi import SVI, NonFiniteError
+from pyro_vae.training.validation import mean_bound
 
 __all__ = ["Loop"]
 
-#: Seconds between two looks at the losses, the only times at which the device is waited for.
+#: Seconds between two checks of the losses, which are the only times at which Python waits for the device.
 LOOK = 0.5
 
-#: Steps between two looks where several ranks have to look at the same time.
+#: Steps between two such checks with several ranks, which have to check at the same time.
 LOOK_STEPS = 100
 
 
@@ -39,16 +38,16 @@ class Loop:
     """Epochs of steps, validation and callbacks.
 
     Args:
-        svi: the engine
+        svi: takes the steps
         batches: training data
         held_out: validation data
-        hooks: asked after each epoch
-        watch: told wherever the loop can be left
+        callbacks: called after each epoch
+        observer: saves checkpoints
 
     Attributes:
-        epoch: epochs that are over
-        batch: batches of the next epoch that are over
-        stopped: whether a hook wanted to stop
+        epoch: number of finished epochs
+        batch: number of finished batches of the current epoch
+        stopped: whether a callback has stopped training
     """
 
     def __init__(
@@ -57,17 +56,16 @@ class Loop:
         batches: Batches,
         *,
         held_out: Batches | None,
-        hooks: Sequence[Callback],
-        watch: Observer,
+        callbacks: Sequence[Callback],
+        observer: Observer,
     ) -> None:
-        self.svi, self.program, self.batches, self.held_out = svi, svi.program, batches, held_out
-        self.hooks, self.watch = hooks, watch
-        self.settings = settings_of(svi, batches, held_out, hooks)
+        self.svi, self.program, self.ranks = svi, svi.program, svi.ranks
+        self.batches, self.held_out, self.callbacks, self.observer = batches, held_out, callbacks, observer
+        self.settings = settings_of(svi, batches, held_out, callbacks)
+        self.modules = [module for module in (svi.program, svi.estimator_module) if module is not None]
         self.history = History()
         self.epoch = self.batch = self.count = 0
         self.totals: dict[str, Tensor] = {}
-        self.ranks = svi.ranks
-        self.modules = [module for module in (svi.program, svi.beside) if module is not None]
         self.stopped = False
         self.started = time.perf_counter()
         self.at_start: dict[str, Tensor] = {}
@@ -76,10 +74,10 @@ class Loop:
         self.opened: Iterator[Batch] | None = None
 
     def train(self, epochs: int, *, progress: bool) -> None:
-        """Train until so many epochs are over or a hook wants to stop.
+        """Train until ``epochs`` epochs are finished or a callback stops.
 
         Raises:
-            NonFiniteError: a loss or gradient turned NaN; the weights are then the last good ones.
+            NonFiniteError: a loss or gradient is NaN or infinite; the last good weights are restored.
         """
         good = LastGood(self.program)
         total = None if self.batches.steps is None else self.batches.steps * epochs
@@ -89,14 +87,16 @@ class Loop:
                     bar.set_description(f"epoch {self.epoch + 1}/{epochs}")
                     self.finish(self.run_steps(bar, good))
                     self.gather()
-                    self.ranks.on_rank_zero(partial(self.watch.epoch, self))
-                    self.leave(self.ranks.all_reduce_max(self.watch.asks(self)))
+                    self.ranks.on_rank_zero(partial(self.observer.epoch, self))
+                    asked = self.ranks.all_reduce_max(self.observer.asks(self))
+                    if asked > 1:
+                        raise Interrupted(asked)
         except NonFiniteError:
             good.restore()
             raise
 
     def run_steps(self, bar: tqdm, good: LastGood) -> dict[str, Any]:
-        """Train on each batch of the epoch that is left; return the means over the epoch."""
+        """Train on each remaining batch of the epoch; return the means over the epoch."""
         looked = time.perf_counter()
         for batch in self.enter():
             self.latest = batch
@@ -107,13 +107,13 @@ class Loop:
                 self.totals[name] = self.totals[name] + value if name in self.totals else value
             self.batch += 1
             bar.update()
-            late = time.perf_counter() - looked > LOOK
-            if late if self.ranks.size == 1 else self.svi.steps % LOOK_STEPS == 0:
+            alone, together = self.ranks.size == 1, self.svi.steps % LOOK_STEPS == 0
+            if time.perf_counter() - looked > LOOK if alone else together:
                 bar.set_postfix({k: f"{v:.2f}" for k, v in self.means().items()})
                 good.keep(self.svi.steps)
                 looked = time.perf_counter()
-            if self.ranks.size == 1 or self.svi.steps % LOOK_STEPS == 0:
-                self.save_if_asked()
+            if alone or together:
+                self.save_if_due()
         if not self.count:
             raise ValueError("data: expected at least one batch, got none from the data loader")
         row = {"epoch": self.epoch, "step": self.svi.steps, **self.means()}
@@ -122,25 +122,21 @@ class Loop:
             row["beta"] = float(self.svi.estimator.current_beta())
         return row
 
-    def save_if_asked(self) -> None:
-        """Save what stands, after the same step on all ranks; leave if a signal has come to any."""
-        asked = self.ranks.all_reduce_max(self.watch.asks(self))
+    def save_if_due(self) -> None:
+        """Save a checkpoint if it is due on any rank, after the same step on all; leave if there was a signal."""
+        asked = self.ranks.all_reduce_max(self.observer.asks(self))
         if asked:
             self.gather()
-            self.ranks.on_rank_zero(partial(self.watch.save, self))
-            self.leave(asked)
-
-    def leave(self, asked: int) -> None:
-        """Raise Interrupted if what was asked is a signal."""
-        if asked > 1:
-            raise Interrupted(asked)
+            self.ranks.on_rank_zero(partial(self.observer.save, self))
+            if asked > 1:
+                raise Interrupted(asked)
 
     def gather(self) -> None:
-        """Bring the random streams of all ranks to rank 0, which alone writes them down."""
+        """Send the random states of all ranks to rank 0, which saves them."""
         self.others = self.ranks.gather(self.own_streams())[1:]
 
     def means(self) -> dict[str, float]:
-        """Return the means over the batches of the epoch so far, once the device is done."""
+        """Wait for the device, and return the means over the finished batches of the epoch."""
         self.svi.raise_if_nonfinite(self.latest)
         sums = {name: float(value) for name, value in self.totals.items()}
         skipped = {"skipped": int(sums.pop("skipped"))} if "skipped" in sums else {}
@@ -148,20 +144,20 @@ class Loop:
         return {name: value / taken if taken else math.nan for name, value in sums.items()} | skipped
 
     def finish(self, row: dict[str, Any]) -> None:
-        """Validate, record the epoch and ask the hooks."""
+        """Validate, add the epoch to the history and call the callbacks."""
         self.ranks.check_weights(self.modules)
         if self.held_out is not None:
             # several ranks leave together, after the epoch
-            look = self.watch.validating if self.ranks.size == 1 else lambda: None
-            row["valid_bound"] = mean_bound(self.program, self.svi.estimator, self.held_out, look)
+            after_batch = self.observer.validating if self.ranks.size == 1 else lambda: None
+            row["valid_bound"] = mean_bound(self.program, self.svi.estimator, self.held_out, after_batch)
         row["seconds"] = time.perf_counter() - self.started
         self.history.append(row)
-        # every hook is asked, also when an earlier one wants to stop
-        self.stopped = self.ranks.all_agree(lambda: any([hook.on_epoch_end(self.program, row) for hook in self.hooks]))  # noqa: C419
+        # a list: every callback is called, also when an earlier one stops
+        self.stopped = self.ranks.all_agree(lambda: any([c.on_epoch_end(self.program, row) for c in self.callbacks]))  # noqa: C419
         self.epoch, self.batch, self.count, self.totals = self.epoch + 1, 0, 0, {}
 
     def open(self) -> None:
-        """Refuse a bad first batch of a loader while nothing is written yet; the first epoch begins with it."""
+        """Check the first batch of a loader before anything is written; the first epoch begins with this batch."""
         if self.batches.loader is not None:
             batches = self.enter()
             first = next(batches, None)
@@ -171,7 +167,7 @@ class Loop:
             self.ranks.all_agree(partial(check_first, self.program, self.held_out))
 
     def enter(self) -> Iterator[Batch]:
-        """Return the batches of the epoch that are left, the random streams being where they were."""
+        """Return the remaining batches of the epoch; the random state stays as it is."""
         if self.opened is not None:
             opened, self.opened = self.opened, None
             return opened
@@ -187,23 +183,23 @@ class Loop:
         return left
 
     def streams(self) -> dict[str, Tensor]:
-        """Return where all random streams stand."""
+        """Return the state of all random number generators."""
         own = getattr(self.batches.loader, "generator", None)
         return random_state(self.batches.device) | ({} if own is None else {"loader": own.get_state()})
 
     def set_random_state(self, found: dict[str, Tensor]) -> None:
-        """Put all random streams to where :meth:`streams` found them."""
+        """Restore what :meth:`streams` returned."""
         set_random_state(found, self.batches.device)
         if "loader" in found:
             self.batches.loader.generator.set_state(found["loader"])
 
     def own_streams(self) -> dict[str, Any]:
-        """Return where the streams of this rank stand, and stood as the epoch began that is not over."""
+        """Return the random state of this rank, now and at the start of an unfinished epoch."""
         return {"now": self.streams(), "at_start": self.at_start if self.batch else {}}
 
     def stateful(self) -> list[Callback]:
         """Return the callbacks that have a state."""
-        return [hook for hook in self.hooks if hook.state_dict()]
+        return [callback for callback in self.callbacks if callback.state_dict()]
 
     def state(self) -> TrainingState:
         """Return all state of the training except the weights of the program.
@@ -222,7 +218,7 @@ class Loop:
             seconds=time.perf_counter() - self.started,
             engine=self.svi.state(),
             random=[self.own_streams(), *self.others],
-            callbacks=[hook.state_dict() for hook in self.stateful()],
+            callbacks=[callback.state_dict() for callback in self.stateful()],
             rows=self.history.rows,
         )
 
@@ -238,25 +234,5 @@ class Loop:
         self.at_start = own["at_start"] or self.streams()
         self.set_random_state(own["now"])
         # last, as a callback may restore weights at the end of the training
-        for hook, saved in zip(self.stateful(), state.callbacks, strict=True):
-            hook.load_state_dict(saved)
-
-
-def mean_bound(
-    program: Program, estimator: PyroELBO, batches: Batches, after_batch: Callable[[], None] = lambda: None
-) -> float:
-    """Return the bound (beta 1) of held-out data in mean nats per datum, with noise that is the same each time."""
-    total, count = 0.0, 0
-    with evaluating(program), fork_rng(batches.device, batches.ranks.seed(batches.seed)):
-        for number, batch in enumerate(batches.epoch(0)):
-            if not batch.counts:
-                continue
-            check_batch(program, batches, batch, number)
-            if isinstance(estimator, Estimator):
-                total += float(estimator.per_datum(program.model, program.guide, *batch).double().sum())
-            else:
-                total -= float(estimator.loss(program.model, program.guide, *batch))
-            count += batch[0].shape[0]
-            after_batch()
-    total, count = batches.ranks.all_reduce_sum(total, count)
-    return total / count
+        for callback, saved in zip(self.stateful(), state.callbacks, strict=True):
+            callback.load_state_dict(saved)

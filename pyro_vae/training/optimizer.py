@@ -1,4 +1,4 @@
-"""One torch optimizer over all parameters, in the form that ``pyro.infer.SVI`` accepts."""
+"""One torch optimizer for all parameters, in the form that ``pyro.infer.SVI`` accepts."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ import torch
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
+from pyro_vae.training.step import clip_factor, global_norm
+
 __all__ = ["OneOptimizer"]
 
 Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 
 class OneOptimizer(PyroOptim):
-    """Update all parameters of a program by one fused optimizer.
+    """Update all parameters of a program with one optimizer, fused where torch has a fused kernel.
 
-    Pyro makes an optimizer for each tensor and passes them on as a set, whose order differs between
-    processes. Here the order is that of ``module.named_parameters()``, so that a global norm is
-    reproducible, and one kernel updates all.
+    Pyro makes one optimizer per tensor and passes the tensors as a set, whose order differs between processes. Here
+    the order is that of ``module.named_parameters()``, so that the global norm is reproducible.
 
     Args:
         module: the program
-        make: ``functools.partial(torch.optim.AdamW, lr=1e-3)``, say; or an optimizer built over the program's
-            parameters; or one of ``pyro.optim``
+        make: makes the optimizer from a list of parameters, such as ``functools.partial(torch.optim.AdamW, lr=1e-3)``;
+            or a torch optimizer of the program's parameters; or an optimizer of ``pyro.optim``
         clip_norm: largest global norm of the gradient; None for no clipping
-        estimator: a module of the estimator, such as a baseline network, whose parameters are updated along
-        lr_factor: from the number of the step to what the learning rates are multiplied by; None leaves them alone
+        estimator: module of the estimator, such as a baseline network, which is trained together with the program
+        lr_schedule: function from the step number to the factor of the learning rates; None for a constant 1
 
     Raises:
-        TypeError: ``lr_factor`` is no function.
-        ValueError: it gives a negative number, or none.
-        RuntimeError: the optimizer does not hold exactly the program's trainable parameters.
+        TypeError: ``lr_schedule`` is not callable, or ``make`` does not make a torch optimizer.
+        ValueError: ``lr_schedule`` returns a negative or infinite number, or nothing can be trained.
+        RuntimeError: the optimizer does not hold exactly the trainable parameters of the program.
     """
 
     def __init__(
@@ -44,10 +45,15 @@ class OneOptimizer(PyroOptim):
         *,
         clip_norm: float | None = None,
         estimator: nn.Module | None = None,
-        lr_factor: Callable[[int], float] | None = None,
+        lr_schedule: Callable[[int], float] | None = None,
     ) -> None:
         if clip_norm is not None and not (isinstance(clip_norm, (int, float)) and clip_norm > 0):
             raise ValueError(f"clip_norm: expected a positive number or None, got {clip_norm!r}")
+        if lr_schedule is not None and not callable(lr_schedule):
+            raise TypeError(
+                "lr_schedule: expected a schedule such as pyro_vae.training.Cosine(10_000), or a function of the "
+                f"step number, got {lr_schedule!r}"
+            )
         named = dict(module.named_parameters())
         if estimator is not None:
             named |= {f"estimator.{name}": p for name, p in estimator.named_parameters()}
@@ -56,92 +62,88 @@ class OneOptimizer(PyroOptim):
         if not self.parameters:
             raise ValueError("program: expected at least one parameter that requires a gradient, got none")
         self.torch = build(make, self.parameters)
-        self.clip_norm = clip_norm
-        self.lr_factor, self.rates = lr_factor, [group["lr"] for group in self.torch.param_groups]
-        self.calls = 0  # by Pyro's own loop, which counts no steps
-        if lr_factor is not None and not callable(lr_factor):
-            raise TypeError(
-                "lr_factor: expected a schedule such as pyro_vae.training.Cosine(10_000), or a function of the "
-                f"number of the step, got {lr_factor!r}"
-            )
+        self.clip_norm, self.lr_schedule = clip_norm, lr_schedule
+        self.learning_rates = [group["lr"] for group in self.torch.param_groups]
+        self.calls = 0  # by pyro.infer.SVI, which does not count its steps
+        # on the CPU it is cheap to look at a number; elsewhere Python would wait for the device
+        self.deferred = self.parameters[0].device.type != "cpu"
         self.check(self.parameters)
-        self.set_rates(0)
+        self.set_learning_rates(0)
 
     def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
-        """Check that ``params``, as Pyro found them, are those held here, then update."""
+        """Check that ``params``, as Pyro found them, are the parameters of this optimizer, and update them."""
         self.check(params)
-        self.set_rates(self.calls)
+        self.set_learning_rates(self.calls)
         self.calls += 1
-        self.clip(self.norm())
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        factor = clip_factor(global_norm(gradients), self.clip_norm)
+        if factor is not None:
+            torch._foreach_mul_(gradients, factor)
         self.torch.step()
 
     def check(self, params: Iterable[Tensor]) -> None:
-        """Prove that the program's, the optimizer's and the given parameters are the same tensors."""
+        """Check that the program, the optimizer and ``params`` hold the same parameters."""
         known = {id(p): name for name, p in self.named.items()}
         held = {id(p) for group in self.torch.param_groups for p in group["params"]}
         given = {id(p) for p in params if p.requires_grad}
-        for what, ids in (("the optimizer", held), ("Pyro's trace of model and guide", given)):
+        for holder, ids in (("the optimizer", held), ("Pyro's trace of model and guide", given)):
             missing = [name for i, name in known.items() if i not in ids]
             foreign = len(ids - set(known))
             if missing or foreign:
                 raise RuntimeError(
-                    f"{what} holds other parameters than the program: missing {missing or 'none'}, "
-                    f"{foreign} that the program does not know (pyro.param statements, or modules not given to it). "
-                    "What is to be trained has to be an nn.Parameter of the program, used in its model or guide"
+                    f"program: expected the same parameters as {holder}, which lacks {missing or 'none'} and has "
+                    f"{foreign} others (pyro.param statements, or modules that the program does not hold). Make all "
+                    "that is trained an nn.Parameter of the program, and use it in the model or the guide"
                 )
 
     def zero(self) -> None:
-        """Forget all gradients, so that what gets none does not move by momentum."""
+        """Drop all gradients, so that momentum does not move a parameter that gets none."""
         for p in self.parameters:
             p.grad = None
 
-    def norm(self) -> Tensor:
-        """Return the global norm of the gradient, of shape ``()``."""
-        grads = [p.grad for p in self.parameters if p.grad is not None]
-        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+    def backward(self, loss: Tensor, gradient: Tensor) -> None:
+        """Backpropagate to all tensors that require a gradient, such as a batch that another model made."""
+        loss.backward(gradient)
 
-    def set_rates(self, step: int) -> None:
-        """Give each group its learning rate at a step: a function of the step alone, so that a resumed run has it."""
-        if self.lr_factor is None:
+    def apply(self, gradients: list[Tensor], factor: Tensor | None, good: Tensor) -> None:
+        """Update the parameters in place, unless ``good`` is False."""
+        if not self.deferred and not good:
             return
-        factor = self.lr_factor(step)
-        if not 0 <= factor < float("inf"):
-            raise ValueError(f"lr_factor: expected a number of at least 0, got {factor} at step {step}")
-        for group, rate in zip(self.torch.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
+        if factor is not None:
+            torch._foreach_mul_(gradients, factor)
+        if self.deferred:
+            self.step_if(good)
+        else:
+            self.torch.step()
 
-    def clip(self, norm: Tensor) -> None:
-        """Scale the gradient down to ``clip_norm`` where its global norm is larger."""
-        if self.clip_norm is not None:
-            factor = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
-            torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], factor)
+    def set_learning_rates(self, step: int) -> None:
+        """Set the learning rate of each group, a function of the step number alone, so that a resumed run agrees."""
+        if self.lr_schedule is None:
+            return
+        factor = self.lr_schedule(step)
+        if not 0 <= factor < float("inf"):
+            raise ValueError(f"lr_schedule: expected a number of at least 0, got {factor} at step {step}")
+        for group, learning_rate in zip(self.torch.param_groups, self.learning_rates, strict=True):
+            group["lr"] = learning_rate * factor
 
     def step_if(self, good: Tensor) -> None:
-        """Update unless a truth value on the device is false, and do not wait for it."""
-        if getattr(self.torch, "_step_supports_amp_scaling", False):  # a fused kernel asks by itself
+        """Update unless a boolean on the device is False, without waiting for it."""
+        if getattr(self.torch, "_step_supports_amp_scaling", False):  # a fused kernel reads found_inf itself
             self.torch.found_inf = (~good).float()
             self.torch.step()
             return
-        moved = [p for p in self.parameters if p.grad is not None]
-        if not all(self.torch.state.get(p) for p in moved):
-            # without a state there is nothing to put back to: a look, in the first step of rules that keep one
+        used = [p for p in self.parameters if p.grad is not None]
+        if not all(self.torch.state.get(p) for p in used):
+            # without a state nothing can be restored: wait for the device in the first step
             if good:
                 self.torch.step()
             return
-        kept = [t for p in moved for t in (p, *self.torch.state[p].values()) if is_on(good.device, t)]
+        kept = [t for p in used for t in (p, *self.torch.state[p].values()) if is_on(good.device, t)]
         before = [t.detach().clone() for t in kept]
         self.torch.step()
         with torch.no_grad():
             for t, old in zip(kept, before, strict=True):
                 t.copy_(torch.where(good, t, old))
-
-    def largest(self) -> tuple[str, float]:
-        """Return name and norm of the parameter with the largest (or a non-finite) gradient."""
-        norms = {name: float(p.grad.norm()) for name, p in self.named.items() if p.grad is not None}
-        if not norms:
-            return "none", 0.0
-        name = max(norms, key=lambda k: float("inf") if norms[k] != norms[k] else norms[k])
-        return name, norms[name]
 
     def get_state(self) -> dict[str, Any]:
         """Return the state of the torch optimizer."""
@@ -151,7 +153,7 @@ class OneOptimizer(PyroOptim):
         """Load the state of the torch optimizer.
 
         Raises:
-            ValueError: it is that of other parameters: fused kernels would read past the end of its tensors.
+            ValueError: a tensor has another shape than its parameter; a fused kernel would read past its end.
         """
         held = [p for group in self.torch.param_groups for p in group["params"]]
         state = {i: {k: like(v, held[i]) for k, v in own.items()} for i, own in state_dict["state"].items()}
@@ -164,26 +166,26 @@ class OneOptimizer(PyroOptim):
 
 
 def is_on(device: torch.device, value: Any) -> bool:
-    """Whether something is a tensor on a device: some rules count their steps on the CPU."""
+    """Whether a value is a tensor on a device: some optimizers count their steps on the CPU."""
     return isinstance(value, Tensor) and value.device == device
 
 
 def like(value: Any, p: Tensor) -> Any:
-    """Lay out a tensor of the optimizer's state in memory as its parameter is."""
+    """Return a tensor of the optimizer's state in the memory format of its parameter."""
     if not isinstance(value, Tensor) or value.shape != p.shape:
         return value
     return torch.empty_like(p, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def build(make: Make | torch.optim.Optimizer | PyroOptim, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return one torch optimizer over ``parameters``, fused or else capturable where its class has it."""
+    """Return a torch optimizer of ``parameters``, fused where its class allows that, else capturable on a GPU."""
     if isinstance(make, torch.optim.Optimizer):
         return make
     if isinstance(make, PyroOptim):
         if not isinstance(make.pt_optim_args, dict):
             raise TypeError(
-                "optimizer: a pyro.optim optimizer with options by parameter name cannot be one fused optimizer; "
-                "pass a torch optimizer with parameter groups"
+                "optimizer: expected one set of options for all parameters, got a pyro.optim optimizer with options "
+                "by parameter name. Pass a torch optimizer with parameter groups"
             )
         make = partial(make.pt_optim_constructor, **make.pt_optim_args)
     if not callable(make):
@@ -194,15 +196,15 @@ def build(make: Make | torch.optim.Optimizer | PyroOptim, parameters: list[nn.Pa
     constructor = make.func if isinstance(make, partial) else make
     options = make.keywords if isinstance(make, partial) else {}
     known = set(inspect.signature(constructor).parameters) if inspect.isclass(constructor) else set()
-    quick = {}
+    fast = {}
     if "fused" in known and not options.keys() & {"fused", "foreach", "differentiable"}:
-        quick = {"fused": True}
+        fast = {"fused": True}
     elif "capturable" in known and "capturable" not in options and parameters[0].is_cuda:
-        quick = {"capturable": True}  # steps are counted on the device, else a graph cannot hold the rule
-    made = make(parameters, **quick)
+        fast = {"capturable": True}  # counts its steps on the device, as a CUDA graph has to
+    made = make(parameters, **fast)
     if not isinstance(made, torch.optim.Optimizer) or isinstance(made, torch.optim.LBFGS):
         raise TypeError(
-            "optimizer: expected a callable that returns a torch optimizer which steps without a closure, such as "
+            "optimizer: expected a callable that returns a torch optimizer whose step takes no closure, such as "
             f"functools.partial(torch.optim.Adam, lr=1e-3), got one that returns {type(made).__name__}"
         )
     return made

@@ -19,7 +19,7 @@ import torch
 
 import pyro_vae as pv
 from pyro_vae.config.parts import shelf
-from pyro_vae.training import SVI, TF32, Autocast, inductor, recorded
+from pyro_vae.training import SVI, TF32, Autocast, eager_graph, inductor
 
 EPOCHS = 5
 
@@ -110,7 +110,8 @@ def every_estimator() -> str:
     for kind in kinds:
         make = discrete if kind.scores or kind is pv.estimators.Enumeration else functools.partial(vae, 3)
         found, exact = (
-            trained(make(), estimator=kind.example(), epochs=2, compile=compiler)[0] for compiler in (recorded, False)
+            trained(make(), estimator=kind.example(), epochs=2, compile=compiler)[0]
+            for compiler in (eager_graph, False)
         )
         torch.testing.assert_close(torch.tensor(found), torch.tensor(exact), rtol=1e-3, atol=1e-3, msg=kind.__name__)
     return f"{len(kinds)} estimators"
@@ -129,14 +130,14 @@ def under_torchrun() -> str:
 
 CHECKS: dict[str, Callable[[], str]] = {
     "inductor and CUDA graph": functools.partial(same_as_uncompiled, True),
-    "CUDA graph without inductor": functools.partial(same_as_uncompiled, recorded),
+    "CUDA graph without inductor": functools.partial(same_as_uncompiled, eager_graph),
     "resumed": resumed,
     "every estimator as a CUDA graph": every_estimator,
     "layers in bfloat16": functools.partial(low, Autocast(torch.bfloat16)),
     "TF32": functools.partial(low, TF32()),
     "no synchronisation, uncompiled": functools.partial(unsynchronized, None),
     "no synchronisation, compiled": functools.partial(unsynchronized, inductor),
-    "no synchronisation, CUDA graph": functools.partial(unsynchronized, recorded),
+    "no synchronisation, CUDA graph": functools.partial(unsynchronized, eager_graph),
     "torchrun and nccl": under_torchrun,
 }
 

@@ -30,7 +30,7 @@ from step_numpyro import numpyro_steps
 from torch import Tensor, nn
 
 import pyro_vae as pv
-from pyro_vae.training import flush_denormals, inductor, recorded
+from pyro_vae.training import eager_graph, flush_denormals, inductor
 from pyro_vae.training.compile.compilers import Compiler
 
 
@@ -189,7 +189,7 @@ def contenders(ours: Make, hand_written: Make, pyros: Make) -> dict[str, tuple[M
         "stock Pyro SVI": (pyros, nullcontext),
     }
     if ON_GPU:
-        found["this library, CUDA graph"] = (compiled(ours, recorded), nullcontext)
+        found["this library, CUDA graph"] = (compiled(ours, eager_graph), nullcontext)
         found["hand-written, CUDA graph"] = (captured(hand_written), nullcontext)
     else:
         found["hand-written, flushed"] = (hand_written, flush_denormals)

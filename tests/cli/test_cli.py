@@ -207,7 +207,7 @@ def test_exported_programs_with_other_parts_are_refused(name, needs, capsys):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("BayesianDecoder", "--program.size=40"),
+        ("BayesianDecoder", "--program.num_examples=40"),
         ("CountVAE", "--likelihood NegativeBinomial --likelihood.library=true"),
         ("MissingNotAtRandom", "--likelihood Normal"),
         ("MixtureVAE", ""),

@@ -19,9 +19,9 @@ from pyro_vae import estimators as E
 from pyro_vae._util.cache import cached_tensors
 from pyro_vae.programs import FunctionProgram
 from pyro_vae.testing import parts
-from pyro_vae.training import SVI, TF32, Autocast, Capacity, Linear, MultiStep, recorded
-from pyro_vae.training.compile import groups
-from pyro_vae.training.compile.compilers import add_biases_apart, draw_at_once, inductor
+from pyro_vae.training import SVI, TF32, Autocast, Capacity, Linear, MultiStep, eager_graph
+from pyro_vae.training.compile import flat_optimizer
+from pyro_vae.training.compile.compilers import add_biases_separately, inductor, sample_directly
 from pyro_vae.training.ranks.distributed import Ranks
 
 ADAM = functools.partial(torch.optim.Adam, lr=1e-3)
@@ -117,7 +117,7 @@ def test_momentum_a_capacity_and_a_rate_in_stages():
         bits(*[16] * 6),
         lambda: E.ELBO(beta=Capacity(2.0, 5, gamma=3.0), free_bits=0.1),
         optimizer=functools.partial(torch.optim.SGD, lr=1e-2, momentum=0.9),
-        lr_factor=MultiStep([2, 4], 0.1),
+        lr_schedule=MultiStep([2, 4], 0.1),
     )
 
 
@@ -152,16 +152,16 @@ def test_groups_of_parameters():
         return torch.optim.Adam([{"params": parameters[:3], "lr": 1e-2}, {"params": parameters[3:]}], lr=1e-4)
 
     svi = both(small, bits(*[16] * 4), E.ELBO, optimizer=two)
-    assert {group.rate for group in svi.compiled.groups} == {1e-2, 1e-4}
+    assert {group.learning_rate for group in svi.compiled.flat.groups} == {1e-2, 1e-4}
 
 
 def test_large_parameters_are_laid_out_alone(monkeypatch):
     """Each has a kernel and memory of its own, without a copy; the steps stay those of the uncompiled path."""
-    monkeypatch.setattr(groups, "LARGE", 1000)
+    monkeypatch.setattr(flat_optimizer, "LARGE", 1000)
     svi = both(small, bits(*[16] * 4), E.ELBO, clip_norm=1.0)
     large = [p for p in svi.program.parameters() if p.numel() > 1000]
-    assert len(svi.compiled.groups) == len(large) + 1 == 7
-    assert len({p.untyped_storage().data_ptr() for p in svi.program.parameters()}) == len(svi.compiled.groups)
+    assert len(svi.compiled.flat.groups) == len(large) + 1 == 7
+    assert len({p.untyped_storage().data_ptr() for p in svi.program.parameters()}) == len(svi.compiled.flat.groups)
 
 
 @pytest.mark.parametrize(("dtype", "products"), [(torch.float32, {"mm"}), (torch.bfloat16, {"addmm"})])
@@ -171,7 +171,7 @@ def test_biases_are_added_apart(dtype, products):
     x, w, b = torch.randn(5, 7, dtype=dtype), torch.randn(3, 7, dtype=dtype), torch.randn(3, dtype=dtype)
     graph = make_fx(lambda *t: torch.tanh(nn.functional.linear(*t)), tracing_mode="fake")(x, w, b)
     before = graph(x, w, b)
-    add_biases_apart(graph)
+    add_biases_separately(graph)
     assert {node.target._opname for node in graph.graph.nodes if "mm" in str(node.target)} == products
     torch.testing.assert_close(graph(x, w, b), before, rtol=1e-6, atol=1e-6)
 
@@ -186,7 +186,7 @@ def test_noise_is_drawn_at_once():
 
     graph = make_fx(draws, tracing_mode="fake")(torch.ones(5, 7))
     before = drawn(graph)
-    draw_at_once(graph)
+    sample_directly(graph)
     assert len(graph.graph.find_nodes(op="call_function", target=torch.ops.aten.randn.default)) == 1
     assert len(graph.graph.find_nodes(op="call_function", target=torch.ops.aten.normal_.default)) == 2
     for new, old in zip(drawn(graph), before, strict=True):
@@ -300,7 +300,7 @@ def value_dependent():
 @pytest.mark.parametrize(
     ("make", "estimator", "optimizer", "reason"),
     [
-        (small, pyro.infer.Trace_ELBO, ADAM, "Trace_ELBO is not of pyro_vae.estimators"),
+        (small, pyro.infer.Trace_ELBO, ADAM, "Trace_ELBO is not an estimator of pyro_vae.estimators"),
         (small, lambda: E.ELBO(num_particles=4, particles_per_pass=2), ADAM, "particles_per_pass"),
         (small, E.ELBO, functools.partial(torch.optim.Adagrad, lr=1e-3), "optimizer Adagrad: known are"),
         (value_dependent, E.ELBO, ADAM, "its operations depend on values"),
@@ -338,7 +338,7 @@ def test_a_group_without_a_gradient_is_left_alone():
         return torch.optim.Adam([{"params": [p for p in parameters if p is not spare]}, {"params": [spare]}], lr=1e-3)
 
     svi = both(make, bits(*[16] * 3), E.ELBO, optimizer=two)
-    assert all(p is not spare for group in svi.compiled.groups for p in group.parameters)
+    assert all(p is not spare for group in svi.compiled.flat.groups for p in group.parameters)
     assert torch.equal(spare.detach(), torch.ones(3))
 
 
@@ -403,7 +403,7 @@ def test_a_transform_that_looks_at_numbers_stays_outside_of_the_step():
     assert pv.training.Batches(data, batch_size=16).on_device is None
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        torch.testing.assert_close(trained(data, compile=recorded), trained(data), rtol=1e-3, atol=2e-5)
+        torch.testing.assert_close(trained(data, compile=eager_graph), trained(data), rtol=1e-3, atol=2e-5)
 
 
 def test_layers_in_fewer_bits_leave_bound_and_weights_in_float32():

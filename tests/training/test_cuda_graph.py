@@ -17,7 +17,7 @@ class Recording:
     """Capturing runs nothing on a GPU: here it runs, and what it changed is put back."""
 
     def replay(self):
-        self.found.copy_(torch.stack(self.call()))
+        self.results.copy_(torch.stack(self.call()))
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_steps_are_those_of_the_function(cuda):
     graph = CudaGraph(lambda x: step(x, own), batches[:1], [own])
     assert torch.equal(own, torch.zeros(3))
     torch.set_rng_state(state)  # a capture draws nothing
-    graph.graph.call, graph.graph.found = lambda: step(*graph.batch, own), graph.found
+    graph.graph.call, graph.graph.results = lambda: step(*graph.batch, own), graph.results
     found = [graph([x]) for x in batches]
     assert torch.equal(own, weight)
     assert [[float(value) for value in row] for row in found] == [[float(value) for value in row] for row in expected]

@@ -237,10 +237,10 @@ def test_estimators_of_pyro_run_in_fit(vae, elbo):
 
 
 def test_optimizer_over_other_parameters_is_refused(vae):
-    with pytest.raises(RuntimeError, match="holds other parameters than the program"):
+    with pytest.raises(RuntimeError, match="program: expected the same parameters"):
         pv.fit(vae, X, optimizer=torch.optim.Adam(make_vae().parameters()), epochs=1, progress=False)
     some = torch.optim.Adam(vae.likelihood.parameters())
-    with pytest.raises(RuntimeError, match="missing .*posterior"):
+    with pytest.raises(RuntimeError, match="lacks .*posterior"):
         pv.fit(vae, X, optimizer=some, epochs=1, progress=False)
 
 
@@ -252,7 +252,7 @@ def test_parameters_beside_the_program_are_refused():
         toy.program.model(x)
 
     program = pv.programs.FunctionProgram(model, toy.program.guide, toy=toy.program)
-    with pytest.raises(RuntimeError, match="that the program does not know"):
+    with pytest.raises(RuntimeError, match="1 others"):
         pv.fit(program, toy.draw(9), epochs=1, progress=False)
     pyro.clear_param_store()
 
@@ -260,7 +260,7 @@ def test_parameters_beside_the_program_are_refused():
 def test_parameters_that_are_never_used_are_refused():
     toy = pv.testing.LinearGaussian()
     program = pv.programs.FunctionProgram(toy.program.model, toy.program.guide, decoder=toy.decoder)
-    with pytest.raises(RuntimeError, match="does not know"):
+    with pytest.raises(RuntimeError, match="others"):
         pv.fit(program, toy.draw(9), epochs=1, progress=False)
 
 
@@ -347,7 +347,7 @@ def test_a_step_reads_no_number_from_the_device(vae, num_particles, optimizer):
     """The road that accelerators take, walked on the CPU."""
     elbo = pv.estimators.ELBO(num_particles=num_particles)
     svi = pv.training.SVI(vae, elbo, optimizer, clip_norm=1.0)
-    svi.deferred = True
+    svi.optim.deferred = True
     svi.update(X)
     with Reads() as reads:
         svi.update(X)
@@ -361,8 +361,6 @@ def spoilt(svi):
     """Return data with a NaN that the engine does not look for."""
     bad = X.clone()
     bad[3] = float("nan")
-    svi._seen.add(((bad.shape, bad.dtype),))
-    svi._weights[len(bad)] = float(len(bad))
     return bad
 
 
@@ -376,7 +374,7 @@ def everything(svi):
 @pytest.mark.parametrize("steps", [0, 2])
 def test_a_bad_step_is_skipped_on_the_device_and_told_later(vae, optimizer, steps):
     svi = pv.training.SVI(vae, pv.estimators.ELBO(), optimizer)
-    svi.deferred = True
+    svi.optim.deferred = True
     for _ in range(steps):
         svi.update(X)
     svi.raise_if_nonfinite((X,))
@@ -392,7 +390,7 @@ def test_a_bad_step_is_skipped_on_the_device_and_told_later(vae, optimizer, step
 def test_bad_steps_left_out_on_the_device_leave_no_trace(vae, optimizer):
     """Weights and moments are those of the good steps alone, whatever the rule."""
     svi = pv.training.SVI(vae, pv.estimators.ELBO(), optimizer, skip_nonfinite=True, clip_norm=1.0)
-    svi.deferred = True
+    svi.optim.deferred = True
     bad = spoilt(svi)
     svi.update(bad)
     for _ in range(2):

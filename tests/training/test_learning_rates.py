@@ -34,7 +34,7 @@ def steps(svi, n, after=lambda: None):
 )
 def test_equal_to_the_schedulers_of_torch(ours, theirs):
     torch.manual_seed(1)
-    found, weights = steps(SVI(make_vae(), pv.estimators.ELBO(), SGD, lr_factor=ours), 9)
+    found, weights = steps(SVI(make_vae(), pv.estimators.ELBO(), SGD, lr_schedule=ours), 9)
     torch.manual_seed(1)
     other = SVI(make_vae(), pv.estimators.ELBO(), SGD)
     expected, wanted = steps(other, 9, after=theirs(other.optim.torch).step)
@@ -45,7 +45,7 @@ def test_equal_to_the_schedulers_of_torch(ours, theirs):
 
 def test_steps_of_pyro_are_counted():
     """``step``, which Pyro implements, follows the same schedule."""
-    svi = SVI(make_vae(), pv.estimators.ELBO(), SGD, lr_factor=MultiStep([1, 3], 0.5))
+    svi = SVI(make_vae(), pv.estimators.ELBO(), SGD, lr_schedule=MultiStep([1, 3], 0.5))
     rates = []
     for _ in range(4):
         svi.step(X)
@@ -57,7 +57,7 @@ def test_each_parameter_group_keeps_its_own_rate():
     def two(parameters):
         return torch.optim.SGD([{"params": parameters[:1], "lr": 0.4}, {"params": parameters[1:]}], lr=0.1)
 
-    svi = SVI(make_vae(), pv.estimators.ELBO(), two, lr_factor=MultiStep([1], 0.5))
+    svi = SVI(make_vae(), pv.estimators.ELBO(), two, lr_schedule=MultiStep([1], 0.5))
     steps(svi, 2)
     assert [group["lr"] for group in svi.optim.torch.param_groups] == [0.2, 0.05]
 
@@ -67,9 +67,9 @@ def test_a_factor_of_zero_changes_nothing():
     torch.manual_seed(1)
     vae = make_vae()
     before = [p.detach().clone() for p in vae.parameters()]
-    pv.fit(vae, X, epochs=2, batch_size=6, lr_factor=lambda step: 0.0, progress=False)
+    pv.fit(vae, X, epochs=2, batch_size=6, lr_schedule=lambda step: 0.0, progress=False)
     assert all(torch.equal(p, q) for p, q in zip(vae.parameters(), before, strict=True))
-    pv.fit(vae, X, epochs=2, batch_size=6, lr_factor=pv.training.Linear(3), progress=False)
+    pv.fit(vae, X, epochs=2, batch_size=6, lr_schedule=pv.training.Linear(3), progress=False)
     assert not any(torch.equal(p, q) for p, q in zip(vae.parameters(), before, strict=True))
 
 
@@ -82,11 +82,11 @@ def test_a_factor_of_zero_changes_nothing():
         (lambda: MultiStep([1], 0.0), "factor"),
         (lambda: Cosine(0), "num_steps"),
         (lambda: Cosine(5, end=1.5), "end"),
-        (lambda: pv.fit(make_vae(), X, lr_factor=0.5), "lr_factor: .*got 0.5"),
-        (lambda: pv.fit(make_vae(), X, lr_factor=lambda step: -1.0), "lr_factor: .*at step 0"),
+        (lambda: pv.fit(make_vae(), X, lr_schedule=0.5), "lr_schedule: .*got 0.5"),
+        (lambda: pv.fit(make_vae(), X, lr_schedule=lambda step: -1.0), "lr_schedule: .*at step 0"),
         (
-            lambda: pv.fit(make_vae(), X, lr_factor=lambda step: 1.0 if step < 3 else float("nan"), progress=False),
-            "lr_factor: .*at step 3",
+            lambda: pv.fit(make_vae(), X, lr_schedule=lambda step: 1.0 if step < 3 else float("nan"), progress=False),
+            "lr_schedule: .*at step 3",
         ),
     ],
 )

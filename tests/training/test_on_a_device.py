@@ -26,9 +26,9 @@ from pyro_vae import estimators as E
 from pyro_vae.distributions.missing import factorized
 from pyro_vae.nets import BagEncoder, ProductOfTopics
 from pyro_vae.testing import parts
-from pyro_vae.training import SVI, Autocast, Linear, recorded, svi
-from pyro_vae.training.compile import groups
-from pyro_vae.training.compile.groups import ELEMENTWISE, as_compiled
+from pyro_vae.training import SVI, Autocast, Linear, eager_graph
+from pyro_vae.training.compile import flat_optimizer
+from pyro_vae.training.compile.flat_optimizer import ELEMENTWISE, as_compiled
 from pyro_vae.training.data.column import OnDevice
 from pyro_vae.training.optimizer import OneOptimizer
 from pyro_vae.training.optimizer import build as build_optimizer
@@ -94,8 +94,7 @@ def kernels():
 @pytest.fixture
 def engine(monkeypatch, kernels):
     """Return an engine that does not look at its first batch or counts, by an optimizer that torch has not fused."""
-    monkeypatch.setattr(svi, "dry_run", lambda engine, batch, check: float(batch[0].shape[0]))
-    monkeypatch.setattr(groups, "alike", lambda values: True)
+    monkeypatch.setattr(flat_optimizer, "alike", lambda values: True)
     monkeypatch.setattr(OneOptimizer, "step_if", lambda optimizer, good: optimizer.torch.step())
 
     def make(program, estimator, optimizer=SGD, **options):
@@ -126,7 +125,7 @@ def take(engine, program, estimator, batch):
     one.update(*batch)
     with on_the_device():
         one.update(*batch)
-    one.compiler = recorded
+    one.compiler = eager_graph
     one.update(*batch)
     assert one.compiled is not None
     with on_the_device():
@@ -242,7 +241,7 @@ def test_every_estimator(name, engine):
 def test_every_optimizer(rule, engine):
     """No recorded rule reads its rate, also a changed one, or how often it was called."""
     counts = {"capturable": True} if "capturable" in inspect.signature(rule).parameters else {}
-    one = engine(small(), E.ELBO(), functools.partial(rule, lr=1e-3, foreach=False, **counts), compiler=recorded)
+    one = engine(small(), E.ELBO(), functools.partial(rule, lr=1e-3, foreach=False, **counts), compiler=eager_graph)
     (batch,) = bits(16)[0]
     batch = batch.to("meta")
     with as_compiled():  # else torch looks up the name of the device
@@ -294,7 +293,7 @@ def test_missing_entries(likelihood, engine):
 def test_rows_and_bits(engine):
     """Data that lie on the device: rows are taken and bits drawn there, layers rounded there."""
     data = OnDevice([torch.rand(30, 8, device="meta")], [pv.data.DrawBits()])
-    one = engine(small(), E.ELBO(), data=data, compiler=recorded, precision=Autocast(torch.bfloat16))
+    one = engine(small(), E.ELBO(), data=data, compiler=eager_graph, precision=Autocast(torch.bfloat16))
     rows = torch.zeros(16, dtype=torch.int64, device="meta")
     one.update(rows)
     assert one.compiled is not None

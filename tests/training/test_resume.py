@@ -92,7 +92,7 @@ RUNS = {
     },
     "estimator of Pyro": lambda: {"estimator": pyro.infer.Trace_ELBO()},
     "falling learning rate": falling_rate,
-    "MultiStep": lambda: {"lr_factor": pv.training.MultiStep([2, 5], 0.5), "epochs": 3},
+    "MultiStep": lambda: {"lr_schedule": pv.training.MultiStep([2, 5], 0.5), "epochs": 3},
     "SGD with momentum": optimizer(torch.optim.SGD, momentum=0.9),
     "Adamax": optimizer(torch.optim.Adamax),
     "NAdam": optimizer(torch.optim.NAdam),
@@ -101,13 +101,13 @@ RUNS = {
     "float64": lambda: {"program": program().double(), "data": X.double(), "valid": VALID.double()},
     "without validation": lambda: {"valid": None},
     "compiled": lambda: {
-        "compile": pv.training.recorded,  # compiling it each time would take minutes
+        "compile": pv.training.eager_graph,  # compiling it each time would take minutes
         "batch_size": 7,
         "estimator": pv.estimators.ELBO(beta=pv.training.Linear(3)),
-        "lr_factor": pv.training.Cosine(9),
+        "lr_schedule": pv.training.Cosine(9),
     },
     "compiled, binary values sampled, bfloat16": lambda: {
-        "compile": pv.training.recorded,
+        "compile": pv.training.eager_graph,
         "data": Split(0.1 + 0.8 * X, None, DrawBits()),
         "precision": pv.training.Autocast(torch.bfloat16),
     },
@@ -177,7 +177,9 @@ REFUSED = {
     "clip_norm None (now 1.0)": lambda: {"clip_norm": 1.0},
     "optimizer Adam (now SGD)": lambda: {"optimizer": functools.partial(torch.optim.SGD, lr=1e-3)},
     "optimizer lr 0.001 (now 0.01)": optimizer(torch.optim.Adam),
-    "lr_factor None (now MultiStep(milestones=(2,), factor=0.1))": lambda: {"lr_factor": pv.training.MultiStep([2])},
+    "lr_schedule None (now MultiStep(milestones=(2,), factor=0.1))": lambda: {
+        "lr_schedule": pv.training.MultiStep([2])
+    },
     "estimator beta 1.0 (now Linear(num_steps=3,": lambda: {
         "estimator": pv.estimators.ELBO(beta=pv.training.Linear(3))
     },

@@ -21,6 +21,7 @@ from pyro_vae._util.random_state import derive_seed, fork_rng
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs.primitives import announcements_off
 from pyro_vae.programs.program import Program
+from pyro_vae.training.step import Watch, mean_scale
 from pyro_vae.training.svi import SVI
 
 __all__ = [
@@ -95,7 +96,6 @@ class GradientSampler:
         self.batch = tuple(batch)
         # with a learning rate of zero a complete step can be timed without changing the weights
         self.svi = SVI(self.program, self.estimator, partial(torch.optim.Adam, lr=0.0))
-        self.svi.dry_run(self.batch)
         self.svi.steps = getattr(estimator, "step", 0)  # a schedule of beta depends on the step
         self.named = {name: p for name, p in self.program.named_parameters() if p.requires_grad}
 
@@ -107,9 +107,10 @@ class GradientSampler:
 
     def objective(self, seed: int) -> float:
         """Return the objective without its gradient."""
-        with self.seeded(seed), torch.no_grad():
+        with self.seeded(seed), torch.no_grad(), Watch() as watch:
             loss = self.estimator.loss(self.program.model, self.program.guide, *self.batch)
-        return -(sum(loss) if isinstance(loss, tuple) else loss) / self.svi._weights[self.batch[0].shape[0]]
+        loss = sum(loss) if isinstance(loss, tuple) else loss
+        return -loss / float(mean_scale(watch.scales)) / self.batch[0].shape[0]
 
     def bound(self, seed: int) -> float:
         """Return the bound at beta 1 in mean nats per example, for an estimator of this library."""

@@ -90,7 +90,7 @@ def settings_of(
         "callbacks": ", ".join(type(callback).__name__ for callback in callbacks if callback.state_dict()),
     }
     options = {f"optimizer {name}": value for name, value in svi.optim.torch.defaults.items()}
-    options["lr_factor"] = svi.optim.lr_factor
+    options["lr_schedule"] = svi.optim.lr_schedule
     if isinstance(svi.estimator, Estimator):
         settings_only = {name: v for name, v in vars(svi.estimator).items() if name != "step" and name[0] != "_"}
         options |= {f"estimator {name}": value for name, value in settings_only.items()}

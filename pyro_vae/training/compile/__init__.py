@@ -1,1 +1,1 @@
-"""Recording a training step and compiling it."""
+"""Compiled training steps."""

@@ -1,4 +1,4 @@
-"""Compilers of a recorded step: from a graph and examples of its arguments to what is called in its place."""
+"""Compilers: from the graph of a recorded step and an example of its arguments to a function that takes the step."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import torch._functorch.config
 from torch import Tensor
 from torch.fx import GraphModule
 
-__all__ = ["Compiler", "inductor", "recorded"]
+__all__ = ["Compiler", "eager_graph", "inductor"]
 
 Compiler = Callable[[GraphModule, list[Tensor]], Callable[..., Sequence[Tensor]]]
 
-#: Enough copies for inductor to loop over them instead of writing them out.
+#: Enough copies for inductor to loop over them instead of unrolling the loop.
 COPIES = 16
 
-#: Numbers a step reads and writes below which calls cost more than arithmetic.
+#: Numbers that a step reads and writes, below which calls cost more than arithmetic.
 SMALL = 100_000
 
 
 def inductor(graph: GraphModule, example: list[Tensor]) -> Callable[..., Sequence[Tensor]]:
-    """Compile a graph by torch's inductor, with the random numbers that the uncompiled step would draw.
+    """Compile a graph with torch's inductor; the random numbers are those of the uncompiled step.
 
     Args:
-        graph: a recorded step; it is changed
+        graph: a recorded step, which is changed
         example: its arguments
 
     Returns:
@@ -40,26 +40,26 @@ def inductor(graph: GraphModule, example: list[Tensor]) -> Callable[..., Sequenc
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner  # takes seconds to import
 
     options: dict[str, Any] = {"fallback_random": True}
-    if example[0].device.type != "cpu":  # what surrounds the code there is no part of the CUDA graph
+    if example[0].device.type != "cpu":  # a CUDA graph leaves out the wrapper anyway
         with torch.no_grad():
             return compile_fx(graph, example, config_patches=options)
-    compute_once(graph)
-    add_biases_apart(graph)
-    draw_at_once(graph)
-    # shapes are compared before the step is called (CompiledStep.fits), so not again for each tensor within it
+    compute_scalars_once(graph)
+    add_biases_separately(graph)
+    sample_directly(graph)
+    # RecordedStep.fits compares the shapes once per step, so the code need not check them for each tensor
     options |= {"size_asserts": False}
     inputs = zip(graph.graph.find_nodes(op="placeholder"), example, strict=True)
-    if sum(t.numel() for node, t in inputs if not only_rows(node)) < SMALL:
+    if sum(t.numel() for node, t in inputs if not is_indexed(node)) < SMALL:
         options |= {"cpp_wrapper": True, "memory_planning": True, "cpp.threads": 1}
-    outputs, bare = results(graph), []
+    outputs, bare = num_outputs(graph), []
 
     def keep(lowered: GraphModule, inputs: Sequence[Tensor], **settings: Any) -> Callable[..., Any]:
-        same = alike(inputs, example) and results(lowered) == outputs
+        same = alike(inputs, example) and num_outputs(lowered) == outputs
         made = compile_fx_inner(lowered, inputs, **settings)
         bare.extend([getattr(made, "current_callable", made)] if same else [])
         return made
 
-    # a whole result from torch's cache would come without a call of keep
+    # a whole result from torch's cache would not pass through keep
     with torch.no_grad(), torch._functorch.config.patch(enable_autograd_cache=False):
         whole = compile_fx(graph, example, inner_compile=keep, config_patches=options)
     if not bare:
@@ -67,8 +67,8 @@ def inductor(graph: GraphModule, example: list[Tensor]) -> Callable[..., Sequenc
     return lambda *arguments: bare[0](list(arguments))
 
 
-def recorded(graph: GraphModule, example: list[Tensor]) -> Callable[..., Sequence[Tensor]]:
-    """Leave a graph as it was recorded, for machines without a compiler; on a GPU it becomes a CUDA graph even so.
+def eager_graph(graph: GraphModule, example: list[Tensor]) -> Callable[..., Sequence[Tensor]]:
+    """Return the graph as it is, for machines without a compiler. On a GPU it still becomes a CUDA graph.
 
     Args:
         graph: a recorded step
@@ -80,23 +80,23 @@ def recorded(graph: GraphModule, example: list[Tensor]) -> Callable[..., Sequenc
     Example:
         >>> import pyro_vae as pv
         >>> toy = pv.testing.LinearGaussian()
-        >>> len(pv.fit(toy.program, toy.draw(64), compile=recorded, epochs=1, progress=False))
+        >>> len(pv.fit(toy.program, toy.draw(64), compile=eager_graph, epochs=1, progress=False))
         1
     """
     del example
     return graph
 
 
-def compute_once(graph: GraphModule) -> None:
-    """Have inductor compute single numbers once, not anew for each number of the tensors that they meet.
+def compute_scalars_once(graph: GraphModule) -> None:
+    """Make inductor compute each scalar once, and not again for each element of the tensors it is combined with.
 
-    It writes the powers in Adam's bias correction into the loop over the parameters, where they take most of its
-    time, and the check of the step. What a reduction gives is computed before the loop: each such number becomes the
-    largest of equal ones.
+    Inductor inlines the powers in Adam's bias correction, and the check of the step, into the loop over the
+    parameters, where they take most of the time. It computes a reduction before the loop, so each such scalar is
+    written as the largest of equal numbers.
     """
     nodes = graph.graph
     for node in list(nodes.nodes):
-        if node.op != "call_function" or not is_number(node) or not node.all_input_nodes:
+        if node.op != "call_function" or not is_scalar(node) or not node.all_input_nodes:
             continue
         largest = torch.ops.aten.any.default if node.meta["val"].dtype == torch.bool else torch.ops.aten.amax.default
         users = [user for user in node.users if isinstance(user.meta.get("val"), Tensor) and user.meta["val"].dim()]
@@ -110,11 +110,11 @@ def compute_once(graph: GraphModule) -> None:
     graph.recompile()
 
 
-def add_biases_apart(graph: GraphModule) -> None:
-    """Have biases added by what follows the products, in the same pass over memory.
+def add_biases_separately(graph: GraphModule) -> None:
+    """Add biases after the matrix products, in the same pass over memory as the operations that follow.
 
-    On a CPU a product that adds a bias first writes the bias into its result, row by row. A sum of both would be made
-    one such product again by inductor; so the negative is subtracted, which rounds as the sum does.
+    On a CPU a product with a bias first writes the bias into each row of its result. Inductor would turn a sum of
+    product and bias back into such a product, so the negative bias is subtracted, which rounds like the sum.
     """
     nodes = graph.graph
     for node in nodes.find_nodes(op="call_function", target=torch.ops.aten.addmm.default):
@@ -123,20 +123,20 @@ def add_biases_apart(graph: GraphModule) -> None:
         bias, left, right = node.args
         with nodes.inserting_before(node):
             product = nodes.call_function(torch.ops.aten.mm.default, (left, right))
-            less = nodes.call_function(torch.ops.aten.neg.default, (bias,))
-            apart = nodes.call_function(torch.ops.aten.sub.Tensor, (product, less))
-        node.replace_all_uses_with(apart)
+            negative = nodes.call_function(torch.ops.aten.neg.default, (bias,))
+            total = nodes.call_function(torch.ops.aten.sub.Tensor, (product, negative))
+        node.replace_all_uses_with(total)
         nodes.erase_node(node)
     graph.recompile()
 
 
-def draw_at_once(graph: GraphModule) -> None:
-    """Have standard normal noise drawn where it is to be, not copied there: the same numbers of the same stream."""
+def sample_directly(graph: GraphModule) -> None:
+    """Sample standard normal noise into its final memory instead of copying it there; the numbers are the same."""
     nodes = graph.graph
     for node in nodes.find_nodes(op="call_function", target=torch.ops.aten.normal_.default):
         memory = node.args[0]
         if node.args[1:] or node.kwargs or len(memory.users) > 1:
-            continue  # of another mean or width, or from a generator of its own
+            continue  # another mean or std, or a generator of its own
         if memory.target is torch.ops.aten.empty.memory_format:
             with nodes.inserting_before(node):
                 drawn = nodes.call_function(torch.ops.aten.randn.default, memory.args, memory.kwargs)
@@ -146,19 +146,19 @@ def draw_at_once(graph: GraphModule) -> None:
     graph.recompile()
 
 
-def results(graph: GraphModule) -> int:
-    """Return how many tensors a graph returns."""
+def num_outputs(graph: GraphModule) -> int:
+    """Return the number of tensors that a graph returns."""
     (output,) = graph.graph.find_nodes(op="output")
     return len(output.args[0])
 
 
 def alike(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
-    """Whether tensors have the same shapes and types, one by one."""
+    """Whether two lists of tensors have the same shapes and types."""
     return [(t.shape, t.dtype) for t in some] == [(t.shape, t.dtype) for t in others]
 
 
-def is_number(node: torch.fx.Node) -> bool:
-    """Whether a node gives a single floating-point number, or truth, that was computed from others."""
+def is_scalar(node: torch.fx.Node) -> bool:
+    """Whether a node computes a single floating-point number or boolean from others."""
     value = node.meta.get("val")
     made = ("full", "zeros", "ones", "empty", "detach", "expand")
     return (
@@ -169,6 +169,6 @@ def is_number(node: torch.fx.Node) -> bool:
     )
 
 
-def only_rows(node: torch.fx.Node) -> bool:
-    """Whether a step reads some rows of an input and no more."""
+def is_indexed(node: torch.fx.Node) -> bool:
+    """Whether a step reads only some rows of an input."""
     return all(user.target is torch.ops.aten.index_select.default for user in node.users)

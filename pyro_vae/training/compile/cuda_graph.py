@@ -1,4 +1,4 @@
-"""A step on a GPU as a CUDA graph: all of its kernels are launched at once."""
+"""A step on a GPU as a CUDA graph: one launch for all of its kernels."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pyro_vae._util.random_state import fork_rng
 
 __all__ = ["CudaGraph"]
 
-#: Calls before the capture, in which libraries set themselves up and kernels are chosen.
+#: Calls before the capture, in which libraries initialize and choose their kernels.
 WARM_UPS = 3
 
 
 class CudaGraph:
     """A function of tensors on a GPU, captured once and replayed.
 
-    A batch is copied to where the graph reads it; all else stays where it is, and is read and changed in place. The
-    numbers of torch's generator are those that the function would draw.
+    A batch is copied to the memory that the graph reads. All other tensors stay where they are, and are read and
+    changed in place. The random numbers are those that the function would draw.
 
     Args:
-        call: from a batch to tensors that it returns
-        batch: an example of what is new in each call
-        changed: what else the function changes, in place
+        call: from a batch to the tensors that it returns
+        batch: an example of the batch
+        changed: the other tensors that the function changes in place
     """
 
     def __init__(
@@ -33,23 +33,23 @@ class CudaGraph:
         self.batch = [x.clone() for x in batch]
         before = [t.clone() for t in changed]
         with torch.cuda.device(batch[0].device):
-            beside = torch.cuda.Stream()
-            beside.wait_stream(torch.cuda.current_stream())
-            with fork_rng(batch), torch.cuda.stream(beside):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with fork_rng(batch), torch.cuda.stream(side):
                 for _ in range(WARM_UPS):
                     call(*self.batch)
-            torch.cuda.current_stream().wait_stream(beside)
+            torch.cuda.current_stream().wait_stream(side)
             self.graph = torch.cuda.CUDAGraph()
-            # of this thread: others may pin the memory of the batches to come, which a capture of all would forbid
-            with torch.cuda.graph(self.graph, stream=beside, capture_error_mode="thread_local"):
-                self.found = torch.stack(tuple(call(*self.batch)))
-        # the warm-ups took steps
+            # thread_local: a global capture would forbid other threads to pin the memory of the next batches
+            with torch.cuda.graph(self.graph, stream=side, capture_error_mode="thread_local"):
+                self.results = torch.stack(tuple(call(*self.batch)))
+        # undo the steps of the warm-up
         for t, value in zip(changed, before, strict=True):
             t.copy_(value)
 
     def __call__(self, batch: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Replay; the results are copies, as the next call writes over the graph's own."""
+        """Replay the graph; return copies of the results, as the next call overwrites them."""
         for own, x in zip(self.batch, batch, strict=True):
             own.copy_(x)
         self.graph.replay()
-        return self.found.clone().unbind()
+        return self.results.clone().unbind()

@@ -1,0 +1,120 @@
+"""Compiled and uncompiled training compared, once for every part, program, estimator and kind of shared parameter.
+
+Run `python tests/benchmarks/compile_everything.py`; it prints one row per case and exits with status 1 if one differs.
+In each case a program is trained, validated, saved, loaded, sampled and trained again. With inductor this takes about
+half a minute per case. `tests/training/test_shared_parameters.py` runs the cases of shared parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import inspect
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import pyro_vae as pv
+from pyro_vae import estimators as E
+from pyro_vae.training import Linear, eager_graph, inductor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.cross_product import build, estimators_for  # noqa: E402
+from helpers.compiled import Case, compare  # noqa: E402
+from helpers.programs import discrete, small, triples  # noqa: E402
+from helpers.sharing import ROWS, binary, sharing_cases  # noqa: E402
+
+
+def part_cases() -> dict[str, Case]:
+    """Return programs in which every prior, likelihood and posterior occurs."""
+
+    def case(triple: tuple[type, ...]) -> Case:
+        program, data = build(*triple)
+        kind = type(next(iter(estimators_for(program.posterior, data[0]).values())))
+        return Case(lambda: build(*triple)[0], data, kind)
+
+    return {" x ".join(part.__name__ for part in triple): case(triple) for triple in dict.fromkeys(triples())}
+
+
+def program_cases() -> dict[str, Case]:
+    """Return the example of every program, with data that it can be trained on."""
+    required = {"library": 50.0, "length": 4}
+    found = {}
+    for kind in (getattr(pv.programs, name) for name in pv.programs.__all__):
+        if not (inspect.isclass(kind) and issubclass(kind, pv.Program)) or inspect.isabstract(kind):
+            continue
+        torch.manual_seed(0)
+        program, x = kind.example(), torch.randn(ROWS, 4)
+        if kind.decode_prior is not pv.Program.decode_prior:
+            options = {name: required[name] for name in inspect.signature(program.sample).parameters.keys() & required}
+            x = program.sample(ROWS, **options)
+        found[kind.__name__] = Case(kind.example, (x,))
+    holes, labels = found["VAE"].data[0].clone(), torch.eye(3).repeat(6, 1)[:ROWS]
+    holes[::2, 1] = torch.nan
+    return {
+        **found,
+        "VAE, missing entries": Case(lambda: pv.VAE.example(missing=True), (holes,)),
+        "MissingNotAtRandom": Case(pv.programs.MissingNotAtRandom.example, (holes,)),
+        "SemiSupervised, labels": Case(pv.programs.SemiSupervised.example, (*found["SemiSupervised"].data, labels)),
+    }
+
+
+def estimator_cases() -> dict[str, Case]:
+    """Return every estimator with a schedule, on discrete latents if it can train them."""
+    x, found = binary(), {}
+    for name in E.__all__:
+        kind = getattr(E, name)
+        if inspect.isclass(kind) and issubclass(kind, E.Estimator) and not inspect.isabstract(kind):
+            make = discrete if trains(discrete(), kind.example(), x) else small
+            found[name] = Case(make, (x,), functools.partial(kind.example, beta=Linear(3, start=0.5)))
+    return found
+
+
+def trains(program: pv.Program, estimator: E.Estimator, x: Tensor) -> bool:
+    try:
+        estimator.loss(program.model, program.guide, x)
+    except ValueError:
+        return False
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--compiler", choices=("inductor", "eager_graph"), default="inductor")
+    parser.add_argument("--only", default="", help="run only cases whose name contains this")
+    options = parser.parse_args()
+    compiler = {"inductor": inductor, "eager_graph": eager_graph}[options.compiler]
+    cases = {
+        f"{kind}: {name}": case
+        for kind, found in (
+            ("sharing", sharing_cases()),
+            ("program", program_cases()),
+            ("estimator", estimator_cases()),
+            ("parts", part_cases()),
+        )
+        for name, case in found.items()
+        if options.only in f"{kind}: {name}"
+    }
+    failed = []
+    print(f"| case | largest difference with {options.compiler} | seconds |\n|---|---|---|", flush=True)
+    for name, case in cases.items():
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                result = f"{compare(case, compiler, Path(folder)):.1e}"
+            except Exception as error:  # the other cases still run
+                failed.append(name)
+                result = f"FAILED: {type(error).__name__}: {str(error)[:300]!r}"
+        print(f"| {name} | {result} | {time.perf_counter() - start:.0f} |", flush=True)
+    print(
+        f"\n{len(cases) - len(failed)} of {len(cases)} cases agree" + "".join(f"\nfailed: {name}" for name in failed)
+    )
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
