@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.validation import check_int
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.training.data.batches import Batch, Batches
 
@@ -70,6 +71,7 @@ def over(
         >>> over(toy.program, toy.draw(10), lambda x: toy.program.encode(x).mean, batch_size=4).shape
         torch.Size([10, 2])
     """
+    batch_size = None if batch_size is None else check_int("batch_size", batch_size)
     data, results = read(program, x, batch_size), []
     try:
         # a transform of the data may draw random numbers

@@ -7,9 +7,9 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +39,8 @@ class Result(ABC):
         first         1
         second  0.12346
     """
+
+    _plot: ClassVar[str]
 
     def __init_subclass__(cls, plot: str) -> None:
         cls._plot = plot
@@ -74,8 +76,7 @@ class Result(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the name of the class, its single numbers and texts, and the rows."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        single = {name: value for name, value in values.items() if isinstance(value, (int, float, str))}
+        single = {name: value for name, value in vars(self).items() if isinstance(value, (int, float, str))}
         return {"evaluation": type(self).__name__, **single, "rows": self.rows()}
 
     def to_csv(self, path: str | Path) -> None:

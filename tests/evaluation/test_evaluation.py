@@ -90,9 +90,10 @@ def make():
     return vae
 
 
-def run(name, vae):
+def run(name, vae, integer=int):
     function = getattr(evaluation, name)
     values = ARGUMENTS | {"program": vae, "programs": {1.0: vae, 2.0: vae}}
+    values = {key: integer(value) if "num_" in key else value for key, value in values.items()}
     with mock.patch.object(features, "STEPS", 3):  # training steps of a classifier
         return function(**{key: values[key] for key in inspect.signature(function).parameters if key in values})
 
@@ -126,14 +127,14 @@ def same(a, b):
 
 @functools.cache
 def evaluated(name):
-    """Two runs under different global random states, and what the first one changed."""
+    """Two runs under different global random states and with numpy integers, and what the first one changed."""
     vae = make()
     torch.manual_seed(5)
     before = state(vae)
     first = run(name, vae)
     after = state(vae)
     torch.manual_seed(6)
-    return first, run(name, vae), [key for key in before if not same(before[key], after[key])]
+    return first, run(name, vae, np.int64), [key for key in before if not same(before[key], after[key])]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -93,8 +93,9 @@ def test_bounds_of_a_nonlinear_decoder(likelihood):
     """O14: two sizes of the grid agree to 1e-3 nats, and their integral is between the bounds."""
     vae = decoder(likelihood, seed=3)
     x = vae.sample(4)
-    steps = 48 if likelihood is pv.likelihoods.Bernoulli else 80
-    found = marginal_bounds(vae, x, num_chains=64, num_steps=steps, num_simulated=12)
+    num_steps, num_leapfrog_steps = (48, 3) if likelihood is pv.likelihoods.Bernoulli else (80, 5)
+    options = {"num_chains": 64, "num_steps": num_steps, "num_leapfrog_steps": num_leapfrog_steps}
+    found = marginal_bounds(vae, x, num_simulated=12, **options)
     made = found.simulated
     truth = quadrature(vae, made.x, 161)
     assert torch.allclose(truth, quadrature(vae, made.x, 121), atol=1e-3)

@@ -74,7 +74,12 @@ def test_memory_is_bounded(toy, monkeypatch):
         sizes.append(len(x))
         return x
 
-    for options, size in (({}, 12), ({"num_particles": 3}, 4), ({"num_particles": 100}, 1), ({"batch_size": 5}, 5)):
+    for options, size in (
+        ({}, 12),
+        ({"num_particles": 3}, 4),
+        ({"num_particles": 100}, 1),
+        ({"batch_size": np.int64(5)}, 5),
+    ):
         sizes.clear()
         over.over(toy.program, DataLoader(Stream(toy.draw(20)), batch_size=10), function, **options)
         assert max(sizes) == min(size, 10)

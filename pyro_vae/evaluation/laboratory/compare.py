@@ -105,8 +105,8 @@ def compare_estimators(
         >>> table["DReG (16)"].guide.snr > table["IWAE (16)"].guide.snr
         True
     """
-    check_int("num_samples", num_samples, 8)
-    check_int("reference_num_particles", reference_num_particles)
+    num_samples = check_int("num_samples", num_samples, 8)
+    reference_num_particles = check_int("reference_num_particles", reference_num_particles)
     chosen = named(estimators)
     batch = one_batch(program, x, seed=seed)
     samplers = {name: GradientSampler(program, estimator, batch) for name, estimator in chosen.items()}
@@ -140,7 +140,12 @@ def compare_estimators(
     with progress_bar(total=total, unit="sample", progress=progress) as bar:
         for name, sampler in samplers.items():
             bar.set_description(name)
-            options = {"num_samples": num_samples, "seed": seed, "smooth": not rough, "tick": bar.update}
+            options: dict[str, Any] = {
+                "num_samples": num_samples,
+                "seed": seed,
+                "smooth": not rough,
+                "tick": bar.update,
+            }
             gradients[name] = sample_gradients(sampler, groups, **options)
         bar.set_description("timing")
         with fork_rng(batch, seed):
@@ -186,7 +191,7 @@ def named(estimators: Mapping[str, PyroELBO] | Iterable[PyroELBO]) -> dict[str, 
 
 
 def row_of(
-    name: str, estimator: PyroELBO, gradients: Gradients, reference: Reference, rough: str, **costs: float
+    name: str, estimator: PyroELBO, gradients: Gradients, reference: Reference, rough: str, **costs: Any
 ) -> EstimatorRow:
     """Return the row of an estimator."""
     missing = {f"bias and cosine of the {key}": why for key, why in reference.missing.items()}
@@ -196,7 +201,7 @@ def row_of(
     if not math.isfinite(bound):
         bound = error = math.nan
         missing["bound and gap"] = f"the loss of {type(estimator).__name__} is not finite"
-    parts = {
+    parts: dict[str, Any] = {
         key: GradientRow(
             moments.snr,
             float(moments.variance.sum()),

@@ -91,7 +91,8 @@ class GradientSampler:
     """Samples objectives and gradients on one batch, with copies of a program and an estimator."""
 
     def __init__(self, program: Program, estimator: PyroELBO, batch: Sequence[Tensor]) -> None:
-        self.program, self.estimator = copy.deepcopy(program), copy.deepcopy(estimator)
+        self.program = copy.deepcopy(program)
+        self.estimator: Any = copy.deepcopy(estimator)
         self.batch = tuple(batch)
         # with a learning rate of zero a complete step can be timed without changing the weights
         self.svi = SVI(self.program, self.estimator, partial(torch.optim.Adam, lr=0.0))
@@ -139,7 +140,8 @@ class GradientSampler:
 
     def gradient(self, names: Sequence[str]) -> Tensor:
         """Return the gradient of the objective that :meth:`backward` left in these parameters, as one vector."""
-        grads = [torch.zeros_like(self.named[n]) if self.named[n].grad is None else -self.named[n].grad for n in names]
+        parameters = [self.named[n] for n in names]
+        grads = [torch.zeros_like(p) if p.grad is None else -p.grad for p in parameters]
         return torch.cat([g.flatten() for g in grads]) if grads else torch.zeros(0)
 
     def slope(self, names: Sequence[str], direction: Tensor, seed: int) -> float:
@@ -161,13 +163,9 @@ class GradientSampler:
 
 @dataclass
 class Gradients:
-    """Samples of one estimator on one batch.
+    """Samples of one estimator: its bound at beta 1, and its gradients for the parameters of guide and model.
 
-    Attributes:
-        bound: moments of the bound at beta 1
-        groups: for ``"guide"`` and ``"model"``, moments of the gradient of the objective
-        slopes: for both, samples of the slope of the objective along the mean gradient (first row), and of the
-            component of the gradient along it (second row), with the same seeds
+    Along the mean gradient, ``slopes`` are the slope of the objective and the component of the gradient, as two rows.
     """
 
     bound: Moments = field(default_factory=Moments)
@@ -186,8 +184,7 @@ def sample_gradients(
 ) -> Gradients:
     """Sample values and gradients of an estimator, with respect to ``groups`` of named parameters.
 
-    Slopes exist only if the samples of the latents are differentiable (``smooth``). The first half of the samples
-    gives their directions, the last quarter the slopes.
+    Slopes exist if the latents are reparameterized (``smooth``): the first half of the samples gives their directions.
     """
     found = Gradients(groups={key: Moments() for key in groups})
     slopes: dict[str, list[tuple[float, float]]] = {key: [] for key in groups}

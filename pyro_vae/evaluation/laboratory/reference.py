@@ -27,14 +27,10 @@ PASSES, PARTICLES = 20, 16
 
 @dataclass
 class Reference:
-    """Log p(x) of a batch in mean nats per example, and gradients to compare with.
+    """Log p(x) of a batch in mean nats per example with its standard error, and gradients to compare with.
 
-    Attributes:
-        name: how log p(x) was found
-        value: log p(x)
-        error: standard error of ``value``
-        groups: for ``"model"``, the gradient of log p(x); for ``"guide"``, the gradient of the ELBO
-        missing: why one of them is missing
+    ``groups["model"]`` is the gradient of log p(x) and ``groups["guide"]`` that of the ELBO, or ``missing`` has the
+    reason why there is none.
     """
 
     name: str

@@ -195,7 +195,7 @@ def train_under(
     """
     if not isinstance(budget, Budget):
         raise TypeError(f"budget: expected Steps(n), Particles(n) or Seconds(n), got {budget!r}")
-    check_int("num_points", num_points)
+    num_points = check_int("num_points", num_points)
     batches = Batches(data, batch_size=batch_size, seed=seed, device=program.device, dtype=program.dtype)
     check_rows(program, batches, progress=progress)
     optimizer = partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
@@ -211,13 +211,12 @@ def train_under(
             try:
                 with fork_rng(program.device, seed):
                     for spent in train(svi, batches, budget, num_points):
-                        options = {"num_particles": num_particles, "seed": seed, "progress": False}
-                        found = log_likelihood(copied, valid, **options)
-                        values = {"log_likelihood": found.mean, "error": found.monte_carlo_error}
-                        curve.points.append(Point(**asdict(spent), **values))
+                        found = log_likelihood(copied, valid, num_particles=num_particles, seed=seed, progress=False)
+                        error = found.monte_carlo_error
+                        curve.points.append(Point(**asdict(spent), log_likelihood=found.mean, error=error))
                         bar.update(len(curve.points) > 1)
-            except NonFiniteError as error:
-                curve.failure = str(error)
+            except NonFiniteError as failure:
+                curve.failure = str(failure)
     batches.close()
     return TrainingComparison(curves, str(budget), num_particles)
 

@@ -25,19 +25,12 @@ WARM_UP, INITIAL = 30, 0.2
 
 def anneal(
     path: AnnealingPath, num_steps: int, num_leapfrog_steps: int, exact: Tensor | None = None, *, progress: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Anneal from the prior to the posterior, and back from exact samples of the posterior if there are some.
-
-    Args:
-        path: the densities along the way
-        num_steps: number of temperatures
-        num_leapfrog_steps: leapfrog steps per Hamiltonian move
-        exact: exact samples of the posterior, of shape ``(chains, batch, size)``
-        progress: show a progress bar
+) -> tuple[Tensor, ...]:
+    """Anneal from the prior to the posterior, and back from exact samples ``(chains, batch, size)`` if there are some.
 
     Returns:
-        Log-weights with mean p(x), of shape ``(chains, batch)``; the mean acceptance rate of each example; and
-        log-weights of the way back with mean 1 / p(x), or None.
+        Log-weights with mean p(x), of shape ``(chains, batch)``; the mean acceptance rate of each example; and, given
+        exact samples, log-weights of the way back with mean 1 / p(x).
     """
     total = num_steps + -(-num_steps // PILOT) + (0 if exact is None else num_steps)
     with progress_bar(total=total, desc="annealing", unit="step", leave=False, progress=progress) as bar:
@@ -59,7 +52,7 @@ def anneal(
             log_w += (path.density(terms, ladder[k]) - path.density(terms, ladder[k - 1])).double()
             bar.update()
         if exact is None:
-            return log_w, acceptance.mean(0), None
+            return log_w, acceptance.mean(0)
         u, back = exact, torch.zeros_like(log_w)
         for k in range(num_steps, 0, -1):
             terms = path.terms(u)

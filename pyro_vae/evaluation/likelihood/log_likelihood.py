@@ -130,7 +130,7 @@ def log_likelihood(
         >>> bool((found.per_example - toy.log_evidence(x)).abs().max() < 1e-3)
         True
     """
-    check_int("num_particles", num_particles)
+    num_particles = check_int("num_particles", num_particles)
     device = program.device
     if num_particles > FEW:
         check_memory(
@@ -140,8 +140,14 @@ def log_likelihood(
     def weigh(*batch: Tensor) -> tuple[Tensor, ...]:
         return diagnose(log_weights(program, batch, num_particles))
 
-    options = {"num_particles": num_particles, "batch_size": batch_size, "seed": seed, "progress": progress}
-    return LogLikelihood(*over(program, x, weigh, desc="log-likelihood", **options), num_particles)
+    options: dict[str, Any] = {
+        "num_particles": num_particles,
+        "batch_size": batch_size,
+        "seed": seed,
+        "progress": progress,
+    }
+    found, error, ess, tail = over(program, x, weigh, desc="log-likelihood", **options)
+    return LogLikelihood(found, error, ess, tail, num_particles)
 
 
 def log_weights(program: Program, batch: tuple[Tensor, ...], num_particles: int) -> Tensor:

@@ -148,16 +148,21 @@ def marginal_bounds(
         >>> found.simulated.gap.mean < 0.5
         True
     """
-    least = {"num_chains": 2, "num_steps": PILOT, "num_leapfrog_steps": 1, "num_simulated": 0}
-    values = (num_chains, num_steps, num_leapfrog_steps, num_simulated)
-    for (name, minimum), value in zip(least.items(), values, strict=True):
-        check_int(name, value, minimum)
+    num_chains = check_int("num_chains", num_chains, 2)
+    num_steps = check_int("num_steps", num_steps, PILOT)
+    num_leapfrog_steps = check_int("num_leapfrog_steps", num_leapfrog_steps)
+    num_simulated = check_int("num_simulated", num_simulated, 0)
     whole = one_batch(program, x, seed=seed)
-    options = {"num_particles": num_chains, "seed": seed, "desc": "marginal bounds", "progress": progress}
+    options: dict[str, Any] = {
+        "num_particles": num_chains,
+        "seed": seed,
+        "desc": "marginal bounds",
+        "progress": progress,
+    }
 
     def lower(*batch: Tensor) -> tuple[Tensor, ...]:
         path = AnnealingPath(program, batch, num_chains)
-        log_w, acceptance, _ = anneal(path, num_steps, num_leapfrog_steps, progress=progress)
+        log_w, acceptance = anneal(path, num_steps, num_leapfrog_steps, progress=progress)
         return *summarize(log_w)[:2], acceptance
 
     def both(*batch: Tensor) -> tuple[Tensor, ...]:

@@ -127,8 +127,8 @@ def calibration(
         >>> [calibration(toy.program, toy.draw(8), num_simulations=200).passed for toy in (exact, broken)]
         [True, False]
     """
-    check_int("num_simulations", num_simulations, 20)
-    check_int("num_samples", num_samples)
+    num_simulations = check_int("num_simulations", num_simulations, 20)
+    num_samples = check_int("num_samples", num_samples)
     if not 0 < level < 1:
         raise ValueError(f"level: expected a number between 0 and 1, got {level}")
     whole = one_batch(program, x, seed=seed)
@@ -138,7 +138,7 @@ def calibration(
     def rank_batch(*batch: Tensor) -> dict[str, Tensor]:
         return simulated_ranks(program, batch, num_samples)
 
-    options = {"num_particles": num_samples, "seed": seed, "progress": progress}
+    options: dict[str, Any] = {"num_particles": num_samples, "seed": seed, "progress": progress}
     return Calibration(over(program, simulated, rank_batch, desc="calibration", **options), level)
 
 
@@ -147,7 +147,7 @@ def simulated_ranks(program: Program, batch: tuple[Tensor, ...], num_samples: in
     made = simulate(program, batch)
     # a plate of particles needs at least two, so there is one more than samples, which is dropped
     terms = run(program.model, program.guide, made.batch, {}, num_particles=num_samples + 1, draws=Sampled)
-    found = {}
+    found: dict[str, Tensor] = {}
     for site in terms.latent:
         if not site.local:
             raise ValueError(
@@ -160,8 +160,8 @@ def simulated_ranks(program: Program, batch: tuple[Tensor, ...], num_samples: in
         place = rank(true, sampled)
         names = [f"{site.name}[{i}]" for i in range(place.shape[-1])] if place.shape[-1] > 1 else [site.name]
         found |= dict(zip(names, place.unbind(-1), strict=True))
-    given = sum(site.log_p for site in terms.observed)[:-1]
-    found[JOINT] = rank(Site("x", made.observed, layout=terms.observed[0].layout).log_p, given)
+    (observed,) = terms.observed
+    found[JOINT] = rank(Site("x", made.observed, layout=observed.layout).log_p, observed.log_p[:-1])
     return {name: r.double() for name, r in found.items()}
 
 

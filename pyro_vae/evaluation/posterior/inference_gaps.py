@@ -131,8 +131,8 @@ def inference_gaps(
         >>> abs(found.approximation.mean) < 0.01 < found.amortization.mean
         True
     """
-    check_int("num_particles", num_particles, 2)
-    check_int("num_steps", num_steps)
+    num_particles = check_int("num_particles", num_particles, 2)
+    num_steps = check_int("num_steps", num_steps)
     whole, elbo = one_batch(program, x, seed=seed), ELBO(num_particles=PARTICLES)
     known = None if evidence is None else log_evidence(program, evidence, whole)
 
@@ -149,7 +149,7 @@ def inference_gaps(
         return found
 
     with pyro.validation_enabled(False), announcements_off():
-        options = {"num_particles": PARTICLES, "desc": "inference gaps", "progress": progress}
+        options: dict[str, Any] = {"num_particles": PARTICLES, "desc": "inference gaps", "progress": progress}
         amortized, best = (log_w.T for log_w in over(program, whole, weigh, **options))
     optimized = f"importance sampling from the optimized posterior, {num_particles:,} particles"
     value, error, name = known or (*summarize(best)[:2], optimized)

@@ -46,11 +46,7 @@ class Information:
 
 
 def information(site: Site) -> Information:
-    """Measure the aggregate posterior of a site from one run over M examples.
-
-    Args:
-        site: a local latent, sampled once per example from a posterior that depends on x alone
-    """
+    """Measure the aggregate posterior of a local latent, sampled once per example given x alone."""
     q, p, z = site.guide["fn"], site.model["fn"], site.guide["value"]
     m = len(z)
     if q.batch_shape != (m,):
@@ -81,11 +77,9 @@ def margins(q: Any) -> Any:
 
 
 def aggregate(q: Any, z: Tensor) -> Tensor:
-    """Return the log-density of the mixture of M posteriors at M points, summed over the dimensions of a batch.
+    """Return the log-density of the mixture of M posteriors at M points ``(M, *event)``.
 
-    Args:
-        q: the posteriors, of batch shape ``(M,)`` or ``(M, *dimensions)``; each dimension is a mixture of its own
-        z: points, of shape ``(M, *event)``
+    With posteriors of batch shape ``(M, *dimensions)`` each dimension is a mixture of its own; they are summed.
     """
     m = len(z)
     size = max(1, BUDGET // (m * max(1, z[0].numel())))

@@ -149,15 +149,15 @@ def latents(
         >>> pv.evaluation.latents(toy.program, toy.draw(500)).active
         {'z': 2}
     """
-    check_int("num_samples", num_samples, 2)
-    check_int("num_aggregated", num_aggregated)
+    num_samples = check_int("num_samples", num_samples, 2)
+    num_aggregated = check_int("num_aggregated", num_aggregated)
     some = EvenlySpaced(num_aggregated)
 
     def measure_batch(*batch: Tensor) -> dict[str, Any]:
         some.add(batch)
         return measure(run(program.model, program.guide, batch, {}, num_particles=num_samples, draws=Sampled))
 
-    options = {"num_particles": num_samples, "seed": seed, "progress": progress}
+    options: dict[str, Any] = {"num_particles": num_samples, "seed": seed, "progress": progress}
     found = over(program, x, measure_batch, desc="latents", **options)
     names = list(found["mean"])
     with evaluating(program), fork_rng(program.device, seed):
@@ -213,12 +213,13 @@ def measure(terms: Terms) -> dict[str, Any]:
             each = None
         unknown = each is None or each.shape != found[name].shape[1:]
         kl_per_dimension[name] = torch.full_like(found[name][0], math.nan) if unknown else each
+    log_p: Any = sum(site.log_p for site in terms.observed if site.local)
     return {
         "mean": {name: m.mean(0) for name, m in found.items()},
         "noise": {name: m.var(0) / terms.num_particles for name, m in found.items()},
         "kl": {name: terms.kl(site).double() for name, site in sites.items()},
         "kl_per_dimension": kl_per_dimension,
-        "log_p": sum(site.log_p for site in terms.observed if site.local).mean(0).double(),
+        "log_p": log_p.mean(0).double(),
     }
 
 

@@ -78,7 +78,8 @@ class LocalGuide(Program):
             for m in program.modules()
             if isinstance(m, Conditional) and isinstance(getattr(m, "net", None), nn.Module)
         ]
-        handles = [owner.net.register_forward_hook(partial(keep, owner)) for owner in owners]
+        nets: list[Any] = [owner.net for owner in owners]
+        handles = [net.register_forward_hook(partial(keep, owner)) for owner, net in zip(owners, nets, strict=True)]
         try:
             with fork_rng(batch, seed), torch.no_grad():
                 Call(program.model, program.guide, batch, {}).trace(program.guide, Recorder())
@@ -111,14 +112,7 @@ class LocalGuide(Program):
     def optimize(
         self, bound: Callable[[Program], Tensor], num_steps: int, learning_rate: float, *, progress: bool = False
     ) -> None:
-        """Maximize a bound for each example by Adam, with a learning rate that falls to zero along a cosine.
-
-        Args:
-            bound: from this program to the bound of each example, of shape ``(batch,)``
-            num_steps: number of steps
-            learning_rate: the initial learning rate
-            progress: show a progress bar
-        """
+        """Maximize a bound of each example, ``bound(self)``, by Adam with a learning rate that falls to zero."""
         parameters = list(self.parameters())
         adam = torch.optim.Adam(parameters, lr=learning_rate)
         steps = progress_bar(range(num_steps), desc="optimizing", unit="step", leave=False, progress=progress)

@@ -29,15 +29,9 @@ def guide_sites(program: Program, batch: tuple[Tensor, ...], num_samples: int) -
 
 
 def means(sites: Iterable[Any]) -> dict[str, Tensor]:
-    """Return the mean of each local latent given the latents sampled before it.
+    """Return by name the mean of each local latent given those sampled before it, ``(particles, batch, units)``.
 
-    The samples take the place of a mean that has no closed form. The average over particles is the posterior mean.
-
-    Args:
-        sites: messages of the guide, sampled with particles
-
-    Returns:
-        The means by name of the site, of shape ``(particles, batch, units)``.
+    Samples replace a mean without a closed form. The average over particles is the posterior mean.
 
     Raises:
         ValueError: the guide has no local latents.
@@ -58,16 +52,10 @@ def means(sites: Iterable[Any]) -> dict[str, Tensor]:
 
 
 def variances(sites: Iterable[Any]) -> dict[str, Tensor]:
-    """Return the posterior variance of each local latent, from at least two particles.
+    """Return by name the posterior variance of each local latent, from at least two particles, ``(batch, units)``.
 
     By the law of total variance it is the mean over particles of the variance given the latents sampled before, plus
     the variance over particles of the mean given these. A variance without a closed form is that of the samples.
-
-    Args:
-        sites: messages of the guide, sampled with particles
-
-    Returns:
-        The variances by name of the site, of shape ``(batch, units)``.
     """
     by_name, found = {site["name"]: site for site in sites}, {}
     for name, mean in means(by_name.values()).items():
@@ -87,5 +75,5 @@ def posterior_means(
     def mean(*batch: Tensor) -> Tensor:
         return torch.cat([m.mean(0) for m in means(guide_sites(program, batch, num_samples)).values()], -1).double()
 
-    options = {"num_particles": num_samples, "seed": seed, "progress": progress}
+    options: dict[str, Any] = {"num_particles": num_samples, "seed": seed, "progress": progress}
     return over(program, x, mean, desc="posterior means", **options)

@@ -101,7 +101,7 @@ def predictive_check(
         >>> found.p_values["spread"] > 0.01
         True
     """
-    check_int("num_samples", num_samples)
+    num_samples = check_int("num_samples", num_samples)
     if not statistics:
         raise ValueError("statistics: expected at least one callable by name, got none")
     batch = one_batch(program, x, seed=seed)

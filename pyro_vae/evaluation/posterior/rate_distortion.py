@@ -71,5 +71,5 @@ def rate_distortion(
     """
     if not programs:
         raise ValueError("programs: expected at least one trained program by its beta, got none")
-    options = {"seed": seed, "progress": progress}
+    options: dict[str, Any] = {"seed": seed, "progress": progress}
     return RateDistortion({float(beta): latents(programs[beta], x, **options) for beta in sorted(programs)})

@@ -117,7 +117,7 @@ def disentanglement_of_means(z: Any, factors: Any, *, num_bins: int = 20, seed: 
         1.0
     """
     require_sklearn()
-    check_int("num_bins", num_bins, 2)
+    num_bins = check_int("num_bins", num_bins, 2)
     z, y = np.asarray(torch.as_tensor(z).double().cpu()), np.asarray(torch.as_tensor(factors).long().cpu())
     if z.ndim != 2 or y.ndim != 2 or len(z) != len(y) or min(z.shape[1], y.shape[1]) < 2:
         raise ValueError(

@@ -105,8 +105,8 @@ def representation(
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.preprocessing import StandardScaler
 
-    check_int("num_neighbours", num_neighbours)
-    check_int("num_seeds", num_seeds)
+    num_neighbours = check_int("num_neighbours", num_neighbours)
+    num_seeds = check_int("num_seeds", num_seeds)
     z = posterior_means(program, x, seed=seed, progress=progress).numpy()
     y = np.asarray(torch.as_tensor(y).cpu())
     if y.shape != (len(z),):

@@ -115,7 +115,7 @@ def samples(
         >>> found.scores["samples"]["frechet"] < 0.5
         True
     """
-    check_int("num_samples", num_samples, 10)
+    num_samples = check_int("num_samples", num_samples, 10)
     with fork_rng(seed=seed):  # a transform of the data may draw random numbers
         (x, y), (x_test, _) = columns("train", train), columns("test", test)
     name = "the given features"
@@ -132,7 +132,7 @@ def samples(
     device = next(module.parameters(), torch.zeros(())).device
     n = min(num_samples, len(x_test), len(x))
     with evaluating(module), fork_rng(device, seed):
-        draw = partial(program.sample, seed=seed) if isinstance(program, Program) else program
+        draw: Any = partial(program.sample, seed=seed) if isinstance(program, Program) else program
         sampled = draw(n).to(x)
         some = x[torch.randperm(len(x))[:n]]
         x_test = x_test[torch.randperm(len(x_test))[:n]]

@@ -108,7 +108,7 @@ def precision_recall(real: Tensor, sampled: Tensor, *, num_neighbours: int = 3) 
         >>> precision_recall(a, a), precision_recall(a, a + 100.0)
         ((1.0, 1.0), (0.0, 0.0))
     """
-    check_int("num_neighbours", num_neighbours)
+    num_neighbours = check_int("num_neighbours", num_neighbours)
     real, sampled = two_sets(real, sampled)
     most = min(len(real), len(sampled)) - 1
     if num_neighbours > most:

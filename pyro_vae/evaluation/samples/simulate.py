@@ -27,13 +27,7 @@ class SampleObserved(Recorder):
 
 @dataclass(frozen=True)
 class Simulation:
-    """Simulated data and their latents.
-
-    Attributes:
-        batch: x and context, as the program takes them
-        sites: the messages of the model's latent sites
-        observed: the message of the observed site
-    """
+    """Simulated data ``(x, *context)``, and the messages of the model's latent sites and of its observed site."""
 
     batch: tuple[Tensor, ...]
     sites: dict[str, Any]
@@ -41,15 +35,9 @@ class Simulation:
 
 
 def simulate(program: Program, batch: Sequence[Tensor], given: dict[str, Any] | None = None) -> Simulation:
-    """Sample new data from the model, one example per row of a batch.
+    """Sample new data from the model, with the shape, missing entries and context of a batch.
 
-    Args:
-        program: run without gradients, in its present mode
-        batch: x, for its shape and missing entries (which stay missing), and the context
-        given: messages of latent sites whose values are used; all others are sampled from the model
-
-    Returns:
-        The data and their latents.
+    Latent sites have the values of ``given`` messages; all others are sampled from the model.
 
     Raises:
         ValueError: the program observes more than x or a different shape, or a likelihood cannot be sampled.
