@@ -27,6 +27,7 @@ from benchmarks.cross_product import build, estimators_for  # noqa: E402
 from helpers.compiled import Case, compare  # noqa: E402
 from helpers.programs import discrete, small, triples  # noqa: E402
 from helpers.sharing import ROWS, binary, sharing_cases  # noqa: E402
+from helpers.shelf import needs_discrete  # noqa: E402
 
 
 def part_cases() -> dict[str, Case]:
@@ -56,14 +57,9 @@ def program_case(kind: type[pv.Program]) -> Case:
 
 
 def estimator_case(kind: type[E.Estimator]) -> Case:
-    """Return an estimator with a schedule, on discrete latents if it can train them."""
-    program, x = discrete(), binary()
-    try:
-        kind.example().loss(program.model, program.guide, x)
-        make = discrete
-    except ValueError:
-        make = small
-    return Case(make, (x,), functools.partial(kind.example, beta=Linear(3, start=0.5)))
+    """Return an estimator with a schedule of beta, on discrete latents if it is made for them."""
+    make = discrete if needs_discrete(kind) else small
+    return Case(make, (binary(),), functools.partial(kind.example, beta=Linear(3, start=0.5)))
 
 
 def main() -> None:
