@@ -99,10 +99,7 @@ def fit(
         progress: show a progress bar
 
     Returns:
-        The history, one row per epoch, in mean nats per example. ``loss`` is minus the bound that was optimized, under
-        its beta: lower is better. ``valid_bound`` is the bound itself at beta 1: higher is better.
-        ``reconstruction``, the expected log-likelihood, and ``kl`` belong to the training data:
-        ``loss = beta * kl - reconstruction`` for the ELBO.
+        The history, one row per epoch; see :class:`History` for units and signs.
 
     Raises:
         ValueError: the data do not fit the program, or the checkpoint does not fit the settings; raised before the

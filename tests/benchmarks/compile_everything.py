@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 import pyro_vae as pv
 from pyro_vae import estimators as E
+from pyro_vae.testing import parts
 from pyro_vae.training import Linear, eager_graph, inductor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -27,6 +27,7 @@ from benchmarks.cross_product import build, estimators_for  # noqa: E402
 from helpers.compiled import Case, compare  # noqa: E402
 from helpers.programs import discrete, small, triples  # noqa: E402
 from helpers.sharing import ROWS, binary, sharing_cases  # noqa: E402
+from helpers.shelf import needs_discrete  # noqa: E402
 
 
 def part_cases() -> dict[str, Case]:
@@ -40,46 +41,25 @@ def part_cases() -> dict[str, Case]:
     return {" x ".join(part.__name__ for part in triple): case(triple) for triple in dict.fromkeys(triples())}
 
 
-def program_cases() -> dict[str, Case]:
-    """Return the example of every program, with data that it can be trained on."""
-    required = {"library": 50.0, "length": 4}
-    found = {}
-    for kind in (getattr(pv.programs, name) for name in pv.programs.__all__):
-        if not (inspect.isclass(kind) and issubclass(kind, pv.Program)) or inspect.isabstract(kind):
-            continue
-        torch.manual_seed(0)
-        program, x = kind.example(), torch.randn(ROWS, 4)
-        if kind.decode_prior is not pv.Program.decode_prior:
-            options = {name: required[name] for name in inspect.signature(program.sample).parameters.keys() & required}
-            x = program.sample(ROWS, **options)
-        found[kind.__name__] = Case(kind.example, (x,))
-    holes, labels = found["VAE"].data[0].clone(), torch.eye(3).repeat(6, 1)[:ROWS]
-    holes[::2, 1] = torch.nan
-    return {
-        **found,
-        "VAE, missing entries": Case(lambda: pv.VAE.example(missing=True), (holes,)),
-        "MissingNotAtRandom": Case(pv.programs.MissingNotAtRandom.example, (holes,)),
-        "SemiSupervised, labels": Case(pv.programs.SemiSupervised.example, (*found["SemiSupervised"].data, labels)),
-    }
+def program_case(kind: type[pv.Program]) -> Case:
+    """Return the example of a program, with data that it can be trained on."""
+    torch.manual_seed(0)
+    program, data = kind.example(), (torch.randn(ROWS, 4),)
+    if kind.decode_prior is not pv.Program.decode_prior:
+        required = {"library": 50.0, "length": 4}
+        options = {name: required[name] for name in inspect.signature(program.sample).parameters.keys() & required}
+        data = (program.sample(ROWS, **options),)
+    if kind is pv.programs.MissingNotAtRandom:
+        data[0][::2, 1] = torch.nan
+    if kind is pv.programs.SemiSupervised:
+        data = (*data, torch.eye(3).repeat(6, 1)[:ROWS])
+    return Case(kind.example, data)
 
 
-def estimator_cases() -> dict[str, Case]:
-    """Return every estimator with a schedule, on discrete latents if it can train them."""
-    x, found = binary(), {}
-    for name in E.__all__:
-        kind = getattr(E, name)
-        if inspect.isclass(kind) and issubclass(kind, E.Estimator) and not inspect.isabstract(kind):
-            make = discrete if trains(discrete(), kind.example(), x) else small
-            found[name] = Case(make, (x,), functools.partial(kind.example, beta=Linear(3, start=0.5)))
-    return found
-
-
-def trains(program: pv.Program, estimator: E.Estimator, x: Tensor) -> bool:
-    try:
-        estimator.loss(program.model, program.guide, x)
-    except ValueError:
-        return False
-    return True
+def estimator_case(kind: type[E.Estimator]) -> Case:
+    """Return an estimator with a schedule of beta, on discrete latents if it is made for them."""
+    make = discrete if needs_discrete(kind) else small
+    return Case(make, (binary(),), functools.partial(kind.example, beta=Linear(3, start=0.5)))
 
 
 def main() -> None:
@@ -88,17 +68,11 @@ def main() -> None:
     parser.add_argument("--only", default="", help="run only cases whose name contains this")
     options = parser.parse_args()
     compiler = {"inductor": inductor, "eager_graph": eager_graph}[options.compiler]
-    cases = {
-        f"{kind}: {name}": case
-        for kind, found in (
-            ("sharing", sharing_cases()),
-            ("program", program_cases()),
-            ("estimator", estimator_cases()),
-            ("parts", part_cases()),
-        )
-        for name, case in found.items()
-        if options.only in f"{kind}: {name}"
-    }
+    cases = {f"sharing: {name}": case for name, case in sharing_cases().items()}
+    cases |= {f"program: {kind.__name__}": program_case(kind) for kind in parts(pv.programs, pv.Program)}
+    cases |= {f"estimator: {kind.__name__}": estimator_case(kind) for kind in parts(E, E.Estimator)}
+    cases |= {f"parts: {name}": case for name, case in part_cases().items()}
+    cases = {name: case for name, case in cases.items() if options.only in name}
     failed = []
     print(f"| case | largest difference with {options.compiler} | seconds |\n|---|---|---|", flush=True)
     for name, case in cases.items():

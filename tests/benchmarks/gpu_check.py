@@ -108,11 +108,8 @@ def every_estimator() -> str:
     """Every exported estimator has the losses of the uncompiled step when its graph is captured."""
     kinds = list(shelf(pv.estimators, pv.estimators.Estimator).values())
     for kind in kinds:
-        make = (
-            discrete
-            if not issubclass(kind.draws, pv.trace.Reparameterized) or kind is pv.estimators.Enumeration
-            else functools.partial(vae, 3)
-        )
+        scored = not issubclass(kind.draws, pv.trace.Reparameterized) or kind is pv.estimators.Enumeration
+        make = discrete if scored else functools.partial(vae, 3)
         found, exact = (
             trained(make(), estimator=kind.example(), epochs=2, compile=compiler)[0]
             for compiler in (eager_graph, False)

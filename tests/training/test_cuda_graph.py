@@ -1,4 +1,4 @@
-"""What a CUDA graph needs around it, with a stand-in for CUDA: `tests/benchmarks/gpu_check.py` runs the real one."""
+"""The Python code around a CUDA graph, with a fake torch.cuda; `tests/benchmarks/gpu_check.py` runs the real one."""
 
 from contextlib import contextmanager, nullcontext
 
@@ -13,8 +13,8 @@ class Stream:
         pass
 
 
-class Recording:
-    """Capturing runs nothing on a GPU: here it runs, and what it changed is put back."""
+class Graph:
+    """Nothing runs during a capture on a GPU; here it does, so the test restores the random state."""
 
     def replay(self):
         self.results.copy_(torch.stack(self.call()))
@@ -33,20 +33,20 @@ def cuda(monkeypatch):
         "current_stream": Stream,
         "stream": lambda stream: nullcontext(),
         "device": lambda device: nullcontext(),
-        "CUDAGraph": Recording,
+        "CUDAGraph": Graph,
         "graph": capture,
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
 
 
 def step(x, weight):
-    """A step that draws, changes a weight in place and tells two numbers."""
+    """A step that samples, changes a weight in place and returns two numbers."""
     weight += x.mean(0) + torch.randn(3)
     return [x.sum(), weight.sum()]
 
 
-def test_steps_are_those_of_the_function(cuda):
-    """Warm-ups move neither weights nor random numbers, each batch is read, no result is written over."""
+def test_replayed_steps_equal_those_of_the_function(cuda):
+    """The warm-up changes neither weights nor random state, and no result is overwritten."""
     batches = torch.rand(4, 5, 3).unbind()
     torch.manual_seed(0)
     weight = torch.zeros(3)
@@ -56,7 +56,7 @@ def test_steps_are_those_of_the_function(cuda):
     state = torch.get_rng_state()
     graph = CudaGraph(lambda x: step(x, own), batches[:1], [own])
     assert torch.equal(own, torch.zeros(3))
-    torch.set_rng_state(state)  # a capture draws nothing
+    torch.set_rng_state(state)
     graph.graph.call, graph.graph.results = lambda: step(*graph.batch, own), graph.results
     found = [graph([x]) for x in batches]
     assert torch.equal(own, weight)
