@@ -54,7 +54,7 @@ class Toy:
         with torch.no_grad():
             for p in self.program.parameters():
                 p.add_(0.5 * torch.randn_like(p))
-        self.x = self.program.sample(1, seed=3)
+        self.x = self.program.sample(1, seed=4)
         self.parameters = list(self.program.parameters())
         self.guide = list(self.program.posterior.parameters())
         if kind == "bits":
