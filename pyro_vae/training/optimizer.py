@@ -84,9 +84,9 @@ class OneOptimizer(PyroOptim):
     def check(self, params: Iterable[Tensor]) -> None:
         """Check that the program, the optimizer and ``params`` hold the same parameters."""
         known = {id(p): name for name, p in self.named.items()}
-        held = {id(p) for group in self.torch.param_groups for p in group["params"]}
+        optimized = {id(p) for group in self.torch.param_groups for p in group["params"]}
         given = {id(p) for p in params if p.requires_grad}
-        for holder, ids in (("the optimizer", held), ("Pyro's trace of model and guide", given)):
+        for holder, ids in (("the optimizer", optimized), ("Pyro's trace of model and guide", given)):
             missing = [name for i, name in known.items() if i not in ids]
             foreign = len(ids - set(known))
             if missing or foreign:
@@ -155,13 +155,13 @@ class OneOptimizer(PyroOptim):
         Raises:
             ValueError: a tensor has another shape than its parameter; a fused kernel would read past its end.
         """
-        held = [p for group in self.torch.param_groups for p in group["params"]]
-        state = {i: {k: like(v, held[i]) for k, v in own.items()} for i, own in state_dict["state"].items()}
+        optimized = [p for group in self.torch.param_groups for p in group["params"]]
+        state = {i: {k: like(v, optimized[i]) for k, v in own.items()} for i, own in state_dict["state"].items()}
         if any(group.get("fused") for group in state_dict["param_groups"]):
             for i, own in state.items():
                 for name, value in own.items():
-                    if isinstance(value, Tensor) and value.dim() and value.shape != held[i].shape:
-                        raise ValueError(f"{name} of parameter {i}: expected shape {tuple(held[i].shape)}")
+                    if isinstance(value, Tensor) and value.dim() and value.shape != optimized[i].shape:
+                        raise ValueError(f"{name} of parameter {i}: expected shape {tuple(optimized[i].shape)}")
         self.torch.load_state_dict({**state_dict, "state": state})
 
 

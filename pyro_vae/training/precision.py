@@ -1,4 +1,4 @@
-"""Layers of networks in fewer bits: their products are cheaper, everything behind them stays as it is."""
+"""Mixed precision: layers of networks in a smaller type, densities in full precision."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ LAYERS = {
 class Autocast(TorchFunctionMode):
     r"""Compute the layers of networks (linear, convolutions, attention) in another type, and nothing else.
 
-    Within, a layer's input and weights are rounded to ``dtype`` and its output is brought back to the input's type.
-    Weights, their gradients, the optimizer's state, densities and the bound keep the program's type: a network's
-    output in bfloat16 would make the density behind it one of bfloat16, and its sum over pixels wrong by nats.
-    Recurrent layers are left as they are. It pays on devices with units for ``dtype``; a CPU without them gets slower.
+    A layer rounds its input and weights to ``dtype``, and converts its output back to the type of its input. Weights,
+    their gradients, the state of the optimizer, densities and the bound keep the type of the program: a density in
+    bfloat16, summed over pixels, would be wrong by several nats. Recurrent layers are not changed. This is faster on
+    devices with hardware for ``dtype``, and slower on CPUs without it.
 
     References:
         Mixed precision training (Micikevicius et al., 2018), https://arxiv.org/abs/1710.03740
 
     Args:
-        dtype: such as ``torch.bfloat16``, whose range is that of float32, so that no loss has to be scaled
+        dtype: a type such as ``torch.bfloat16``, which has the range of float32, so the loss needs no scaling
 
     Raises:
-        ValueError: ``dtype`` is no floating-point type.
+        ValueError: ``dtype`` is not a floating-point type.
 
     Example:
         >>> import torch
@@ -61,7 +61,7 @@ class Autocast(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call a function of torch, a layer in fewer bits."""
+        """Call a function of torch, a layer in the smaller type."""
         kwargs = kwargs or {}
         if func not in LAYERS:
             return func(*args, **kwargs)
@@ -69,14 +69,14 @@ class Autocast(TorchFunctionMode):
         return found.to(args[0].dtype)
 
     def rounded(self, value: Any) -> Any:
-        """Return a tensor of floating-point numbers in this type, anything else as it is."""
+        """Return a floating-point tensor in this type, and anything else as it is."""
         return value.to(self.dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 class TF32:
-    """Let matrix products round their factors to 10 bits and sum in float32, on devices that have such products.
+    """Round the factors of matrix products to 10 bits of mantissa and sum in float32, on devices that support it.
 
-    On leaving, torch's setting is what it was.
+    Torch's setting is restored on leaving.
 
     References:
         NVIDIA A100 tensor core GPU architecture (NVIDIA, 2020),

@@ -112,8 +112,8 @@ class Step:
         run = self.program.model, self.program.guide, *batch
         ours = isinstance(estimator, Estimator)
         # estimators of Pyro find the parameters by their announcements, and do not return the scales
-        watch = announcements_off() if ours and check is None else Watch()
-        with pyro.validation_enabled(False), watch, self.precision:
+        collector = announcements_off() if ours and check is None else Collector()
+        with pyro.validation_enabled(False), collector, self.precision:
             if ours:
                 terms = estimator.terms(*run)
                 loss, metrics = estimator.evaluate(terms)
@@ -121,9 +121,9 @@ class Step:
                 scale = mean_scale([site.scale for site in terms.observed])
             else:
                 loss, metrics = estimator.loss_and_grads(*run), {}
-                scale = mean_scale(watch.scales)
+                scale = mean_scale(collector.scales)
             if check is not None:
-                check(watch.parameters)
+                check(collector.parameters)
             if ours:
                 update.backward(loss, unscaled(torch.full_like(loss, 1 / n), scale))
             else:
@@ -133,23 +133,20 @@ class Step:
 
     def nonfinite_sites(self, batch: tuple[Tensor, ...]) -> list[str]:
         """Run model and guide once, and return which sites are NaN or infinite, in words."""
+        batch, program = self.read(batch), self.program
         with torch.no_grad(), pyro.validation_enabled(False):
+            guide = poutine.trace(program.guide).get_trace(*batch)
+            model = poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(*batch)
             return [
                 f"{site['name']!r} in the {where}"
-                for where, trace in zip(("guide", "model"), self.traces(batch), strict=True)
+                for where, trace in (("guide", guide), ("model", model))
                 for site in trace.nodes.values()
                 if site["type"] == "sample"
                 and not all(torch.isfinite(t).all() for t in (site["value"], site["fn"].log_prob(site["value"])))
             ]
 
-    def traces(self, batch: tuple[Tensor, ...]) -> tuple[poutine.Trace, poutine.Trace]:
-        """Return a trace of the guide, and one of the model at its samples."""
-        batch, program = self.read(batch), self.program
-        guide = poutine.trace(program.guide).get_trace(*batch)
-        return guide, poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(*batch)
 
-
-class Watch(Messenger):
+class Collector(Messenger):
     """Collects the parameters and the scales of observed sites that a run of model and guide uses."""
 
     def __init__(self) -> None:

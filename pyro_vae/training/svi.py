@@ -110,7 +110,7 @@ class SVI(pyro.infer.SVI):
         self.compiled: RecordedStep | None = None
         #: The shapes for which the step was compiled, and the names of the parameters that get a gradient.
         self.recording: dict[str, list[str]] = {}
-        self.checked = False
+        self.checked = False  # whether the parameters were compared with those that Pyro finds
 
     def update(self, *batch: Tensor, counts: bool = True) -> dict[str, Tensor]:
         """Take one step.

@@ -21,7 +21,7 @@ from pyro_vae._util.random_state import derive_seed, fork_rng
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs.primitives import announcements_off
 from pyro_vae.programs.program import Program
-from pyro_vae.training.step import Watch, mean_scale
+from pyro_vae.training.step import Collector, mean_scale
 from pyro_vae.training.svi import SVI
 
 __all__ = [
@@ -107,10 +107,10 @@ class GradientSampler:
 
     def objective(self, seed: int) -> float:
         """Return the objective without its gradient."""
-        with self.seeded(seed), torch.no_grad(), Watch() as watch:
+        with self.seeded(seed), torch.no_grad(), Collector() as collector:
             loss = self.estimator.loss(self.program.model, self.program.guide, *self.batch)
         loss = sum(loss) if isinstance(loss, tuple) else loss
-        return -loss / float(mean_scale(watch.scales)) / self.batch[0].shape[0]
+        return -loss / float(mean_scale(collector.scales)) / self.batch[0].shape[0]
 
     def bound(self, seed: int) -> float:
         """Return the bound at beta 1 in mean nats per example, for an estimator of this library."""

@@ -114,7 +114,7 @@ class RecordedStep:
         for node in graph.graph.nodes:
             schema = getattr(node.target, "_schema", None)
             if schema is not None and schema.is_mutable and set(constants) & set(node.all_input_nodes):
-                raise Unsupported(f"it changes a tensor that is no parameter or buffer of the program ({node.target})")
+                raise Unsupported(f"{node.target} changes a tensor other than parameters and buffers of the program")
         return graph
 
     def compile(
