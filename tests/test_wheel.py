@@ -34,7 +34,7 @@ def wheel(tmp_path_factory):
 
 @pytest.mark.slow
 def test_wheel_holds_every_file(wheel):
-    """Modules, data, pages and the marker of typed packages; the license beside the metadata."""
+    """Modules, data, pages and the marker of typed packages; the license with the metadata."""
     files = {str(p.relative_to(ROOT)) for p in (ROOT / "pyro_vae").rglob("*") if p.is_file() and p.suffix != ".pyc"}
     packed = set(zipfile.ZipFile(wheel).namelist())
     assert {name for name in packed if name.startswith("pyro_vae/")} == files

@@ -27,13 +27,7 @@ __all__ = ["Call", "draw_shared", "outline", "run"]
 
 
 class Outline(NamedTuple):
-    """The structure of a program, from one run.
-
-    Attributes:
-        nesting: number of plate dimensions
-        layout: the plate of the data
-        shared: whether examples share latents
-    """
+    """The structure of a program: its number of plate dimensions, the plate of the data, and if latents are shared."""
 
     nesting: int
     layout: Layout
@@ -69,6 +63,13 @@ class Call:
         args: arguments of both
         kwargs: keyword arguments of both
         num_particles: number of draws of the latents of each example, all at once in a plate on the left
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> call = Call(toy.program.model, toy.program.guide, (toy.draw(5),), {}, num_particles=3)
+        >>> call.trace(call.guide, pv.trace.Recorder()).sites["z"]["value"].shape
+        torch.Size([3, 5, 2])
     """
 
     model: Callable[..., Any]
