@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae._util.random_state import fork_rng
-from pyro_vae._util.validation import check_int
+from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.conditional import Conditional
 from pyro_vae.estimators import Estimator
 from pyro_vae.evaluation.likelihood.log_likelihood import log_weights
@@ -96,8 +95,7 @@ class _Fitted(BaseEstimator):
                 raise TypeError(
                     f"{name}: expected a class of pyro_vae, or functools.partial of one with its options, got {part!r}"
                 )
-        if not isinstance(self.learning_rate, Real) or not self.learning_rate > 0:
-            raise ValueError(f"learning_rate: expected a number above 0, got {self.learning_rate!r}")
+        check_number("learning_rate", self.learning_rate, above=0)
         check_int("latent", self.latent)
         return found
 

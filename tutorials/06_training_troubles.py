@@ -283,7 +283,8 @@ figure(pv.plots.image_grid(tiles, rows=1 + len(BETAS), title=title), "06_reconst
 #
 # 1. Derive the rate of the linear VAE from $q(z_j \mid x) = \mathcal N(m_j, \sigma^2 / \lambda_j)$.
 # 2. Let $\sigma$ be learned (`scale=pv.scales.Shared()`). Which directions stay active now, and why are they more?
-# 3. Replace the warm-up by `pv.training.Cyclical` and by `capacity=pv.estimators.Capacity(...)`. Which keeps its rate at the end?
+# 3. Replace the warm-up by `pv.training.Cyclical` and by `capacity=pv.estimators.Capacity(...)`.
+#    Which keeps its rate at the end?
 # 4. From the printed table of the plane, estimate the slope between neighbours: does it lie between their betas?
 #
 # ## References

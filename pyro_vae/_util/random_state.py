@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae._util.validation import check_int
+
 __all__ = ["derive_seed", "fork_rng", "random_state", "set_random_state"]
 
 
@@ -21,6 +23,7 @@ def fork_rng(like: Any = (), seed: int | None = None) -> Iterator[None]:
         like: a device, or a sequence that contains tensors of the device
         seed: seed to start from inside the context; None continues from the present state
     """
+    seed = None if seed is None else check_int("seed", seed, -(2**63), 2**63 - 1)
     devices = [like] if isinstance(like, torch.device) else [x.device for x in like if isinstance(x, Tensor)]
     cuda = sorted({d.index or 0 for d in devices if d.type == "cuda"})
     with torch.random.fork_rng(devices=cuda):

@@ -38,7 +38,13 @@ def check_int(name: str, value: Any, minimum: int = 1, maximum: float = math.inf
 
 
 def check_number(
-    name: str, value: Any, minimum: float = -math.inf, maximum: float = math.inf, *, above: float = -math.inf
+    name: str,
+    value: Any,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    *,
+    above: float = -math.inf,
+    below: float = math.inf,
 ) -> float:
     """Return a real argument as a float, or raise.
 
@@ -46,7 +52,7 @@ def check_number(
         name: name of the argument, for the error message
         value: a number of Python or numpy, or an array of no dimension, but no bool
         minimum, maximum: range of valid values
-        above: exclusive lower limit
+        above, below: exclusive limits
 
     Raises:
         ValueError: the value is not a finite number, or out of range.
@@ -57,8 +63,8 @@ def check_number(
     """
     real = isinstance(value, Real) or getattr(value, "ndim", None) == 0
     number = float(value) if real and not is_bool(value) else math.nan
-    if not (minimum <= number <= maximum and number > above and math.isfinite(number)):
-        limits = [("above", above), ("at least", minimum), ("at most", maximum)]
+    if not (minimum <= number <= maximum and above < number < below and math.isfinite(number)):
+        limits = [("above", above), ("of at least", minimum), ("of at most", maximum), ("below", below)]
         text = " and".join(f" {word} {limit}" for word, limit in limits if math.isfinite(limit))
         raise ValueError(f"{name}: expected a finite number{text}, got {value!r}")
     return number

@@ -13,7 +13,7 @@ def same(a: float | Tensor, b: float | Tensor) -> bool:
 
 
 def mean(terms: Tensor) -> Tensor:
-    """Return the mean over particles, ``(particles, batch)`` to ``(batch,)``, for free where there is one."""
+    """Return the mean over particles, ``(particles, batch)`` to ``(batch,)``, free for one particle."""
     return terms[0] if terms.shape[0] == 1 else terms.mean(0)
 
 

@@ -25,7 +25,7 @@ __all__ = ["Estimator"]
 class Estimator(PyroELBO):
     r"""An estimate of the evidence of each example, from one run of guide and model.
 
-    A subclass says two things: how latents are drawn (:attr:`draws`), and one formula (:meth:`bound`) from
+    A subclass defines two things: how latents are drawn (:attr:`draws`), and one formula (:meth:`bound`) from
     log-densities of shape ``(particles, batch)`` to one number per example. The loss is
 
     .. math:: -\sum_n s_n \, \mathrm{bound}_n
@@ -49,7 +49,7 @@ class Estimator(PyroELBO):
 
     Raises:
         ValueError: fewer than one particle (or than the estimator needs), a negative beta or negative free bits, a
-            beta together with a capacity.
+            beta or free bits together with a capacity.
 
     Example:
         >>> import pyro_vae as pv
@@ -77,8 +77,9 @@ class Estimator(PyroELBO):
         if particles_per_pass is not None:
             particles_per_pass = check_int("particles_per_pass", particles_per_pass)
         super().__init__(num_particles=num_particles, vectorize_particles=True)
-        if capacity is not None and (callable(beta) or beta != 1.0):
-            raise ValueError(f"beta: expected 1 together with a capacity, which takes its place, got {beta!r}")
+        for name, value, default in (("beta", beta, 1.0), ("free_bits", free_bits, 0.0)):
+            if capacity is not None and value != default:
+                raise ValueError(f"{name}: expected {default:g} together with a capacity, got {value!r}")
         self.particles_per_pass = particles_per_pass
         self.beta, self.capacity = beta, capacity
         self.free_bits = free_bits if isinstance(free_bits, FreeBits) else PerDimension(free_bits)
@@ -94,12 +95,7 @@ class Estimator(PyroELBO):
 
     @abstractmethod
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
-        """Return the estimate of each example, ``(batch,)``: a pure function, whose gradient is followed.
-
-        Args:
-            terms: one run of guide and model
-            beta: weight of the divergence at this step
-        """
+        """Return the estimate of each example, ``(batch,)``: a pure function of one run and of beta at this step."""
 
     @property
     def scheduled(self) -> bool:
@@ -112,7 +108,8 @@ class Estimator(PyroELBO):
             return self._scheduled
         schedule = self.beta if self.capacity is None else self.capacity
         value = schedule(self.step) if callable(schedule) else schedule
-        if not isinstance(value, Tensor) and not (isinstance(value, Real) and 0 <= value < float("inf")):
+        number = isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < float("inf")
+        if not number and not isinstance(value, Tensor):
             raise ValueError(f"beta: expected a number of at least 0, got {value!r} at step {self.step}")
         return value
 

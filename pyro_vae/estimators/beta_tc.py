@@ -1,4 +1,4 @@
-"""The divergence in three parts with separate weights."""
+"""Beta-TC-VAE: the KL divergence split into three weighted parts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_vae._util.validation import check_int
+from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.estimators.averages import mean
 from pyro_vae.estimators.over_batch import OverBatch, only_latent, per_row, reconstruction
 from pyro_vae.trace import Site, Terms
@@ -63,10 +63,8 @@ class BetaTC(OverBatch):
     ) -> None:
         super().__init__(**options)
         data_size = check_int("data_size", data_size, 2)
-        for name, value in (("alpha", alpha), ("gamma", gamma)):
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name}: expected a number of at least 0, got {value}")
-        self.data_size, self.alpha, self.gamma, self.stratified = data_size, alpha, gamma, stratified
+        self.alpha, self.gamma = check_number("alpha", alpha, 0), check_number("gamma", gamma, 0)
+        self.data_size, self.stratified = data_size, stratified
 
     @classmethod
     def example(cls, **options: Any) -> BetaTC:

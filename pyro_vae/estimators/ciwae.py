@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pyro_vae._util.validation import check_number
 from pyro_vae.estimators.averages import mean
 from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.iwae import log_mean_exp
@@ -43,9 +44,7 @@ class CIWAE(Estimator):
 
     def __init__(self, *, share: float = 0.5, num_particles: int = 5, **options: Any) -> None:
         super().__init__(num_particles=num_particles, **options)
-        if not 0 <= share <= 1:
-            raise ValueError(f"share: expected a number from 0 to 1, got {share}")
-        self.share = share
+        self.share = check_number("share", share, 0, 1)
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the weighted mean of both bounds."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pyro_vae._util.validation import check_number
 from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import split_gradient, with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
@@ -46,9 +47,7 @@ class CUBO(Estimator):
 
     def __init__(self, *, n: float = 2.0, num_particles: int = 20, **options: Any) -> None:
         super().__init__(num_particles=num_particles, **options)
-        if not 1 <= n < float("inf"):
-            raise ValueError(f"n: expected a number of at least 1, got {n}")
-        self.n = n
+        self.n = check_number("n", n, 1)
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the upper bound; the guide minimizes it, the model maximizes the importance-weighted bound."""

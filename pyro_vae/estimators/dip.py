@@ -1,4 +1,4 @@
-"""A penalty on the covariance of the latents."""
+"""DIP-VAE: a penalty on the covariance of the latents."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae._util.validation import check_number
 from pyro_vae.estimators.over_batch import OverBatch, divergence, only_latent, per_row, reconstruction
 from pyro_vae.trace import Site, Terms
 from pyro_vae.trace.site import factors
@@ -48,10 +49,8 @@ class DIP(OverBatch):
         self, *, of_means: bool = True, off_diagonal: float = 10.0, diagonal: float = 10.0, **options: Any
     ) -> None:
         super().__init__(**options)
-        for name, value in (("off_diagonal", off_diagonal), ("diagonal", diagonal)):
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name}: expected a number of at least 0, got {value}")
-        self.of_means, self.off_diagonal, self.diagonal = of_means, off_diagonal, diagonal
+        self.off_diagonal = check_number("off_diagonal", off_diagonal, 0)
+        self.of_means, self.diagonal = of_means, check_number("diagonal", diagonal, 0)
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the bound of each example minus the penalty."""

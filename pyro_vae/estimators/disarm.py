@@ -1,4 +1,4 @@
-"""Antithetic pairs of Bernoulli draws."""
+"""DisARM: antithetic gradients for Bernoulli latents."""
 
 from __future__ import annotations
 

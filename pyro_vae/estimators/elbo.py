@@ -87,5 +87,5 @@ class ELBO(Estimator):
 
 
 def scaled(factor: float | Tensor, x: Tensor) -> Tensor:
-    """Return the product, for free where the factor is 1."""
+    """Return the product, without an operation for a factor of 1."""
     return x if isinstance(factor, float) and factor == 1.0 else x * factor

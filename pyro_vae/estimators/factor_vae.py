@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from pyro_vae._util.substitute import functional_call
+from pyro_vae._util.validation import check_number
 from pyro_vae.estimators.averages import mean
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.over_batch import OverBatch, divergence, draws, reconstruction
@@ -59,9 +60,7 @@ class FactorVAE(OverBatch):
             raise TypeError(
                 f"discriminator: expected an nn.Module, such as nets.MLP((latent,), (1,)), got {discriminator!r}"
             )
-        if not 0 <= gamma < float("inf"):
-            raise ValueError(f"gamma: expected a number of at least 0, got {gamma}")
-        self.module, self.gamma = discriminator, gamma
+        self.module, self.gamma = discriminator, check_number("gamma", gamma, 0)
 
     @classmethod
     def example(cls, **options: Any) -> FactorVAE:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pyro_vae._util.validation import check_number
 from pyro_vae.estimators.kernels import RBF, Kernel
 from pyro_vae.estimators.over_batch import OverBatch, divergence, mmd_to_prior, reconstruction
 from pyro_vae.trace import Terms
@@ -33,7 +34,7 @@ class InfoVAE(OverBatch):
         lambda_: :math:`\lambda`, at least :math:`1 - \alpha`; the discrepancy is below 2 for the kernels of this
             library, so that images with a reconstruction term of hundreds of nats need a large weight
         kernel: of the discrepancy; ``RBF()`` if None
-        options: ``num_particles``, ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`
+        options: ``num_particles``, ``beta`` and ``free_bits`` of :class:`Estimator`
 
     Raises:
         ValueError: alpha or lambda outside of their range; in a run, a batch of one row.
@@ -49,11 +50,8 @@ class InfoVAE(OverBatch):
         self, *, alpha: float = 0.0, lambda_: float = 1000.0, kernel: Kernel | None = None, **options: Any
     ) -> None:
         super().__init__(**options)
-        if not -float("inf") < alpha <= 1:
-            raise ValueError(f"alpha: expected a number of at most 1, got {alpha}")
-        if not 1 - alpha <= lambda_ < float("inf"):
-            raise ValueError(f"lambda_: expected a number of at least 1 - alpha = {1 - alpha:g}, got {lambda_}")
-        self.alpha, self.lambda_ = alpha, lambda_
+        self.alpha = check_number("alpha", alpha, maximum=1)
+        self.lambda_ = check_number("lambda_", lambda_, 1 - self.alpha)
         self.kernel = RBF() if kernel is None else kernel
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:

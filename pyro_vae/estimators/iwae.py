@@ -49,7 +49,7 @@ class IWAE(Estimator):
 
 
 def log_mean_exp(log_w: Tensor, dim: int = 0) -> Tensor:
-    """Return the logarithm of the mean of exponentials, for free where there is one."""
+    """Return the logarithm of the mean of exponentials, without an operation for a single particle."""
     if log_w.shape[dim] == 1:
         return log_w.squeeze(dim)
     return log_w.logsumexp(dim) - math.log(log_w.shape[dim])

@@ -1,4 +1,4 @@
-"""The VAE of maximum mean discrepancy."""
+"""The MMD-VAE."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pyro_vae._util.validation import check_number
 from pyro_vae.estimators.kernels import RBF, Kernel
 from pyro_vae.estimators.over_batch import OverBatch, mmd_to_prior, reconstruction
 from pyro_vae.trace import Terms
@@ -28,7 +29,7 @@ class MMD(OverBatch):
     Args:
         lambda_: :math:`\lambda`, weight of the discrepancy, which is below 2 for the kernels of this library
         kernel: of the discrepancy; ``RBF()`` if None
-        options: ``num_particles``, ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`
+        options: ``num_particles``, ``beta`` and ``free_bits`` of :class:`Estimator`
 
     Raises:
         ValueError: a negative weight; in a run, a batch of one row.
@@ -42,9 +43,7 @@ class MMD(OverBatch):
 
     def __init__(self, *, lambda_: float = 1000.0, kernel: Kernel | None = None, **options: Any) -> None:
         super().__init__(**options)
-        if not 0 <= lambda_ < float("inf"):
-            raise ValueError(f"lambda_: expected a number of at least 0, got {lambda_}")
-        self.lambda_ = lambda_
+        self.lambda_ = check_number("lambda_", lambda_, 0)
         self.kernel = RBF() if kernel is None else kernel
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:

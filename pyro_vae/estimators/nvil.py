@@ -1,4 +1,4 @@
-"""The score function with a learned baseline."""
+"""NVIL: REINFORCE with a learned baseline."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_vae._util.validation import check_number
 from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.score import score_surrogate
@@ -64,8 +65,7 @@ class NVIL(Estimator):
         super().__init__(**options)
         if baseline is not None and not isinstance(baseline, nn.Module):
             raise TypeError(f"baseline: expected an nn.Module, such as nets.MLP(shape, (1,)), got {baseline!r}")
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay: expected a number of at least 0 and below 1, got {decay}")
+        decay = check_number("decay", decay, 0, below=1)
         self.module = Baseline(baseline, decay)
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class NVIL(Estimator):
     def update(self, terms: Terms) -> None:
         """Move the running mean and variance towards those of a training batch."""
         local = terms.split()[0]
-        self.module.follow(local.log_w(self.current_beta()) - self.module(terms.call.args[0]))
+        self.module.update_moments(local.log_w(self.current_beta()) - self.module(terms.call.args[0]))
 
 
 class Baseline(nn.Module):
@@ -102,7 +102,7 @@ class Baseline(nn.Module):
         return (residual - self.mean) / self.variance.sqrt().clamp(min=1)
 
     @torch.no_grad()
-    def follow(self, residual: Tensor) -> None:
+    def update_moments(self, residual: Tensor) -> None:
         """Move mean and variance towards those of a batch."""
         self.mean.lerp_(residual.mean().to(self.mean), 1 - self.decay)
         self.variance.lerp_(residual.var(correction=0).to(self.variance), 1 - self.decay)

@@ -23,8 +23,8 @@ class OverBatch(Estimator):
     the loss of a batch is not the sum of the losses of its halves, and at least two rows are needed.
 
     Args:
-        options: ``num_particles``, ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`; each particle is a
-            separate batch of draws
+        options: ``num_particles``, ``beta`` and ``free_bits`` of :class:`Estimator`; each particle is a separate batch
+            of draws
 
     Raises:
         ValueError: ``particles_per_pass``, as draws of earlier passes are not kept; in a run, a batch of one row, no
@@ -33,6 +33,10 @@ class OverBatch(Estimator):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        if self.capacity is not None:
+            raise ValueError(
+                f"capacity: expected None, as {type(self).__name__} weights its own penalty, got {self.capacity}"
+            )
         if self.particles_per_pass is not None:
             raise ValueError(
                 f"particles_per_pass: {type(self).__name__} compares the draws of a whole batch, which passes do not "
@@ -77,7 +81,7 @@ def draws(terms: Terms) -> Tensor:
 
 
 def prior_draws(terms: Terms) -> Tensor:
-    """Return as many draws of the prior, ``(particles, batch, dims)``.
+    """Return one prior draw per posterior draw, ``(particles, batch, dims)``.
 
     Parameters of the prior get a gradient through its draws if it has a reparameterized sampler; if it has none (a
     mixture, a VampPrior) the draws are constants.

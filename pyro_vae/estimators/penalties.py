@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_vae._util.validation import check_int
+from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.trace import Terms
 
 __all__ = ["Capacity", "FreeBits", "PerDimension", "PerSite"]
@@ -34,8 +34,7 @@ class FreeBits(ABC):
     """
 
     def __init__(self, nats: float) -> None:
-        check_weight("free_bits", nats)
-        self.nats = nats
+        self.nats = check_number("free_bits", nats, 0)
 
     @abstractmethod
     def hinge(self, terms: Terms) -> Tensor:
@@ -76,7 +75,7 @@ class PerSite(FreeBits):
 
 @dataclass(frozen=True)
 class Capacity:
-    r"""A divergence held near a target that rises, in place of a weighted divergence.
+    r"""A penalty that keeps the KL divergence near a rising target, in place of a weighted divergence.
 
     .. math:: -\gamma \, | \overline{\mathrm{KL}} - C_t |, \qquad C_t = C \min(t / T, 1)
 
@@ -112,8 +111,8 @@ class Capacity:
 
     def __post_init__(self) -> None:
         check_int("num_steps", self.num_steps)
-        check_weight("nats", self.nats)
-        check_weight("gamma", self.gamma)
+        check_number("nats", self.nats, 0)
+        check_number("gamma", self.gamma, 0)
 
     def __call__(self, step: int) -> float:
         """Return the target at a step, in nats."""
@@ -122,9 +121,3 @@ class Capacity:
     def penalty(self, kl: Tensor, target: float | Tensor) -> Tensor:
         """Return what the mean divergence of a batch, ``()``, costs under a target."""
         return self.gamma * (kl - target).abs()
-
-
-def check_weight(name: str, value: float) -> None:
-    """Raise unless a number is finite and not negative."""
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{name}: expected a number of at least 0, got {value}")

@@ -13,7 +13,7 @@ __all__ = ["PIWAE"]
 
 
 class PIWAE(MIWAE):
-    r"""The model follows one importance-weighted bound of M times K particles, the guide M bounds of K.
+    r"""PIWAE: one bound of M times K particles for the model, M bounds of K particles for the guide.
 
     .. math:: \theta:\ \log \frac{1}{MK} \sum_{m, k} w_{mk}, \qquad
               \phi:\ \frac1M \sum_m \log \frac1K \sum_k w_{mk}

@@ -1,4 +1,4 @@
-"""The score function with the other particles as a baseline."""
+"""REINFORCE with a leave-one-out baseline."""
 
 from __future__ import annotations
 

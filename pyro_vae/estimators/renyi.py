@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pyro_vae._util.validation import check_number
 from pyro_vae.estimators.averages import mean
 from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.iwae import log_mean_exp
@@ -44,9 +45,7 @@ class Renyi(Estimator):
 
     def __init__(self, *, alpha: float = 0.5, num_particles: int = 5, **options: Any) -> None:
         super().__init__(num_particles=num_particles, **options)
-        if not abs(alpha) < float("inf"):
-            raise ValueError(f"alpha: expected a finite number, got {alpha}")
-        self.alpha = alpha
+        self.alpha = check_number("alpha", alpha)
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the estimate of each example."""

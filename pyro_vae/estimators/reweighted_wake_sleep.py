@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae._util.validation import check_int
+from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
@@ -59,8 +59,7 @@ class ReweightedWakeSleep(Estimator):
     draws = Detached
 
     def __init__(self, *, sleep: float = 0.0, num_particles: int = 5, **options: Any) -> None:
-        if not 0 <= sleep <= 1:
-            raise ValueError(f"sleep: expected a share from 0 to 1, got {sleep}")
+        sleep = check_number("sleep", sleep, 0, 1)
         # the normalized weight of a single particle is 1 and carries no signal for the guide
         num_particles = check_int("num_particles", num_particles, 2 if sleep < 1 else 1)
         super().__init__(num_particles=num_particles, **options)

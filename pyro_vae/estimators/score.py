@@ -1,4 +1,4 @@
-"""Score functions of draws without a gradient."""
+"""REINFORCE (score-function) gradients."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae._util.cache import cached_tensors
-from pyro_vae._util.validation import check_int
+from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.trace import Detached, Terms
@@ -56,8 +56,7 @@ class TVO(Estimator):
     ) -> None:
         super().__init__(num_particles=num_particles, **options)
         num_intervals = check_int("num_intervals", num_intervals)
-        if not 0 < first < 1:
-            raise ValueError(f"first: expected a number between 0 and 1, got {first}")
+        first = check_number("first", first, above=0, below=1)
         points = torch.logspace(math.log10(first), 0, num_intervals, dtype=torch.float64)
         self.points = [0.0, *points.tolist()] if num_intervals > 1 else [0.0, 1.0]
 

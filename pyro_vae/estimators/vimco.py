@@ -1,4 +1,4 @@
-"""The importance-weighted bound for latents without a gradient."""
+"""VIMCO: the importance-weighted bound for discrete latents."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class WAE(MMD):
     Args:
         lambda_: :math:`\lambda`, weight of the discrepancy
         kernel: of the discrepancy; ``InverseMultiquadratic()`` if None
-        options: ``num_particles``, ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`
+        options: ``num_particles``, ``beta`` and ``free_bits`` of :class:`Estimator`
 
     Raises:
         ValueError: a negative weight; in a run, a batch of one row.

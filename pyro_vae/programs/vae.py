@@ -60,11 +60,8 @@ class VAE(Program):
     ) -> None:
         super().__init__()
         for name, part in (("prior", prior), ("likelihood", likelihood), ("posterior", posterior)):
-            if not callable(part) or isinstance(part, type):
-                raise TypeError(
-                    f"{name}: expected an object, a part of pyro_vae.{name.removesuffix('y')}... built with its "
-                    f"arguments, got {part!r}"
-                )
+            if not isinstance(part, Conditional):
+                raise TypeError(f"{name}: expected a Conditional built with its arguments, got {part!r}")
         self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
         self.missing = missing
 

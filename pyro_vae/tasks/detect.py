@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae._util.validation import check_int
+from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.distributions.missing import factorized, hide_missing
 from pyro_vae.evaluation.over import over
 from pyro_vae.programs.program import Program
@@ -53,8 +53,7 @@ class Detector:
     def __init__(
         self, program: Program, score: Score, normal: Any, *, false_alarm_rate: float = 0.05, seed: int = 0
     ) -> None:
-        if not 0 < false_alarm_rate < 1:
-            raise ValueError(f"false_alarm_rate: expected a number between 0 and 1, got {false_alarm_rate}")
+        check_number("false_alarm_rate", false_alarm_rate, above=0, below=1)
         self.program, self.score, self.seed = program, score, seed
         self.reference = score(program, normal, seed=seed).sort().values
         if not torch.isfinite(self.reference).all():

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae._util.validation import check_number
 from pyro_vae.data.tables import Table, named
 from pyro_vae.data.tables.column import missing as missing_values
 
@@ -43,8 +44,7 @@ class Imputation:
         Raises:
             ValueError: the level is no probability, or there are too few samples to estimate the ends.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level: expected a number between 0 and 1, got {level}")
+        check_number("level", level, above=0, below=1)
         if len(self.samples) * (1 - level) < 2:
             raise ValueError(
                 f"level: an interval of {level:.0%} cannot be estimated from {len(self.samples)} samples. Impute with "

@@ -73,7 +73,7 @@ class Recorder(Messenger):
         self.sites[msg["name"]] = msg
 
     def enumerates(self, msg: Any) -> bool:
-        """Whether a latent site gets all its values."""
+        """Whether a latent site is enumerated."""
         return bool(msg["infer"]) and msg["infer"].get("enumerate") == "parallel"
 
     def values(self, msg: Any) -> Tensor:
@@ -106,7 +106,7 @@ class Sampled(Recorder):
     """
 
     def enumerates(self, msg: Any) -> bool:
-        """Whether a latent site gets all its values: never."""
+        """Whether a latent site is enumerated: never."""
         return False
 
 
@@ -176,7 +176,7 @@ class Detached(Scored):
 
 
 class Enumerated(Reparameterized):
-    """Give every latent with finitely many values all of them, marked for enumeration or not.
+    """Enumerate every latent with finitely many values, marked for enumeration or not.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -190,7 +190,7 @@ class Enumerated(Reparameterized):
     """
 
     def enumerates(self, msg: Any) -> bool:
-        """Whether a latent site gets all its values."""
+        """Whether a latent site is enumerated."""
         return super().enumerates(msg) or factor(msg["fn"]).has_enumerate_support
 
     def values(self, msg: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which dimension of a log-density is what: enumerated values, particles, examples, plates inside an example."""
+"""The layout of a log-density: dimensions of enumerated values, particles and examples."""
 
 from __future__ import annotations
 

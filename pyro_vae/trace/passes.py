@@ -1,4 +1,4 @@
-"""Many particles in several passes: the memory of one pass, the same terms."""
+"""Run many particles in several passes, with the memory of one pass."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Reads = list[tuple[int, Quantity]]
 Source = Callable[[int, Quantity], Tensor | None]
 
 
-class StandIn(Site):
-    """A site whose quantities come from somewhere else."""
+class CachedSite(Site):
+    """A site that reads its quantities from a cache."""
 
     source: Callable[[Quantity], Tensor | None]
 
@@ -42,10 +42,10 @@ def run_in_passes(
     formula: Callable[[Terms], Any],
     particles_per_pass: int | None,
 ) -> Terms:
-    """Run guide and model with so many particles at a time.
+    """Run guide and model with ``particles_per_pass`` particles at a time.
 
     Args:
-        call: what is run, with the number of all particles
+        call: model, guide and arguments, with the number of all particles
         draws: makes the handler that decides how latents are drawn, from messages that it replays
         check: raises if the terms of a pass cannot be used
         formula: what will be computed from the terms; called once with the particles of a small pass repeated
@@ -102,7 +102,7 @@ def read_by(formula: Callable[[Terms], Any], terms: Terms, num_particles: int) -
 
 
 def in_passes(one_pass: Callable[[int], Terms], sizes: Sequence[int], reads: Reads) -> Terms:
-    """Run passes of so many particles each and join their terms.
+    """Run passes of the given sizes and join their terms.
 
     Intermediate results of a pass are discarded, and computed again from the same noise for the gradient (activation
     checkpointing). A few numbers per example and particle are kept.
@@ -149,8 +149,8 @@ def without_tensors(terms: Terms) -> Terms:
     def bare(message: Any) -> Any:
         return None if message is None else {name: message[name] for name in ("scale", "cond_indep_stack")}
 
-    def strip(site: Site) -> StandIn:
-        new = StandIn(site.name, bare(site.model), bare(site.guide), site.layout, site.enumerated, site.auxiliary)
+    def strip(site: Site) -> CachedSite:
+        new = CachedSite(site.name, bare(site.model), bare(site.guide), site.layout, site.enumerated, site.auxiliary)
         new.reparameterized = site.reparameterized
         return new
 

@@ -31,8 +31,8 @@ class Site:
         name: name of the sample statement
         model: its message in the model
         guide: its message in the guide, None for an observed site
-        layout: which dimension is what
-        enumerated: whether the site has all its values at once
+        layout: the layout of the dimensions
+        enumerated: whether the values of the site are enumerated
         auxiliary: whether the site occurs in the guide alone
         closed_form: whether a closed-form divergence of this site alone is unbiased, because no latent that the model
             draws before this one depends on it in the guide

@@ -22,7 +22,7 @@ class Draw(NamedTuple):
         start: first particle of the pass
         stop: first particle after it
         values: by site, the value, its plates and its number of event dimensions
-        layout: which dimension is what
+        layout: the layout of the dimensions
     """
 
     start: int
@@ -161,7 +161,7 @@ class Terms:
 
 
 def refuse_enumerated(sites: Sequence[Site], what: str) -> None:
-    """Raise if a site has all its values at once where single draws are needed."""
+    """Raise if a site is enumerated where single draws are needed."""
     for site in sites:
         if site.enumerated:
             raise ValueError(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.substitute import functional_call
+from pyro_vae._util.validation import check_int
 from pyro_vae.trace.handlers import Recorder
 from pyro_vae.trace.layout import PARTICLES, Layout, frames
 from pyro_vae.trace.site import Site
@@ -55,7 +56,7 @@ class Particles(pyro.plate):
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a model and a guide, with what it takes to run them again.
+    """A model and a guide with their arguments, so that they can run again.
 
     Args:
         model: the model
@@ -137,10 +138,10 @@ def run(
         >>> [site.name for site in terms.latent], [site.name for site in terms.observed]
         (['z'], ['x'])
     """
-    call = Call(model, guide, args, kwargs or {}, num_particles)
+    call = Call(model, guide, args, kwargs or {}, check_int("num_particles", num_particles))
     drawn = call.trace(guide, draws())
     if len(drawn.sites) > 1:
-        # what comes back to a draw from densities is kept apart from what comes back from later draws of the guide
+        # separate the gradient of the densities from the gradient of later draws of the guide
         for name, message in drawn.sites.items():
             if isinstance(message["value"], Tensor) and not message["is_observed"]:
                 drawn.sites[name] = {**message, "value": message["value"].view_as(message["value"])}
@@ -224,11 +225,11 @@ def rerun_guide(call: Call, drawn: Recorder, what: str) -> dict[str, Any]:
     program = guide if isinstance(guide, nn.Module) else getattr(guide, "__self__", None)
     if not isinstance(program, nn.Module):
         raise ValueError(
-            f"guide: holding its parameters constant takes their names, and the guide of the sites "
-            f"{sorted(drawn.sites)} is a plain function: wrap it by "
+            f"guide: parameters must be known by name to hold them constant, and the guide of the "
+            f"sites {sorted(drawn.sites)} is a plain function: wrap it by "
             "pyro_vae.programs.FunctionProgram(model, guide, net=net)"
         )
-    method = CallUnder(program, call.guide)
+    method = MethodModule(program, call.guide)
     constants = {name: p.detach() for name, p in method.named_parameters()}
     recorder = Recorder({**drawn.sites, **drawn.subsamples})
     # the constants are no parameters of the program: handlers must not see them
@@ -237,7 +238,7 @@ def rerun_guide(call: Call, drawn: Recorder, what: str) -> dict[str, Any]:
     return recorder.sites
 
 
-class CallUnder(nn.Module):
+class MethodModule(nn.Module):
     """A function of a module as the ``forward`` of one, so that ``functional_call`` can replace its parameters."""
 
     def __init__(self, module: nn.Module, function: Callable[..., Any]) -> None:

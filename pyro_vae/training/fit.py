@@ -15,7 +15,7 @@ from pyro.infer import ELBO as PyroELBO
 from pyro_vae._util.denormals import flush_denormals
 from pyro_vae._util.devices import resolve_device
 from pyro_vae._util.random_state import fork_rng
-from pyro_vae._util.validation import check_int
+from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.estimators import ELBO
 from pyro_vae.programs.program import Program
 from pyro_vae.training.callbacks import Callback, Log
@@ -179,10 +179,9 @@ def check_options(seed: Any, checkpoint_every: Any, **counts: Any) -> None:
     """Raise if an option is invalid."""
     for name, value in counts.items():
         check_int(name, value)
-    if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
-        raise ValueError(f"seed: expected an int of at most 64 bits, got {seed!r}")
-    if not isinstance(checkpoint_every, (int, float)) or math.isnan(checkpoint_every):
-        raise ValueError(f"checkpoint_every: expected a number of seconds, got {checkpoint_every!r}")
+    check_int("seed", seed, -(2**63), 2**63 - 1)
+    if checkpoint_every != math.inf:  # which saves after epochs only
+        check_number("checkpoint_every", checkpoint_every)
 
 
 def as_callbacks(callbacks: Any, valid: Any) -> list[Callback]:

@@ -11,6 +11,7 @@ import torch
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
+from pyro_vae._util.validation import check_number
 from pyro_vae.training.step import clip_factor, global_norm
 
 __all__ = ["OneOptimizer"]
@@ -47,8 +48,8 @@ class OneOptimizer(PyroOptim):
         estimator: nn.Module | None = None,
         lr_schedule: Callable[[int], float] | None = None,
     ) -> None:
-        if clip_norm is not None and not (isinstance(clip_norm, (int, float)) and clip_norm > 0):
-            raise ValueError(f"clip_norm: expected a positive number or None, got {clip_norm!r}")
+        if clip_norm is not None:
+            clip_norm = check_number("clip_norm", clip_norm, above=0)
         if lr_schedule is not None and not callable(lr_schedule):
             raise TypeError(
                 "lr_schedule: expected a schedule such as pyro_vae.training.Cosine(10_000), or a function of the "

@@ -91,7 +91,7 @@ def test_momentum_capacity_and_a_learning_rate_schedule():
     both(
         small,
         bits(*[16] * 6),
-        lambda: E.ELBO(capacity=E.Capacity(2.0, 5, gamma=3.0), free_bits=0.1),
+        lambda: E.ELBO(capacity=E.Capacity(2.0, 5, gamma=3.0)),
         optimizer=functools.partial(torch.optim.SGD, lr=1e-2, momentum=0.9),
         lr_schedule=MultiStep([2, 4], 0.1),
     )

@@ -15,7 +15,7 @@ from pyro.infer import ELBO as PyroELBO
 
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
-from pyro_vae._util.validation import check_int
+from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.evaluation.laboratory.compare import named
 from pyro_vae.evaluation.likelihood.log_likelihood import log_likelihood
 from pyro_vae.evaluation.result import Result, number
@@ -41,8 +41,7 @@ class Budget:
     amount: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.amount < float("inf"):
-            raise ValueError(f"budget: expected {type(self).__name__} of a number above 0, got {self.amount}")
+        check_number("budget", self.amount, above=0)
 
     def __str__(self) -> str:
         return f"{self.amount:,} {type(self).__name__.lower()}"

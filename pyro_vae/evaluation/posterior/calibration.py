@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae._util.validation import check_int
+from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.evaluation.over import one_batch, over
 from pyro_vae.evaluation.posterior.posterior_means import units
 from pyro_vae.evaluation.result import Result, number
@@ -129,8 +129,7 @@ def calibration(
     """
     num_simulations = check_int("num_simulations", num_simulations, 20)
     num_samples = check_int("num_samples", num_samples)
-    if not 0 < level < 1:
-        raise ValueError(f"level: expected a number between 0 and 1, got {level}")
+    check_number("level", level, above=0, below=1)
     whole = one_batch(program, x, seed=seed)
     rows = torch.arange(num_simulations, device=whole[0].device) % len(whole[0])
     simulated = tuple(column[rows] for column in whole)
