@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["mean", "same", "scaled_sum"]
-
-
-def same(a: float | Tensor, b: float | Tensor) -> bool:
-    """Whether two scales are known to be equal without reading the values of a tensor."""
-    return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b)
+__all__ = ["mean", "scaled_sum"]
 
 
 def mean(terms: Tensor) -> Tensor:

@@ -13,10 +13,11 @@ from pyro.infer import ELBO as PyroELBO
 from torch import Tensor, nn
 
 from pyro_vae._util.validation import check_int
-from pyro_vae.estimators.averages import mean, same, scaled_sum
+from pyro_vae.estimators.averages import mean, scaled_sum
 from pyro_vae.estimators.penalties import Capacity, FreeBits, PerDimension
 from pyro_vae.programs.primitives import announce
 from pyro_vae.trace import Call, Recorder, Reparameterized, Terms
+from pyro_vae.trace.layout import same
 from pyro_vae.trace.passes import run_in_passes
 
 __all__ = ["Estimator"]
@@ -149,8 +150,7 @@ class Estimator(PyroELBO):
         for site in terms.latent:
             recorder.check(site, type(self).__name__)
             q, p = site.guide["scale"], site.model["scale"]
-            # two tensors may be equal, and comparing their values would wait for the device
-            if not same(q, p) and not (isinstance(q, Tensor) and isinstance(p, Tensor)):
+            if not same(q, p):
                 raise ValueError(
                     f"guide: site {site.name!r} is scaled by {q} in the guide and by {p} in the model, which gives "
                     "no bound: scale both alike. To weight the divergence give the estimator a `beta`"
@@ -174,8 +174,9 @@ class Estimator(PyroELBO):
             loss = loss + scaled_sum(first.scale, self.penalty(local, beta).expand(first.log_p.shape[-1]))
         # sites that all examples share (weights of a Bayesian decoder, say) are drawn once and enter once, as in the
         # ELBO; the bounds of the examples are those given their draw
+        weight = beta if self.capacity is None else 1.0  # a capacity is that of the latents of each example
         for site in shared.latent:
-            loss = loss + scaled_sum(site.scale, mean(beta * site.sampled_kl))
+            loss = loss + scaled_sum(site.scale, mean(weight * site.sampled_kl))
         for site in shared.observed:
             loss = loss - scaled_sum(site.scale, mean(site.log_p))
         return loss, metrics

@@ -14,6 +14,7 @@ from pyro_vae.trace import Terms
 __all__ = ["Capacity", "FreeBits", "PerDimension", "PerSite"]
 
 
+@dataclass(frozen=True)
 class FreeBits(ABC):
     r"""A hinge on the divergence of each group of latents, averaged over the batch.
 
@@ -33,8 +34,10 @@ class FreeBits(ABC):
         ValueError: a negative or infinite number of nats.
     """
 
-    def __init__(self, nats: float) -> None:
-        self.nats = check_number("free_bits", nats, 0)
+    nats: float
+
+    def __post_init__(self) -> None:
+        check_number("free_bits", self.nats, 0)
 
     @abstractmethod
     def hinge(self, terms: Terms) -> Tensor:

@@ -4,10 +4,11 @@
 importance sampling and the tasks read nothing else.
 """
 
+from pyro_vae.trace.call import Call
 from pyro_vae.trace.handlers import Detached, Enumerated, Recorder, Reparameterized, Sampled, Scored
 from pyro_vae.trace.site import Site
 from pyro_vae.trace.terms import Draw, Terms
-from pyro_vae.trace.tracing import Call, run
+from pyro_vae.trace.tracing import run
 
 __all__ = [
     "Call",

@@ -87,7 +87,8 @@ class Recorder(Messenger):
             site: a latent site
             user: name of the estimator, for the message
         """
-        if site.enumerated and [frame.name for frame in frames(site.guide)] != [site.layout.name]:
+        data = [] if site.layout.name is None else [site.layout.name]
+        if site.enumerated and [frame.name for frame in frames(site.guide)] != data:
             raise ValueError(
                 f"guide: {user} sums over the values of each example, but site {site.name!r} is outside the plate of "
                 "the data or in a further plate: declare what belongs to one example by `.to_event`"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-__all__ = ["PARTICLES", "VALUES_DIM", "Layout", "frames", "particle_dim"]
+__all__ = ["PARTICLES", "VALUES_DIM", "Layout", "frames", "particle_dim", "same"]
 
 #: Name of the plate over particles.
 PARTICLES = "_particles"
@@ -78,7 +79,18 @@ class Layout(NamedTuple):
         x = x.reshape(*x.shape[: x.dim() - event_dim], -1)
         particles = particle_dim(message)
         x = x.unsqueeze(0) if particles is None else x.movedim(particles - 1, 0)
-        return x.movedim(self.dim - 1, 1).flatten(2)
+        return x.flatten(1).unsqueeze(1) if self.name is None else x.movedim(self.dim - 1, 1).flatten(2)
+
+    def scale(self, scale: float | Tensor, name: str) -> float | Tensor:
+        """Bring the scale of a site to one number, or one number per example, ``(batch,)``."""
+        if not isinstance(scale, Tensor) or scale.dim() == 0:
+            return scale
+        if self.name is None or scale.numel() != scale.shape[max(self.dim, -scale.dim())]:
+            raise ValueError(
+                f"scale: expected a number, or one number per example, at site {name!r}, got a tensor of shape "
+                f"{tuple(scale.shape)} that differs within an example"
+            )
+        return scale.reshape(-1)
 
 
 def frames(message: Any) -> list[Any]:
@@ -98,3 +110,11 @@ def particle_dim(message: Any) -> int | None:
 def in_data_plate(message: Any) -> bool:
     """Whether a site of a program of this library is in the plate of the data."""
     return Layout("data").contains(message)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two scales or masks are equal; tensors on another device than the CPU are not read and count as equal."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        readable = type(a) is Tensor and type(b) is Tensor and a.device.type == b.device.type == "cpu"
+        return a is b or (a.shape == b.shape and (not readable or torch.equal(a, b)))
+    return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b)

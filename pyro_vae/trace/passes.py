@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from pyro_vae.trace.call import Call, buffers_kept, draw_shared, outline
 from pyro_vae.trace.handlers import Recorder
 from pyro_vae.trace.site import Quantity, Site, kl_per_dimension
 from pyro_vae.trace.terms import Draw, Terms
-from pyro_vae.trace.tracing import Call, draw_shared, outline, run
+from pyro_vae.trace.tracing import run
 
 __all__ = ["run_in_passes"]
 
@@ -57,15 +59,17 @@ def run_in_passes(
     total = call.num_particles
     size = min(particles_per_pass or total, total)
 
-    def one_pass(size: int) -> Terms:
+    def one_pass(size: int, first: bool = False) -> Terms:
         recorder = draws(shared)
-        terms = run(call.model, call.guide, call.args, call.kwargs, num_particles=size, draws=lambda: recorder)
+        # one step updates buffers, such as the statistics of a BatchNorm, once
+        with nullcontext() if first else buffers_kept(call):
+            terms = run(call.model, call.guide, call.args, call.kwargs, num_particles=size, draws=lambda: recorder)
         check(terms, recorder)
         return terms
 
     shared: dict[str, Any] = {}
     if size == total:
-        return one_pass(size)
+        return one_pass(size, first=True)
     if outline(call).shared:  # these sites are drawn once for all passes
         shared = draw_shared(replace(call, num_particles=1), draws)
     reads = read_by(formula, one_pass(min(size, 2)), total)
@@ -101,14 +105,14 @@ def read_by(formula: Callable[[Terms], Any], terms: Terms, num_particles: int) -
     return reads
 
 
-def in_passes(one_pass: Callable[[int], Terms], sizes: Sequence[int], reads: Reads) -> Terms:
+def in_passes(one_pass: Callable[..., Terms], sizes: Sequence[int], reads: Reads) -> Terms:
     """Run passes of the given sizes and join their terms.
 
     Intermediate results of a pass are discarded, and computed again from the same noise for the gradient (activation
     checkpointing). A few numbers per example and particle are kept.
 
     Args:
-        one_pass: from the number of particles to their terms
+        one_pass: from the number of particles, and whether it is the first pass, to their terms
         sizes: number of particles of each pass
         reads: the quantities that the estimator reads
     """
@@ -117,7 +121,7 @@ def in_passes(one_pass: Callable[[int], Terms], sizes: Sequence[int], reads: Rea
     absent: set[tuple[int, Quantity]] = set()
 
     def tensors(size: int) -> list[Tensor]:
-        terms = one_pass(size)
+        terms = one_pass(size, first=not draws)
         found = [terms.sites[number].read(quantity) for number, quantity in reads]
         if len(draws) < len(sizes):  # not where a pass is computed again for its gradient
             start = sum(draw.stop - draw.start for draw in draws)

@@ -104,7 +104,7 @@ class Site:
     @cached_property
     def scale(self) -> float | Tensor:
         """The weight of this site: N/B for a subsampled plate, times that of ``poutine.scale``."""
-        return self.model["scale"]
+        return self.layout.scale(self.model["scale"], self.name)
 
     @cached_property
     def local(self) -> bool:

@@ -2,108 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
-import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
-import pyro
-import torch
-from pyro.distributions.util import detach
-from pyro.poutine import block
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae._util.random_state import fork_rng
-from pyro_vae._util.substitute import functional_call
 from pyro_vae._util.validation import check_int
+from pyro_vae.trace.call import Call
 from pyro_vae.trace.handlers import Recorder
-from pyro_vae.trace.layout import PARTICLES, Layout, frames
+from pyro_vae.trace.layout import Layout, same
+from pyro_vae.trace.rerun import rerun_guide
 from pyro_vae.trace.site import Site
 from pyro_vae.trace.terms import Draw, Terms
 
-__all__ = ["Call", "draw_shared", "outline", "run"]
-
-
-class Outline(NamedTuple):
-    """The structure of a program: its number of plate dimensions, the plate of the data, and if latents are shared."""
-
-    nesting: int
-    layout: Layout
-    shared: bool
-
-
-_OUTLINES: weakref.WeakKeyDictionary[Any, dict[Any, Outline]] = weakref.WeakKeyDictionary()
-
-
-class Particles(pyro.plate):
-    """The plate over particles, which leaves sites outside the plate of the data alone.
-
-    A latent that examples share is drawn once for all particles: with a draw per particle inside the logarithm, the
-    mean would be no bound on the evidence of all data together.
-    """
-
-    def __init__(self, size: int, dim: int, layout: Layout) -> None:
-        super().__init__(PARTICLES, size, dim=dim)
-        self.layout = layout
-
-    def _process_message(self, msg: Any) -> None:
-        if self.layout.contains(msg):
-            super()._process_message(msg)
-
-
-@dataclass(frozen=True)
-class Call:
-    """A model and a guide with their arguments, so that they can run again.
-
-    Args:
-        model: the model
-        guide: the guide, called with the same arguments
-        args: arguments of both
-        kwargs: keyword arguments of both
-        num_particles: number of draws of the latents of each example, all at once in a plate on the left
-
-    Example:
-        >>> import pyro_vae as pv
-        >>> toy = pv.testing.LinearGaussian()
-        >>> call = Call(toy.program.model, toy.program.guide, (toy.draw(5),), {}, num_particles=3)
-        >>> call.trace(call.guide, pv.trace.Recorder()).sites["z"]["value"].shape
-        torch.Size([3, 5, 2])
-    """
-
-    model: Callable[..., Any]
-    guide: Callable[..., Any]
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
-    num_particles: int = 1
-
-    def trace(self, function: Callable[..., Any], recorder: Recorder) -> Recorder:
-        """Run the model or the guide under a handler and return the handler."""
-        plate: AbstractContextManager[Any] = nullcontext()
-        if self.num_particles > 1 or recorder.needs_layout:
-            found = outline(self)
-            recorder.layout = found.layout
-            if self.num_particles > 1:
-                plate = Particles(self.num_particles, -1 - found.nesting, found.layout)
-        with plate, recorder:
-            function(*self.args, **self.kwargs)
-        return recorder
-
-
-def outline(call: Call) -> Outline:
-    """Return the structure of a program, from one run for each new pair of model and guide."""
-    owner = getattr(call.model, "__self__", call.model)
-    known = _OUTLINES.setdefault(owner, {})
-    key = getattr(call.model, "__name__", None), getattr(call.guide, "__name__", None)
-    if key not in known:
-        with fork_rng(call.args), torch.no_grad():
-            terms = run(call.model, call.guide, call.args, call.kwargs)
-        messages = [m for site in terms.sites for m in (site.model, site.guide) if m is not None]
-        nesting = max((-frame.dim for m in messages for frame in frames(m)), default=0)
-        known[key] = Outline(nesting, terms.sites[0].layout, not all(site.local for site in terms.latent))
-    return known[key]
+__all__ = ["run"]
 
 
 def run(
@@ -158,7 +71,7 @@ def run(
             continue
         # a closed form integrates over this site alone: it is unbiased if every latent that the model's density may
         # depend on was drawn before it in the guide, so that none of them depends on it
-        earlier = before <= set(order[: order.index(name)])
+        earlier = before <= set(order[: order.index(name)]) and same(message["mask"], drawn.sites[name]["mask"])
         enumerated = name in drawn.enumerated
         sites.append(Site(name, message, drawn.sites[name], layout, enumerated, False, earlier, stopped))
         before.add(name)
@@ -196,55 +109,3 @@ def same_latents(scored: Recorder, drawn: Recorder, auxiliary: Mapping[str, Any]
             + "; ".join(f"{sorted(names)} occur only in the {where}" for names, where in alone if names)
         )
     return p
-
-
-def draw_shared(call: Call, draws: Callable[[], Recorder]) -> dict[str, Any]:
-    """Return the messages of the guide's sites that examples share, from a run of their own."""
-    drawn = call.trace(call.guide, draws())
-    layout = outline(call).layout
-    return {name: message for name, message in drawn.sites.items() if not layout.contains(message)}
-
-
-def rerun_guide(call: Call, drawn: Recorder, what: str) -> dict[str, Any]:
-    """Return the messages of the guide with its parameters (``"params"``) or its draws (``"draws"``) held constant.
-
-    With a single site its distribution, or its value, is detached. With several, the distribution of one may depend on
-    the draw of another: the guide runs again at the same values.
-    """
-    if what == "draws":
-        sites = {name: {**m, "value": m["value"].detach()} for name, m in drawn.sites.items()}
-        if len(sites) == 1:
-            return sites
-        return call.trace(call.guide, Recorder({**sites, **drawn.subsamples})).sites
-    if len(drawn.sites) == 1:
-        return {
-            name: {**m, "fn": m["fn"].detached() if hasattr(m["fn"], "detached") else detach(m["fn"])}
-            for name, m in drawn.sites.items()
-        }
-    guide = inspect.unwrap(call.guide)
-    program = guide if isinstance(guide, nn.Module) else getattr(guide, "__self__", None)
-    if not isinstance(program, nn.Module):
-        raise ValueError(
-            f"guide: parameters must be known by name to hold them constant, and the guide of the "
-            f"sites {sorted(drawn.sites)} is a plain function: wrap it by "
-            "pyro_vae.programs.FunctionProgram(model, guide, net=net)"
-        )
-    method = MethodModule(program, call.guide)
-    constants = {name: p.detach() for name, p in method.named_parameters()}
-    recorder = Recorder({**drawn.sites, **drawn.subsamples})
-    # the constants are no parameters of the program: handlers must not see them
-    with block(hide_fn=lambda msg: msg["type"] == "param"):
-        call.trace(lambda *args, **kwargs: functional_call(method, constants, args, kwargs), recorder)
-    return recorder.sites
-
-
-class MethodModule(nn.Module):
-    """A function of a module as the ``forward`` of one, so that ``functional_call`` can replace its parameters."""
-
-    def __init__(self, module: nn.Module, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.module, self.function = module, [function]  # in a list: no submodule
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function."""
-        return self.function[0](*args, **kwargs)

@@ -41,7 +41,7 @@ def test_real_numbers_become_floats(value):
     ids=repr,
 )
 def test_other_values_are_no_numbers_or_out_of_range(value):
-    with pytest.raises(ValueError, match="^rate: expected a finite number above 1 and at most 2, "):
+    with pytest.raises(ValueError, match="^rate: expected a finite number above 1 and of at most 2, "):
         check_number("rate", value, maximum=2, above=1)
     with pytest.raises(ValueError, match="^rate: expected a finite number, got nan"):
         check_number("rate", float("nan"))

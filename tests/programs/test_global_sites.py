@@ -9,7 +9,7 @@ import torch
 from pyro import distributions as dist
 
 import pyro_vae as pv
-from pyro_vae.trace import tracing
+from pyro_vae.trace import call as trace_call
 
 #: Why an estimator cannot be applied to a reparameterized latent and a batch of one.
 BATCH = dict.fromkeys(["BetaTC", "DIP", "FactorVAE", "InfoVAE", "MMD", "WAE"], "needs a batch of more than one")
@@ -138,7 +138,7 @@ def test_many_particles_reach_the_tightest_bound_of_the_weights(estimator, optio
 
 def test_weights_sampled_per_particle_would_exceed_the_bound(monkeypatch):
     """The fault that the test above would find."""
-    monkeypatch.setattr(tracing.Particles, "_process_message", pyro.plate._process_message)
+    monkeypatch.setattr(trace_call.Particles, "_process_message", pyro.plate._process_message)
     # a network that broadcasts over particles, unlike functional calls
     broadcasting = lambda self, w, z: dist.Normal(w * z, 0.7).to_event(1)  # noqa: E731
     monkeypatch.setattr(pv.programs.BayesianDecoder, "decode_with", broadcasting)

@@ -97,6 +97,7 @@ class FlatOptimizer:
         self.parameters = [p for group in self.groups for p in group.parameters]
         for group in self.groups:
             group.lay_out()
+        self.places = [p.data_ptr() for p in self.parameters]
         self.settings = list({id(g.options): (g.options, g.constants) for g in self.groups}.values())
 
     def tensors(self) -> list[Tensor]:
@@ -104,9 +105,11 @@ class FlatOptimizer:
         return [*(group.lr for group in self.groups), *(t for group in self.groups for t in group.flat)]
 
     def is_current(self) -> bool:
-        """Whether the options are still those that were recorded as constants, and no parameter was frozen."""
+        """Whether options are as recorded, no parameter was frozen, and none has other memory (``p.data = ...``)."""
         same = all(options.items() >= constants.items() for options, constants in self.settings)
-        return same and all(p.requires_grad for p in self.parameters)
+        return same and all(
+            p.requires_grad and p.data_ptr() == place for p, place in zip(self.parameters, self.places, strict=True)
+        )
 
     def release(self) -> None:
         """Give each parameter, and each tensor of the optimizer's state, memory of its own."""

@@ -7,6 +7,7 @@ Whatever changes between steps is an argument of the graph: the batch, the value
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -159,12 +160,16 @@ class RecordedStep:
 def attributes_kept(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Undo what a run assigns to attributes of modules, such as a tensor without data that a layer caches."""
     before = [(module, dict(vars(module))) for root in modules for module in root.modules()]
+    contents = [(c, copy.copy(c)) for _, kept in before for c in kept.values() if type(c) in (dict, list, set)]
     try:
         yield
     finally:
         for module, attributes in before:
             vars(module).clear()
             vars(module).update(attributes)
+        for container, content in contents:
+            container.clear()
+            container.extend(content) if isinstance(container, list) else container.update(content)
 
 
 def memory_of(t: Tensor) -> tuple[int, int]:
