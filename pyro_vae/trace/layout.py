@@ -113,7 +113,7 @@ def in_data_plate(message: Any) -> bool:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two scales or masks are equal; tensors on another device than the CPU are not read and count as equal."""
+    """Whether two scales or masks are equal; tensors on another device than the CPU count as equal, unread."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         readable = type(a) is Tensor and type(b) is Tensor and a.device.type == b.device.type == "cpu"
         return a is b or (a.shape == b.shape and (not readable or torch.equal(a, b)))
