@@ -176,11 +176,10 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def keep_buffers(module: nn.Module) -> Iterator[None]:
     """Restore the buffers (such as the statistics of a BatchNorm) that a run in training mode changes."""
-    before = [(buffer, buffer._version, buffer.clone()) for buffer in module.buffers()]
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
         yield
     finally:
         with torch.no_grad():
-            for buffer, version, value in before:
-                if buffer._version != version:  # an unchanged one may be part of a graph, which a copy would break
-                    buffer.copy_(value)
+            for buffer, value in before:
+                buffer.data.copy_(value)  # a buffer that the run did not change may be part of a graph

@@ -41,7 +41,7 @@ class Budget:
     amount: float
 
     def __post_init__(self) -> None:
-        check_number("budget", self.amount, above=0)
+        check_number(f"budget {type(self).__name__}", self.amount, above=0)
 
     def __str__(self) -> str:
         return f"{self.amount:,} {type(self).__name__.lower()}"
