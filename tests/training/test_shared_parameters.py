@@ -131,6 +131,17 @@ def test_a_compiler_that_fails_leaves_the_step_uncompiled():
     assert found["loss"] == expected["loss"]
 
 
+@pytest.mark.parametrize("name", ["output as an attribute", "weight as an attribute", "VampPrior, batch norm"])
+def test_recording_leaves_no_tensor_without_data(name):
+    """Not even before the next step, which may assign another one."""
+    case = sharing_cases()[name]
+    svi = SVI(case.make(), case.estimator(), SGD, compiler=eager_graph)
+    parameters = dict(svi.program.named_parameters(remove_duplicate=False))
+    svi.update(*case.data)
+    assert svi.compiled is not None
+    check_ordinary(svi.program, parameters)
+
+
 def test_the_law_can_fail(monkeypatch):
     """With torch's own order of restoring parameters, a module with two names keeps the substitutes."""
 
