@@ -10,8 +10,8 @@ import torch
 from pyro.distributions.util import detach
 from pyro.poutine import block
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from pyro_vae._util.substitute import functional_call
 from pyro_vae.trace.call import Call, buffers_kept, module_of
 from pyro_vae.trace.handlers import Recorder
 

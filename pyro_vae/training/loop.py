@@ -28,10 +28,10 @@ from pyro_vae.training.validation import mean_bound
 __all__ = ["Loop"]
 
 #: Seconds between two checks of the losses, which are the only times at which Python waits for the device.
-LOOK = 0.5
+CHECK_SECONDS = 0.5
 
 #: Steps between two such checks with several ranks, which have to check at the same time.
-LOOK_STEPS = 100
+CHECK_STEPS = 100
 
 
 class Loop:
@@ -97,7 +97,7 @@ class Loop:
 
     def run_steps(self, bar: tqdm, good: LastGood) -> dict[str, Any]:
         """Train on each remaining batch of the epoch; return the means over the epoch."""
-        looked = time.perf_counter()
+        checked = time.perf_counter()
         for batch in self.enter():
             self.latest = batch
             check_batch(self.program, self.batches, batch, self.batch)
@@ -107,11 +107,11 @@ class Loop:
                 self.totals[name] = self.totals[name] + value if name in self.totals else value
             self.batch += 1
             bar.update()
-            alone, together = self.ranks.size == 1, self.svi.steps % LOOK_STEPS == 0
-            if time.perf_counter() - looked > LOOK if alone else together:
+            alone, together = self.ranks.size == 1, self.svi.steps % CHECK_STEPS == 0
+            if time.perf_counter() - checked > CHECK_SECONDS if alone else together:
                 bar.set_postfix({k: f"{v:.2f}" for k, v in self.means().items()})
                 good.keep(self.svi.steps)
-                looked = time.perf_counter()
+                checked = time.perf_counter()
             if alone or together:
                 self.save_if_due()
         if not self.count:

@@ -150,7 +150,7 @@ def resumed(folder):
         history = pv.fit(program, rows(32), run_dir=folder / name, callbacks=[record], **options)
         return weights(program), record.noise, history["loss"]
 
-    sys.modules["pyro_vae.training.loop"].LOOK_STEPS = 1
+    sys.modules["pyro_vae.training.loop"].CHECK_STEPS = 1
     found["whole"] = run("whole")
     for kept in (3, 5, 7):  # of 10: four steps and an end, twice
         if rank == "0":

@@ -1,6 +1,7 @@
 """Training leaves every parameter what it was, compiled or not, also if modules share it; with equal losses."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,17 @@ def test_a_compiler_that_fails_leaves_the_step_uncompiled():
     assert found["loss"] == expected["loss"]
 
 
+@pytest.mark.parametrize("name", ["output as an attribute", "weight as an attribute", "VampPrior, batch norm"])
+def test_recording_leaves_no_tensor_without_data(name):
+    """Not even before the next step, which may assign another one."""
+    case = sharing_cases()[name]
+    svi = SVI(case.make(), case.estimator(), SGD, compiler=eager_graph)
+    parameters = dict(svi.program.named_parameters(remove_duplicate=False))
+    svi.update(*case.data)
+    assert svi.compiled is not None
+    check_ordinary(svi.program, parameters)
+
+
 def test_the_law_can_fail(monkeypatch):
     """With torch's own order of restoring parameters, a module with two names keeps the substitutes."""
 
@@ -140,6 +152,7 @@ def test_the_law_can_fail(monkeypatch):
         return torch.nn.utils.stateless._reparametrize_module(modules[0], new, tie_weights=True)
 
     monkeypatch.setattr("pyro_vae.training.compile.recorded_step.substituted", restored_in_order)
+    monkeypatch.setattr("pyro_vae.training.compile.recorded_step.attributes_kept", lambda modules: nullcontext())
     svi = SVI(vamp(), E.ELBO(), SGD, compiler=eager_graph)
     parameters = dict(svi.program.named_parameters(remove_duplicate=False))
     svi.update(*bits(16)[0])
