@@ -129,6 +129,8 @@ class Step:
             else:
                 loss = torch.as_tensor(float(sum(loss) if isinstance(loss, tuple) else loss), device=batch[0].device)
                 torch._foreach_div_([p.grad for p in update.parameters if p.grad is not None], n * scale)
+        # without latent sites the divergence is the number 0
+        metrics = {name: m if isinstance(m, Tensor) else torch.full_like(loss, m) for name, m in metrics.items()}
         return {"loss": unscaled(loss.detach(), scale), **metrics}
 
     def nonfinite_sites(self, batch: tuple[Tensor, ...]) -> list[str]:

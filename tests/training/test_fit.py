@@ -391,6 +391,13 @@ def test_skipped_steps_on_a_device_change_nothing(vae, optimizer):
     assert all(torch.isfinite(t).all() for t in before)
 
 
+def test_a_program_without_latent_sites_returns_tensors():
+    svi = pv.training.SVI(pv.programs.Autoencoder.example(), pv.estimators.ELBO(), RULES[0], skip_nonfinite=True)
+    metrics = svi.update(torch.randn(16, 4))
+    assert all(isinstance(value, torch.Tensor) for value in metrics.values())
+    assert metrics["kl"] == 0
+
+
 def test_an_error_names_the_sites_that_are_not_finite(vae):
     with pytest.raises(pv.training.NonFiniteError, match="'x' in the model"):
         pv.training.SVI(vae, pv.estimators.ELBO(), RULES[0]).update(NAN)
