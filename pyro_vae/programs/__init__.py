@@ -11,6 +11,7 @@ from pyro_vae.programs.mixture_vae import MixtureVAE, Responsibilities
 from pyro_vae.programs.primitives import DataPlate, announce, observe
 from pyro_vae.programs.program import Program
 from pyro_vae.programs.semi_supervised import SemiSupervised
+from pyro_vae.programs.semi_supervised_count_vae import SemiSupervisedCountVAE
 from pyro_vae.programs.sequence_vae import BackwardGRU, SequenceVAE
 from pyro_vae.programs.stacked_semi_supervised import StackedSemiSupervised
 from pyro_vae.programs.topic_model import Perplexity, TopicModel
@@ -33,6 +34,7 @@ __all__ = [
     "Responsibilities",
     "SelfMasking",
     "SemiSupervised",
+    "SemiSupervisedCountVAE",
     "SequenceVAE",
     "StackedSemiSupervised",
     "TopDown",

@@ -17,7 +17,7 @@ from pyro_vae.likelihoods import Multinomial
 from pyro_vae.posteriors import LogisticNormal as LogisticNormalPosterior
 from pyro_vae.priors import LogisticNormal
 from pyro_vae.programs.checks import describe, entry_support
-from pyro_vae.programs.count_vae import check_totals
+from pyro_vae.programs.count_program import check_totals
 from pyro_vae.programs.program import SMALL, evaluating
 from pyro_vae.programs.vae import VAE
 
