@@ -228,6 +228,8 @@ def test_exported_programs_with_standard_parts_are_trained(name, options, monkey
     folder = train(tmp_path / "run", "--data=small", "--program", name, *options.split())
     program = run.load(folder)
     assert type(program) is getattr(pv.programs, name)
+    if name == "StackedSemiSupervised":
+        assert program.top.alpha == pytest.approx(0.1)  # 0.1 times the number of examples per label
     if "alpha" in options:
         assert program.top.alpha == 3
         assert pv.load(folder).classify(x).shape == (60, 3)
