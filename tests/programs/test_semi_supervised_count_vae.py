@@ -90,7 +90,9 @@ class Toy:
             posterior=wide(pv.posteriors.MeanFieldNormal((1,), 1, context=CLASSES, net=LINEAR)),
             alpha=alpha,
         )
-        torch.nn.init.constant_(top.classes.logits[0], 0.4)
+        with torch.no_grad():
+            top.classes.logits[0] = 0.4
+            top.classifier.net.body[0].weight.copy_(torch.tensor([[-1.2], [1.0]]))
         self.program = SemiSupervisedCountVAE(top=top, **own, **sizes(latent_library)).double()
         self.top = top
 
