@@ -254,7 +254,7 @@ print(f"perplexity of the true mixtures {floor:.2f}, of the frequencies of words
 pictures = {"true": topics}
 for name, decoder in {"mixture": MixtureOfTopics, "product": ProductOfTopics}.items():
     models = [topic_model(decoder, seed) for seed in seeds]
-    perplexities = [model.perplexity(held_out).per_token for model in models]
+    perplexities = [pv.evaluation.perplexity(model, held_out).per_token for model in models]
     best = models[int(torch.tensor(perplexities).argmin())]
     pictures[name], distances = matched(best.topics())
     print(f"{name}: perplexity {mean_and_error(perplexities)} ({len(seeds)} seeds)", end=", ")
@@ -309,7 +309,7 @@ if pick(smoke=False, default=False, full=path.exists()):
         posterior=pv.posteriors.LogisticNormal((len(words),), 50, net=partial(BagEncoder, dropout=0.6)),
     )
     train_topics(model, seen, epochs=epochs(smoke=1, default=1, full=200), rate=2e-3, batch_size=200)
-    print(f"perplexity of held-out news: {model.perplexity(held_out).per_token:.0f}")
+    print(f"perplexity of held-out news: {pv.evaluation.perplexity(model, held_out).per_token:.0f}")
     for topic in model.top_words(words, 8):
         print(" ".join(topic))
 

@@ -14,7 +14,7 @@ from pyro_vae.programs.semi_supervised import SemiSupervised
 from pyro_vae.programs.semi_supervised_count_vae import SemiSupervisedCountVAE
 from pyro_vae.programs.sequence_vae import BackwardGRU, SequenceVAE
 from pyro_vae.programs.stacked_semi_supervised import StackedSemiSupervised
-from pyro_vae.programs.topic_model import Perplexity, TopicModel
+from pyro_vae.programs.topic_model import TopicModel
 from pyro_vae.programs.vae import VAE
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "Hierarchical",
     "MissingNotAtRandom",
     "MixtureVAE",
-    "Perplexity",
     "Program",
     "Responsibilities",
     "SelfMasking",
