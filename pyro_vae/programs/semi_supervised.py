@@ -40,7 +40,8 @@ class SemiSupervised(Program):
         likelihood: p(x given z, y)
         classifier: q(y given x), a posterior over one-hot vectors such as ``posteriors.OneHotCategorical``
         posterior: q(z given x, y)
-        alpha: weight of the classification term; the paper uses 0.1 times the number of examples per label
+        alpha: weight of the classification term; the paper uses 0.1 times the number of examples per label. Estimators
+            that weight samples, such as IWAE, take labels with 0 only (or 1, which adds a factor to the weights)
 
     Shape:
         data as a tuple ``(x, y)``: y one-hot floats of shape ``(n, classes)``, with a row of NaN where the label is
