@@ -23,6 +23,8 @@ import torch
 from budget import amount, epochs, figure, pick
 from matplotlib.figure import Figure
 from pyro import distributions as dist
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 
 import pyro_vae as pv
 from pyro_vae.nets import BagEncoder, MixtureOfTopics, ProductOfTopics
@@ -135,6 +137,55 @@ drawn = pv.plots.latent_map(maps, group[: n // 3], title="Means of q(z|x) of hel
 figure(drawn, "11_counts")
 
 # %% [markdown]
+# ## Labels for a few, and two batches
+#
+# Cells come in batches with technical effects, which are context, and few have a label, here five of each group. In
+# `SemiSupervisedCountVAE` (scANVI), the latents of a `CountVAE` are the data of the program of tutorial 8.
+
+# %%
+batch = torch.eye(2)[torch.randint(2, (n,))]
+rates = depth[:, None] * (shares.log()[group] + batch @ (0.5 * torch.randn(2, kinds))).softmax(-1)
+cells = torch.poisson(dist.Gamma(4.0, 4.0 / rates).sample())
+
+
+def with_labels():
+    top = pv.programs.SemiSupervised(
+        classes=pv.priors.OneHotCategorical(4),
+        prior=pv.priors.StandardNormal(5),
+        likelihood=pv.likelihoods.Normal(5, (5,), context=4, net=net, scale=pv.scales.PerExample()),
+        classifier=pv.posteriors.OneHotCategorical((5,), 4, net=net),
+        posterior=pv.posteriors.MeanFieldNormal((5,), 5, context=4, net=net),
+        alpha=10.0,
+    )
+    return pv.programs.SemiSupervisedCountVAE(
+        top=top,
+        likelihood=pv.likelihoods.NegativeBinomial(5, (kinds,), net=net, context=2 + 1, library=True),
+        posterior=pv.posteriors.MeanFieldNormal((kinds,), 5, net=net, context=2),
+    )
+
+
+def logistic_regression(labelled):
+    """Return the groups that a regression on the labelled rows predicts, its penalty by cross-validation."""
+    found = torch.cat([(1000 * cells / cells.sum(-1, keepdim=True)).log1p(), batch], -1)
+    found = ((found - found.mean(0)) / found.std(0)).numpy()
+    search = GridSearchCV(LogisticRegression(max_iter=2000), {"C": [0.01, 0.1, 1, 10, 100]}, cv=5)
+    return torch.as_tensor(search.fit(found[labelled], group[labelled]).predict(found))
+
+
+accuracies = {"logistic regression": [], "SemiSupervisedCountVAE": []}
+for seed in seeds:
+    pyro.set_rng_seed(seed)
+    y, program = pv.tasks.hide_labels(group, 20, seed=seed), with_labels()
+    rows = pv.tasks.labelled_batches((cells, batch), y, batch_size=100, num_labelled=10)
+    pv.fit(program, rows, epochs=epochs(smoke=2, default=25, full=100), seed=seed, optimizer=adam)
+    hidden = y.isnan().any(-1)
+    found = logistic_regression(~hidden), program.classify(cells, batch).argmax(-1)
+    for values, predicted in zip(accuracies.values(), found, strict=True):
+        values.append(float((predicted == group)[hidden].double().mean()))
+for name, values in accuracies.items():
+    print(f"{name:22} accuracy on cells without a label {mean_and_error(values, 3)} ({len(seeds)} draws of labels)")
+
+# %% [markdown]
 # ## Topics
 #
 # A document is a bag of words: how often each word occurs. A **topic** is a distribution over words, and a document a
@@ -203,7 +254,7 @@ print(f"perplexity of the true mixtures {floor:.2f}, of the frequencies of words
 pictures = {"true": topics}
 for name, decoder in {"mixture": MixtureOfTopics, "product": ProductOfTopics}.items():
     models = [topic_model(decoder, seed) for seed in seeds]
-    perplexities = [model.perplexity(held_out).per_token for model in models]
+    perplexities = [pv.evaluation.perplexity(model, held_out).per_token for model in models]
     best = models[int(torch.tensor(perplexities).argmin())]
     pictures[name], distances = matched(best.topics())
     print(f"{name}: perplexity {mean_and_error(perplexities)} ({len(seeds)} seeds)", end=", ")
@@ -258,7 +309,7 @@ if pick(smoke=False, default=False, full=path.exists()):
         posterior=pv.posteriors.LogisticNormal((len(words),), 50, net=partial(BagEncoder, dropout=0.6)),
     )
     train_topics(model, seen, epochs=epochs(smoke=1, default=1, full=200), rate=2e-3, batch_size=200)
-    print(f"perplexity of held-out news: {model.perplexity(held_out).per_token:.0f}")
+    print(f"perplexity of held-out news: {pv.evaluation.perplexity(model, held_out).per_token:.0f}")
     for topic in model.top_words(words, 8):
         print(" ".join(topic))
 
@@ -272,6 +323,8 @@ if pick(smoke=False, default=False, full=path.exists()):
 #
 # * Deep generative modeling for single-cell transcriptomics (Lopez et al., 2018),
 #   https://doi.org/10.1038/s41592-018-0229-2
+# * Probabilistic harmonization and annotation of single-cell transcriptomics data with deep generative models (Xu et
+#   al., 2021), https://doi.org/10.15252/msb.20209620
 # * Latent Dirichlet allocation (Blei et al., 2003), https://www.jmlr.org/papers/v3/blei03a.html
 # * Finding scientific topics (Griffiths and Steyvers, 2004), https://doi.org/10.1073/pnas.0307752101
 # * Autoencoding variational inference for topic models (Srivastava and Sutton, 2017), https://arxiv.org/abs/1703.01488

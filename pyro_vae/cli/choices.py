@@ -22,6 +22,7 @@ from torch import nn
 from pyro_vae.config import parts
 from pyro_vae.config.run import PARTS
 from pyro_vae.nets import Net
+from pyro_vae.programs import SemiSupervised
 
 __all__ = ["GIVEN", "Choices", "UsageError", "first_line", "look_up", "table", "usage"]
 
@@ -76,6 +77,8 @@ class Choices:
             skip.add(option)
             self.add_by_name(group, f"{key}.{option}", names, plain, parameter.default)
         group.add_class_arguments(cls, key, as_group=False, skip=skip)
+        if "top" in skip:
+            group.add_class_arguments(SemiSupervised, key, as_group=False, skip=set(PARTS))
 
     def add_by_name(self, group: Any, key: str, shelf: dict[str, type], plain: Any, preset: Any) -> None:
         """Add an option whose value is a name, or a plain value of the type ``plain`` if there is one."""

@@ -32,7 +32,13 @@ SCHEMA = 2
 AXES = ("posterior", "likelihood", "prior", "estimator")
 
 #: Arguments of programs that are built from the other entries of a configuration.
-PARTS = ("posterior", "likelihood", "prior", "classes", "classifier", "mask")
+PARTS = ("posterior", "likelihood", "prior", "classes", "classifier", "mask", "top")
+
+#: Parts of the ``top`` of a program.
+TOP = {
+    "posterior": {"name": "MeanFieldNormal", "options": {}},
+    "likelihood": {"name": "Normal", "options": {"scale": {"name": "PerExample", "options": {}}}},
+}
 
 #: The program of a configuration without one.
 DEFAULT_PROGRAM = {"name": "VAE", "options": {"missing": False}}
@@ -43,7 +49,8 @@ def program(config: Mapping[str, Any]) -> Program:
 
     Any exported program can be built whose other required arguments are plain values. The encoder of a table sees its
     columns as :class:`Features`, that of other data with missing entries sees :class:`ZeroImputed` data. A
-    classifier has the network of the posterior, and a likelihood with ``library=True`` one more number of context.
+    classifier has the network of the posterior, and a likelihood with ``library=True`` one more number of context. The
+    ``top`` of a program is a ``SemiSupervised`` over its latents, with the prior and the option ``alpha``.
 
     Args:
         config: ``latent``, ``shape``, ``seed``, ``posterior``, ``likelihood`` and ``prior``; where they apply
@@ -64,7 +71,7 @@ def program(config: Mapping[str, Any]) -> Program:
         given["encoder"] = lambda net: partial(Features, given["columns"], net=net)
     elif options.get("missing") or "mask" in needed:
         given["encoder"] = lambda net: partial(ZeroImputed, net=net)
-    classes = len(config.get("classes", ())) if takes_labels(config) else 0
+    classes = len(config.get("classes", ())) if takes_labels(config) and "top" not in needed else 0
     with fork_rng(seed=config["seed"]):
         for part in ("posterior", "likelihood", "prior"):
             context = classes + bool(split(part, config[part])[1].get("library"))
@@ -76,6 +83,12 @@ def program(config: Mapping[str, Any]) -> Program:
             given["classes"] = OneHotCategorical(classes)
         if "mask" in needed:
             given["mask"] = SelfMasking(given["shape"])
+        if "top" in needed:
+            alpha = {key: options[key] for key in options if key == "alpha"}
+            spec = {"name": name, "options": {key: options[key] for key in options if key not in alpha}}
+            top = {"shape": [config["latent"]], "seed": config["seed"] + 1, **TOP}
+            top["program"] = {"name": "SemiSupervised", "options": alpha}
+            given["top"] = program({key: config[key] for key in ("latent", "classes", "prior")} | top)
         if "columns" in config:  # Features replaces NaN
             given["posterior"].takes_missing = True
         return build("program", spec, **given)
@@ -84,7 +97,7 @@ def program(config: Mapping[str, Any]) -> Program:
 def takes_labels(config: Mapping[str, Any]) -> bool:
     """Return whether the program of a configuration has a classifier that learns from labels."""
     name = config.get("program", DEFAULT_PROGRAM)["name"]
-    return "classifier" in required(resolve("program", name, shelves()["program"]))
+    return not {"classifier", "top"}.isdisjoint(required(resolve("program", name, shelves()["program"])))
 
 
 def describe(table: Sequence[Column]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from pyro_vae.evaluation.laboratory.comparison import Comparison
 from pyro_vae.evaluation.laboratory.train_under import Particles, Seconds, Steps, TrainingComparison, train_under
 from pyro_vae.evaluation.likelihood.log_likelihood import LogLikelihood, log_likelihood, pareto_k
 from pyro_vae.evaluation.likelihood.marginal_bounds import MarginalBounds, marginal_bounds
+from pyro_vae.evaluation.likelihood.perplexity import Perplexity, perplexity
 from pyro_vae.evaluation.posterior.calibration import Calibration, calibration
 from pyro_vae.evaluation.posterior.inference_gaps import InferenceGaps, inference_gaps
 from pyro_vae.evaluation.posterior.latents import Latents, latents
@@ -40,6 +41,7 @@ __all__ = [
     "MarginalBounds",
     "Particles",
     "PerExample",
+    "Perplexity",
     "PredictiveCheck",
     "RateDistortion",
     "Representation",
@@ -61,6 +63,7 @@ __all__ = [
     "log_likelihood",
     "marginal_bounds",
     "pareto_k",
+    "perplexity",
     "precision_recall",
     "predictive_check",
     "rate_distortion",

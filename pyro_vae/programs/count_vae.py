@@ -9,20 +9,18 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
-from pyro_vae._util.random_state import fork_rng
-from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.likelihoods import NegativeBinomial
 from pyro_vae.posteriors import MeanFieldNormal
 from pyro_vae.priors import StandardNormal
-from pyro_vae.programs.checks import first
+from pyro_vae.programs.count_program import CountProgram
 from pyro_vae.programs.primitives import DataPlate, announce, observe
-from pyro_vae.programs.program import SMALL, Program, evaluating
+from pyro_vae.programs.program import SMALL
 
 __all__ = ["CountVAE"]
 
 
-class CountVAE(Program):
+class CountVAE(CountProgram):
     r"""Counts given latents z, a library size and covariates such as the batch of a cell (scVI).
 
     .. math:: p(x \mid c) = \int p(z)\, p(\ell \mid c)\, \mathrm{NB}(x \mid \ell\, \rho(z, c), r)\, dz\, d\ell, \qquad
@@ -71,20 +69,13 @@ class CountVAE(Program):
         library_prior: Conditional | None = None,
         library_posterior: Conditional | None = None,
     ) -> None:
-        super().__init__()
-        if not getattr(likelihood, "library", False):
-            raise ValueError(
-                f"likelihood: expected one with a library size, got {type(likelihood).__name__} without. Use "
-                "NegativeBinomial or ZeroInflatedNegativeBinomial with library=True and context=WIDTH + 1 (for WIDTH "
-                "covariates, 0 for none), or a VAE"
-            )
-        if (library_prior is None) != (library_posterior is None):
-            raise ValueError(
-                "library_prior, library_posterior: expected both for a latent library size, neither for an observed "
-                f"one, got only library_{'prior' if library_posterior is None else 'posterior'}"
-            )
-        self.prior, self.likelihood, self.posterior = prior, likelihood, posterior
-        self.library_prior, self.library_posterior = library_prior, library_posterior
+        super().__init__(
+            likelihood=likelihood,
+            posterior=posterior,
+            library_prior=library_prior,
+            library_posterior=library_posterior,
+        )
+        self.prior = prior
 
     @classmethod
     def example(cls, **options: Any) -> CountVAE:
@@ -93,39 +84,20 @@ class CountVAE(Program):
         posterior = MeanFieldNormal((4,), 2, net=SMALL)
         return cls(prior=StandardNormal(2), likelihood=likelihood, posterior=posterior, **options)
 
-    @property
-    def context(self) -> int:
-        """Number of covariates per example."""
-        return self.likelihood.context - 1
-
     def model(self, x: Tensor, *context: Tensor) -> Tensor:
         """Sample z (and a latent library size), and observe ``x``."""
         announce(prior=self.prior, likelihood=self.likelihood)
         with DataPlate(x):
             z = pyro.sample("z", self.prior(*context))
-            library = totals(x)
-            if self.library_prior is not None:
-                announce(library_prior=self.library_prior)
-                library = pyro.sample("log_library", self.library_prior(*context)).exp()
-            return observe("x", self.likelihood(z, *context, library), x)
+            return observe("x", self.likelihood(z, *context, self.sample_library(x, *context)), x)
 
     def guide(self, x: Tensor, *context: Tensor) -> Tensor:
         """Sample z (and a latent library size) from the posteriors of ``x``."""
         announce(posterior=self.posterior)
         with DataPlate(x):
             z = pyro.sample("z", self.encode(x, *context))
-            if self.library_posterior is not None:
-                announce(library_posterior=self.library_posterior)
-                pyro.sample("log_library", self.library_posterior(x.log1p(), *context))
+            self.infer_library(x, *context)
             return z
-
-    def encode(self, x: Tensor, *context: Tensor) -> TorchDistributionMixin:
-        """Return q(z given x) for counts of shape ``(n, *shape)``."""
-        return self.posterior(x.log1p(), *context)
-
-    def decode(self, z: Tensor, *context: Tensor, library: Tensor) -> TorchDistributionMixin:
-        """Return p(x given z) for latents of shape ``(*batch, latent)`` and library sizes ``(*batch,)``."""
-        return self.likelihood(z, *context, library.unsqueeze(-1))
 
     def sample(
         self, num_samples: int, *context: Tensor, library: float | Tensor, mean: bool = False, seed: int = 0
@@ -139,80 +111,3 @@ class CountVAE(Program):
         """Sample latents from the prior and return p(x given z) at the given library sizes."""
         z = self.prior(*context).expand((num_samples,)).sample()
         return self.decode(z, *context, library=torch.as_tensor(library).to(z).expand(num_samples))
-
-    def decode_posterior(self, x: Tensor, *context: Tensor) -> TorchDistributionMixin:
-        """Sample latents (and latent library sizes) given ``x`` and return p(x given z)."""
-        z = self.encode(x, *context).sample()
-        if self.library_posterior is None:
-            return self.likelihood(z, *context, totals(x))
-        return self.likelihood(z, *context, self.library_posterior(x.log1p(), *context).sample().exp())
-
-    def normalized(
-        self,
-        x: Tensor,
-        *context: Tensor,
-        library: float = 1e4,
-        decode_as: Tensor | None = None,
-        num_samples: int = 10,
-        seed: int = 0,
-    ) -> Tensor:
-        r"""Return the expected counts of each example at one common library size.
-
-        .. math:: \ell\; \mathbb E_{q(z \mid x, c)}[\rho(z, c')]
-
-        These are means of the negative binomial, without additional zeros (dropouts).
-
-        Args:
-            x: counts, ``(n, *shape)``
-            context: covariates of each example, ``(n, width)``
-            library: the common library size, to which the result sums
-            decode_as: covariates c' for the decoder, ``(width,)`` for one batch for all examples or ``(n, width)``;
-                the covariates of each example if None
-            num_samples: number of samples of z that are averaged
-            seed: seed of the samples
-
-        Returns:
-            Means of shape ``(n, *shape)``.
-
-        Raises:
-            ValueError: ``decode_as`` does not have the shape of the context, or the data do not fit.
-        """
-        num_samples = check_int("num_samples", num_samples)
-        self.check(x, *context)
-        if decode_as is not None and decode_as.shape not in ((self.context,), (len(x), self.context)):
-            raise ValueError(
-                f"decode_as: expected covariates of shape ({self.context},) or ({len(x)}, {self.context}), got "
-                f"{tuple(decode_as.shape)}"
-            )
-        with evaluating(self), fork_rng(x.device, seed):
-            z = self.encode(x, *context).sample((num_samples,))
-            covariates = context if decode_as is None else (decode_as.expand(len(x), -1),)
-            fn = self.decode(z, *covariates, library=x.new_tensor(library).expand(len(x)))
-            return fn.base_dist.rate.mean(0)
-
-    def check_data(self, x: Tensor, *context: Tensor) -> None:
-        """Raise if counts or covariates do not fit, an example is empty, or the library size is not one number."""
-        super().check_data(x, *context)
-        check_totals(x, "cell", "counts")
-        if self.library_prior is not None:
-            shape = self.library_prior(*(c[:1] for c in context)).event_shape
-            if shape != (1,):
-                raise ValueError(
-                    "library_prior: expected event shape (1,), the logarithm of the library size, got "
-                    f"{tuple(shape)}. Build it with latent=1"
-                )
-
-
-def totals(x: Tensor) -> Tensor:
-    """Return the sum of each example, of shape ``(n, 1)``."""
-    return x.flatten(1).sum(-1, keepdim=True)
-
-
-def check_totals(x: Tensor, row: str, things: str) -> None:
-    """Raise if an example has only zeros, so that its proportions are undefined."""
-    empty = totals(x) == 0
-    if empty.any():
-        raise ValueError(
-            f"x: expected {things} in each {row}, but x[{first(empty.squeeze(-1))}] has none ({int(empty.sum()):,} "
-            f"of {len(x):,} are empty). Remove such rows, x[x.flatten(1).sum(-1) > 0], from x and the context"
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import pyro
@@ -14,80 +13,12 @@ from pyro_vae.conditional import Conditional
 from pyro_vae.likelihoods import Normal
 from pyro_vae.posteriors import MeanFieldNormal
 from pyro_vae.priors import StandardNormal
+from pyro_vae.programs.inference import Inference
 from pyro_vae.programs.primitives import DataPlate, announce, observe
 from pyro_vae.programs.program import SMALL, Program
+from pyro_vae.programs.top_down import TopDown
 
-__all__ = ["BottomUp", "Hierarchical", "Inference", "TopDown"]
-
-
-class Inference(nn.Module, ABC):
-    """The order in which the guide samples the layers, and what each layer depends on.
-
-    Args:
-        posteriors: one Conditional per layer, from the layer next to the data (z1) to the top
-    """
-
-    def __init__(self, posteriors: Sequence[Conditional]) -> None:
-        super().__init__()
-        self.posteriors = nn.ModuleList(posteriors)
-
-    @abstractmethod
-    def sample(self, x: Tensor) -> list[Tensor]:
-        """Sample ``z1``, ``z2``, ... by sample statements with these names and return them in this order."""
-
-
-class BottomUp(Inference):
-    r"""Bottom-up inference: :math:`q(z_1 \mid x)\, q(z_2 \mid z_1) \cdots q(z_L \mid z_{L-1})`.
-
-    References:
-        Importance weighted autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
-
-    Args:
-        posteriors: q(z1 given x), then q of each layer given the layer below
-
-    Example:
-        >>> import pyro_vae as pv
-        >>> q = pv.posteriors.MeanFieldNormal
-        >>> len(BottomUp([q((8, 8), 5), q((5,), 2)]).posteriors)
-        2
-    """
-
-    def sample(self, x: Tensor) -> list[Tensor]:
-        """Sample z1 given x, then each layer given the layer below."""
-        z = [x]
-        for i, posterior in enumerate(self.posteriors, 1):
-            z.append(pyro.sample(f"z{i}", posterior(z[-1])))
-        return z[1:]
-
-
-class TopDown(Inference):
-    r"""Top-down inference: :math:`q(z_L \mid x) \prod_{l < L} q(z_l \mid x, z_{l+1})`.
-
-    The context of each posterior below the top is the layer above. The KL divergence of a layer is then one between
-    conditionals given the same sample, which has a closed form for many families.
-
-    References:
-        Ladder variational autoencoders (Sonderby et al., 2016), https://arxiv.org/abs/1602.02282;
-        Improving variational inference with inverse autoregressive flow (Kingma et al., 2016),
-        https://arxiv.org/abs/1606.04934
-
-    Args:
-        posteriors: q of each layer from z1 to the top given x, built (except for the top) with ``context=`` the number
-            of latents of the layer above
-
-    Example:
-        >>> import pyro_vae as pv
-        >>> q = pv.posteriors.MeanFieldNormal
-        >>> len(TopDown([q((8, 8), 5, context=2), q((8, 8), 2)]).posteriors)
-        2
-    """
-
-    def sample(self, x: Tensor) -> list[Tensor]:
-        """Sample the top given x, then each layer given x and the layer above."""
-        z: list[Tensor] = []
-        for i in range(len(self.posteriors), 0, -1):
-            z.insert(0, pyro.sample(f"z{i}", self.posteriors[i - 1](x, *z[:1])))
-        return z
+__all__ = ["Hierarchical"]
 
 
 class Hierarchical(Program):

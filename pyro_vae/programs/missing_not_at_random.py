@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pyro
 import torch
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.missing import hide_missing
 from pyro_vae.programs.primitives import DataPlate, announce, observe
+from pyro_vae.programs.self_masking import SelfMasking
 from pyro_vae.programs.vae import VAE
 
-__all__ = ["MissingNotAtRandom", "SelfMasking"]
-
-
-class SelfMasking(Conditional):
-    r"""A model of which entries are observed: a logistic regression of each entry on its own value.
-
-    .. math:: p(s_i = 1 \mid x) = \operatorname{sigmoid}(w_i x_i + c_i)
-
-    References:
-        not-MIWAE: deep generative modelling with missing not at random data (Ipsen et al., 2021),
-        https://arxiv.org/abs/2006.12871
-
-    Args:
-        shape: shape of one example
-
-    Shape:
-        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``shape``.
-
-    Example:
-        >>> SelfMasking((4,))(torch.zeros(5, 4)).event_shape
-        torch.Size([4])
-    """
-
-    def __init__(self, shape: Sequence[int]) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.zeros(*shape)), nn.Parameter(torch.zeros(*shape))
-
-    def forward(self, x: Tensor) -> dist.Independent:
-        """Return p(s given x)."""
-        return dist.Bernoulli(logits=self.weight * x + self.bias).to_event(self.weight.dim())
+__all__ = ["MissingNotAtRandom"]
 
 
 class MissingNotAtRandom(VAE):

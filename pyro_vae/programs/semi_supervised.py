@@ -40,7 +40,8 @@ class SemiSupervised(Program):
         likelihood: p(x given z, y)
         classifier: q(y given x), a posterior over one-hot vectors such as ``posteriors.OneHotCategorical``
         posterior: q(z given x, y)
-        alpha: weight of the classification term; the paper uses 0.1 times the number of examples per label
+        alpha: weight of the classification term; the paper uses 0.1 times the number of examples per label. Estimators
+            that weight samples, such as IWAE, take labels with 0 only (or 1, which adds a factor to the weights)
 
     Shape:
         data as a tuple ``(x, y)``: y one-hot floats of shape ``(n, classes)``, with a row of NaN where the label is
@@ -130,6 +131,19 @@ class SemiSupervised(Program):
             sampled = pyro.sample("y", self.classifier(x), infer={"enumerate": "parallel"})
         return fill(sampled, y)
 
+    def sample_latents(self, y: Tensor | None) -> Tensor:
+        """Sample the class, z2 and z1 in the model of a program whose latents z1 are the data of this program."""
+        announce(classes=self.classes, prior=self.prior, latents=self.likelihood)
+        label = self.sample_class(y)
+        z1 = pyro.sample("z1", self.likelihood(pyro.sample("z2", self.prior(label)), label))
+        self.score_class(z1, y)
+        return z1
+
+    def infer_latents(self, z1: Tensor, y: Tensor | None) -> Tensor:
+        """Sample (or enumerate) missing labels and sample z2 in the guide of such a program."""
+        announce(classifier=self.classifier, top=self.posterior)
+        return pyro.sample("z2", self.posterior(z1, self.infer_class(z1, y)))
+
     def classify(self, x: Tensor) -> Tensor:
         """Return q(y given x), the probability of each class, of shape ``(n, classes)``."""
         with evaluating(self):
@@ -157,7 +171,7 @@ class SemiSupervised(Program):
     def check_labels(self, x: Tensor, *context: Tensor) -> None:
         """Raise unless the labels have one row per example, one-hot or NaN."""
         if len(context) > 1:
-            raise ValueError(f"data: expected x, or (x, y), got {1 + len(context)} columns")
+            raise ValueError(f"data: expected one column of labels y, or none, got {len(context)}")
         for y in context:
             check_tensor("y", y, self.classes().event_shape, self.dtype, missing=True)
             if len(y) != len(x):

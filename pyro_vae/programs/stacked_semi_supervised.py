@@ -79,28 +79,18 @@ class StackedSemiSupervised(Program):
 
     def model(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Sample class and latents, and observe ``x`` and the labels."""
-        top = self.top
-        announce(classes=top.classes, prior=top.prior, latents=top.likelihood, likelihood=self.likelihood)
+        announce(likelihood=self.likelihood)
         with DataPlate(x):
-            label = top.sample_class(y)
-            z2 = pyro.sample("z2", top.prior(label))
-            z1 = pyro.sample("z1", top.likelihood(z2, label))
-            top.score_class(z1, y)
-            return observe("x", self.likelihood(z1), x)
+            return observe("x", self.likelihood(self.top.sample_latents(y)), x)
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Sample z1, sample (or enumerate) missing labels, then sample z2."""
-        top = self.top
-        announce(posterior=self.posterior, classifier=top.classifier, top=top.posterior)
+        announce(posterior=self.posterior)
         with DataPlate(x):
-            z1 = pyro.sample("z1", self.posterior(x))
-            return pyro.sample("z2", top.posterior(z1, top.infer_class(z1, y)))
+            return self.top.infer_latents(pyro.sample("z1", self.posterior(x)), y)
 
-    def classify(self, x: Tensor, *, num_samples: int = 64, seed: int | None = None) -> Tensor:
-        """Return the mean of q(y given z1) over ``num_samples`` samples of z1 given x, of shape ``(n, classes)``.
-
-        Without a ``seed`` the samples depend on torch's random state, which does not change.
-        """
+    def classify(self, x: Tensor, *, num_samples: int = 64, seed: int = 0) -> Tensor:
+        """Return the mean of q(y given z1) over ``num_samples`` samples of z1 given x, of shape ``(n, classes)``."""
         num_samples = check_int("num_samples", num_samples)
         with evaluating(self), fork_rng(self.device, seed):
             return self.top.classify(self.posterior(x).sample((num_samples,))).mean(0)

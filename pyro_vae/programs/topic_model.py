@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,46 +16,11 @@ from pyro_vae.likelihoods import Multinomial
 from pyro_vae.posteriors import LogisticNormal as LogisticNormalPosterior
 from pyro_vae.priors import LogisticNormal
 from pyro_vae.programs.checks import describe, entry_support
-from pyro_vae.programs.count_vae import check_totals
+from pyro_vae.programs.count_program import check_totals
 from pyro_vae.programs.program import SMALL, evaluating
 from pyro_vae.programs.vae import VAE
 
-__all__ = ["Perplexity", "TopicModel"]
-
-
-@dataclass(frozen=True)
-class Perplexity:
-    r"""Perplexities of documents with :math:`N_d` words, in the two conventions of the literature.
-
-    Both refer to the words in their order, without the multinomial coefficient: a uniform distribution over V words
-    has a perplexity of V. A lower bound on the log-likelihood gives upper bounds on the perplexities.
-
-    Attributes:
-        per_token: :math:`\exp(-\sum_d \log p(x_d) / \sum_d N_d)`, which weights documents by their length
-        per_document: :math:`\exp(-\frac1D \sum_d \log p(x_d) / N_d)`, as NVDM and ProdLDA report it
-
-    References:
-        Neural variational inference for text processing (Miao et al., 2016), https://arxiv.org/abs/1511.06038
-    """
-
-    per_token: float
-    per_document: float
-
-    @classmethod
-    def of(cls, log_likelihood: Tensor, x: Tensor) -> Perplexity:
-        """Return the perplexities of documents ``x``, given the log-likelihood of their counts or a bound on it.
-
-        Args:
-            log_likelihood: nats per document, of shape ``(n,)``, from
-                ``evaluation.log_likelihood(program, x).per_example`` or
-                ``ELBO().per_datum(program.model, program.guide, x)``
-            x: word counts, ``(n, *shape)``
-        """
-        x = x.double().flatten(1)
-        size = x.sum(-1)
-        orders = torch.lgamma(size + 1) - torch.lgamma(x + 1).sum(-1)
-        nats = orders - log_likelihood.to(orders)
-        return cls(float((nats.sum() / size.sum()).exp()), float((nats / size).mean().exp()))
+__all__ = ["TopicModel"]
 
 
 class TopicModel(VAE):
@@ -141,34 +105,6 @@ class TopicModel(VAE):
                 return q.mean
             except NotImplementedError:
                 return q.sample((num_samples,)).mean(0)
-
-    def perplexity(
-        self, x: Tensor, *context: Tensor, num_particles: int = 10, batch_size: int = 200, seed: int = 0
-    ) -> Perplexity:
-        """Return upper bounds on the perplexity of documents, from their ELBO.
-
-        ``Perplexity.of(evaluation.log_likelihood(program, x).per_example, x)`` returns tighter bounds.
-
-        Args:
-            x: documents, ``(n, *shape)``
-            context: rows of context, for a model with covariates
-            num_particles: number of samples over which the ELBO of each document is averaged
-            batch_size: documents at a time
-            seed: seed of the samples
-
-        Raises:
-            ValueError: the documents do not fit the program, or one has no words.
-        """
-        num_particles, batch_size = check_int("num_particles", num_particles), check_int("batch_size", batch_size)
-        self.check(x, *context)
-        bounds = []
-        with evaluating(self), fork_rng(x.device, seed):
-            for rows in zip(*(column.split(batch_size) for column in (x, *context)), strict=True):
-                p, q = self.prior(*rows[1:]), self.encode(*rows)
-                z = q.sample((num_particles,))
-                log_w = self.likelihood(z, *rows[1:]).log_prob(rows[0]) + p.log_prob(z) - q.log_prob(z)
-                bounds.append(log_w.mean(0))
-        return Perplexity.of(torch.cat(bounds), x)
 
     def check_data(self, x: Tensor, *context: Tensor) -> None:
         """Raise if the data do not fit, the latents are not proportions, or a document has no words."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,7 +60,7 @@ def hide_labels(y: Any, num_labelled: int, *, seed: int = 0) -> Tensor:
     return hidden
 
 
-def labelled_batches(x: Tensor, y: Tensor, *, batch_size: int = 200, num_labelled: int | None = None) -> DataLoader:
+def labelled_batches(x: Any, y: Tensor, *, batch_size: int = 200, num_labelled: int | None = None) -> DataLoader:
     r"""Return a loader for ``fit`` whose batches have a fixed number of labelled examples.
 
     Where labels are few, most shuffled batches would contain none, and the classifier would learn from rare, large
@@ -70,13 +72,13 @@ def labelled_batches(x: Tensor, y: Tensor, *, batch_size: int = 200, num_labelle
         Semi-supervised learning with deep generative models (Kingma et al., 2014), https://arxiv.org/abs/1406.5298
 
     Args:
-        x: data of shape ``(n, *shape)``
+        x: data of shape ``(n, *shape)``, or a tuple ``(x, context)``
         y: labels of shape ``(n, classes)``, as :func:`hide_labels` returns them
         batch_size: examples per batch, at least 2
         num_labelled: labelled examples per batch; by default their share of the data, rounded up
 
     Returns:
-        A loader of batches ``(x, y)``, in an order that depends on the ``seed`` of ``fit``.
+        A loader of batches ``(x, y)`` or ``(x, context, y)``, in an order that depends on the ``seed`` of ``fit``.
 
     Raises:
         ValueError: x and y differ in length, all or no examples have a label, or ``num_labelled`` leaves no room for
@@ -88,9 +90,11 @@ def labelled_batches(x: Tensor, y: Tensor, *, batch_size: int = 200, num_labelle
         >>> [int((~y.isnan()).any(1).sum()) for x, y in loader] == [2] * 12
         True
     """
-    x, y = torch.as_tensor(x), torch.as_tensor(y)
-    if y.dim() != 2 or len(x) != len(y):
-        raise ValueError(f"y: expected shape ({len(x)}, classes), one row per example, got {tuple(y.shape)}")
+    columns = [torch.as_tensor(column) for column in (x if isinstance(x, tuple) else (x,))]
+    y = torch.as_tensor(y)
+    for column in columns:
+        if y.dim() != 2 or len(column) != len(y):
+            raise ValueError(f"y: expected shape ({len(column)}, classes), one row per example, got {tuple(y.shape)}")
     batch_size = check_int("batch_size", batch_size, 2)
     labelled = ~torch.isnan(y).any(1)
     total = int(labelled.sum())
@@ -99,7 +103,7 @@ def labelled_batches(x: Tensor, y: Tensor, *, batch_size: int = 200, num_labelle
     share = -(-batch_size * total // len(y)) if num_labelled is None else num_labelled
     num_labelled = check_int("num_labelled", share, 1, batch_size - 1)
     rows = LabelledRows(labelled, batch_size - num_labelled, num_labelled)
-    return DataLoader(TensorDataset(x, y), sampler=rows, batch_size=None)
+    return DataLoader(TensorDataset(*columns, y), sampler=rows, batch_size=None)
 
 
 class LabelledRows(Sampler[Tensor]):
@@ -157,10 +161,10 @@ def classify(program: Program, x: Any, y: Any = None, *, seed: int = 0, progress
     """Return the class probabilities of each example, and the error if the true classes are given.
 
     Args:
-        program: a Program with ``classify``, such as ``programs.SemiSupervised``
-        x: rows of data
+        program: a Program with ``classify(x, *context)``, such as ``programs.SemiSupervised``
+        x: rows of data, or a tuple ``(x, context)`` for a program with covariates
         y: true class numbers of shape ``(n,)``, if known
-        seed: random seed, used where the program averages over samples of latents
+        seed: random seed, passed to a ``classify`` that averages over samples of latents
         progress: show a progress bar
 
     Returns:
@@ -188,8 +192,13 @@ def classify(program: Program, x: Any, y: Any = None, *, seed: int = 0, progress
     if not hasattr(program, "classify"):
         raise TypeError(f"program: expected one with classes, such as SemiSupervised, got {type(program).__name__}")
     truth = None if y is None else class_numbers(y)
-    options = {"batch_size": 250, "seed": seed, "check": check_unlabelled, "desc": "classify", "progress": progress}
-    probabilities = over(program, x, program.classify, **options)
+    function: Any = program.classify
+    if "seed" in inspect.signature(function).parameters:
+        function = partial(function, seed=seed)
+    check = partial(check_unlabelled, program)
+    probabilities = over(
+        program, x, function, batch_size=250, seed=seed, check=check, desc="classify", progress=progress
+    )
     n, classes = probabilities.shape
     if truth is not None and truth.shape != (n,):
         raise ValueError(f"y: expected class numbers of shape ({n},), got {tuple(truth.shape)}")
@@ -201,10 +210,10 @@ def classify(program: Program, x: Any, y: Any = None, *, seed: int = 0, progress
     return Classification(probabilities, truth)
 
 
-def check_unlabelled(x: Tensor, *labels: Tensor) -> None:
-    """Raise if there are labels in addition to x."""
-    if labels:
-        raise ValueError(f"x: expected rows of data without labels, got {1 + len(labels)} columns")
+def check_unlabelled(program: Program, x: Tensor, *columns: Tensor) -> None:
+    """Raise if there are labels in addition to x and the context of the program."""
+    if sum(column.shape[-1] for column in columns) > program.context:
+        raise ValueError(f"x: expected rows of data without labels, got {1 + len(columns)} columns")
 
 
 def class_numbers(y: Any) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -228,7 +229,7 @@ def posterior_moments(program: MixtureVAE, x: Any) -> tuple[Tensor, Tensor]:
         return q.mean, q.variance
 
     try:
-        return over(program, x, moments, check=check_unlabelled, progress=False)
+        return over(program, x, moments, check=partial(check_unlabelled, program), progress=False)
     except NotImplementedError as error:
         raise TypeError(
             f"posterior: expected one with moments in closed form, such as MeanFieldNormal, got {name}"

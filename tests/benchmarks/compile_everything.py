@@ -51,7 +51,7 @@ def program_case(kind: type[pv.Program]) -> Case:
         data = (program.sample(ROWS, **options),)
     if kind is pv.programs.MissingNotAtRandom:
         data[0][::2, 1] = torch.nan
-    if kind is pv.programs.SemiSupervised:
+    if kind in (pv.programs.SemiSupervised, pv.programs.SemiSupervisedCountVAE):
         data = (*data, torch.eye(3).repeat(6, 1)[:ROWS])
     return Case(kind.example, data)
 

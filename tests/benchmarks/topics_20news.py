@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 import pyro_vae as pv
+from pyro_vae.evaluation import Perplexity
 from pyro_vae.nets import BagEncoder, MixtureOfTopics, ProductOfTopics
-from pyro_vae.programs import Perplexity, TopicModel
+from pyro_vae.programs import TopicModel
 
 TOPICS, BATCH, HELD_OUT, RISE = 50, 64, 1258, 700
 DECODERS = {"product of topics (ProdLDA)": ProductOfTopics, "mixture of topics (LDA)": MixtureOfTopics}
@@ -76,7 +77,7 @@ def choose(net: object, train: Tensor, epochs: int) -> tuple[float, float]:
     found = {}
     for rate, concentration in SETTINGS:
         model = train_model(net, rest, rate, concentration, epochs, seed=100)
-        found[rate, concentration] = model.perplexity(held_out).per_token
+        found[rate, concentration] = pv.evaluation.perplexity(model, held_out, progress=False).per_token
         print(f"#   rate {rate}, concentration {concentration}: {found[rate, concentration]:.0f}", flush=True)
     return min(found, key=found.get)
 
@@ -119,7 +120,7 @@ def main() -> None:
             start = time.process_time()
             model = train_model(net, train, rate, concentration, options.epochs, seed)
             seconds[name].append(time.process_time() - start)
-            found[name].append(model.perplexity(test))
+            found[name].append(pv.evaluation.perplexity(model, test, progress=False))
             print(f"# seed {seed}, {name}: {found[name][-1]}, {seconds[name][-1]:.0f} s", flush=True)
             if not seed:
                 for words in model.top_words(vocabulary, 8)[:10]:

@@ -196,7 +196,6 @@ def test_programs_that_cannot_be_built_are_refused_by_name(exported, capsys):
         ("FunctionProgram", "model"),
         ("Hierarchical", "layers"),
         ("SequenceVAE", "transition"),
-        ("StackedSemiSupervised", "top"),
     ],
 )
 def test_exported_programs_with_other_parts_are_refused(name, needs, capsys):
@@ -212,6 +211,8 @@ def test_exported_programs_with_other_parts_are_refused(name, needs, capsys):
         ("MissingNotAtRandom", "--likelihood Normal"),
         ("MixtureVAE", ""),
         ("SemiSupervised", ""),
+        ("SemiSupervisedCountVAE", "--likelihood NegativeBinomial --likelihood.library=true --program.alpha=3"),
+        ("StackedSemiSupervised", ""),
         ("TopicModel", "--prior LogisticNormal --likelihood Multinomial --posterior LogisticNormal"),
         ("VAE", ""),
     ],
@@ -227,6 +228,11 @@ def test_exported_programs_with_standard_parts_are_trained(name, options, monkey
     folder = train(tmp_path / "run", "--data=small", "--program", name, *options.split())
     program = run.load(folder)
     assert type(program) is getattr(pv.programs, name)
+    if name == "StackedSemiSupervised":
+        assert program.top.alpha == pytest.approx(0.1)  # 0.1 times the number of examples per label
+    if "alpha" in options:
+        assert program.top.alpha == 3
+        assert pv.load(folder).classify(x).shape == (60, 3)
     if name == "CountVAE":  # its samples need a library size
         assert set(command.figures(program, data.test, 0)) == {"reconstructions", "latent"}
 

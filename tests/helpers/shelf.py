@@ -23,10 +23,14 @@ def build(cls, num_particles=6, **options):
         return cls.example(M=2, K=num_particles // 2, **options)
 
 
+def separate():
+    """Return the kinds of estimators that treat the examples of a batch separately and take normal latents."""
+    return [cls for cls in classes() if not issubclass(cls, OverBatch) and cls.draws is not Antithetic]
+
+
 def per_example(**options):
     """Return an estimator of each kind that treats the examples of a batch separately and takes normal latents."""
-    kinds = [cls for cls in classes() if not issubclass(cls, OverBatch) and cls.draws is not Antithetic]
-    return [build(cls, **options) for cls in kinds] + [pv.estimators.ELBO(num_particles=6, analytic_kl=False)]
+    return [build(cls, **options) for cls in separate()] + [pv.estimators.ELBO(num_particles=6, analytic_kl=False)]
 
 
 def over_batch():

@@ -13,6 +13,17 @@ SMALL = functools.partial(pv.nets.MLP, hidden=(8,))
 LINEAR = functools.partial(pv.nets.MLP, hidden=())
 
 
+class Given(pv.Conditional):
+    """A distribution from a function of the context and of parameters."""
+
+    def __init__(self, make, **parameters):
+        super().__init__()
+        self.make, self.own = make, torch.nn.ParameterDict(parameters)
+
+    def forward(self, *context):
+        return self.make(*context, **self.own)
+
+
 def example(cls, **options):
     """The example of a part, unless it needs a package that is not installed."""
     try:

@@ -6,14 +6,11 @@ import math
 import pyro
 import pytest
 import torch
+from helpers import shelf
 from pyro import distributions as dist
 
 import pyro_vae as pv
 from pyro_vae.trace import call as trace_call
-
-#: Why an estimator cannot be applied to a reparameterized latent and a batch of one.
-BATCH = dict.fromkeys(["BetaTC", "DIP", "FactorVAE", "InfoVAE", "MMD", "WAE"], "needs a batch of more than one")
-DISCRETE = {"DisARM": "for Bernoulli latents"}
 
 N = 6
 
@@ -147,14 +144,9 @@ def test_weights_sampled_per_particle_would_exceed_the_bound(monkeypatch):
     assert value - exact(program, X3)[1] > 10 * error
 
 
-@pytest.mark.parametrize("name", sorted(n for n in pv.estimators.__all__ if n[0].isupper()))
-def test_weights_have_the_right_scale_in_every_estimator(name):
+@pytest.mark.parametrize("kind", shelf.separate())
+def test_weights_have_the_right_scale_in_every_estimator(kind):
     """The loss of a batch of one is N times that of its example, plus that of the weights once."""
-    kind = getattr(pv.estimators, name)
-    if not (isinstance(kind, type) and issubclass(kind, pv.estimators.Estimator)) or kind is pv.estimators.Estimator:
-        pytest.skip(f"{name} is not an estimator")
-    if name in BATCH or name in DISCRETE:
-        pytest.skip(f"{name}: {BATCH.get(name) or DISCRETE[name]}")
     # a closed-form KL divergence would not be that of the sample
     options = {"analytic_kl": False} if hasattr(kind(), "analytic_kl") else {}
     estimator, program = kind(**options), two_layers()

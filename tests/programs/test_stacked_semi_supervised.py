@@ -7,23 +7,13 @@ import pyro
 import pytest
 import torch
 from helpers.classes import labels
+from helpers.small_parts import Given
 from pyro import distributions as dist
 
 import pyro_vae as pv
 
 CLASSES, FEATURES, INNER, SIGMA = 3, 4, 0.5, 0.7
 ELBO = functools.partial(pv.estimators.ELBO, analytic_kl=False)
-
-
-class Given(pv.Conditional):
-    """A distribution from a function of the context and of parameters."""
-
-    def __init__(self, make, **parameters):
-        super().__init__()
-        self.make, self.own = make, torch.nn.ParameterDict(parameters)
-
-    def forward(self, *context):
-        return self.make(*context, **self.own)
 
 
 class Toy:

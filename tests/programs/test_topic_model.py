@@ -8,8 +8,9 @@ import torch
 from pyro import distributions as dist
 
 import pyro_vae as pv
+from pyro_vae.evaluation import Perplexity
 from pyro_vae.nets import BagEncoder, MixtureOfTopics, ProductOfTopics
-from pyro_vae.programs import Perplexity, TopicModel
+from pyro_vae.programs import TopicModel
 from pyro_vae.testing import check_part
 
 WORDS = 4
@@ -99,7 +100,7 @@ def test_bound_is_below_and_importance_sampling_finds_the_evidence():
 
 def test_perplexity_is_that_of_ordered_words():
     program, x = conjugate(), bags()
-    found = program.perplexity(x, batch_size=4)
+    found = pv.evaluation.perplexity(program, x, batch_size=4)
     exact, size = sequence_evidence(x), x.sum(-1)
     assert found.per_token == pytest.approx(float((-exact.sum() / size.sum()).exp()), rel=1e-9)
     assert found.per_document == pytest.approx(float((-exact / size).mean().exp()), rel=1e-9)
@@ -118,7 +119,7 @@ def test_uniform_words_have_the_perplexity_of_the_vocabulary():
 
 def test_perplexity_is_computed_from_the_bound():
     program, x = conjugate(off=-0.4), bags()
-    found = program.perplexity(x, num_particles=NUM_SAMPLES)
+    found = pv.evaluation.perplexity(program, x, num_particles=NUM_SAMPLES)
     gap = torch.distributions.kl_divergence(dist.Dirichlet(x + ALPHA - 0.4), dist.Dirichlet(x + ALPHA))
     exact = (-(sequence_evidence(x) - gap).sum() / x.sum()).exp()
     # log weights have a standard deviation below 1 per document: 4 standard errors of the mean of 6
@@ -216,7 +217,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match=message):
         pv.fit(program, x, epochs=1, progress=False)
     with pytest.raises(ValueError, match=message):
-        program.perplexity(x)
+        pv.evaluation.perplexity(program, x)
     normal = TopicModel(
         prior=pv.priors.StandardNormal(2),
         likelihood=pv.likelihoods.Multinomial(2, (4,)),

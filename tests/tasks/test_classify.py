@@ -104,6 +104,15 @@ def test_batches_contain_labels_and_an_epoch_every_unlabelled_example_once():
     assert len(labelled_batches(x, y, batch_size=50)) == 3  # 4 labelled examples, their share rounded up
 
 
+def test_batches_with_context():
+    x, c, y = torch.arange(60.0)[:, None], torch.arange(60.0)[:, None] + 100, hide_labels(torch.arange(60) % 2, 7)
+    for a, b, labels in labelled_batches((x, c), y, batch_size=10, num_labelled=3):
+        assert torch.equal(b, a + 100)
+        assert torch.equal(y[a[:, 0].long()].nan_to_num(), labels.nan_to_num())
+    with pytest.raises(ValueError, match="^y: "):
+        labelled_batches((x, c[:3]), y)
+
+
 def test_a_share_of_whole_examples_is_not_rounded_up():
     """100 labels of 1,000 examples are 20 of 200, although 0.1 is a little larger in binary."""
     y = hide_labels(torch.arange(1000) % 2, 100)

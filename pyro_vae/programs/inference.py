@@ -1,0 +1,28 @@
+"""Base of the orders in which the guide of a hierarchy samples its layers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from pyro_vae.conditional import Conditional
+
+__all__ = ["Inference"]
+
+
+class Inference(nn.Module, ABC):
+    """The order in which the guide samples the layers, and what each layer depends on.
+
+    Args:
+        posteriors: one Conditional per layer, from the layer next to the data (z1) to the top
+    """
+
+    def __init__(self, posteriors: Sequence[Conditional]) -> None:
+        super().__init__()
+        self.posteriors = nn.ModuleList(posteriors)
+
+    @abstractmethod
+    def sample(self, x: Tensor) -> list[Tensor]:
+        """Sample ``z1``, ``z2``, ... by sample statements with these names and return them in this order."""

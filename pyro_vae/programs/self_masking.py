@@ -1,0 +1,42 @@
+"""A model of which entries are observed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pyro import distributions as dist
+from torch import Tensor, nn
+
+from pyro_vae.conditional import Conditional
+
+__all__ = ["SelfMasking"]
+
+
+class SelfMasking(Conditional):
+    r"""A model of which entries are observed: a logistic regression of each entry on its own value.
+
+    .. math:: p(s_i = 1 \mid x) = \operatorname{sigmoid}(w_i x_i + c_i)
+
+    References:
+        not-MIWAE: deep generative modelling with missing not at random data (Ipsen et al., 2021),
+        https://arxiv.org/abs/2006.12871
+
+    Args:
+        shape: shape of one example
+
+    Shape:
+        x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``shape``.
+
+    Example:
+        >>> SelfMasking((4,))(torch.zeros(5, 4)).event_shape
+        torch.Size([4])
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.zeros(*shape)), nn.Parameter(torch.zeros(*shape))
+
+    def forward(self, x: Tensor) -> dist.Independent:
+        """Return p(s given x)."""
+        return dist.Bernoulli(logits=self.weight * x + self.bias).to_event(self.weight.dim())
