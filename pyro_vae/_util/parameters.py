@@ -22,7 +22,7 @@ from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-__all__ = ["OwnContext", "isolate", "own_store", "send"]
+__all__ = ["OwnContext", "PartContext", "isolate", "own_store", "send"]
 
 
 def send(root: str, named: Mapping[str, Tensor]) -> None:
@@ -197,6 +197,10 @@ class OwnContext(_Context):
             store = self.__dict__.pop("store")
             store.__exit__(*error)
 
+
+class PartContext(OwnContext):
+    """The context of PyroModules that are parts and networks, which are called inside the plate of the data."""
+
     def get(self, name: str) -> Tensor | None:
         """Return the sample of a ``PyroSample`` in this call; without one Pyro samples it."""
         value = super().get(name)
@@ -210,18 +214,19 @@ class OwnContext(_Context):
         return value
 
 
-def isolate(module: nn.Module, context: OwnContext | None = None) -> None:
+def isolate(module: nn.Module, kind: type[OwnContext] = PartContext, context: OwnContext | None = None) -> None:
     """Let the PyroModules inside a module leave the global parameter store alone.
 
     Args:
         module: the module
-        context: that of the PyroModule in which it is
+        kind: class of their contexts
+        context: that of the PyroModule that contains the module
     """
     if not isinstance(module, PyroModule):
         context = None
     elif not isinstance(module._pyro_context, OwnContext):
-        module._pyro_context = context = context or OwnContext()
+        module._pyro_context = context = context or kind()
     else:
         context = module._pyro_context
     for child in module.children():
-        isolate(child, context)
+        isolate(child, kind, context)

@@ -120,8 +120,8 @@ class BayesianDecoder(VAE):
             z: latents, of shape ``(*particles, n, latent)``
             context: labels, covariates
         """
-        if weights.dim() == 1:
-            return functional_call(self.likelihood, self.named(weights, "net."), (z, *context))
+        if weights.numel() == weights.shape[-1]:
+            return functional_call(self.likelihood, self.named(weights.flatten(), "net."), (z, *context))
         net: Any = self.likelihood.net
         if any(m.training and getattr(m, "running_mean", None) is not None for m in net.modules()):
             raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -14,7 +14,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import transform_to
 
-from pyro_vae._util.parameters import own_store
+from pyro_vae._util.parameters import OwnContext, isolate, own_store
 from pyro_vae.programs.primitives import announce
 from pyro_vae.programs.program import Program
 from pyro_vae.programs.vae import VAE
@@ -39,7 +39,7 @@ class FunctionProgram(Program):
         modules: the ``nn.Module`` objects with the parameters of the two functions, by name
 
     Raises:
-        RuntimeError: two modules use one name for different parameters; it says which modules to pass or rename.
+        RuntimeError: a function runs again with another parameter of the same name, of a module that is not passed.
 
     Example:
         >>> import pyro, torch, pyro_vae as pv
@@ -86,41 +86,26 @@ class FunctionProgram(Program):
 
     def run(self, name: str, *args: Tensor) -> Any:
         """Run one of the functions with the parameters of this program."""
+        isolate(self.parts, OwnContext)
         announce(**self.parts)
-        held = dict(self.parts.named_parameters())
-        ids = {id(p) for p in held.values()}
+        ids = {id(p) for p in self.parts.parameters()}
         known = {own.replace("/", "."): p for own, p in self.statements.named_parameters()}
         store = ParamStoreDict()
         store.set_state({"params": dict(known), "constraints": dict(self.constraints)})
         with self.as_originals(), own_store(store) as own, CreateParameters(ids):
             found = self.functions[name](*args)
-        self.check_names(held, {name: p for name, p in own.replaced.items() if id(p) not in ids})
+        if foreign := [name for name, p in own.replaced.items() if id(p) not in ids]:
+            raise RuntimeError(
+                f"modules: expected one parameter named {foreign[0]!r}, got another one than in an earlier run, of a "
+                "module that this program (or the program of which it is a copy) does not hold. Pass the module: "
+                "FunctionProgram(model, guide, net=net)"
+            )
         state = store.get_state()
         for key, p in state["params"].items():
             if key not in known and id(p) not in ids and isinstance(p, nn.Parameter):
                 self.statements.register_parameter(key.replace(".", "/"), p)
                 self.constraints[key] = state["constraints"][key]
         return found
-
-    def check_names(self, held: Mapping[str, Tensor], replaced: Mapping[str, Tensor]) -> None:
-        """Raise if parameters were mixed up because their names in Pyro's parameter store are the same.
-
-        Args:
-            held: the parameters of the modules before the run
-            replaced: parameters of other modules in place of which the store had others
-        """
-        now = dict(self.parts.named_parameters())
-        if mixed := [name for name, p in held.items() if now.get(name) is not p]:
-            raise RuntimeError(
-                f"modules: expected PyroModules with different names, got two that share {mixed[0]!r}. Make both "
-                "attributes of one PyroModule, or give each a name (PyroModule('left'))"
-            )
-        if replaced:
-            raise RuntimeError(
-                f"modules: expected one parameter named {next(iter(replaced))!r}, got another one than in an earlier "
-                "run, of a module that this program (or the program of which it is a copy) does not hold. Pass the "
-                "module: FunctionProgram(model, guide, net=net)"
-            )
 
     @contextmanager
     def as_originals(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from pyro.nn.module import PyroModule
 from torch import Tensor, nn
 
 from pyro_vae._util.abstract import Abstract
-from pyro_vae._util.parameters import OwnContext, isolate
+from pyro_vae._util.parameters import PartContext, isolate
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.nets import MLP
@@ -61,7 +61,7 @@ class Program(Abstract, PyroModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self._pyro_context = OwnContext()
+        self._pyro_context = PartContext()
         self._outer_context: Any = None
 
     @classmethod
