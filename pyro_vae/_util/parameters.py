@@ -22,7 +22,7 @@ from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-__all__ = ["OwnContext", "PartContext", "isolate", "own_store", "send"]
+__all__ = ["OwnContext", "PartContext", "entries", "isolate", "own_store", "send"]
 
 
 def send(root: str, named: Mapping[str, Tensor]) -> None:
@@ -175,6 +175,11 @@ def own_store(store: ParamStoreDict) -> Iterator[OwnParameters]:
     for i, (name, parameter) in {id(p): (name, p) for name, p in reversed(own.found)}.items():
         if not known or not all(i in ids for ids in known):
             send(name, {"": parameter})
+
+
+def entries(store: ParamStoreDict) -> dict[str, tuple[Tensor, constraints.Constraint]]:
+    """Return parameters and constraints of a store; ``get_state`` would remove attributes that SVI.step needs."""
+    return {name: (parameter, store._constraints[name]) for name, parameter in store.named_parameters()}
 
 
 class OwnContext(_Context):

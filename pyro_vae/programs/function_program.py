@@ -14,7 +14,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import transform_to
 
-from pyro_vae._util.parameters import OwnContext, isolate, own_store
+from pyro_vae._util.parameters import OwnContext, entries, isolate, own_store
 from pyro_vae.programs.primitives import announce
 from pyro_vae.programs.program import Program
 from pyro_vae.programs.vae import VAE
@@ -65,6 +65,7 @@ class FunctionProgram(Program):
         self.functions = {"model": model, "guide": guide}  # in a dictionary: no submodules
         own = {name: f for name, f in self.functions.items() if isinstance(f, nn.Module)}
         self.parts = nn.ModuleDict(modules | {name: f for name, f in own.items() if f not in modules.values()})
+        isolate(self.parts, OwnContext)
         self.statements = nn.Module()
         self.constraints: dict[str, Any] = {}
         plain = [f for f in self.functions.values() if not (inspect.ismethod(f) or isinstance(f, nn.Module))]
@@ -86,25 +87,23 @@ class FunctionProgram(Program):
 
     def run(self, name: str, *args: Tensor) -> Any:
         """Run one of the functions with the parameters of this program."""
-        isolate(self.parts, OwnContext)
         announce(**self.parts)
-        ids = {id(p) for p in self.parts.parameters()}
         known = {own.replace("/", "."): p for own, p in self.statements.named_parameters()}
         store = ParamStoreDict()
         store.set_state({"params": dict(known), "constraints": dict(self.constraints)})
-        with self.as_originals(), own_store(store) as own, CreateParameters(ids):
+        with self.as_originals(), own_store(store) as own, CreateParameters(self.parts):
             found = self.functions[name](*args)
+        ids = {id(p) for p in self.parts.parameters()}
         if foreign := [name for name, p in own.replaced.items() if id(p) not in ids]:
             raise RuntimeError(
                 f"modules: expected one parameter named {foreign[0]!r}, got another one than in an earlier run, of a "
                 "module that this program (or the program of which it is a copy) does not hold. Pass the module: "
                 "FunctionProgram(model, guide, net=net)"
             )
-        state = store.get_state()
-        for key, p in state["params"].items():
+        for key, (p, constraint) in entries(store).items():
             if key not in known and id(p) not in ids and isinstance(p, nn.Parameter):
                 self.statements.register_parameter(key.replace(".", "/"), p)
-                self.constraints[key] = state["constraints"][key]
+                self.constraints[key] = constraint
         return found
 
     @contextmanager
@@ -128,16 +127,16 @@ class CreateParameters(Messenger):
     """Create an ``nn.Parameter`` for each new ``pyro.param`` statement, so that a program can hold it.
 
     Args:
-        held: ids of the tensors of modules, for which there is nothing to create
+        parts: modules, for whose tensors there is nothing to create
     """
 
-    def __init__(self, held: set[int]) -> None:
+    def __init__(self, parts: nn.Module) -> None:
         super().__init__()
-        self.held = held
+        self.existing = {id(p) for p in parts.parameters()}
 
     def _pyro_param(self, msg: Any) -> None:
         store, name, given = pyro.get_param_store(), msg["name"], msg["args"][1:]
-        if name in store or not given or id(given[0]) in self.held or isinstance(given[0], nn.Parameter):
+        if name in store or not given or id(given[0]) in self.existing or isinstance(given[0], nn.Parameter):
             return
         constraint = msg["kwargs"]["constraint"]
         with torch.no_grad():

@@ -9,7 +9,7 @@ import torch
 from pyro import distributions as dist
 from pyro import infer, poutine
 from pyro.infer.autoguide import AutoDelta, AutoNormal
-from pyro.nn.module import PyroModule, PyroParam, PyroSample
+from pyro.nn.module import PyroModule, PyroParam, PyroSample, to_pyro_module_
 from torch import nn
 
 import pyro_vae as pv
@@ -42,8 +42,8 @@ def functions(encoder, decoder, modules=True, params=True):
     return model, guide
 
 
-class ByHand(pv.Program):
-    """The same program by hand."""
+class AsClass(pv.Program):
+    """The same program, written as a class."""
 
     def __init__(self, encoder, decoder):
         super().__init__()
@@ -63,9 +63,9 @@ class ByHand(pv.Program):
 
 
 def both(**options):
-    """Return a program of two functions and the same program by hand."""
+    """Return a program of two functions and the same program as a class."""
     encoder, decoder = nn.Linear(4, 2), nn.Linear(2, 4)
-    return FunctionProgram(*functions(encoder, decoder, **options), encoder=encoder, decoder=decoder), ByHand(
+    return FunctionProgram(*functions(encoder, decoder, **options), encoder=encoder, decoder=decoder), AsClass(
         encoder, decoder
     )
 
@@ -95,7 +95,7 @@ def fit(program, **options):
 
 
 @pytest.mark.parametrize("train", [take_steps, fit])
-def test_every_instance_trains_as_the_program_by_hand(train):
+def test_every_instance_trains_as_the_program_as_a_class(train):
     for _ in range(2):
         program, reference = both()
         assert train(program) == pytest.approx(train(reference), rel=1e-5)
@@ -120,7 +120,7 @@ def test_a_deep_copy_is_independent(train, trained_before):
 
 
 @pytest.mark.parametrize("estimator", [pv.estimators.ELBO(), pv.estimators.DReG(num_particles=2), infer.Trace_ELBO()])
-def test_comparing_estimators_gives_the_gradients_of_the_program_by_hand(estimator):
+def test_comparing_estimators_gives_the_gradients_of_the_program_as_a_class(estimator):
     program, reference = both()
     found, expected = (
         pv.evaluation.compare_estimators(p, x(), [estimator], num_samples=20, seed=0).to_dict()["rows"][0]
@@ -302,3 +302,24 @@ def test_a_pyro_module_is_a_model():
     take_steps(program)
     assert all(a != b for a, b in zip(numbers(program), before, strict=True))
     assert len(fit(program)) == 3
+
+
+def converted():
+    to_pyro_module_(program := pv.VAE.example())
+    return program
+
+
+@pytest.mark.parametrize("make", [lambda: both()[0], FunctionProgram.example, pv.VAE.example, converted])
+def test_a_statement_of_the_user_around_a_program_does_not_matter(make):
+    """`pyro.module` outside of a program fills the global store, and leaves the program as it is."""
+    program = make()
+    program.check(x())
+    before = numbers(program)
+
+    def model(x):
+        pyro.module("mine", program)
+        return program.model(x)
+
+    infer.SVI(model, program.guide, pyro.optim.Adam({"lr": 1e-2}), infer.Trace_ELBO()).step(x())
+    assert all(a != b for a, b in zip(numbers(program), before, strict=True))
+    assert all(name.startswith("mine$$$") for name in pyro.get_param_store())

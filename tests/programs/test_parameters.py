@@ -435,7 +435,7 @@ class Shrink(PyroModule):
 
 
 class PlainShrink(torch.nn.Module):
-    """The same by hand."""
+    """The same network without Pyro."""
 
     def __init__(self, network):
         super().__init__()
@@ -456,7 +456,7 @@ def shrinking(net):
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_networks_that_are_pyro_modules_train_as_the_same_networks_by_hand(nested):
+def test_networks_that_are_pyro_modules_train_as_the_same_networks_without_pyro(nested):
     """Two instances, whose names in Pyro's store would be the same, also inside a plain module."""
     wrap = torch.nn.Sequential if nested else lambda net: net
     x, nets = torch.rand(6, 4).round(), []
