@@ -9,7 +9,6 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-from pyro_vae._util.parameters import isolate
 from pyro_vae._util.validation import check_int
 
 __all__ = ["Net", "NetBuilder", "Shape", "as_shape", "build", "image_shape", "join_context"]
@@ -112,7 +111,6 @@ def build(net: NetBuilder, in_shape: Shape, out_shape: Shape, context: int = 0) 
             "net: expected a callable net(in_shape, out_shape) that returns a torch.nn.Module, but it returned "
             f"{type(module).__name__}"
         )
-    isolate(module)
     return module if isinstance(module, Net) else Net(module, in_shape, out_shape, context=context)
 
 

@@ -160,7 +160,6 @@ class Program(Abstract, PyroModule):
         """
         if not isinstance(x, Tensor):
             raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
-        isolate(self)
         with evaluating(self), fork_rng(self.device, 0):
             self.check_data(x, *context)
             check_parts(self, x[:1], *(c[:1] for c in context))
@@ -186,6 +185,7 @@ def mean_or_sample(fn: TorchDistributionMixin) -> Tensor:
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Run in evaluation mode and without gradients, then restore the mode of every submodule."""
+    isolate(module)  # a PyroModule that runs here must not write into the global parameter store
     modes = {m: m.training for m in module.modules()}
     module.eval()
     try:

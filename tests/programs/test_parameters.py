@@ -496,13 +496,19 @@ def test_a_part_that_is_a_pyro_module_trains_alone():
 
     for kind in (Part, PyroModule[Part], PyroModule[pv.likelihoods.Bernoulli]):
         arguments = () if kind is not PyroModule[pv.likelihoods.Bernoulli] else (2, (4,))
-        for _ in range(2):
+        for i in range(3):
             vae = pv.VAE(
                 prior=pv.priors.StandardNormal(2),
                 likelihood=kind(*arguments),
                 posterior=pv.posteriors.MeanFieldNormal((4,), 2),
             )
-            pv.evaluation.log_likelihood(vae, x, num_particles=2)
+            first = [
+                vae.sample,
+                lambda n, p=vae: p.reconstruct(x),
+                lambda n, p=vae: pv.evaluation.log_likelihood(p, x, num_particles=n),
+            ]
+            first[i](2)
+            assert len(pyro.get_param_store()) == 0
             before = values(trained(vae))
             svi(vae.model, vae.guide).step(x)
             assert not still(trained(vae), before)
