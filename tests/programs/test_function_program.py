@@ -323,3 +323,19 @@ def test_a_statement_of_the_user_around_a_program_does_not_matter(make):
     infer.SVI(model, program.guide, pyro.optim.Adam({"lr": 1e-2}), infer.Trace_ELBO()).step(x())
     assert all(a != b for a, b in zip(numbers(program), before, strict=True))
     assert all(name.startswith("mine$$$") for name in pyro.get_param_store())
+
+
+def copied():
+    (program := both()[0]).check(x())
+    return copy.deepcopy(program)
+
+
+@pytest.mark.parametrize("estimator", [pv.estimators.ELBO(), pv.estimators.DReG(num_particles=2)])
+@pytest.mark.parametrize("make", [copied, converted])
+def test_a_graph_of_the_step_is_the_step(make, estimator):
+    program = make()
+    other = copy.deepcopy(program)
+    options = {"batch_size": 3, "epochs": 3, "seed": 1, "progress": False, "estimator": estimator}
+    losses = pv.fit(other, x(), compile=pv.training.eager_graph, **options)["loss"]
+    assert pv.fit(program, x(), compile=False, **options)["loss"] == pytest.approx(losses, rel=1e-5)
+    assert_same(program, other)
