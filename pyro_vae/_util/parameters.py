@@ -143,6 +143,9 @@ class OwnParameters(Messenger):
 
     def _pyro_param(self, msg: Any) -> None:
         msg["stop"] = True
+        given = msg["args"][1] if len(msg["args"]) > 1 else None
+        if isinstance(given, nn.Parameter) and not given.requires_grad:
+            msg["value"], msg["done"] = given, True  # the store would unfreeze it
 
     def _pyro_post_param(self, msg: Any) -> None:
         parameter = parameter_of(msg["value"])
@@ -172,7 +175,8 @@ def own_store(store: ParamStoreDict) -> Iterator[OwnParameters]:
         vars(store).update(vars(shared))
         vars(shared).update(outside)
     known = [{id(parameter_of(n["value"])) for n in nodes.values() if n["type"] == "param"} for nodes in traces()]
-    for i, (name, parameter) in {id(p): (name, p) for name, p in reversed(own.found)}.items():
+    # those that are frozen stay away from optimizers, as in `announce`
+    for i, (name, parameter) in {id(p): (name, p) for name, p in reversed(own.found) if p.requires_grad}.items():
         if not known or not all(i in ids for ids in known):
             send(name, {"": parameter})
 

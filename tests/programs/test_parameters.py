@@ -422,6 +422,17 @@ def test_a_program_of_pyro_modules_is_the_same_program(cls):
     assert torch.isfinite(torch.tensor(history["loss"])).all()
 
 
+def test_frozen_pyro_modules_stay_as_they_are():
+    """Also if earlier training has left gradients on them, which an optimizer of Pyro would apply."""
+    vae, x = pv.VAE.example(), torch.randn(6, 4)
+    to_pyro_module_(vae)
+    infer.Trace_ELBO().loss_and_grads(vae.model, vae.guide, x)
+    vae.likelihood.requires_grad_(False)
+    before = values(dict(vae.named_parameters()))
+    svi(vae.model, vae.guide).step(x)
+    assert set(still(dict(vae.named_parameters()), before)) == {n for n in before if n.startswith("likelihood.")}
+
+
 class Shrink(PyroModule):
     """A network with a constrained parameter, whose names are those of every other instance."""
 
