@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+
+from pyro_vae._util.abstract import Abstract
 
 __all__ = ["Fixed", "OptimalSigma", "PerExample", "Scale", "Shared", "positive"]
 
@@ -39,7 +41,7 @@ def inverse_positive(scale: Tensor) -> Tensor:
     return above + torch.log(-torch.expm1(-above))
 
 
-class Scale(nn.Module, ABC):
+class Scale(Abstract, nn.Module):
     """The scale of a likelihood.
 
     A subclass sets ``outputs``, the number of network outputs (0 or 1) that it needs per entry of an example, and

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -10,12 +10,13 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from pyro_vae._util.abstract import Abstract
 from pyro_vae.distributions.base import Distribution
 
 __all__ = ["Flow", "Layer"]
 
 
-class Layer(nn.Module, ABC):
+class Layer(Abstract, nn.Module):
     r"""An invertible map of vectors, :math:`u = f(z)`, with an optional context."""
 
     @abstractmethod

@@ -208,12 +208,12 @@ class Estimator(PyroELBO):
 
     def training_loss(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return loss and metrics of a training step, and update what the estimator keeps between steps."""
+    ) -> tuple[Tensor, dict[str, Tensor], Terms]:
+        """Return loss, metrics and terms of a training step, and update what the estimator keeps between steps."""
         terms = self.terms(model, guide, *args, **kwargs)
-        found = self.evaluate(terms)
+        loss, metrics = self.evaluate(terms)
         self.update(terms)
-        return found
+        return loss, metrics, terms
 
     def update(self, terms: Terms) -> None:
         """Update what the estimator keeps between training steps, such as a running baseline: nothing by default."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pyro
@@ -10,7 +11,7 @@ from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_vae._util.substitute import functional_call
+from pyro_vae._util.substitute import functional_call, substituted
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.conditional import Conditional
 from pyro_vae.programs.primitives import announce, observe
@@ -78,7 +79,7 @@ class BayesianDecoder(VAE):
                 f"likelihood: expected a network `net` with weights, got {type(likelihood).__name__} without one. Use "
                 "a likelihood with a network, such as Bernoulli"
             )
-        self.shapes = {f"net.{name}": p.shape for name, p in net.named_parameters()}
+        self.shapes = {name: p.shape for name, p in net.named_parameters()}
         values = torch.cat([p.detach().flatten() for p in net.parameters()])
         # the network's own weights are no longer used
         net.requires_grad_(False)
@@ -111,10 +112,54 @@ class BayesianDecoder(VAE):
         return pyro.plate("data", max(self.num_examples, len(x)), subsample=rows, dim=-1)
 
     def decode_with(self, weights: Tensor, z: Tensor, *context: Tensor) -> TorchDistributionMixin:
-        """Return p(x given z, W)."""
+        """Return p(x given z, W).
+
+        Args:
+            weights: of shape ``(P,)``; or ``(*particles, 1, P)`` under a plate over particles, as in
+                ``Predictive(parallel=True)``
+            z: latents, of shape ``(*particles, n, latent)``
+            context: labels, covariates
+        """
+        if weights.numel() == weights.shape[-1]:
+            return functional_call(self.likelihood, self.named(weights.flatten(), "net."), (z, *context))
+        net: Any = self.likelihood.net
+        if any(m.training and getattr(m, "running_mean", None) is not None for m in net.modules()):
+            raise ValueError(
+                "likelihood: expected a network without batch statistics, as they would be those of many samples of "
+                "the weights. Use vectorize_particles=False (parallel=False), or call .eval() on the program"
+            )
+        net.__dict__["forward"] = partial(self.forward_each, weights)
+        try:
+            return self.likelihood(z, *context)
+        finally:
+            del net.__dict__["forward"]
+
+    def named(self, weights: Tensor, prefix: str = "") -> dict[str, Tensor]:
+        """Return the weights of the network by name."""
         parts = weights.split([shape.numel() for shape in self.shapes.values()], -1)
-        named = {name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
-        return functional_call(self.likelihood, named, (z, *context))
+        return {prefix + n: p.reshape(shape) for (n, shape), p in zip(self.shapes.items(), parts, strict=True)}
+
+    def forward_each(self, weights: Tensor, z: Tensor, *context: Tensor) -> Tensor:
+        """Run the network with one sample of the weights per particle, all at once."""
+        net: Any = self.likelihood.net
+        cut = z.dim() - len(getattr(net, "in_shape", (1,)))
+        batch = torch.broadcast_shapes(weights.shape[:-1], z.shape[:cut], *(c.shape[:-1] for c in context))
+        # enumerated latents are on the left of the particles: move the particles to the front
+        size = weights.dim() - 2
+        front, back = list(range(size)), list(range(len(batch) - 1 - size, len(batch) - 1))
+        inputs = [t.expand(*batch, *t.shape[dims:]) for t, dims in ((z, cut), *((c, -1) for c in context))]
+        moved = [t.movedim(back, front).flatten(0, size - 1) for t in inputs]
+        particles = [batch[i] for i in back]
+        each = weights.squeeze(-2).expand(*particles, -1).flatten(0, size - 1)
+
+        parameters = dict(net.named_parameters())
+
+        def call(weights: Tensor, *inputs: Tensor) -> Tensor:
+            with substituted([net], {parameters[name]: w for name, w in self.named(weights).items()}):
+                return type(net).forward(net, *inputs)
+
+        found = torch.vmap(call, randomness="different")(each, *moved)
+        return found.unflatten(0, particles).movedim(front, back)
 
     def decode(self, z: Tensor, *context: Tensor) -> TorchDistributionMixin:
         """Return p(x given z, W) at the mean of the weights."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from pyro_vae._util.abstract import Abstract
 from pyro_vae.conditional import Conditional
 
 __all__ = ["Inference"]
 
 
-class Inference(nn.Module, ABC):
+class Inference(Abstract, nn.Module):
     """The order in which the guide samples the layers, and what each layer depends on.
 
     Args:

@@ -9,25 +9,34 @@ from typing import Any
 
 import pyro
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from pyro.poutine.runtime import am_i_wrapped, effectful
+from pyro.poutine.runtime import am_i_wrapped
 from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch import Tensor, nn
-from torch.distributions import constraints
+
+from pyro_vae._util.parameters import isolate, send
 
 __all__ = ["DataPlate", "announce", "announcements_off", "observe"]
 
 _SILENT: ContextVar[bool] = ContextVar("pyro_vae_announcements_off", default=False)
 
 
-def announce(**modules: nn.Module) -> None:
+def announce(**modules: nn.Module | nn.Parameter) -> None:
     """Send the trainable parameters of modules to Pyro's handlers, without the global parameter store.
 
     ``pyro.module`` sends parameters through the global parameter store, where a second model with the same names
     silently shares (and stops training) its parameters. This function sends the same ``"param"`` messages with the
     module's own parameters. Call it at the start of a model or guide.
 
+    Optimizers of Pyro save their state, and choose options, by these names. Where one model contains two programs the
+    names of the second are ``likelihood__1.weight``, ... Use one optimizer for each model.
+
     Args:
-        modules: modules by name; the parameters of ``likelihood=net`` are named ``likelihood.weight``, ...
+        modules: modules by name; the parameters of ``likelihood=net`` are named ``likelihood.weight``, ... A single
+            parameter has the name itself
+
+    Raises:
+        TypeError: ``torch.jit`` traces the program, as ``JitTrace_ELBO`` does, which needs the global parameter store.
+        ValueError: a handler replaces a parameter (``poutine.lift``, ``poutine.substitute``).
 
     Example:
         >>> import torch
@@ -39,16 +48,11 @@ def announce(**modules: nn.Module) -> None:
     if _SILENT.get() or not am_i_wrapped():
         return
     for root, module in modules.items():
-        for name, parameter in module.named_parameters():
-            # a frozen parameter may hold the gradient of an earlier training, which `SVI.step` would apply
-            if not parameter.requires_grad:
-                continue
-            # `SVI.step` calls `.unconstrained()` on the value. It is set on a detached alias, because an attribute of
-            # the parameter itself would be copied and pickled with it
-            value: Any = parameter.detach()
-            value.unconstrained = lambda parameter=parameter: parameter
-            send = effectful(lambda *args, value=value, **kwargs: value, type="param")
-            send(name=f"{root}.{name}", constraint=constraints.real)
+        named = {"": module} if isinstance(module, nn.Parameter) else dict(module.named_parameters())
+        if isinstance(module, nn.Module):
+            isolate(module)
+        # a frozen parameter may hold the gradient of an earlier training, which `SVI.step` would apply
+        send(root, {name: p for name, p in named.items() if p.requires_grad})
 
 
 @contextmanager

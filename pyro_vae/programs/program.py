@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,13 +10,17 @@ from typing import Any
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.nn.module import PyroModule
 from torch import Tensor, nn
 
+from pyro_vae._util.abstract import Abstract
+from pyro_vae._util.parameters import PartContext, isolate
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.nets import MLP
 from pyro_vae.programs.checks import check_context, check_tensor, check_values
 from pyro_vae.programs.compatibility import check_parts
+from pyro_vae.programs.primitives import announce
 
 __all__ = ["SMALL", "Program", "evaluating", "keep_buffers", "mean_or_sample"]
 
@@ -24,12 +28,13 @@ __all__ = ["SMALL", "Program", "evaluating", "keep_buffers", "mean_or_sample"]
 SMALL = partial(MLP, hidden=(8,))
 
 
-class Program(nn.Module, ABC):
+class Program(Abstract, PyroModule):
     """A Pyro model and guide in one ``nn.Module``, for estimators, ``fit`` and evaluation.
 
     Both are called with one batch, ``model(x, *context)`` and ``guide(x, *context)``, and open the plate ``"data"``
     at ``dim=-1`` with size ``len(x)`` (:class:`DataPlate`). They begin with :func:`announce`, so that stock
-    ``pyro.infer.SVI`` finds the parameters without the global parameter store.
+    ``pyro.infer.SVI`` finds the parameters without the global parameter store. That holds inside a PyroModule and for
+    parts and networks that are PyroModules, too.
 
     A program that also defines :meth:`decode_prior` and :meth:`decode_posterior` can :meth:`sample` and
     :meth:`reconstruct`. Both fork torch's random state: a seed always returns the same samples, and the global random
@@ -53,6 +58,11 @@ class Program(nn.Module, ABC):
 
     #: Number of context values (labels, covariates) per example.
     context: int = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pyro_context = PartContext()
+        self._outer_context: Any = None
 
     @classmethod
     def example(cls) -> Program:
@@ -84,6 +94,18 @@ class Program(nn.Module, ABC):
     def dtype(self) -> torch.dtype:
         """Floating-point type of the parameters, which the data must have too."""
         return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+
+    def __getattr__(self, name: str) -> Any:
+        found = super().__getattr__(name)
+        # a PyroModule that contains this program may use a part of it outside of `model` and `guide`
+        outer = self.__dict__.get("_outer_context")
+        if outer is not None and outer.active and isinstance(found, (nn.Module, nn.Parameter)):
+            announce(**{name: found})
+        return found
+
+    def _pyro_set_supermodule(self, name: str, context: Any) -> None:
+        # called by a PyroModule that contains this program: it must not put the parameters into the global store
+        self._pyro_name, self._outer_context = name, context
 
     def sample(self, num_samples: int, *context: Tensor, mean: bool = False, seed: int = 0) -> Tensor:
         """Sample new data from the model.
@@ -163,6 +185,7 @@ def mean_or_sample(fn: TorchDistributionMixin) -> Tensor:
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Run in evaluation mode and without gradients, then restore the mode of every submodule."""
+    isolate(module)  # a PyroModule that runs here must not write into the global parameter store
     modes = {m: m.training for m in module.modules()}
     module.eval()
     try:

@@ -94,7 +94,8 @@ class OneOptimizer(PyroOptim):
                 raise RuntimeError(
                     f"program: expected the same parameters as {holder}, which lacks {missing or 'none'} and has "
                     f"{foreign} others (pyro.param statements, or modules that the program does not hold). Make all "
-                    "that is trained an nn.Parameter of the program, and use it in the model or the guide"
+                    "that is trained an nn.Parameter of the program, and use it in the model or the guide. Replace "
+                    "pyro.module by pyro_vae.programs.announce, or call pyro.clear_param_store() before this program"
                 )
 
     def zero(self) -> None:

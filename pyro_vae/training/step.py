@@ -115,9 +115,7 @@ class Step:
         collector = announcements_off() if ours and check is None else Collector()
         with pyro.validation_enabled(False), collector, self.precision:
             if ours:
-                terms = estimator.terms(*run)
-                loss, metrics = estimator.evaluate(terms)
-                estimator.update(terms)
+                loss, metrics, terms = estimator.training_loss(*run)
                 scale = mean_scale([site.scale for site in terms.observed])
             else:
                 loss, metrics = estimator.loss_and_grads(*run), {}

@@ -234,16 +234,36 @@ def test_an_optimizer_of_other_parameters_is_refused(vae):
         pv.fit(vae, X, optimizer=some, epochs=1, progress=False)
 
 
+class GlobalStore(pv.Program):
+    """A program with statements that use the global parameter store."""
+
+    def __init__(self, statement):
+        super().__init__()
+        self.toy, self.statement = pv.testing.LinearGaussian().program, statement
+
+    def model(self, x):
+        self.statement(self)
+        self.toy.model(x)
+
+    def guide(self, x):
+        self.toy.guide(x)
+
+
 def test_parameters_outside_the_program_are_refused():
-    toy = pv.testing.LinearGaussian()
-
-    def model(x):
-        pyro.param("stray", torch.tensor(1.0))
-        toy.program.model(x)
-
-    program = pv.programs.FunctionProgram(model, toy.program.guide, toy=toy.program)
+    program = GlobalStore(lambda self: pyro.param("stray", torch.tensor(1.0)))
     with pytest.raises(RuntimeError, match="program: .*1 others"):
-        pv.fit(program, toy.draw(9), epochs=1, progress=False)
+        pv.fit(program, pv.testing.LinearGaussian().draw(9), epochs=1, progress=False)
+    pyro.clear_param_store()
+
+
+def test_a_second_program_with_the_names_of_the_first_in_the_global_store_is_refused():
+    """Pyro would return the parameters of the first one."""
+    x, statement = pv.testing.LinearGaussian().draw(9), lambda self: pyro.module("toy", self.toy)
+    pv.fit(GlobalStore(statement), x, epochs=1, progress=False)
+    with pytest.raises(RuntimeError, match=r"clear_param_store\(\)"):
+        pv.fit(GlobalStore(statement), x, epochs=1, progress=False)
+    pyro.clear_param_store()
+    assert len(pv.fit(GlobalStore(statement), x, epochs=1, progress=False)) == 1
     pyro.clear_param_store()
 
 
