@@ -13,8 +13,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyro_vae._util.progress import progress_bar
-from pyro_vae._util.random_state import random_state, set_random_state
+from pyro_vae._util.random_state import fork_rng, random_state, set_random_state
 from pyro_vae.estimators import Estimator
+from pyro_vae.programs.program import evaluating
 from pyro_vae.training.callbacks import Callback
 from pyro_vae.training.checkpoint.checkpointer import Observer
 from pyro_vae.training.checkpoint.signals import Interrupted
@@ -23,7 +24,6 @@ from pyro_vae.training.data.batches import Batch, Batches
 from pyro_vae.training.data.check import check_batch, check_first
 from pyro_vae.training.history import History
 from pyro_vae.training.svi import SVI, NonFiniteError
-from pyro_vae.training.validation import mean_bound
 
 __all__ = ["Loop"]
 
@@ -86,7 +86,7 @@ class Loop:
                 while self.epoch < epochs and not self.stopped:
                     bar.set_description(f"epoch {self.epoch + 1}/{epochs}")
                     self.finish(self.run_steps(bar, good))
-                    self.gather()
+                    self.others = self.ranks.gather(self.own_streams())[1:]
                     self.ranks.on_rank_zero(partial(self.observer.epoch, self))
                     asked = self.ranks.all_reduce_max(self.observer.asks(self))
                     if asked > 1:
@@ -126,14 +126,10 @@ class Loop:
         """Save a checkpoint if it is due on any rank, after the same step on all; leave if there was a signal."""
         asked = self.ranks.all_reduce_max(self.observer.asks(self))
         if asked:
-            self.gather()
+            self.others = self.ranks.gather(self.own_streams())[1:]
             self.ranks.on_rank_zero(partial(self.observer.save, self))
             if asked > 1:
                 raise Interrupted(asked)
-
-    def gather(self) -> None:
-        """Send the random states of all ranks to rank 0, which saves them."""
-        self.others = self.ranks.gather(self.own_streams())[1:]
 
     def means(self) -> dict[str, float]:
         """Wait for the device, and return the means over the finished batches of the epoch."""
@@ -147,14 +143,31 @@ class Loop:
         """Validate, add the epoch to the history and call the callbacks."""
         self.ranks.check_weights(self.modules)
         if self.held_out is not None:
-            # several ranks leave together, after the epoch
-            after_batch = self.observer.validating if self.ranks.size == 1 else lambda: None
-            row["valid_bound"] = mean_bound(self.program, self.svi.estimator, self.held_out, after_batch)
+            row["valid_bound"] = self.mean_bound(self.held_out)
         row["seconds"] = time.perf_counter() - self.started
         self.history.append(row)
         # a list: every callback is called, also when an earlier one stops
         self.stopped = self.ranks.all_agree(lambda: any([c.on_epoch_end(self.program, row) for c in self.callbacks]))  # noqa: C419
         self.epoch, self.batch, self.count, self.totals = self.epoch + 1, 0, 0, {}
+
+    def mean_bound(self, batches: Batches) -> float:
+        """Return the bound (beta 1) of held-out data in mean nats per example; the noise is the same at each call."""
+        program, estimator, ranks = self.program, self.svi.estimator, self.ranks
+        total, count = 0.0, 0
+        with evaluating(program), fork_rng(batches.device, ranks.seed(batches.seed)):
+            for number, batch in enumerate(batches.epoch(0)):
+                if not batch.counts:
+                    continue
+                check_batch(program, batches, batch, number)
+                if isinstance(estimator, Estimator):
+                    total += float(estimator.per_datum(program.model, program.guide, *batch).double().sum())
+                else:
+                    total -= float(estimator.loss(program.model, program.guide, *batch))
+                count += batch[0].shape[0]
+                if ranks.size == 1:  # several ranks leave together, after the epoch
+                    self.observer.validating()
+        total, count = ranks.all_reduce_sum(total, count)
+        return total / count
 
     def open(self) -> None:
         """Check the first batch of a loader before anything is written; the first epoch begins with this batch."""
@@ -197,10 +210,6 @@ class Loop:
         """Return the random state of this rank, now and at the start of an unfinished epoch."""
         return {"now": self.streams(), "at_start": self.at_start if self.batch else {}}
 
-    def stateful(self) -> list[Callback]:
-        """Return the callbacks that have a state."""
-        return [callback for callback in self.callbacks if callback.state_dict()]
-
     def state(self) -> TrainingState:
         """Return all state of the training except the weights of the program.
 
@@ -218,7 +227,7 @@ class Loop:
             seconds=time.perf_counter() - self.started,
             engine=self.svi.state(),
             random=[self.own_streams(), *self.others],
-            callbacks=[callback.state_dict() for callback in self.stateful()],
+            callbacks=[state for callback in self.callbacks if (state := callback.state_dict())],
             rows=self.history.rows,
         )
 
@@ -234,5 +243,6 @@ class Loop:
         self.at_start = own["at_start"] or self.streams()
         self.set_random_state(own["now"])
         # last, as a callback may restore weights at the end of the training
-        for callback, saved in zip(self.stateful(), state.callbacks, strict=True):
+        stateful = [callback for callback in self.callbacks if callback.state_dict()]
+        for callback, saved in zip(stateful, state.callbacks, strict=True):
             callback.load_state_dict(saved)
