@@ -1,7 +1,7 @@
 """Training: ``fit``, the SVI behind it, schedules, callbacks and the errors that stop a run."""
 
 from pyro_vae._util.denormals import flush_denormals
-from pyro_vae.training.callbacks import Callback, EarlyStopping
+from pyro_vae.training.callbacks import Callback, EarlyStopping, Log
 from pyro_vae.training.checkpoint.run_folder import RunInUseError, SaveError
 from pyro_vae.training.checkpoint.serialization import CheckpointError
 from pyro_vae.training.checkpoint.signals import Interrupted
@@ -28,6 +28,7 @@ __all__ = [
     "History",
     "Interrupted",
     "Linear",
+    "Log",
     "LostRankError",
     "MultiStep",
     "NonFiniteError",

@@ -37,8 +37,13 @@ class TensorBoard(Callback):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ImportError("TensorBoard needs tensorboard: pip install 'pyro-vae[tensorboard]'") from error
+        super().__init__()
         self.folder, self.make, self.writer = Path(folder), SummaryWriter, None
         self.step: int | None = None
+
+    def on_train_start(self, program: Program, *, has_valid: bool) -> None:
+        """Forget the points of an earlier run."""
+        self.step = None
 
     def on_epoch_end(self, program: Program, metrics: dict[str, Any]) -> bool:
         """Log one point of each curve."""

@@ -52,6 +52,13 @@ class Stream(IterableDataset):
         return iter(X)
 
 
+class NoisyStream(IterableDataset):
+    """A stream that draws random numbers as it is read, and ends in a batch of one example."""
+
+    def __iter__(self):
+        return (torch.bernoulli(0.1 + 0.8 * x) for x in X[:16])
+
+
 def optimizer(cls, **options):
     return lambda: {"optimizer": functools.partial(cls, **{"lr": 1e-2, **options})}
 
@@ -86,7 +93,9 @@ RUNS = {
     "loader with a generator": lambda: {
         "data": DataLoader(TensorDataset(X), 7, shuffle=True, generator=torch.Generator().manual_seed(1))
     },
+    "loader with a last batch of one": lambda: {"data": DataLoader(Rows(), 3, sampler=range(16)), "epochs": 3},
     "stream": lambda: {"data": Stream()},
+    "stream with noise": lambda: {"data": NoisyStream(), "batch_size": 3, "epochs": 3},
     "learned baseline": lambda: {
         "estimator": pv.estimators.NVIL(num_particles=2, baseline=torch.nn.Linear(6, 1)),
     },
@@ -121,7 +130,14 @@ def options(name):
 
 
 #: Runs that are resumed from each of their last nine checkpoints; the others from within an epoch and from its end.
-EVERYWHERE = {"plain", "early stopping", "batch norm and dropout", "loader"}
+EVERYWHERE = {
+    "plain",
+    "early stopping",
+    "batch norm and dropout",
+    "loader",
+    "loader with a last batch of one",
+    "stream with noise",
+}
 
 
 @pytest.mark.parametrize("name", RUNS)

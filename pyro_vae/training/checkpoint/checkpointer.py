@@ -78,8 +78,9 @@ class Resumer(Observer):
         Raises:
             Interrupted: a signal was received; the state is saved.
         """
+        settings = loop.settings  # read before the first step, which may change the parts
         if checkpoint is not None:
-            self.restore(loop, Checkpoint(*checkpoint))
+            self.restore(loop, Checkpoint(*checkpoint), settings)
         self.begin(loop)
         with self.signals.catching():
             try:
@@ -99,8 +100,8 @@ class Resumer(Observer):
         """Return the folder of the checkpoint that rank 0 writes for the present state."""
         return self.checkpoints / checkpoint_name(loop.svi.steps, loop.epoch)
 
-    def restore(self, loop: Resumable, checkpoint: Checkpoint) -> None:
-        """Restore a loop from a checkpoint.
+    def restore(self, loop: Resumable, checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
+        """Restore a loop with these settings from a checkpoint.
 
         Raises:
             ValueError: the checkpoint is from another program, other data or other settings.
@@ -114,7 +115,7 @@ class Resumer(Observer):
                 raise ValueError(f"it contains the state of {name}")
         except MALFORMED as error:
             raise damaged(path, f"{type(error).__name__}: {error}") from error
-        check_settings(loop.settings, state.settings, path)
+        check_settings(settings, state.settings, path)
         check_weights(loop.program, checkpoint.weights, path)
         try:
             loop.restore(state)
