@@ -8,6 +8,7 @@ from pyro_vae.training.checkpoint.signals import Interrupted
 from pyro_vae.training.compile.compilers import eager_graph, inductor
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.fit import fit
+from pyro_vae.training.groups import ParameterGroups
 from pyro_vae.training.history import History
 from pyro_vae.training.precision import TF32, Autocast
 from pyro_vae.training.ranks.collectives import LostRankError
@@ -32,6 +33,7 @@ __all__ = [
     "LostRankError",
     "MultiStep",
     "NonFiniteError",
+    "ParameterGroups",
     "RunInUseError",
     "SaveError",
     "Sigmoid",

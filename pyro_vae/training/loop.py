@@ -24,6 +24,7 @@ from pyro_vae.training.data.check import check_batch, check_first
 from pyro_vae.training.data.lookahead import Batch
 from pyro_vae.training.data.reader import Reader
 from pyro_vae.training.history import History
+from pyro_vae.training.step import minus_bound
 from pyro_vae.training.svi import SVI, NonFiniteError
 
 __all__ = ["Loop"]
@@ -184,7 +185,7 @@ class Loop:
                 if isinstance(estimator, Estimator):
                     total += float(estimator.per_datum(program.model, program.guide, *batch).double().sum())
                 else:
-                    total -= float(estimator.loss(program.model, program.guide, *batch))
+                    total -= minus_bound(estimator.loss(program.model, program.guide, *batch))
                 count += batch[0].shape[0]
                 if ranks.size == 1:  # several ranks leave together, after the epoch
                     self.observer.validating()

@@ -80,19 +80,22 @@ class FlatOptimizer:
         used: the parameters that get a gradient
 
     Raises:
-        Unsupported: the optimizer is unknown, or parameters share memory or were not updated equally often.
+        Unsupported: the optimizer is unknown, or something is called in each step that a recorded step leaves out.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, used: Sequence[nn.Parameter]) -> None:
         if type(optimizer) not in ELEMENTWISE:
             raise Unsupported(f"optimizer {type(optimizer).__name__}: known are {[c.__name__ for c in ELEMENTWISE]}")
+        hooks = [optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks]
+        if any(hooks) or any(p._backward_hooks or p._post_accumulate_grad_hooks for p in used):
+            raise Unsupported("the optimizer or a parameter has hooks, which a recorded step does not call")
         if len({(p.dtype, p.device) for p in used}) > 1:
             raise Unsupported("the parameters have several dtypes or devices")
         ids = {id(p) for p in used}
         self.groups = [
             Group(optimizer, group, together)
             for group in optimizer.param_groups
-            for together in together_in([p for p in group["params"] if id(p) in ids])
+            for together in together_in([p for p in group["params"] if id(p) in ids], optimizer)
         ]
         self.parameters = [p for group in self.groups for p in group.parameters]
         for group in self.groups:
@@ -117,11 +120,17 @@ class FlatOptimizer:
             group.release()
 
 
-def together_in(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Return which parameters are updated together: each large one alone, and all small ones."""
-    large = [[p] for p in parameters if p.numel() > LARGE]
-    small = [p for p in parameters if p.numel() <= LARGE]
-    return [*large, small] if small else large
+def together_in(parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer) -> list[list[nn.Parameter]]:
+    """Return which parameters are updated together: each large one alone, and small ones with equally many steps.
+
+    A parameter that was frozen has had fewer steps. Counting them waits for the device, once per compilation.
+    """
+    together: dict[Any, list[nn.Parameter]] = {}
+    for p in parameters:
+        state = optimizer.state[p]
+        counts = tuple(float(state[key]) for key in COUNTS if isinstance(state.get(key), Tensor))
+        together.setdefault(id(p) if p.numel() > LARGE else counts, []).append(p)
+    return list(together.values())
 
 
 class Group:
@@ -145,9 +154,6 @@ class Group:
         self.constants = {key: value for key, value in options.items() if key not in ("params", "lr")}
         self.lr = torch.as_tensor(options["lr"]).to(parameters[0])
         self.learning_rate = options["lr"]
-        for key in self.counts:
-            if not alike(torch.stack([state[key] for state in self.states])):
-                raise Unsupported(f"the parameters were not updated equally often ({key})")
 
     def lay_out(self) -> None:
         """Move parameters and state into flat tensors."""
@@ -170,8 +176,8 @@ class Group:
                 state[key] = state[key].clone()
 
     def read_learning_rate(self) -> None:
-        """Copy the current learning rate to the device if it has changed."""
-        if self.options["lr"] is not self.learning_rate:
+        """Copy the current learning rate to the device if it has changed, or may have as it is a tensor."""
+        if self.options["lr"] is not self.learning_rate or isinstance(self.learning_rate, Tensor):
             self.learning_rate = self.options["lr"]
             self.lr.fill_(self.learning_rate)
 
@@ -231,11 +237,6 @@ class FlatUpdate:
             gradient = gradient if factor is None else gradient * factor
             for old, new in zip(flat, group.updated(flat, lr, gradient), strict=True):
                 old.copy_(torch.where(good, new, old))
-
-
-def alike(values: Tensor) -> bool:
-    """Whether all numbers are equal; this waits for the device, once per compilation."""
-    return bool((values == values[0]).all())
 
 
 @contextmanager
