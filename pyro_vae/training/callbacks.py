@@ -211,6 +211,6 @@ def stops(callback: Callback, answer: Any) -> bool:
         return bool(answer)
     name = getattr(getattr(callback, "function", None), "__qualname__", type(callback).__name__)
     raise TypeError(
-        f"callbacks: expected None or a bool from {name} (True stops the training), got {answer!r}. Return None from a "
-        "function that only logs"
+        f"callbacks: expected None or a bool from {name} (True stops the training), got {answer!r}. Return None from "
+        "a function that only logs"
     )

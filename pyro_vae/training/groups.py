@@ -114,7 +114,7 @@ def checked(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
                 "optimizer: expected differentiable=False, got True. A step of fit changes parameters in place, so no "
                 "gradient goes through it"
             )
-        if group.get("capturable") and not any(p.is_cuda for p in group["params"]):
+        if group.get("capturable") and all(p.device.type == "cpu" for p in group["params"]):
             raise ValueError(
                 "optimizer: expected capturable=False for parameters on the CPU, got True. Leave it out: fit sets it "
                 "where it is needed"

@@ -47,8 +47,8 @@ def check_estimator(estimator: Any) -> None:
         )
     if isinstance(estimator, TraceTailAdaptive_ELBO):
         raise TypeError(
-            f"estimator: expected one that estimates a bound, got {type(estimator).__name__}, which has a gradient but "
-            "no loss. Use pyro_vae.estimators.CUBO or Renyi, or train by pyro.infer.SVI"
+            f"estimator: expected one that estimates a bound, got {type(estimator).__name__}, which has a gradient "
+            "but no loss. Use pyro_vae.estimators.CUBO or Renyi, or train by pyro.infer.SVI"
         )
 
 

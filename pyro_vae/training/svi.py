@@ -214,7 +214,8 @@ class SVI(pyro.infer.SVI):
             f"{rank}step {self.steps}: the loss or its gradient is not finite; "
             + (f"site {' and '.join(bad)} is not finite" if bad else "each site on its own is finite")
             + f"; the largest gradient is {self.optim.largest_gradient()}. "
-            "Lower the learning rate of the optimizer, set clip_norm or skip_nonfinite, or check the data of this batch"
+            "Lower the learning rate of the optimizer, set clip_norm or skip_nonfinite, or check the data of this "
+            "batch"
         )
 
     def state(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Callbacks: their state belongs to one run, what they return is None or a bool, and they run after epochs or steps."""
+"""Callbacks: their state belongs to one run, they return None or a bool, and they run after epochs or steps."""
 
 import functools
 import inspect

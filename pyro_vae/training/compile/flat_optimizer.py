@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.training.compile.layout import Layout
+
 __all__ = ["ELEMENTWISE", "FlatOptimizer", "FlatUpdate", "Unsupported"]
 
 #: Optimizers that update each number on its own, so that many parameters can lie in one flat tensor.
@@ -31,42 +33,9 @@ COUNTS = ("step", "mu_product")
 #: Numbers above which it costs more to copy a gradient next to the others than to update its parameter separately.
 LARGE = 2**15
 
-#: Numbers, so that every part starts at a boundary of the widest vector registers (64 bytes of float32).
-ALIGN = 16
-
 
 class Unsupported(RuntimeError):
     """Why a step cannot be compiled."""
-
-
-class Layout:
-    """The layout of several tensors in one flat tensor.
-
-    Args:
-        parts: the tensors, of one dtype and device
-    """
-
-    def __init__(self, parts: Sequence[Tensor]) -> None:
-        self.shapes = [part.shape for part in parts]
-        self.sizes = [part.numel() for part in parts]
-        self.widths = [-(-size // ALIGN) * ALIGN for size in self.sizes] if len(parts) > 1 else self.sizes
-        self.starts = [sum(self.widths[:i]) for i in range(len(parts))]
-
-    def split(self, flat: Tensor) -> list[Tensor]:
-        """Return the parts of a flat tensor as views in their shapes."""
-        places = zip(self.starts, self.sizes, self.shapes, strict=True)
-        return [flat[start : start + size].view(shape) for start, size, shape in places]
-
-    def join(self, parts: Sequence[Tensor]) -> Tensor:
-        """Return a flat tensor of the parts with zeros between them; a single part is not copied."""
-        if len(parts) == 1:
-            return parts[0].reshape(-1)
-        rows = []
-        for part, size, width in zip(parts, self.sizes, self.widths, strict=True):
-            rows.append(part.reshape(-1))
-            if width > size:
-                rows.append(part.new_zeros(width - size))
-        return torch.cat(rows)
 
 
 class FlatOptimizer:
@@ -123,14 +92,18 @@ class FlatOptimizer:
 def together_in(parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer) -> list[list[nn.Parameter]]:
     """Return which parameters are updated together: each large one alone, and small ones with equally many steps.
 
-    A parameter that was frozen has had fewer steps. Counting them waits for the device, once per compilation.
+    A parameter that was frozen has had fewer steps.
     """
     together: dict[Any, list[nn.Parameter]] = {}
     for p in parameters:
-        state = optimizer.state[p]
-        counts = tuple(float(state[key]) for key in COUNTS if isinstance(state.get(key), Tensor))
-        together.setdefault(id(p) if p.numel() > LARGE else counts, []).append(p)
+        key = id(p) if p.numel() > LARGE else counts_of(optimizer.state[p])
+        together.setdefault(key, []).append(p)
     return list(together.values())
+
+
+def counts_of(state: dict[str, Any]) -> tuple[float, ...]:
+    """Return the counts in the state of a parameter; this waits for the device, once per compilation."""
+    return tuple(float(state[key]) for key in COUNTS if isinstance(state.get(key), Tensor))
 
 
 class Group:
