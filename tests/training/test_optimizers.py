@@ -19,7 +19,7 @@ SGD = functools.partial(torch.optim.SGD, lr=1e-2)
 
 #: Values of options that are neither bool nor None by default.
 VALUES = {
-    "lr": torch.tensor(0.02),
+    "lr": torch.tensor(2e-3),
     "betas": (0.8, 0.95),
     "eps": 1e-3,
     "weight_decay": 0.1,
@@ -69,9 +69,9 @@ def cases():
             if name == "eps" and isinstance(parameter.default, tuple):
                 values = [(None, 1e-2)]
             for value in values:
-                # RMSprop divides tiny gradients by their size, which would amplify rounding
-                tame = {"eps": 1e-3} if cls is torch.optim.RMSprop else {}
-                yield cls, {name: value, **NEEDED.get(name, {}), **tame}
+                # large steps of RMSprop would amplify rounding
+                tame = {"lr": 1e-3, "eps": 1e-3} if cls is torch.optim.RMSprop else {}
+                yield cls, {name: None, **tame, **NEEDED.get(name, {}), name: value}
 
 
 def weights_after(optimizer, compiler=None, steps=4, dtype=torch.float32, **options):
