@@ -19,7 +19,7 @@ SGD = functools.partial(torch.optim.SGD, lr=1e-2)
 
 #: Values of options that are neither bool nor None by default.
 VALUES = {
-    "lr": torch.tensor(2e-3),
+    "lr": torch.tensor(5e-4),
     "betas": (0.8, 0.95),
     "eps": 1e-3,
     "weight_decay": 0.1,
@@ -71,7 +71,8 @@ def cases():
             for value in values:
                 # large steps of RMSprop would amplify rounding
                 tame = {"lr": 1e-3, "eps": 1e-3} if cls is torch.optim.RMSprop else {}
-                yield cls, {name: None, **tame, **NEEDED.get(name, {}), name: value}
+                needed = {**tame, **NEEDED.get(name, {})}
+                yield cls, {name: value} | {key: needed[key] for key in needed.keys() - {name}}
 
 
 def weights_after(optimizer, compiler=None, steps=4, dtype=torch.float32, **options):
