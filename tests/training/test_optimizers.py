@@ -70,7 +70,7 @@ def cases():
                 values = [(None, 1e-2)]
             for value in values:
                 # large steps of RMSprop would amplify rounding
-                tame = {"lr": 1e-3, "eps": 1e-3} if cls is torch.optim.RMSprop else {}
+                tame = {"lr": 1e-4, "eps": 1e-3} if cls is torch.optim.RMSprop else {}
                 needed = {**tame, **NEEDED.get(name, {})}
                 yield cls, {name: value} | {key: needed[key] for key in needed.keys() - {name}}
 
