@@ -12,6 +12,7 @@ from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae._util.describe import Described
 from pyro_vae._util.validation import check_int
 from pyro_vae.nets import MLP, Shape, build
 
@@ -24,7 +25,7 @@ SMALL_HIDDEN = (16,)
 SMALL = partial(MLP, hidden=SMALL_HIDDEN)
 
 
-class Conditional(nn.Module, ABC):
+class Conditional(Described, nn.Module, ABC):
     r"""A distribution that depends on a context: :math:`p(y \mid c)`.
 
     A prior :math:`p(z)` has no context (or labels), the context of a likelihood :math:`p(x \mid z)` is a latent, and

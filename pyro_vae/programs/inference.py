@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from pyro_vae._util.describe import Described
 from pyro_vae.conditional import Conditional
 
 __all__ = ["Inference"]
 
 
-class Inference(nn.Module, ABC):
+class Inference(Described, nn.Module, ABC):
     """The order in which the guide samples the layers, and what each layer depends on.
 
     Args:

@@ -12,6 +12,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_vae._util.describe import Described
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.nets import MLP
@@ -24,7 +25,7 @@ __all__ = ["SMALL", "Program", "evaluating", "keep_buffers", "mean_or_sample"]
 SMALL = partial(MLP, hidden=(8,))
 
 
-class Program(nn.Module, ABC):
+class Program(Described, nn.Module, ABC):
     """A Pyro model and guide in one ``nn.Module``, for estimators, ``fit`` and evaluation.
 
     Both are called with one batch, ``model(x, *context)`` and ``guide(x, *context)``, and open the plate ``"data"``

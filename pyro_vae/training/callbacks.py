@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
+from pyro_vae._util.describe import Described, describe
 from pyro_vae._util.validation import check_int, check_number, is_bool
 from pyro_vae.programs.program import Program
 
 __all__ = ["Callback", "EarlyStopping", "Log", "as_callbacks", "stops"]
 
 
-class Callback:
+class Callback(Described):
     """Base class of objects that ``fit`` calls at the start, after each epoch, after some steps, and at the end.
 
     The state of a callback belongs to one run: a subclass sets it in :meth:`on_train_start`, so that an object that is
@@ -54,6 +55,10 @@ class Callback:
 
     def on_train_end(self, program: Program) -> None:
         """Clean up; called however the training ends."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options that a resumed run must share, as plain values: by default all of the constructor."""
+        return describe(self).get("options", {})
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that a checkpoint saves, as plain values and tensors."""

@@ -17,8 +17,9 @@ from pyro_vae.estimators import Estimator
 from pyro_vae.programs.program import evaluating
 from pyro_vae.training.callbacks import Callback, Log, stops
 from pyro_vae.training.checkpoint.checkpointer import Observer
+from pyro_vae.training.checkpoint.settings import settings_of
 from pyro_vae.training.checkpoint.signals import Interrupted
-from pyro_vae.training.checkpoint.state import LastGood, TrainingState, settings_of
+from pyro_vae.training.checkpoint.state import LastGood, TrainingState
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.check import check_batch, check_first
 from pyro_vae.training.data.lookahead import Batch

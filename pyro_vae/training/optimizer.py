@@ -64,7 +64,7 @@ class OneOptimizer(PyroOptim):
         self.parameters = list(self.named.values())
         if not any(self.requires_grad):
             raise ValueError("program: expected at least one parameter that requires a gradient, got none")
-        self.torch = build(make, self.named)
+        self.torch, self.made = build(make, self.named), not isinstance(make, torch.optim.Optimizer)
         self.clip_norm, self.lr_schedule = clip_norm, lr_schedule
         #: The learning rates of the groups at a factor of 1, and those that were set last.
         self.learning_rates = [group.get("lr") for group in self.torch.param_groups]

@@ -62,6 +62,10 @@ class TensorBoard(Callback):
             self.writer.close()
             self.writer = None
 
+    def settings(self) -> dict[str, Any]:
+        """Return nothing: the folder does not change the result of a run."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """Return the step of the last point."""
         return {"step": self.step}

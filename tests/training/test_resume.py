@@ -187,24 +187,42 @@ def test_a_finished_run_can_be_resumed_for_more_epochs(tmp_path):
     assert ending(tmp_path / "a") == ending(tmp_path / "b")
 
 
+def with_parameter(name, value):
+    """A program with another parameter, as only its weights show."""
+    vae = program()
+    module = vae.likelihood.net.body[0]
+    setattr(module, name, torch.nn.Parameter(value))
+    return {"program": vae}
+
+
+def partially_frozen():
+    vae = program()
+    vae.likelihood.requires_grad_(False)
+    return {"program": vae}
+
+
 REFUSED = {
     "batch_size 10 (now 9)": lambda: {"batch_size": 9},
     "seed 3 (now 4)": lambda: {"seed": 4},
     "clip_norm None (now 1.0)": lambda: {"clip_norm": 1.0},
-    "optimizer Adam (now SGD)": lambda: {"optimizer": functools.partial(torch.optim.SGD, lr=1e-3)},
-    "optimizer lr 0.001 (now 0.01)": optimizer(torch.optim.Adam),
+    "optimizer Adam(lr=0.001, betas": lambda: {"optimizer": functools.partial(torch.optim.SGD, lr=1e-3)},
+    "optimizer.lr 0.001 (now 0.01)": optimizer(torch.optim.Adam),
     "lr_schedule None (now MultiStep(milestones=(2,), factor=0.1))": lambda: {
         "lr_schedule": pv.training.MultiStep([2])
     },
-    "estimator beta 1.0 (now Linear(num_steps=3,": lambda: {
+    "estimator.beta 1.0 (now Linear(num_steps=3,": lambda: {
         "estimator": pv.estimators.ELBO(beta=pv.training.Linear(3))
     },
-    "estimator num_particles 1 (now 2)": lambda: {"estimator": pv.estimators.ELBO(num_particles=2)},
-    "data 20 rows of (6,) torch.float32 (now 19 rows of": lambda: {"data": X[:19]},
-    "valid 9 rows of": lambda: {"valid": None},
-    "callbacks  (now EarlyStopping)": lambda: {"callbacks": [pv.training.EarlyStopping()]},
-    "of another shape or type: ": lambda: {"program": program(functools.partial(pv.nets.MLP, hidden=(7,)))},
-    "unknown: ": lambda: {"program": program(functools.partial(pv.nets.MLP, hidden=()))},
+    "estimator.num_particles 1 (now 2)": lambda: {"estimator": pv.estimators.ELBO(num_particles=2)},
+    "data.rows 20 (now 19)": lambda: {"data": X[:19]},
+    "valid {rows: 9,": lambda: {"valid": None},
+    "callbacks () (now (EarlyStopping(patience=10,": lambda: {"callbacks": [pv.training.EarlyStopping()]},
+    "program.likelihood.net.hidden (5,) (now (7,))": lambda: {
+        "program": program(functools.partial(pv.nets.MLP, hidden=(7,)))
+    },
+    "frozen () (now (likelihood.net.body.0.weight": partially_frozen,
+    "of another shape or type: ": lambda: with_parameter("bias", torch.zeros(1)),
+    "missing: ": lambda: with_parameter("spare", torch.zeros(5)),
 }
 
 

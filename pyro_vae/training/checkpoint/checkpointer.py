@@ -12,8 +12,9 @@ from pyro_vae.programs.program import Program
 from pyro_vae.training.checkpoint.checkpoint import Checkpoint, checkpoint_name, damaged
 from pyro_vae.training.checkpoint.run_folder import RunFolder
 from pyro_vae.training.checkpoint.serialization import weights_to_bytes
+from pyro_vae.training.checkpoint.settings import check_settings
 from pyro_vae.training.checkpoint.signals import Interrupted, Signals
-from pyro_vae.training.checkpoint.state import TrainingState, check_settings, check_weights
+from pyro_vae.training.checkpoint.state import TrainingState, check_weights
 from pyro_vae.training.history import History
 from pyro_vae.training.svi import SVI
 
