@@ -13,6 +13,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae._util.abstract import Abstract
+from pyro_vae._util.describe import Described
 from pyro_vae._util.validation import check_int
 from pyro_vae.nets import MLP, Shape, build
 
@@ -25,7 +26,7 @@ SMALL_HIDDEN = (16,)
 SMALL = partial(MLP, hidden=SMALL_HIDDEN)
 
 
-class Conditional(Abstract, nn.Module):
+class Conditional(Described, Abstract, nn.Module):
     r"""A distribution that depends on a context: :math:`p(y \mid c)`.
 
     A prior :math:`p(z)` has no context (or labels), the context of a likelihood :math:`p(x \mid z)` is a latent, and

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from pyro_vae._util.abstract import Abstract
+from pyro_vae._util.describe import Described
 
 __all__ = ["Fixed", "OptimalSigma", "PerExample", "Scale", "Shared", "positive"]
 
@@ -41,7 +42,7 @@ def inverse_positive(scale: Tensor) -> Tensor:
     return above + torch.log(-torch.expm1(-above))
 
 
-class Scale(Abstract, nn.Module):
+class Scale(Described, Abstract, nn.Module):
     """The scale of a likelihood.
 
     A subclass sets ``outputs``, the number of network outputs (0 or 1) that it needs per entry of an example, and
@@ -133,7 +134,7 @@ class PerExample(Scale):
         return positive(*raw)
 
 
-class OptimalSigma(nn.Module):
+class OptimalSigma(Described, nn.Module):
     r"""The maximum-likelihood scale of a normal, in closed form: :math:`\sigma^2 = \operatorname{mean} (x - \mu)^2`.
 
     In training mode it is that of each minibatch, so that no step is spent on learning it. In evaluation mode it is a

@@ -389,6 +389,6 @@ def test_data_frames_are_rows_of_numbers(vae):
     frame = pandas.DataFrame(x.numpy(), columns=["x", "transform", "c", "d", "e"])
     found = [pv.evaluation.log_likelihood(toy.program, form, num_particles=10).per_example for form in (x, frame)]
     assert torch.equal(*found)
-    assert pv.fit(toy.program, frame, epochs=1, progress=False).epochs == 1
+    assert len(pv.fit(toy.program, frame, epochs=1, progress=False)) == 1
     with pytest.raises(ValueError, match=r"x: .*pyro_vae.data.Table\(x\).x"):
         pv.fit(toy.program, frame.assign(c="red"), epochs=1, progress=False)

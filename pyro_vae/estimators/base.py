@@ -12,6 +12,7 @@ import torch
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor, nn
 
+from pyro_vae._util.describe import Described
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators.averages import mean, scaled_sum
 from pyro_vae.estimators.penalties import Capacity, FreeBits, PerDimension
@@ -23,7 +24,7 @@ from pyro_vae.trace.passes import run_in_passes
 __all__ = ["Estimator"]
 
 
-class Estimator(PyroELBO):
+class Estimator(Described, PyroELBO):
     r"""An estimate of the evidence of each example, from one run of guide and model.
 
     A subclass defines two things: how latents are drawn (:attr:`draws`), and one formula (:meth:`bound`) from

@@ -13,7 +13,8 @@ from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.programs.program import Program, evaluating
-from pyro_vae.training.data.batches import Batch, Batches
+from pyro_vae.training.data.batches import Batches
+from pyro_vae.training.data.lookahead import Batch
 
 __all__ = ["BUDGET", "at_once", "one_batch", "over", "passes"]
 

@@ -9,6 +9,7 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
+from pyro_vae._util.describe import Described
 from pyro_vae._util.validation import check_int
 
 __all__ = ["Net", "NetBuilder", "Shape", "as_shape", "build", "image_shape", "join_context"]
@@ -17,7 +18,7 @@ __all__ = ["Net", "NetBuilder", "Shape", "as_shape", "build", "image_shape", "jo
 Shape = Sequence[int]
 
 
-class Net(nn.Module):
+class Net(Described, nn.Module):
     r"""A module that accepts any number of batch dimensions.
 
     Particles and enumerated values add dimensions on the left of the batch. Layers that count dimensions

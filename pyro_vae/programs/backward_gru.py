@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pyro_vae._util.describe import Described
+
 __all__ = ["BackwardGRU"]
 
 
-class BackwardGRU(nn.Module):
+class BackwardGRU(Described, nn.Module):
     r"""A GRU that reads sequences backwards: :math:`h_t` is computed from :math:`x_t, \ldots, x_L`.
 
     Given :math:`z_{t-1}`, the posterior of :math:`z_t` depends only on the data from t on, so that a forward pass

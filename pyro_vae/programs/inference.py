@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from pyro_vae._util.abstract import Abstract
+from pyro_vae._util.describe import Described
 from pyro_vae.conditional import Conditional
 
 __all__ = ["Inference"]
 
 
-class Inference(Abstract, nn.Module):
+class Inference(Described, Abstract, nn.Module):
     """The order in which the guide samples the layers, and what each layer depends on.
 
     Args:

@@ -14,6 +14,7 @@ from pyro.nn.module import PyroModule
 from torch import Tensor, nn
 
 from pyro_vae._util.abstract import Abstract
+from pyro_vae._util.describe import Described
 from pyro_vae._util.parameters import PartContext, isolate
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
@@ -28,7 +29,7 @@ __all__ = ["SMALL", "Program", "evaluating", "keep_buffers", "mean_or_sample"]
 SMALL = partial(MLP, hidden=(8,))
 
 
-class Program(Abstract, PyroModule):
+class Program(Described, Abstract, PyroModule):
     """A Pyro model and guide in one ``nn.Module``, for estimators, ``fit`` and evaluation.
 
     Both are called with one batch, ``model(x, *context)`` and ``guide(x, *context)``, and open the plate ``"data"``

@@ -1,13 +1,14 @@
 """Training: ``fit``, the SVI behind it, schedules, callbacks and the errors that stop a run."""
 
 from pyro_vae._util.denormals import flush_denormals
-from pyro_vae.training.callbacks import Callback, EarlyStopping
+from pyro_vae.training.callbacks import Callback, EarlyStopping, Log
 from pyro_vae.training.checkpoint.run_folder import RunInUseError, SaveError
 from pyro_vae.training.checkpoint.serialization import CheckpointError
 from pyro_vae.training.checkpoint.signals import Interrupted
 from pyro_vae.training.compile.compilers import eager_graph, inductor
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.fit import fit
+from pyro_vae.training.groups import ParameterGroups
 from pyro_vae.training.history import History
 from pyro_vae.training.precision import TF32, Autocast
 from pyro_vae.training.ranks.collectives import LostRankError
@@ -28,9 +29,11 @@ __all__ = [
     "History",
     "Interrupted",
     "Linear",
+    "Log",
     "LostRankError",
     "MultiStep",
     "NonFiniteError",
+    "ParameterGroups",
     "RunInUseError",
     "SaveError",
     "Sigmoid",

@@ -18,7 +18,7 @@ from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.estimators import ELBO
 from pyro_vae.programs.program import Program
-from pyro_vae.training.callbacks import Callback, Log
+from pyro_vae.training.callbacks import Callback, as_callbacks
 from pyro_vae.training.checkpoint.checkpointer import Checkpointer, Observer, Resumer
 from pyro_vae.training.checkpoint.run_folder import RunFolder
 from pyro_vae.training.compile.compilers import Compiler, inductor
@@ -141,7 +141,8 @@ def fit(
         sources = [load(data), *([] if valid is None else [load(valid, shuffle=False, name="valid")])]
         for source in sources:
             stack.callback(source.close)
-            ranks.all_agree(partial(check_rows, program, source, progress=progress))
+            if source.stored:
+                ranks.all_agree(partial(check_rows, program, source, progress=progress))
         svi = SVI(
             program,
             ELBO() if estimator is None else estimator,
@@ -154,11 +155,14 @@ def fit(
             ranks=ranks,
             data=sources[0].on_device,
         )
-        called = [c for c in as_callbacks(callbacks, valid) if not isinstance(c, Log) or ranks.rank == 0]
+        called, started = as_callbacks(callbacks, first_rank=ranks.rank == 0), []
         loop = Loop(svi, sources[0], held_out=(*sources, None)[1], callbacks=called, observer=observer)
         settings = {"seed": seed, "epochs": epochs, "amount of data or batch_size": sources[0].shared}
         ranks.broadcast_weights(loop.modules, settings)
         try:
+            for callback in called:
+                callback.on_train_start(program, has_valid=valid is not None)
+                started.append(callback)
             with flush_denormals(), fork_rng(device, ranks.seed(seed)):
                 # a resumed run has passed this check, and its random state is not restored yet
                 if not ranks.all_reduce_max(int(folder is not None and ranks.rank == 0 and folder.holds_run)):
@@ -169,7 +173,7 @@ def fit(
                     loop.train(epochs, progress=progress)
         finally:
             svi.release()
-            for callback in called:
+            for callback in started:
                 callback.on_train_end(program)
             observer.end(loop)
     return loop.history
@@ -182,25 +186,6 @@ def check_options(seed: Any, checkpoint_every: Any, **counts: Any) -> None:
     check_int("seed", seed, -(2**63), 2**63 - 1)
     if checkpoint_every != math.inf:  # which saves after epochs only
         check_number("checkpoint_every", checkpoint_every)
-
-
-def as_callbacks(callbacks: Any, valid: Any) -> list[Callback]:
-    """Return functions and callbacks as callbacks; raise if one is neither, or needs validation data.
-
-    Functions write or print: of several ranks only the first one calls them. All ranks call the callbacks.
-    """
-    wrong = [] if isinstance(callbacks, Iterable) else [callbacks]
-    given = list(callbacks) if not wrong else []
-    wrong += [c for c in given if isinstance(c, type) or not (isinstance(c, Callback) or callable(c))]
-    if wrong:
-        raise TypeError(
-            "callbacks: expected a list of functions (metrics, step) and of objects such as "
-            f"pyro_vae.training.EarlyStopping(), got {wrong[0]!r}"
-        )
-    for callback in given:
-        if valid is None and getattr(callback, "needs_valid", False):
-            raise ValueError(f"callbacks: {type(callback).__name__} needs a validation bound: pass `valid=` to fit")
-    return [callback if isinstance(callback, Callback) else Log(callback) for callback in given]
 
 
 @contextmanager

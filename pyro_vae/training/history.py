@@ -41,11 +41,6 @@ class History:
         """Add the row of one epoch."""
         self.rows.append(row)
 
-    @property
-    def epochs(self) -> int:
-        """Number of epochs, ``len(history)``."""
-        return len(self.rows)
-
     def __len__(self) -> int:
         return len(self.rows)
 

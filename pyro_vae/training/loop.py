@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from functools import partial
-from itertools import chain
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyro_vae._util.progress import progress_bar
-from pyro_vae._util.random_state import random_state, set_random_state
+from pyro_vae._util.random_state import fork_rng
 from pyro_vae.estimators import Estimator
-from pyro_vae.training.callbacks import Callback
+from pyro_vae.programs.program import evaluating
+from pyro_vae.training.callbacks import Callback, Log, stops
 from pyro_vae.training.checkpoint.checkpointer import Observer
+from pyro_vae.training.checkpoint.settings import settings_of
 from pyro_vae.training.checkpoint.signals import Interrupted
-from pyro_vae.training.checkpoint.state import LastGood, TrainingState, settings_of
-from pyro_vae.training.data.batches import Batch, Batches
+from pyro_vae.training.checkpoint.state import LastGood, TrainingState
+from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.check import check_batch, check_first
+from pyro_vae.training.data.lookahead import Batch
+from pyro_vae.training.data.reader import Reader
 from pyro_vae.training.history import History
+from pyro_vae.training.step import minus_bound
 from pyro_vae.training.svi import SVI, NonFiniteError
-from pyro_vae.training.validation import mean_bound
 
 __all__ = ["Loop"]
 
@@ -41,7 +44,7 @@ class Loop:
         svi: takes the steps
         batches: training data
         held_out: validation data
-        callbacks: called after each epoch
+        callbacks: called after each epoch, and after steps if they say so
         observer: saves checkpoints
 
     Attributes:
@@ -61,17 +64,20 @@ class Loop:
     ) -> None:
         self.svi, self.program, self.ranks = svi, svi.program, svi.ranks
         self.batches, self.held_out, self.callbacks, self.observer = batches, held_out, callbacks, observer
-        self.settings = settings_of(svi, batches, held_out, callbacks)
         self.modules = [module for module in (svi.program, svi.estimator_module) if module is not None]
         self.history = History()
         self.epoch = self.batch = self.count = 0
         self.totals: dict[str, Tensor] = {}
         self.stopped = False
         self.started = time.perf_counter()
-        self.at_start: dict[str, Tensor] = {}
+        self.reader = Reader(batches, in_step=svi.data is not None)
         self.others: list[dict[str, Any]] = []
         self.latest = Batch()
-        self.opened: Iterator[Batch] | None = None
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Settings that a resumed run must share; first read before the first step, as a step may change parts."""
+        return settings_of(self.svi, self.batches, self.held_out, self.callbacks)
 
     def train(self, epochs: int, *, progress: bool) -> None:
         """Train until ``epochs`` epochs are finished or a callback stops.
@@ -98,26 +104,45 @@ class Loop:
     def run_steps(self, bar: tqdm, good: LastGood) -> dict[str, Any]:
         """Train on each remaining batch of the epoch; return the means over the epoch."""
         checked = time.perf_counter()
-        for batch in self.enter():
+        for batch in self.reader.epoch(self.epoch, self.batch):
             self.latest = batch
-            check_batch(self.program, self.batches, batch, self.batch)
+            check_batch(self.program, self.batches, batch, self.batch, self.epoch)
             metrics = self.svi.update(*batch, counts=batch.counts)
-            self.count = self.count + metrics.pop("count", batch[0].shape[0])
+            n = metrics.pop("count", batch[0].shape[0])
+            self.count = self.count + n
             for name, value in metrics.items():
                 self.totals[name] = self.totals[name] + value if name in self.totals else value
             self.batch += 1
             bar.update()
             alone, together = self.ranks.size == 1, self.svi.steps % CHECK_STEPS == 0
             if time.perf_counter() - checked > CHECK_SECONDS if alone else together:
-                bar.set_postfix({k: f"{v:.2f}" for k, v in self.means().items()})
+                bar.set_postfix({k: f"{v:.2f}" for k, v in self.means(self.totals, self.count).items()})
                 good.keep(self.svi.steps)
                 checked = time.perf_counter()
+            if self.after_step(metrics, n):
+                break
             if alone or together:
                 self.save_if_due()
         if not self.count:
-            raise ValueError("data: expected at least one batch, got none from the data loader")
-        row = {"epoch": self.epoch, "step": self.svi.steps, **self.means()}
+            raise ValueError(f"{self.batches.name}: expected at least one batch, got none from the data loader")
         good.keep(self.svi.steps)
+        return self.row(self.totals, self.count)
+
+    def after_step(self, metrics: dict[str, Tensor], n: int | Tensor) -> bool:
+        """Call the callbacks that are due after this step; return whether one of them stops the training."""
+        due = [c for c in self.callbacks if getattr(c, "every", None) and self.svi.steps % c.every == 0]
+        if due:
+            self.call([(callback, callback.on_step_end) for callback in due], self.row(metrics, n))
+        return self.stopped
+
+    def call(self, hooks: Sequence[tuple[Callback, Callable[..., Any]]], row: dict[str, Any]) -> None:
+        """Call the hooks of callbacks with metrics; all are called, also after one of them stops the training."""
+        answers = partial(map, lambda pair: stops(pair[0], pair[1](self.program, row)), hooks)
+        self.stopped = self.ranks.all_agree(lambda: any([*answers()])) or self.stopped
+
+    def row(self, sums: dict[str, Tensor], n: int | Tensor) -> dict[str, Any]:
+        """Return the metrics of n examples with these sums: means in nats per example."""
+        row = {"epoch": self.epoch, "step": self.svi.steps, **self.means(sums, n)}
         if isinstance(self.svi.estimator, Estimator):
             row["beta"] = float(self.svi.estimator.current_beta())
         return row
@@ -131,75 +156,56 @@ class Loop:
             if asked > 1:
                 raise Interrupted(asked)
 
-    def gather(self) -> None:
-        """Send the random states of all ranks to rank 0, which saves them."""
-        self.others = self.ranks.gather(self.own_streams())[1:]
-
-    def means(self) -> dict[str, float]:
-        """Wait for the device, and return the means over the finished batches of the epoch."""
+    def means(self, sums: dict[str, Tensor], n: int | Tensor) -> dict[str, float]:
+        """Wait for the device, and return means over n examples, and the number of those that were skipped."""
         self.svi.raise_if_nonfinite(self.latest)
-        sums = {name: float(value) for name, value in self.totals.items()}
-        skipped = {"skipped": int(sums.pop("skipped"))} if "skipped" in sums else {}
-        taken = int(self.count) - skipped.get("skipped", 0)
-        return {name: value / taken if taken else math.nan for name, value in sums.items()} | skipped
+        found = {name: float(value) for name, value in sums.items()}
+        skipped = {"skipped": int(found.pop("skipped"))} if "skipped" in found else {}
+        taken = int(n) - skipped.get("skipped", 0)
+        return {name: value / taken if taken else math.nan for name, value in found.items()} | skipped
 
     def finish(self, row: dict[str, Any]) -> None:
         """Validate, add the epoch to the history and call the callbacks."""
         self.ranks.check_weights(self.modules)
         if self.held_out is not None:
-            # several ranks leave together, after the epoch
-            after_batch = self.observer.validating if self.ranks.size == 1 else lambda: None
-            row["valid_bound"] = mean_bound(self.program, self.svi.estimator, self.held_out, after_batch)
+            row["valid_bound"] = self.mean_bound(self.held_out)
         row["seconds"] = time.perf_counter() - self.started
         self.history.append(row)
-        # a list: every callback is called, also when an earlier one stops
-        self.stopped = self.ranks.all_agree(lambda: any([c.on_epoch_end(self.program, row) for c in self.callbacks]))  # noqa: C419
+        self.call([(callback, callback.on_epoch_end) for callback in self.callbacks], row)
         self.epoch, self.batch, self.count, self.totals = self.epoch + 1, 0, 0, {}
 
+    def mean_bound(self, batches: Batches) -> float:
+        """Return the bound (beta 1) of held-out data in mean nats per example; the noise is the same at each call."""
+        program, estimator, ranks = self.program, self.svi.estimator, self.ranks
+        total, count = 0.0, 0
+        with evaluating(program), fork_rng(batches.device, ranks.seed(batches.seed)):
+            for number, batch in enumerate(batches.epoch(0)):
+                if not batch.counts:
+                    continue
+                check_batch(program, batches, batch, number, 0)
+                if isinstance(estimator, Estimator):
+                    total += float(estimator.per_datum(program.model, program.guide, *batch).double().sum())
+                else:
+                    total -= minus_bound(estimator.loss(program.model, program.guide, *batch))
+                count += batch[0].shape[0]
+                if ranks.size == 1:  # several ranks leave together, after the epoch
+                    self.observer.validating()
+        total, count = ranks.all_reduce_sum(total, count)
+        return total / count
+
     def open(self) -> None:
-        """Check the first batch of a loader before anything is written; the first epoch begins with this batch."""
-        if self.batches.loader is not None:
-            batches = self.enter()
-            first = next(batches, None)
-            self.ranks.all_agree(partial(check_batch, self.program, self.batches, first, 0))
-            self.opened = chain([first], batches)
-        if self.held_out is not None and self.held_out.loader is not None:
+        """Check the first rows of data that are checked as they are read, before anything is written."""
+        self.reader.check_first(self.program)
+        if self.held_out is not None and not self.held_out.stored:
             self.ranks.all_agree(partial(check_first, self.program, self.held_out))
 
-    def enter(self) -> Iterator[Batch]:
-        """Return the remaining batches of the epoch; the random state stays as it is."""
-        if self.opened is not None:
-            opened, self.opened = self.opened, None
-            return opened
-        batches = self.batches.epoch if self.svi.data is None else self.batches.selected
-        if not self.batch:
-            self.at_start = self.streams()
-            return batches(self.epoch)
-        now = self.streams()
-        # a loader draws its order as the epoch starts
-        self.set_random_state(self.at_start)
-        left = batches(self.epoch, self.batch)
-        self.set_random_state(now)
-        return left
-
-    def streams(self) -> dict[str, Tensor]:
-        """Return the state of all random number generators."""
-        own = getattr(self.batches.loader, "generator", None)
-        return random_state(self.batches.device) | ({} if own is None else {"loader": own.get_state()})
-
-    def set_random_state(self, found: dict[str, Tensor]) -> None:
-        """Restore what :meth:`streams` returned."""
-        set_random_state(found, self.batches.device)
-        if "loader" in found:
-            self.batches.loader.generator.set_state(found["loader"])
-
-    def own_streams(self) -> dict[str, Any]:
-        """Return the random state of this rank, now and at the start of an unfinished epoch."""
-        return {"now": self.streams(), "at_start": self.at_start if self.batch else {}}
+    def gather(self) -> None:
+        """Send the random states of all ranks to rank 0, which saves them."""
+        self.others = self.ranks.gather(self.reader.state(unfinished=self.batch > 0))[1:]
 
     def stateful(self) -> list[Callback]:
-        """Return the callbacks that have a state."""
-        return [callback for callback in self.callbacks if callback.state_dict()]
+        """Return the callbacks whose state is saved."""
+        return [callback for callback in self.callbacks if not isinstance(callback, Log)]
 
     def state(self) -> TrainingState:
         """Return all state of the training except the weights of the program.
@@ -217,7 +223,7 @@ class Loop:
             stopped=self.stopped,
             seconds=time.perf_counter() - self.started,
             engine=self.svi.state(),
-            random=[self.own_streams(), *self.others],
+            random=[self.reader.state(unfinished=self.batch > 0), *self.others],
             callbacks=[callback.state_dict() for callback in self.stateful()],
             rows=self.history.rows,
         )
@@ -230,9 +236,9 @@ class Loop:
         self.history.rows = state.rows
         self.svi.restore(state.engine)
         # with more ranks than before, the new ones start with their own noise
-        own = state.random[self.ranks.rank] if self.ranks.rank < len(state.random) else self.own_streams()
-        self.at_start = own["at_start"] or self.streams()
-        self.set_random_state(own["now"])
+        if self.ranks.rank < len(state.random):
+            self.reader.restore(state.random[self.ranks.rank])
         # last, as a callback may restore weights at the end of the training
         for callback, saved in zip(self.stateful(), state.callbacks, strict=True):
-            callback.load_state_dict(saved)
+            if saved:
+                callback.load_state_dict(saved)

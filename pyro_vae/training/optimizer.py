@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,37 +10,40 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 from pyro_vae._util.validation import check_number
+from pyro_vae.training.groups import Make, ParameterGroups, build
 from pyro_vae.training.step import clip_factor, global_norm
 
 __all__ = ["OneOptimizer"]
-
-Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 
 class OneOptimizer(PyroOptim):
     """Update all parameters of a program with one optimizer, fused where torch has a fused kernel.
 
     Pyro makes one optimizer per tensor and passes the tensors as a set, whose order differs between processes. Here
-    the order is that of ``module.named_parameters()``, so that the global norm is reproducible.
+    the order is that of ``module.named_parameters()``, so that the global norm is reproducible. The optimizer holds
+    frozen parameters too (``requires_grad=False``), which may be unfrozen between two steps; it does not change them.
 
     Args:
         module: the program
         make: makes the optimizer from a list of parameters, such as ``functools.partial(torch.optim.AdamW, lr=1e-3)``;
-            or a torch optimizer of the program's parameters; or an optimizer of ``pyro.optim``
+            or :class:`ParameterGroups`; or a torch optimizer of the program's parameters; or an optimizer of
+            ``pyro.optim``
         clip_norm: largest global norm of the gradient; None for no clipping
         estimator: module of the estimator, such as a baseline network, which is trained together with the program
         lr_schedule: function from the step number to the factor of the learning rates; None for a constant 1
 
     Raises:
-        TypeError: ``lr_schedule`` is not callable, or ``make`` does not make a torch optimizer.
-        ValueError: ``lr_schedule`` returns a negative or infinite number, or nothing can be trained.
+        TypeError: ``lr_schedule`` is not callable, ``make`` does not make a torch optimizer, or is one of
+            ``pyro.optim`` with a scheduler or ``clip_args``.
+        ValueError: ``lr_schedule`` returns a negative or infinite number or does not set the learning rate alone, an
+            option cannot be honoured, or nothing can be trained.
         RuntimeError: the optimizer does not hold exactly the trainable parameters of the program.
     """
 
     def __init__(
         self,
         module: nn.Module,
-        make: Make | torch.optim.Optimizer | PyroOptim,
+        make: Make | ParameterGroups | torch.optim.Optimizer | PyroOptim,
         *,
         clip_norm: float | None = None,
         estimator: nn.Module | None = None,
@@ -58,18 +59,30 @@ class OneOptimizer(PyroOptim):
         named = dict(module.named_parameters())
         if estimator is not None:
             named |= {f"estimator.{name}": p for name, p in estimator.named_parameters()}
-        self.named = {name: p for name, p in named.items() if p.requires_grad}
+        #: All parameters that can have a gradient, the frozen ones included.
+        self.named = {name: p for name, p in named.items() if p.is_floating_point() or p.is_complex()}
         self.parameters = list(self.named.values())
-        if not self.parameters:
+        if not any(self.requires_grad):
             raise ValueError("program: expected at least one parameter that requires a gradient, got none")
-        self.torch = build(make, self.parameters)
+        self.torch, self.made = build(make, self.named), not isinstance(make, torch.optim.Optimizer)
         self.clip_norm, self.lr_schedule = clip_norm, lr_schedule
-        self.learning_rates = [group["lr"] for group in self.torch.param_groups]
+        #: The learning rates of the groups at a factor of 1, and those that were set last.
+        self.learning_rates = [group.get("lr") for group in self.torch.param_groups]
+        self.rates = list(self.learning_rates)
+        if lr_schedule is not None and None in self.learning_rates:
+            raise ValueError(
+                f"lr_schedule: expected None, as {type(self.torch).__name__} has no option lr, got {lr_schedule!r}"
+            )
         self.calls = 0  # by pyro.infer.SVI, which does not count its steps
         # on the CPU it is cheap to look at a number; elsewhere Python would wait for the device
         self.deferred = self.parameters[0].device.type != "cpu"
         self.check(self.parameters)
         self.set_learning_rates(0)
+
+    @property
+    def requires_grad(self) -> list[bool]:
+        """Whether each parameter is trained at present."""
+        return [p.requires_grad for p in self.parameters]
 
     def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
         """Check that ``params``, as Pyro found them, are the parameters of this optimizer, and update them."""
@@ -83,9 +96,10 @@ class OneOptimizer(PyroOptim):
         self.torch.step()
 
     def check(self, params: Iterable[Tensor]) -> None:
-        """Check that the program, the optimizer and ``params`` hold the same parameters."""
-        known = {id(p): name for name, p in self.named.items()}
-        optimized = {id(p) for group in self.torch.param_groups for p in group["params"]}
+        """Check that the program, the optimizer and ``params`` hold the same parameters that require a gradient."""
+        known = {id(p): name for name, p in self.named.items() if p.requires_grad}
+        frozen = {id(p) for p in self.parameters if not p.requires_grad}
+        optimized = {id(p) for group in self.torch.param_groups for p in group["params"]} - frozen
         given = {id(p) for p in params if p.requires_grad}
         for holder, ids in (("the optimizer", optimized), ("Pyro's trace of model and guide", given)):
             missing = [name for i, name in known.items() if i not in ids]
@@ -105,7 +119,14 @@ class OneOptimizer(PyroOptim):
 
     def backward(self, loss: Tensor, gradient: Tensor) -> None:
         """Backpropagate to all tensors that require a gradient, such as a batch that another model made."""
-        loss.backward(gradient)
+        if loss.requires_grad:  # not if all parameters are frozen
+            loss.backward(gradient)
+
+    def largest_gradient(self) -> str:
+        """Return name and norm of the largest gradient in words; one that is NaN is the largest."""
+        norms = {name: float(p.grad.norm()) for name, p in self.named.items() if p.grad is not None}
+        name = max(norms, key=lambda k: float("inf") if norms[k] != norms[k] else norms[k], default="none")
+        return f"that of {name!r} (norm {norms.get(name, 0.0):.3g})"
 
     def apply(self, gradients: list[Tensor], factor: Tensor | None, good: Tensor) -> None:
         """Update the parameters in place, unless ``good`` is False."""
@@ -125,8 +146,14 @@ class OneOptimizer(PyroOptim):
         factor = self.lr_schedule(step)
         if not 0 <= factor < float("inf"):
             raise ValueError(f"lr_schedule: expected a number of at least 0, got {factor} at step {step}")
-        for group, learning_rate in zip(self.torch.param_groups, self.learning_rates, strict=True):
-            group["lr"] = learning_rate * factor
+        for i, (group, learning_rate) in enumerate(zip(self.torch.param_groups, self.learning_rates, strict=True)):
+            if group["lr"] is not self.rates[i] and group["lr"] != self.rates[i]:
+                raise ValueError(
+                    f"lr_schedule: expected that nothing else sets the learning rate, got {group['lr']} in place of "
+                    f"{self.rates[i]} at step {step} (from a callback, a scheduler, or {type(self.torch).__name__} "
+                    "itself). Use one of them"
+                )
+            group["lr"] = self.rates[i] = learning_rate * factor
 
     def step_if(self, good: Tensor) -> None:
         """Update unless a boolean on the device is False, without waiting for it."""
@@ -135,8 +162,9 @@ class OneOptimizer(PyroOptim):
             self.torch.step()
             return
         used = [p for p in self.parameters if p.grad is not None]
-        if not all(self.torch.state.get(p) for p in used):
-            # without a state nothing can be restored: wait for the device in the first step
+        states = [self.torch.state.get(p) for p in used]
+        if not all(states) or any(isinstance(value, (int, float)) for state in states for value in state.values()):
+            # nothing can be restored without a state, and no number of Python: wait for the device
             if good:
                 self.torch.step()
             return
@@ -165,6 +193,7 @@ class OneOptimizer(PyroOptim):
                     if isinstance(value, Tensor) and value.dim() and value.shape != optimized[i].shape:
                         raise ValueError(f"{name} of parameter {i}: expected shape {tuple(optimized[i].shape)}")
         self.torch.load_state_dict({**state_dict, "state": state})
+        self.rates = [group.get("lr") for group in self.torch.param_groups]
 
 
 def is_on(device: torch.device, value: Any) -> bool:
@@ -177,36 +206,3 @@ def like(value: Any, p: Tensor) -> Any:
     if not isinstance(value, Tensor) or value.shape != p.shape:
         return value
     return torch.empty_like(p, dtype=value.dtype, requires_grad=False).copy_(value)
-
-
-def build(make: Make | torch.optim.Optimizer | PyroOptim, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return a torch optimizer of ``parameters``, fused where its class allows that, else capturable on a GPU."""
-    if isinstance(make, torch.optim.Optimizer):
-        return make
-    if isinstance(make, PyroOptim):
-        if not isinstance(make.pt_optim_args, dict):
-            raise TypeError(
-                "optimizer: expected one set of options for all parameters, got a pyro.optim optimizer with options "
-                "by parameter name. Pass a torch optimizer with parameter groups"
-            )
-        make = partial(make.pt_optim_constructor, **make.pt_optim_args)
-    if not callable(make):
-        raise TypeError(
-            "optimizer: expected a callable such as functools.partial(torch.optim.Adam, lr=1e-3), or an "
-            f"optimizer, got {type(make).__name__}"
-        )
-    constructor = make.func if isinstance(make, partial) else make
-    options = make.keywords if isinstance(make, partial) else {}
-    known = set(inspect.signature(constructor).parameters) if inspect.isclass(constructor) else set()
-    fast = {}
-    if "fused" in known and not options.keys() & {"fused", "foreach", "differentiable"}:
-        fast = {"fused": True}
-    elif "capturable" in known and "capturable" not in options and parameters[0].is_cuda:
-        fast = {"capturable": True}  # counts its steps on the device, as a CUDA graph has to
-    made = make(parameters, **fast)
-    if not isinstance(made, torch.optim.Optimizer) or isinstance(made, torch.optim.LBFGS):
-        raise TypeError(
-            "optimizer: expected a callable that returns a torch optimizer whose step takes no closure, such as "
-            f"functools.partial(torch.optim.Adam, lr=1e-3), got one that returns {type(made).__name__}"
-        )
-    return made

@@ -91,12 +91,12 @@ class TF32:
     """
 
     def __enter__(self) -> TF32:
-        self.before = torch.get_float32_matmul_precision()
+        self._before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("high")
         return self
 
     def __exit__(self, *_: object) -> None:
-        torch.set_float32_matmul_precision(self.before)
+        torch.set_float32_matmul_precision(self._before)
 
     def __repr__(self) -> str:
         return "TF32()"

@@ -15,6 +15,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO as PyroELBO
+from pyro.infer import TraceTailAdaptive_ELBO
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
@@ -23,9 +24,32 @@ from pyro_vae.programs.primitives import announcements_off
 from pyro_vae.programs.program import Program
 from pyro_vae.training.data.column import OnDevice
 
-__all__ = ["Step", "Update", "clip_factor", "global_norm"]
+__all__ = ["NonFiniteError", "Step", "Update", "check_estimator", "clip_factor", "global_norm", "minus_bound"]
 
 Metrics = dict[str, Tensor]
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or gradient is NaN or infinite; ``fit`` restores the last weights that gave a finite loss."""
+
+
+def check_estimator(estimator: Any) -> None:
+    """Raise a TypeError unless an object estimates a bound in each step, and without torch.jit."""
+    if not isinstance(estimator, PyroELBO):
+        raise TypeError(
+            "estimator: expected an object of pyro_vae.estimators or pyro.infer, such as "
+            f"pyro_vae.estimators.ELBO(), got {estimator!r}"
+        )
+    if type(estimator).__name__.startswith("Jit"):
+        raise TypeError(
+            f"estimator: expected one without torch.jit, got {type(estimator).__name__}. Use its variant without "
+            "Jit, or an estimator of pyro_vae.estimators with compile=True"
+        )
+    if isinstance(estimator, TraceTailAdaptive_ELBO):
+        raise TypeError(
+            f"estimator: expected one that estimates a bound, got {type(estimator).__name__}, which has a gradient "
+            "but no loss. Use pyro_vae.estimators.CUBO or Renyi, or train by pyro.infer.SVI"
+        )
 
 
 class Update(Protocol):
@@ -125,8 +149,10 @@ class Step:
             if ours:
                 update.backward(loss, unscaled(torch.full_like(loss, 1 / n), scale))
             else:
-                loss = torch.as_tensor(float(sum(loss) if isinstance(loss, tuple) else loss), device=batch[0].device)
-                torch._foreach_div_([p.grad for p in update.parameters if p.grad is not None], n * scale)
+                loss = torch.as_tensor(minus_bound(loss), device=batch[0].device)
+                gradients = [p.grad for p in update.parameters if p.grad is not None]
+                if gradients:  # not if all parameters are frozen
+                    torch._foreach_div_(gradients, n * scale)
         # without latent sites the divergence is the number 0
         metrics = {name: m if isinstance(m, Tensor) else torch.full_like(loss, m) for name, m in metrics.items()}
         return {"loss": unscaled(loss.detach(), scale), **metrics}
@@ -168,13 +194,20 @@ def mean_scale(scales: Sequence[float | Tensor]) -> float | Tensor:
     return scale.mean() if isinstance(scale, Tensor) else scale
 
 
+def minus_bound(loss: Any) -> float:
+    """Return the loss of an estimator of Pyro as a number; of the two of ReweightedWakeSleep that of the model."""
+    return float(loss[0] if isinstance(loss, tuple) else loss)
+
+
 def unscaled(value: Tensor, scale: float | Tensor) -> Tensor:
     """Return a value divided by a scale; means per example do not depend on the scale."""
     return value if not isinstance(scale, Tensor) and scale == 1 else value / scale
 
 
 def global_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """Return the norm of all gradients together, of shape ``()``."""
+    """Return the norm of all gradients together, of shape ``()``; 0 if there are none."""
+    if not gradients:
+        return torch.zeros(())
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
 

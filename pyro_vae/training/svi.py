@@ -23,13 +23,12 @@ from pyro_vae.training.data.column import OnDevice
 from pyro_vae.training.optimizer import OneOptimizer
 from pyro_vae.training.ranks.collectives import all_reduce_gradients
 from pyro_vae.training.ranks.distributed import Ranks
-from pyro_vae.training.step import Step
+from pyro_vae.training.step import NonFiniteError, Step, check_estimator
 
 __all__ = ["SVI", "NonFiniteError"]
 
-
-class NonFiniteError(RuntimeError):
-    """A loss or gradient is NaN or infinite; ``fit`` restores the last weights that gave a finite loss."""
+#: How often a step is compiled again after parameters were frozen or unfrozen.
+RECOMPILATIONS = 4
 
 
 class SVI(pyro.infer.SVI):
@@ -53,7 +52,8 @@ class SVI(pyro.infer.SVI):
         data: data set on the device; ``update(rows)`` then takes the row numbers of a batch
 
     Raises:
-        TypeError: the estimator is not an ELBO of this library or of Pyro, or one of Pyro that uses torch.jit.
+        TypeError: the estimator is not an ELBO of this library or of Pyro, or one of Pyro that uses torch.jit or has
+            no loss.
 
     Example:
         >>> import functools, torch, pyro_vae as pv
@@ -78,16 +78,7 @@ class SVI(pyro.infer.SVI):
         precision: AbstractContextManager[Any] | None = None,
         data: OnDevice | None = None,
     ) -> None:
-        if not isinstance(estimator, PyroELBO):
-            raise TypeError(
-                "estimator: expected an object of pyro_vae.estimators or pyro.infer, such as "
-                f"pyro_vae.estimators.ELBO(), got {estimator!r}"
-            )
-        if type(estimator).__name__.startswith("Jit"):
-            raise TypeError(
-                f"estimator: expected one without torch.jit, got {type(estimator).__name__}. Use its variant without "
-                "Jit, or an estimator of pyro_vae.estimators with compile=True"
-            )
+        check_estimator(estimator)
         self.program, self.estimator = program, estimator
         self.estimator_module = getattr(estimator, "module", None)
         if self.estimator_module is not None:
@@ -102,7 +93,10 @@ class SVI(pyro.infer.SVI):
         )
         self.ranks = Ranks(0, 1) if ranks is None else ranks
         self.precision = nullcontext() if precision is None else precision
-        self.skip_nonfinite, self.data, self.compiler = skip_nonfinite, data, compiler
+        self.skip_nonfinite, self.data = skip_nonfinite, data
+        #: What compiles the next step; None if there is a compiled step, or none is wanted or possible.
+        self.compiler = self.every_compiler = compiler
+        self.recompiled = 0
         self.training_step = Step(program, estimator, self.precision, clip_norm, skip_nonfinite, data)
         self.steps = 0
         #: Whether all steps so far were finite.
@@ -110,7 +104,8 @@ class SVI(pyro.infer.SVI):
         self.compiled: RecordedStep | None = None
         #: The shapes for which the step was compiled, and the names of the parameters that get a gradient.
         self.recording: dict[str, list[str]] = {}
-        self.checked = False  # whether the parameters were compared with those that Pyro finds
+        #: Which parameters are trained, and whether they were compared with those that Pyro finds.
+        self.requires_grad, self.checked = self.optim.requires_grad, False
 
     def update(self, *batch: Tensor, counts: bool = True) -> dict[str, Tensor]:
         """Take one step.
@@ -132,14 +127,17 @@ class SVI(pyro.infer.SVI):
         self.optim.set_learning_rates(self.steps)
         if isinstance(self.estimator, Estimator):
             self.estimator.step = self.steps
+        if self.requires_grad != self.optim.requires_grad:
+            self.change_trained()
         compiled = self.compiled is not None and self.compiled.fits(batch)
         if self.compiler is not None and self.recording.get("batch") == described(batch):
             compiled = self.compile(batch)  # a resumed run compiles where the interrupted run did
         metrics = self.compiled(batch) if compiled else self.eager(batch, counts)
         if self.compiler is not None and not self.recording:
             used = [name for name, p in self.optim.named.items() if p.grad is not None]
-            self.recording = {"batch": described(batch), "used": used}
-            self.compile(batch)
+            if used:  # none if all parameters are frozen
+                self.recording = {"batch": described(batch), "used": used}
+                self.compile(batch)
         self.steps += 1
         return metrics
 
@@ -153,6 +151,17 @@ class SVI(pyro.infer.SVI):
         if not self.optim.deferred:
             self.raise_if_nonfinite(batch)
         return metrics
+
+    def change_trained(self) -> None:
+        """After parameters were frozen or unfrozen: check them in the next step, and compile it again."""
+        self.requires_grad, self.checked = self.optim.requires_grad, False
+        if self.compiled is not None:
+            self.release()
+            self.recompiled += 1
+            self.compiler, self.recording = self.every_compiler, {}
+            if self.recompiled > RECOMPILATIONS:
+                self.compiler, self.recording = None, {"batch": [], "used": []}
+                warnings.warn("compile: the step runs uncompiled, as its parameters change too often", stacklevel=3)
 
     def compile(self, batch: tuple[Tensor, ...]) -> bool:
         """Record and compile the step for batches of this shape, if that is possible; other shapes stay eager."""
@@ -200,14 +209,13 @@ class SVI(pyro.infer.SVI):
             if self.compiled is not None:  # which keeps no gradients
                 self.backward(batch)
             bad = self.training_step.nonfinite_sites(batch)
-        norms = {name: float(p.grad.norm()) for name, p in self.optim.named.items() if p.grad is not None}
-        name = max(norms, key=lambda k: float("inf") if norms[k] != norms[k] else norms[k], default="none")
         rank = f"rank {self.ranks.rank}, " if self.ranks.size > 1 else ""
         raise NonFiniteError(
             f"{rank}step {self.steps}: the loss or its gradient is not finite; "
             + (f"site {' and '.join(bad)} is not finite" if bad else "each site on its own is finite")
-            + f"; the largest gradient is that of {name!r} (norm {norms.get(name, 0.0):.3g}). "
-            "Lower the learning rate, set clip_norm, or check the data of this batch"
+            + f"; the largest gradient is {self.optim.largest_gradient()}. "
+            "Lower the learning rate of the optimizer, set clip_norm or skip_nonfinite, or check the data of this "
+            "batch"
         )
 
     def state(self) -> dict[str, Any]:
@@ -220,11 +228,16 @@ class SVI(pyro.infer.SVI):
             "estimator": {} if module is None else dict(module.state_dict()),
             "optimizer": self.optim.get_state(),
             "recording": self.recording,
+            "recompiled": self.recompiled,
+            "requires_grad": self.requires_grad,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a :meth:`state`; call this before the first step."""
-        self.steps, self.recording = state["steps"], state["recording"]
+        self.steps, self.recording, self.recompiled = state["steps"], state["recording"], state["recompiled"]
+        for p, requires_grad in zip(self.optim.parameters, state["requires_grad"], strict=True):
+            p.requires_grad_(requires_grad)
+        self.requires_grad = self.optim.requires_grad
         if isinstance(self.estimator, Estimator):
             self.estimator.step = state["at"]
         if self.estimator_module is not None:

@@ -37,8 +37,13 @@ class TensorBoard(Callback):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ImportError("TensorBoard needs tensorboard: pip install 'pyro-vae[tensorboard]'") from error
+        super().__init__()
         self.folder, self.make, self.writer = Path(folder), SummaryWriter, None
         self.step: int | None = None
+
+    def on_train_start(self, program: Program, *, has_valid: bool) -> None:
+        """Forget the points of an earlier run."""
+        self.step = None
 
     def on_epoch_end(self, program: Program, metrics: dict[str, Any]) -> bool:
         """Log one point of each curve."""
@@ -56,6 +61,10 @@ class TensorBoard(Callback):
         if self.writer is not None:
             self.writer.close()
             self.writer = None
+
+    def settings(self) -> dict[str, Any]:
+        """Return nothing: the folder does not change the result of a run."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the step of the last point."""

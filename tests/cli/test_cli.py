@@ -12,6 +12,7 @@ from helpers.small_tables import FOLDER, TINY, command, train
 from pyro import distributions as dist
 
 import pyro_vae as pv
+from pyro_vae._util.differences import in_words
 from pyro_vae.cli import choices as choices_module
 from pyro_vae.cli import main
 from pyro_vae.config import parts, run
@@ -85,9 +86,9 @@ def test_configuration_holds_the_choices():
 def test_fit_gets_schedule_and_precision():
     """The checkpoint of the run names both."""
     (newest,) = (trained()[0] / "checkpoints").iterdir()
-    text = "".join(p.read_text() for p in newest.glob("*.json"))
-    assert "MultiStep(milestones=(4, 8), factor=0.1)" in text
-    assert "Autocast(torch.bfloat16)" in text
+    settings = json.loads((newest / "state.json").read_text())["settings"]
+    assert in_words(settings["lr_schedule"]) == "MultiStep(milestones=(4, 8), factor=0.1)"
+    assert "bfloat16" in in_words(settings["precision"]["attributes"]["dtype"])
     assert command.PRECISIONS["bfloat16"].dtype is torch.bfloat16
 
 

@@ -447,3 +447,80 @@ def test_a_resumed_run_with_a_scale_per_example(estimator, tmp_path):
     whole = trained(tmp_path / "whole", 3)
     trained(tmp_path / "parts", 1)
     assert torch.equal(trained(tmp_path / "parts", 3), whole)
+
+
+class Counted(Dataset):
+    """Counts how often each row is read."""
+
+    def __init__(self, x):
+        self.x, self.reads = x, torch.zeros(len(x), dtype=torch.int64)
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        self.reads[i] += 1
+        return self.x[i]
+
+
+def test_a_dataset_is_read_once_per_epoch(vae):
+    """Its rows are checked as they are read; of the validation data the first batch is read once more before."""
+    data, valid = Counted(X[:33]), Counted(X[:33])
+    pv.fit(vae, data, valid=valid, epochs=3, batch_size=16, progress=False)
+    assert data.reads.tolist() == [3] * 33
+    assert valid.reads.tolist() == [4] * 16 + [3] * 17
+
+
+@pytest.mark.parametrize("argument", ["data", "valid"])
+@pytest.mark.parametrize("kind", ["loader", "Dataset"])
+@pytest.mark.parametrize("row", [2, 30])
+def test_a_bad_row_of_a_dataset_is_found_as_it_is_read(vae, argument, kind, row):
+    bad = Counted(torch.where(torch.arange(33)[:, None, None] == row, torch.nan, X[:33]))
+    bad = bad if kind == "Dataset" else DataLoader(bad, batch_size=16)
+    given = {"data": X, "valid": X, argument: bad}
+    with pytest.raises(ValueError, match=f"x: .*NaN.*argument {argument}"):
+        pv.fit(vae, **given, batch_size=16, epochs=1, progress=False)
+
+
+class Streamed(IterableDataset):
+    def __init__(self, sizes):
+        self.sizes = sizes
+
+    def __iter__(self):
+        for n in self.sizes:
+            yield X[:n]
+
+
+LAST_ALONE = {
+    "loader": lambda: DataLoader(TensorDataset(X[:33]), batch_size=16),
+    "shuffled loader": lambda: DataLoader(TensorDataset(X[:33]), batch_size=16, shuffle=True),
+    "custom batches": lambda: DataLoader(TensorDataset(X[:33]), batch_sampler=[range(16), range(16, 32), [32]]),
+    "Dataset": lambda: TensorDataset(X[:33]),
+    "stream": lambda: DataLoader(Streamed([16, 16, 1]), batch_size=None),
+    "stream of examples": lambda: Streaming(X[:33]),
+    "workers": lambda: DataLoader(TensorDataset(X[:33]), batch_size=16, num_workers=1),
+}
+
+
+class Streaming(IterableDataset):
+    def __init__(self, x):
+        self.x = x
+
+    def __iter__(self):
+        return iter(self.x)
+
+
+@pytest.mark.parametrize("kind", LAST_ALONE)
+def test_a_last_batch_of_one_example_joins_the_one_before_for_all_data(kind):
+    history = pv.fit(with_batch_norm(), LAST_ALONE[kind](), epochs=2, batch_size=16, progress=False)
+    assert history["step"] == [2, 4]
+    source = pv.training.Batches(LAST_ALONE[kind](), batch_size=16)
+    assert [len(x) for (x,) in source.epoch(0)] == [16, 17]
+    assert source.steps in (2, None) or kind == "custom batches"
+
+
+def test_a_single_example_elsewhere_stays_alone():
+    """A loader may choose its batches itself."""
+    for sizes in ([4, 1, 4], [1], [1, 1, 1], [1, 4], [4, 1, 1]):
+        source = pv.training.Batches(DataLoader(Streamed(sizes), batch_size=None), batch_size=16)
+        assert [len(x) for (x,) in source.epoch(0)] == sizes

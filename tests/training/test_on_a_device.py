@@ -30,8 +30,8 @@ from pyro_vae.training import SVI, Autocast, eager_graph
 from pyro_vae.training.compile import flat_optimizer
 from pyro_vae.training.compile.flat_optimizer import ELEMENTWISE, as_compiled
 from pyro_vae.training.data.column import OnDevice
+from pyro_vae.training.groups import build as build_optimizer
 from pyro_vae.training.optimizer import OneOptimizer
-from pyro_vae.training.optimizer import build as build_optimizer
 
 SGD = functools.partial(torch.optim.SGD, lr=1e-3, momentum=0.9, fused=False)
 PROGRAMS = {kind.__name__: kind for kind in parts(pv.programs, pv.Program)}
@@ -97,7 +97,7 @@ def kernels():
 @pytest.fixture
 def make_svi(monkeypatch, kernels):
     """Return what makes an SVI on "meta", which reads neither its step counts nor whether a step was finite."""
-    monkeypatch.setattr(flat_optimizer, "alike", lambda values: True)
+    monkeypatch.setattr(flat_optimizer, "counts_of", lambda state: ())
     monkeypatch.setattr(OneOptimizer, "step_if", lambda optimizer, good: optimizer.torch.step())
 
     def make(program, estimator, optimizer=SGD, **options):
@@ -164,11 +164,11 @@ def test_every_optimizer(rule, make_svi):
 def test_optimizers_count_their_steps_on_a_gpu(rule):
     """As a CUDA graph requires, fused or not; options of the user are kept."""
     with FakeTensorMode():
-        parameters = [nn.Parameter(torch.empty(3, device="cuda"))]
-    options = build_optimizer(functools.partial(rule, lr=1e-3), parameters).defaults
+        named = {"weight": nn.Parameter(torch.empty(3, device="cuda"))}
+    options = build_optimizer(functools.partial(rule, lr=1e-3), named).defaults
     assert options.get("fused") or options.get("capturable") or rule is torch.optim.SGD
     given = {"capturable": False} if "capturable" in options else {"foreach": False}
-    options = build_optimizer(functools.partial(rule, lr=1e-3, **given), parameters).defaults
+    options = build_optimizer(functools.partial(rule, lr=1e-3, **given), named).defaults
     assert given.items() <= options.items()
 
 

@@ -52,6 +52,13 @@ class Stream(IterableDataset):
         return iter(X)
 
 
+class NoisyStream(IterableDataset):
+    """A stream that draws random numbers as it is read, and ends in a batch of one example."""
+
+    def __iter__(self):
+        return (torch.bernoulli(0.1 + 0.8 * x) for x in X[:16])
+
+
 def optimizer(cls, **options):
     return lambda: {"optimizer": functools.partial(cls, **{"lr": 1e-2, **options})}
 
@@ -86,7 +93,9 @@ RUNS = {
     "loader with a generator": lambda: {
         "data": DataLoader(TensorDataset(X), 7, shuffle=True, generator=torch.Generator().manual_seed(1))
     },
+    "loader with a last batch of one": lambda: {"data": DataLoader(Rows(), 3, sampler=range(16)), "epochs": 3},
     "stream": lambda: {"data": Stream()},
+    "stream with noise": lambda: {"data": NoisyStream(), "batch_size": 3, "epochs": 3},
     "learned baseline": lambda: {
         "estimator": pv.estimators.NVIL(num_particles=2, baseline=torch.nn.Linear(6, 1)),
     },
@@ -121,7 +130,14 @@ def options(name):
 
 
 #: Runs that are resumed from each of their last nine checkpoints; the others from within an epoch and from its end.
-EVERYWHERE = {"plain", "early stopping", "batch norm and dropout", "loader"}
+EVERYWHERE = {
+    "plain",
+    "early stopping",
+    "batch norm and dropout",
+    "loader",
+    "loader with a last batch of one",
+    "stream with noise",
+}
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -171,24 +187,42 @@ def test_a_finished_run_can_be_resumed_for_more_epochs(tmp_path):
     assert ending(tmp_path / "a") == ending(tmp_path / "b")
 
 
+def with_parameter(name, value):
+    """A program with another parameter, as only its weights show."""
+    vae = program()
+    module = vae.likelihood.net.body[0]
+    setattr(module, name, torch.nn.Parameter(value))
+    return {"program": vae}
+
+
+def partially_frozen():
+    vae = program()
+    vae.likelihood.requires_grad_(False)
+    return {"program": vae}
+
+
 REFUSED = {
     "batch_size 10 (now 9)": lambda: {"batch_size": 9},
     "seed 3 (now 4)": lambda: {"seed": 4},
     "clip_norm None (now 1.0)": lambda: {"clip_norm": 1.0},
-    "optimizer Adam (now SGD)": lambda: {"optimizer": functools.partial(torch.optim.SGD, lr=1e-3)},
-    "optimizer lr 0.001 (now 0.01)": optimizer(torch.optim.Adam),
+    "optimizer Adam(lr=0.001, betas": lambda: {"optimizer": functools.partial(torch.optim.SGD, lr=1e-3)},
+    "optimizer.lr 0.001 (now 0.01)": optimizer(torch.optim.Adam),
     "lr_schedule None (now MultiStep(milestones=(2,), factor=0.1))": lambda: {
         "lr_schedule": pv.training.MultiStep([2])
     },
-    "estimator beta 1.0 (now Linear(num_steps=3,": lambda: {
+    "estimator.beta 1.0 (now Linear(num_steps=3,": lambda: {
         "estimator": pv.estimators.ELBO(beta=pv.training.Linear(3))
     },
-    "estimator num_particles 1 (now 2)": lambda: {"estimator": pv.estimators.ELBO(num_particles=2)},
-    "data 20 rows of (6,) torch.float32 (now 19 rows of": lambda: {"data": X[:19]},
-    "valid 9 rows of": lambda: {"valid": None},
-    "callbacks  (now EarlyStopping)": lambda: {"callbacks": [pv.training.EarlyStopping()]},
-    "of another shape or type: ": lambda: {"program": program(functools.partial(pv.nets.MLP, hidden=(7,)))},
-    "unknown: ": lambda: {"program": program(functools.partial(pv.nets.MLP, hidden=()))},
+    "estimator.num_particles 1 (now 2)": lambda: {"estimator": pv.estimators.ELBO(num_particles=2)},
+    "data.rows 20 (now 19)": lambda: {"data": X[:19]},
+    "valid {rows: 9,": lambda: {"valid": None},
+    "callbacks () (now (EarlyStopping(patience=10,": lambda: {"callbacks": [pv.training.EarlyStopping()]},
+    "program.likelihood.net.hidden (5,) (now (7,))": lambda: {
+        "program": program(functools.partial(pv.nets.MLP, hidden=(7,)))
+    },
+    "frozen () (now (likelihood.net.body.0.weight": partially_frozen,
+    "of another shape or type: ": lambda: with_parameter("bias", torch.zeros(1)),
+    "missing: ": lambda: with_parameter("spare", torch.zeros(5)),
 }
 
 

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from pyro_vae._util.describe import Described
 from pyro_vae.data.tables.column import Column
 from pyro_vae.nets import MLP, Net, build
 
 __all__ = ["Features"]
 
 
-class Features(nn.Module):
+class Features(Described, nn.Module):
     """An encoder network that sees each column as features of order one, and labels as one-hot vectors.
 
     Pass it to a posterior as ``net=functools.partial(Features, columns)``, and in a program with ``missing=True`` as

@@ -12,8 +12,9 @@ from pyro_vae.programs.program import Program
 from pyro_vae.training.checkpoint.checkpoint import Checkpoint, checkpoint_name, damaged
 from pyro_vae.training.checkpoint.run_folder import RunFolder
 from pyro_vae.training.checkpoint.serialization import weights_to_bytes
+from pyro_vae.training.checkpoint.settings import check_settings
 from pyro_vae.training.checkpoint.signals import Interrupted, Signals
-from pyro_vae.training.checkpoint.state import TrainingState, check_settings, check_weights
+from pyro_vae.training.checkpoint.state import TrainingState, check_weights
 from pyro_vae.training.history import History
 from pyro_vae.training.svi import SVI
 
@@ -78,8 +79,9 @@ class Resumer(Observer):
         Raises:
             Interrupted: a signal was received; the state is saved.
         """
+        settings = loop.settings  # read before the first step, which may change the parts
         if checkpoint is not None:
-            self.restore(loop, Checkpoint(*checkpoint))
+            self.restore(loop, Checkpoint(*checkpoint), settings)
         self.begin(loop)
         with self.signals.catching():
             try:
@@ -99,8 +101,8 @@ class Resumer(Observer):
         """Return the folder of the checkpoint that rank 0 writes for the present state."""
         return self.checkpoints / checkpoint_name(loop.svi.steps, loop.epoch)
 
-    def restore(self, loop: Resumable, checkpoint: Checkpoint) -> None:
-        """Restore a loop from a checkpoint.
+    def restore(self, loop: Resumable, checkpoint: Checkpoint, settings: dict[str, Any]) -> None:
+        """Restore a loop with these settings from a checkpoint.
 
         Raises:
             ValueError: the checkpoint is from another program, other data or other settings.
@@ -114,7 +116,7 @@ class Resumer(Observer):
                 raise ValueError(f"it contains the state of {name}")
         except MALFORMED as error:
             raise damaged(path, f"{type(error).__name__}: {error}") from error
-        check_settings(loop.settings, state.settings, path)
+        check_settings(settings, state.settings, path)
         check_weights(loop.program, checkpoint.weights, path)
         try:
             loop.restore(state)

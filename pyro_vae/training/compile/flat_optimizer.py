@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.training.compile.layout import Layout
+
 __all__ = ["ELEMENTWISE", "FlatOptimizer", "FlatUpdate", "Unsupported"]
 
 #: Optimizers that update each number on its own, so that many parameters can lie in one flat tensor.
@@ -31,42 +33,9 @@ COUNTS = ("step", "mu_product")
 #: Numbers above which it costs more to copy a gradient next to the others than to update its parameter separately.
 LARGE = 2**15
 
-#: Numbers, so that every part starts at a boundary of the widest vector registers (64 bytes of float32).
-ALIGN = 16
-
 
 class Unsupported(RuntimeError):
     """Why a step cannot be compiled."""
-
-
-class Layout:
-    """The layout of several tensors in one flat tensor.
-
-    Args:
-        parts: the tensors, of one dtype and device
-    """
-
-    def __init__(self, parts: Sequence[Tensor]) -> None:
-        self.shapes = [part.shape for part in parts]
-        self.sizes = [part.numel() for part in parts]
-        self.widths = [-(-size // ALIGN) * ALIGN for size in self.sizes] if len(parts) > 1 else self.sizes
-        self.starts = [sum(self.widths[:i]) for i in range(len(parts))]
-
-    def split(self, flat: Tensor) -> list[Tensor]:
-        """Return the parts of a flat tensor as views in their shapes."""
-        places = zip(self.starts, self.sizes, self.shapes, strict=True)
-        return [flat[start : start + size].view(shape) for start, size, shape in places]
-
-    def join(self, parts: Sequence[Tensor]) -> Tensor:
-        """Return a flat tensor of the parts with zeros between them; a single part is not copied."""
-        if len(parts) == 1:
-            return parts[0].reshape(-1)
-        rows = []
-        for part, size, width in zip(parts, self.sizes, self.widths, strict=True):
-            rows.append(part.reshape(-1))
-            if width > size:
-                rows.append(part.new_zeros(width - size))
-        return torch.cat(rows)
 
 
 class FlatOptimizer:
@@ -80,19 +49,22 @@ class FlatOptimizer:
         used: the parameters that get a gradient
 
     Raises:
-        Unsupported: the optimizer is unknown, or parameters share memory or were not updated equally often.
+        Unsupported: the optimizer is unknown, or something is called in each step that a recorded step leaves out.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, used: Sequence[nn.Parameter]) -> None:
         if type(optimizer) not in ELEMENTWISE:
             raise Unsupported(f"optimizer {type(optimizer).__name__}: known are {[c.__name__ for c in ELEMENTWISE]}")
+        hooks = [optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks]
+        if any(hooks) or any(p._backward_hooks or p._post_accumulate_grad_hooks for p in used):
+            raise Unsupported("the optimizer or a parameter has hooks, which a recorded step does not call")
         if len({(p.dtype, p.device) for p in used}) > 1:
             raise Unsupported("the parameters have several dtypes or devices")
         ids = {id(p) for p in used}
         self.groups = [
             Group(optimizer, group, together)
             for group in optimizer.param_groups
-            for together in together_in([p for p in group["params"] if id(p) in ids])
+            for together in together_in([p for p in group["params"] if id(p) in ids], optimizer)
         ]
         self.parameters = [p for group in self.groups for p in group.parameters]
         for group in self.groups:
@@ -117,11 +89,21 @@ class FlatOptimizer:
             group.release()
 
 
-def together_in(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Return which parameters are updated together: each large one alone, and all small ones."""
-    large = [[p] for p in parameters if p.numel() > LARGE]
-    small = [p for p in parameters if p.numel() <= LARGE]
-    return [*large, small] if small else large
+def together_in(parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer) -> list[list[nn.Parameter]]:
+    """Return which parameters are updated together: each large one alone, and small ones with equally many steps.
+
+    A parameter that was frozen has had fewer steps.
+    """
+    together: dict[Any, list[nn.Parameter]] = {}
+    for p in parameters:
+        key = id(p) if p.numel() > LARGE else counts_of(optimizer.state[p])
+        together.setdefault(key, []).append(p)
+    return list(together.values())
+
+
+def counts_of(state: dict[str, Any]) -> tuple[float, ...]:
+    """Return the counts in the state of a parameter; this waits for the device, once per compilation."""
+    return tuple(float(state[key]) for key in COUNTS if isinstance(state.get(key), Tensor))
 
 
 class Group:
@@ -145,9 +127,6 @@ class Group:
         self.constants = {key: value for key, value in options.items() if key not in ("params", "lr")}
         self.lr = torch.as_tensor(options["lr"]).to(parameters[0])
         self.learning_rate = options["lr"]
-        for key in self.counts:
-            if not alike(torch.stack([state[key] for state in self.states])):
-                raise Unsupported(f"the parameters were not updated equally often ({key})")
 
     def lay_out(self) -> None:
         """Move parameters and state into flat tensors."""
@@ -170,8 +149,8 @@ class Group:
                 state[key] = state[key].clone()
 
     def read_learning_rate(self) -> None:
-        """Copy the current learning rate to the device if it has changed."""
-        if self.options["lr"] is not self.learning_rate:
+        """Copy the current learning rate to the device if it has changed, or may have as it is a tensor."""
+        if self.options["lr"] is not self.learning_rate or isinstance(self.learning_rate, Tensor):
             self.learning_rate = self.options["lr"]
             self.lr.fill_(self.learning_rate)
 
@@ -231,11 +210,6 @@ class FlatUpdate:
             gradient = gradient if factor is None else gradient * factor
             for old, new in zip(flat, group.updated(flat, lr, gradient), strict=True):
                 old.copy_(torch.where(good, new, old))
-
-
-def alike(values: Tensor) -> bool:
-    """Whether all numbers are equal; this waits for the device, once per compilation."""
-    return bool((values == values[0]).all())
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -13,25 +13,15 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.training.data.column import CHUNK_BYTES, Column, OnDevice, argument_name, to_tensors
+from pyro_vae.training.data.lookahead import Batch, joined, num_batches
 from pyro_vae.training.data.order import BLOCK, Shuffled
 from pyro_vae.training.data.prefetch import Mapped, ReadAhead
 from pyro_vae.training.ranks.distributed import Ranks
 
-__all__ = ["Batch", "Batches"]
+__all__ = ["Batches"]
 
 #: Largest number of rows that are checked at once.
 CHUNK = 4096
-
-
-class Batch(tuple[Tensor, ...]):
-    """The tensors ``(x, *context)`` of a minibatch.
-
-    Attributes:
-        counts: False for padding: a rank that has no share of the joined batch gets one row that is not counted, so
-            that it takes part in the step
-    """
-
-    counts = True
 
 
 class Batches:
@@ -45,7 +35,8 @@ class Batches:
         data: a tensor, numpy array or memmap with one example per row; an object with ``x`` and ``transform`` such as
             a split of ``pyro_vae.data.load``; a tuple of these (x and context); a torch ``Dataset`` or
             ``IterableDataset``; or a ``DataLoader``, which keeps its own order and batch size
-        batch_size: examples per batch; the last batch may be smaller
+        batch_size: examples per batch; the last batch may be smaller. A single last example, also that of a loader or
+            stream, joins the batch before it
         seed: seed of the order
         shuffle: whether to shuffle the examples in each epoch
         device: device of the batches; the CPU by default
@@ -110,6 +101,14 @@ class Batches:
         return len(data) if hasattr(data, "__len__") else 0
 
     @property
+    def stored(self) -> bool:
+        """Whether all rows are in memory or in a file, so that they are checked before training.
+
+        Rows that must be computed, as those of a Dataset or a loader, are checked as they are read.
+        """
+        return bool(self.columns) and all(isinstance(column.rows, (Tensor, Mapped)) for column in self.columns)
+
+    @property
     def shared(self) -> tuple[int, int] | str:
         """What must be equal on all ranks: nothing for a loader, which reads the rank's own part of the data."""
         return (len(self), self.batch_size) if self.columns else "loader"
@@ -124,17 +123,20 @@ class Batches:
     @property
     def steps(self) -> int | None:
         """Number of batches in an epoch; None if a stream does not know it."""
-        if not self.columns:
-            return len(self.loader) if len(self) else None
-        n, size = len(self), self.batch_size
-        # a single last example joins the batch before it, as BatchNorm needs more than one
-        alone = size > 1 and n > size and n % size == 1
-        return n // size if alone else -(-n // size)
+        if self.columns:
+            return num_batches(len(self), self.batch_size)
+        if not len(self):
+            return None
+        size, whole = self.loader.batch_size, type(self.loader.batch_sampler) is BatchSampler
+        if size is None or not whole or self.loader.drop_last:
+            return len(self.loader)
+        return num_batches(len(self.loader.sampler), size)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0, before: Callable[[int], object] | None = None) -> Iterator[Batch]:
         """Return the batches of one epoch, starting with batch number ``start``.
 
-        The batches before it are skipped without being read, except those of a loader.
+        The batches before it are skipped without being read, except those of a loader, which calls ``before`` with the
+        number of each batch before it is read.
         """
         if self.loader is None:
             return self.in_order(epoch, start)
@@ -142,7 +144,7 @@ class Batches:
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(epoch)
         read = (Batch(to_tensors(batch, self.device, self.dtype)) for batch in iter(self.loader))
-        batches = self.ranks.padded(read)
+        batches = self.ranks.padded(joined(read, before))
         for _ in islice(batches, start):
             pass
         return batches
@@ -183,7 +185,7 @@ class Batches:
         return self.ranks.share(start, len(self) if step == self.steps - 1 else start + self.batch_size)
 
     def chunks(self) -> Iterator[Batch]:
-        """Yield all rows that this rank checks, as they are stored, in chunks; nothing for a loader."""
+        """Yield all rows of this rank's share, in the order of the data, in chunks; nothing for a loader."""
         if not self.columns:
             return iter(())
         self.advise(random=False)

@@ -6,14 +6,15 @@ from collections.abc import Sized
 
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
-from pyro_vae.programs.program import Program
-from pyro_vae.training.data.batches import Batch, Batches
+from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.training.data.batches import Batches
+from pyro_vae.training.data.lookahead import Batch
 
 __all__ = ["check_batch", "check_first", "check_rows"]
 
 
 def check_rows(program: Program, batches: Batches, *, progress: bool = True) -> None:
-    """Raise if the program cannot be trained on these rows; nothing is read from a loader or stream.
+    """Read all rows and raise if the program cannot be trained on them; nothing is read from a loader or stream.
 
     Raises:
         ValueError: from ``program.check``, with the number of the row where the check started.
@@ -31,35 +32,44 @@ def check_rows(program: Program, batches: Batches, *, progress: bool = True) -> 
             first += len(chunk[0])
 
 
-def check_batch(program: Program, batches: Batches, batch: Batch | None, number: int) -> None:
-    """Raise if the program cannot be trained on a batch of a loader, or if the loader returned no batch.
+def check_batch(program: Program, batches: Batches, batch: Batch | None, number: int, epoch: int) -> None:
+    """Raise if the program cannot be trained on a batch that was not checked before, or if there is none.
 
     Args:
         program: the program
-        batches: where the batch is from; rows other than those of a loader have been checked before
+        batches: where the batch is from; stored rows have been checked before
         batch: the batch; None if there is none
-        number: number of the batch in its epoch, for the error message
+        number: number of the batch in its epoch
+        epoch: number of the epoch
 
     Raises:
-        ValueError: from ``program.check``, with the number of the batch.
+        ValueError: from ``program.check``, with the number of the batch and the rows that are known.
     """
-    if batches.loader is None:
+    if batches.stored:
         return
     if batch is None:
         raise ValueError(f"{batches.name}: expected at least one batch, got none from the data loader")
     try:
-        program.check(*batch)
+        if number or epoch:  # the parts fit together, as the first batch has shown
+            with evaluating(program), fork_rng(batches.device, 0):
+                program.check_data(*batch)
+        else:
+            program.check(*batch)
     except ValueError as error:
-        raise ValueError(f"{error} (in batch {number} of the data loader, argument {batches.name})") from error
+        where = f"batch {number} of the data loader"
+        if batches.columns:
+            rows = next(batches.blocks(epoch, range(number, number + 1)))[0].tolist()
+            where = f"a batch of rows {', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}"
+        raise ValueError(f"{error} (in {where}, argument {batches.name})") from error
 
 
 def check_first(program: Program, batches: Batches) -> None:
-    """Check the first batch of a loader and restore its random state; a stream cannot be restored, so it is not read.
+    """Check the first batch, and restore the random state; a stream cannot be restored, so it is not read.
 
     Raises:
         ValueError: from ``program.check``.
     """
-    if isinstance(getattr(batches.loader, "dataset", None), Sized):
+    if batches.columns or isinstance(getattr(batches.loader, "dataset", None), Sized):
         generator = getattr(batches.loader, "generator", None)
         state = None if generator is None else generator.get_state()
         try:
@@ -68,4 +78,4 @@ def check_first(program: Program, batches: Batches) -> None:
         finally:
             if generator is not None:
                 generator.set_state(state)
-        check_batch(program, batches, first, 0)
+        check_batch(program, batches, first, 0, 0)
