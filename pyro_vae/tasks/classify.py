@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
+from pyro_vae._util.arrays import as_tensor
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.over import over
@@ -88,7 +89,7 @@ def labelled_batches(x: Tensor, y: Tensor, *, batch_size: int = 200, num_labelle
         >>> [int((~y.isnan()).any(1).sum()) for x, y in loader] == [2] * 12
         True
     """
-    x, y = torch.as_tensor(x), torch.as_tensor(y)
+    x, y = as_tensor(x), as_tensor(y)
     if y.dim() != 2 or len(x) != len(y):
         raise ValueError(f"y: expected shape ({len(x)}, classes), one row per example, got {tuple(y.shape)}")
     batch_size = check_int("batch_size", batch_size, 2)
@@ -210,7 +211,7 @@ def check_unlabelled(x: Tensor, *labels: Tensor) -> None:
 def class_numbers(y: Any) -> Tensor:
     """Return class numbers on the CPU, or raise if ``y`` contains something else."""
     try:
-        return torch.as_tensor(y).cpu()
+        return as_tensor(y).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"y: expected class numbers 0, 1, ..., got {type(y).__name__} of something else. Number the classes, for "

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae._util.arrays import as_tensor
 from pyro_vae._util.validation import check_number
 from pyro_vae.data.tables import Table, named
 from pyro_vae.data.tables.column import missing as missing_values
@@ -69,7 +70,7 @@ class Imputation:
 
     def check_truth(self, truth: Tensor) -> Tensor:
         """Return the true data, after a check that no missing entry lacks its value."""
-        truth = torch.as_tensor(truth).to(self.x)
+        truth = as_tensor(truth).to(self.x)
         if truth.shape != self.x.shape or not torch.isfinite(truth[self.missing]).all():
             raise ValueError(
                 f"truth: expected shape {tuple(self.x.shape)} with a number for every missing entry, got "
