@@ -1,0 +1,281 @@
+"""The column types of numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pyro import distributions as dist
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from pyro_vae.data.tables.cells import Cells, Numbers
+from pyro_vae.data.tables.column import Column
+from pyro_vae.distributions import NegativeBinomial, RoundedLogistic, TruncatedLogNormal, TruncatedNormal
+from pyro_vae.scales import positive
+
+__all__ = ["Count", "Integer", "Positive", "Real"]
+
+#: Share of the observed range by which a column may exceed it.
+MARGIN = 0.05
+#: Where amounts, proportions and percentages end: no margin crosses one of these.
+ENDS = (-100.0, -1.0, 0.0, 1.0, 100.0)
+#: Smallest scale that a float32 holds with all its digits.
+SMALLEST = float(np.finfo(np.float32).tiny)
+#: Largest integer up to which a float32 holds all.
+EXACT = 2**24
+
+
+@dataclass(frozen=True, repr=False)
+class Ranged(Column):
+    """The base of columns with location, scale and, if both ends are given, a range of values."""
+
+    shift: float = 0.0
+    scale: float = 1.0
+    low: float | None = None
+    high: float | None = None
+    outputs: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None) or (self.low is not None and self.low > self.high):
+            raise ValueError(
+                f"low, high: expected the ends of a range of {self.name!r}, got {self.low} and {self.high}"
+            )
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Names of the attributes that hold the units."""
+        return ("shift", "scale") if self.low is None else ("shift", "scale", "low", "high")
+
+    def __str__(self) -> str:
+        ends = "" if self.low is None else f"{self.low:.6g} to {self.high:.6g}"
+        return f"{ends} {self.cells}".strip()
+
+
+@dataclass(frozen=True, repr=False)
+class Real(Ranged):
+    """Real numbers: normal distribution, truncated to a range if there is one.
+
+    Outside of the range the density is small, but not zero; samples and means lie inside.
+
+    Args:
+        shift: mean, in the units of the table
+        scale: standard deviation, in the units of the table
+        low, high: ends of the range, in the units of the table; None for no range
+
+    Raises:
+        ValueError: one end is missing, or the range is empty.
+
+    Example:
+        >>> Real("temperature", shift=20.0, scale=5.0).features(torch.tensor([25.0]))
+        tensor([[1.]])
+    """
+
+    @classmethod
+    def of(cls, name: str, numbers: np.ndarray, cells: Cells) -> Real:
+        """Return a column with the moments and the range of these numbers."""
+        return cls(name, *moments(numbers), *around(numbers.min(), numbers.max(), capped=cells.has_zero), cells=cells)
+
+    def family(self, raw: Tensor, *units: Tensor) -> dist.TorchDistribution:
+        """Return a normal distribution in the units of the table."""
+        return location_scale(dist.Normal, TruncatedNormal, raw, *units)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the standardized value."""
+        return ((x - self.shift) / self.scale).unsqueeze(-1)
+
+
+@dataclass(frozen=True, repr=False)
+class Positive(Ranged):
+    """Positive numbers: log-normal distribution, truncated to a range if there is one.
+
+    Args:
+        shift: mean of the logarithm
+        scale: standard deviation of the logarithm
+        low, high: ends of the range, in the units of the table; None for no range
+
+    Example:
+        >>> Positive("income").features(torch.tensor([1.0]))
+        tensor([[0.]])
+    """
+
+    @classmethod
+    def of(cls, name: str, numbers: np.ndarray, cells: Cells) -> Positive:
+        """Return a column with the moments and the range of the logarithms of these numbers."""
+        if numbers.min() <= 0:
+            raise ValueError(f"expected positive numbers, got {numbers.min():.6g}")
+        logarithms = np.log(numbers)
+        low, high = around(numbers.min(), numbers.max(), logarithmic=True)
+        return cls(name, *moments(logarithms), low, high, cells=cells)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Names of the attributes that hold the units."""
+        return ("shift", "scale") if self.low is None else ("shift", "scale", "log_low", "log_high")
+
+    @property
+    def log_low(self) -> float:
+        """Logarithm of the lower end."""
+        return math.log(self.low)
+
+    @property
+    def log_high(self) -> float:
+        """Logarithm of the upper end."""
+        return math.log(self.high)
+
+    def family(self, raw: Tensor, *units: Tensor) -> dist.TorchDistribution:
+        """Return a log-normal distribution in the units of the table."""
+        return location_scale(dist.LogNormal, TruncatedLogNormal, raw, *units)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the standardized logarithm, 0 for a missing value (NaN, or 0 where a program filled it in)."""
+        logarithm = torch.where(x > 0, x, 1.0).log()
+        return torch.where(x > 0, (logarithm - self.shift) / self.scale, 0.0).unsqueeze(-1)
+
+
+@dataclass(frozen=True, repr=False)
+class Integer(Ranged):
+    """Integers of any sign: logistic distribution, truncated to a range and rounded.
+
+    Args:
+        shift: mean
+        scale: standard deviation
+        low, high: smallest and largest value; samples and means lie between them
+
+    Example:
+        >>> Integer("year", 2000.0, 8.0, 1980, 2024).nearest(torch.tensor([2001.7]))
+        tensor([2002.])
+    """
+
+    low: float = -EXACT
+    high: float = EXACT
+    cells: Cells = field(default=Numbers(whole=True), kw_only=True)
+
+    @classmethod
+    def of(cls, name: str, numbers: np.ndarray, cells: Cells) -> Integer:
+        """Return a column with the moments and the range of these numbers."""
+        low, high = around(numbers.min(), numbers.max(), capped=cells.has_zero)
+        return cls(name, *moments(numbers), math.ceil(low), math.floor(high), cells=cells)
+
+    def family(self, raw: Tensor, *units: Tensor) -> dist.TorchDistribution:
+        """Return a rounded logistic distribution."""
+        shift, scale, low, high = units
+        loc = shift + scale * within(raw[..., 0], (low - shift) / scale, (high - shift) / scale)
+        return RoundedLogistic(loc, scale * positive(raw[..., 1]), low, high)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the standardized value."""
+        return ((x - self.shift) / self.scale).unsqueeze(-1)
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """Return the nearest integers."""
+        return x.round()
+
+    def decode(self, x: np.ndarray) -> np.ndarray:
+        """Return integers."""
+        return self.cells.write(np.round(x))
+
+
+@dataclass(frozen=True, repr=False)
+class Count(Column):
+    """Counts 0, 1, 2, ...: negative binomial distribution.
+
+    Args:
+        scale: mean count
+        high: upper limit of means; None for no limit
+
+    Example:
+        >>> Count("children", scale=2.0).features(torch.tensor([0.0]))
+        tensor([[0.]])
+    """
+
+    scale: float = 1.0
+    high: float | None = None
+    cells: Cells = field(default=Numbers(whole=True), kw_only=True)
+    outputs: ClassVar[int] = 2
+
+    @classmethod
+    def of(cls, name: str, numbers: np.ndarray, cells: Cells) -> Count:
+        """Return a column with the mean of these numbers."""
+        if numbers.min() < 0 or (numbers != np.round(numbers)).any():
+            wrong = numbers[(numbers < 0) | (numbers != np.round(numbers))][0]
+            raise ValueError(f"expected counts 0, 1, 2, ..., got {wrong:.6g}")
+        high = numbers.max() + max(1.0, MARGIN * np.ptp(numbers))
+        return cls(name, float(numbers.mean()) or 1.0, float(high), cells=cells)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Names of the attributes that hold the units."""
+        return ("scale",) if self.high is None else ("scale", "high")
+
+    def family(self, raw: Tensor, *units: Tensor) -> dist.TorchDistribution:
+        """Return a negative binomial distribution with a mean in units of the mean count."""
+        mean = units[0] * positive(raw[..., 0])
+        mean = mean if len(units) == 1 else -units[1] * torch.expm1(-mean / units[1])
+        return NegativeBinomial(mean, positive(raw[..., 1]))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return log(1 + x / scale)."""
+        return torch.log1p(x / self.scale).unsqueeze(-1)
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """Return the nearest counts."""
+        return x.round()
+
+    def decode(self, x: np.ndarray) -> np.ndarray:
+        """Return integers."""
+        return self.cells.write(np.round(x))
+
+
+def moments(numbers: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation, 1 if all numbers are equal in float32."""
+    spread = float(numbers.std())
+    return float(numbers.mean()), spread if spread > SMALLEST else 1.0
+
+
+def around(low: float, high: float, *, logarithmic: bool = False, capped: bool = True) -> tuple[float, float]:
+    """Return the ends of the range of a column, with a margin on each side that crosses none of :data:`ENDS`.
+
+    The margin is a share of the range, or of that of the logarithms; of a constant, a share of its size.
+
+    Args:
+        low, high: the smallest and the largest number
+        logarithmic: whether the margin is that of the logarithms
+        capped: whether :data:`ENDS` apply
+
+    Example:
+        >>> around(0.2, 0.98), around(-3.0, 7.0)
+        ((0.161, 1.0), (-3.5, 7.5))
+    """
+    if logarithmic:
+        margin = MARGIN * (math.log(high / low) or 1.0)
+        ends = low * math.exp(-margin), high * math.exp(margin)
+    else:
+        margin = MARGIN * (high - low or abs(low) or 1.0)
+        ends = low - margin, high + margin
+    below = max([ends[0], *(end for end in ENDS if capped and end <= low)])
+    above = min([ends[1], *(end for end in ENDS if capped and end >= high)])
+    return (float(below), float(above)) if below < above else (float(ends[0]), float(ends[1]))
+
+
+def within(raw: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Return ``raw`` where it is well inside of a range, and smoothly the nearer end where it is outside."""
+    soft = (0.1 * (high - low)).clamp(1e-6, 0.5)
+    inside = low + soft * (softplus((raw - low) / soft) - softplus((raw - high) / soft))
+    return torch.maximum(torch.minimum(inside, high), low)
+
+
+def location_scale(
+    free: type[dist.TorchDistribution], truncated: type[TruncatedNormal], raw: Tensor, *units: Tensor
+) -> dist.TorchDistribution:
+    """Return a distribution with location and scale from the network, truncated if units have a range."""
+    shift, scale, *ends = units
+    width = scale * positive(raw[..., 1])
+    if not ends:
+        return free(shift + scale * raw[..., 0], width)
+    low, high = ((end - shift) / scale for end in ends)
+    loc = shift + scale * within(raw[..., 0], low, high)
+    return truncated(torch.maximum(torch.minimum(loc, ends[1]), ends[0]), width, *ends)
