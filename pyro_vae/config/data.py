@@ -107,7 +107,8 @@ def read_table(path: str, cells: dict[str, np.ndarray], config: Mapping[str, Any
     except ValueError as error:
         # the options of the command have other names
         text = re.sub("^types: ", "columns: ", re.sub("^leave_out: ", "leave-out: ", str(error)))
-        raise ValueError(f"{path}: {text}") from error
+        hint = " (--leave-out NAME, --columns NAME=TYPE)" if columns is None and text.startswith("column ") else ""
+        raise ValueError(f"{path}: {text}{hint}") from error
 
 
 def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) -> dict[str, Any]:

@@ -21,6 +21,10 @@ class Cells(ABC):
         """Whether 0 is the zero of the quantity, such as of an amount."""
         return True
 
+    def __str__(self) -> str:
+        """Return the unit in words, where values do not show it."""
+        return ""
+
     @abstractmethod
     def read(self, values: np.ndarray) -> np.ndarray:
         """Return values as float64.
@@ -54,9 +58,6 @@ class Numbers(Cells):
     def has_zero(self) -> bool:
         """Whether 0 is the zero of the quantity."""
         return not self.origin
-
-    def __str__(self) -> str:
-        return f"above {self.origin:,}" if self.origin else ""
 
     def read(self, values: np.ndarray) -> np.ndarray:
         """Return values as float64."""

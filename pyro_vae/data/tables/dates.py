@@ -52,7 +52,7 @@ class Dates(Cells):
         return False
 
     def __str__(self) -> str:
-        return f"{UNITS[self.unit]} since {self.origin}"
+        return f"in {UNITS[self.unit]}"
 
     def read(self, values: np.ndarray) -> np.ndarray:
         """Return dates as float64."""
@@ -92,7 +92,7 @@ class Durations(Cells):
     unit: str = "s"
 
     def __str__(self) -> str:
-        return UNITS[self.unit]
+        return f"in {UNITS[self.unit]}"
 
     def read(self, values: np.ndarray) -> np.ndarray:
         """Return durations as float64."""
@@ -170,7 +170,7 @@ def read_dates(values: np.ndarray) -> tuple[Cells | None, np.ndarray, list[datet
     for format in formats:
         found = [moment(v, format) if isinstance(v, str) else None for v in cells]
         wrong = np.array([d is None and v is not None for d, v in zip(found, cells, strict=True)], bool)
-        if best is not None and not wrong.any() and found != best[1]:
+        if best is not None and not bad.any() and not wrong.any() and found != best[1]:
             text = next(v for v in cells if v is not None)
             raise ValueError(
                 f"expected dates in one way, got {text!r}, in which day and month can be either. Write them as "

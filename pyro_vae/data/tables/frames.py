@@ -112,10 +112,16 @@ def is_text(values: np.ndarray) -> bool:
     return values.dtype.kind == "O" and all(value is None or isinstance(value, str) for value in values.tolist())
 
 
+def alike(source: np.ndarray, values: np.ndarray, *, text: bool) -> np.ndarray:
+    """Return decoded values as objects with None if the source has objects, and as text if it is text."""
+    if source.dtype.kind != "O" or values.dtype.kind == "O":
+        return values
+    found = zip(values.tolist(), blank(values), strict=True)
+    return objects(None if gone else str(value) if text else value for value, gone in found)
+
+
 def restored(part: Part, values: np.ndarray) -> Any:
     """Return decoded values of a column in the dtype that it had: an array, or a series of pandas."""
-    if part.text and values.dtype.kind != "O":
-        values = objects(None if gone else str(v) for v, gone in zip(values.tolist(), blank(values), strict=True))
     if isinstance(part.kind, np.dtype):
         gone = blank(values)
         if part.kind.kind in "OSU" and gone.any():

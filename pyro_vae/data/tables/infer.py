@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,26 +113,34 @@ def read(values: np.ndarray, kind: type[Column] | None) -> tuple[Cells | None, n
         return cells, cells.read(values[~gone])
     if values.dtype.kind != "O":
         return Numbers(), values[~gone]
-    texts = set(values[~gone].tolist())
-    for reader in (read_numbers, read_dates):
-        cells, wrong, found = reader(values)
+    readings = {"numbers": read_numbers(values, codes=kind is None)}
+    if readings["numbers"][0] is None:
+        readings["dates"] = read_dates(values)
+    for cells, _, found in readings.values():
         if cells is not None:
             present = plain([value for value in found if value is not None])
             return cells, cells.read(present) if isinstance(cells, Dates) else present
-        few = wrong.sum() < (~gone).sum() / 2 and len(texts) > MAX_ORDINAL
-        if wrong.any() and (few if kind is None else not issubclass(kind, Labels)):
-            what, row = "numbers" if reader is read_numbers else "dates", int(wrong.argmax())
-            raise ValueError(
-                f"expected {what}, got {values[row]!r} in row {row}. Leave such cells empty, or choose the type "
-                "Categorical"
-            )
-    if kind is None and len(texts) > max(MANY, (~gone).sum() / 2):
+    check_text(values, {what: wrong for what, (_, wrong, _) in readings.items()}, kind)
+    return None, values[~gone]
+
+
+def check_text(values: np.ndarray, wrong: Mapping[str, np.ndarray], kind: type[Column] | None) -> None:
+    """Raise if text is neither numbers nor dates, as most of it is or as it must be, and no label either."""
+    gone = blank(values)
+    present, different = int((~gone).sum()), len(set(values[~gone].tolist()))
+    what = min(wrong, key=lambda name: wrong[name].sum())
+    if wrong[what].sum() < present / 2 and different > MAX_ORDINAL if kind is None else not issubclass(kind, Labels):
+        row = int(wrong[what].argmax())
+        raise ValueError(
+            f"expected {what}, got {values[row]!r} in row {row}. Leave such cells empty, or choose the type "
+            "Categorical"
+        )
+    if kind is None and different > max(MANY, present / 2):
         row = int((~gone).argmax())
         raise ValueError(
-            f"expected labels or numbers, got {len(texts):,} different texts in {int((~gone).sum()):,} rows, such as "
+            f"expected labels or numbers, got {different:,} different texts in {present:,} rows, such as "
             f"{values[row]!r} in row {row}. Leave the column out, or choose its type"
         )
-    return None, values[~gone]
 
 
 def kind_of(numbers: np.ndarray, cells: Cells) -> type[Column]:

@@ -73,6 +73,9 @@ class Labels(Column):
         codes = np.clip(np.round(np.where(gone, 0, x)), 0, len(self.values) - 1).astype(int)
         if self.cells != type(self).cells:
             return self.cells.write(np.where(gone, np.nan, np.array(self.values, float)[codes]))
+        kinds = {type(value) for value in self.values}
+        if not gone.any() and len(kinds) == 1 and kinds <= {bool, int, float, str}:
+            return np.array(self.values)[codes]
         found = objects(self.values)[codes]
         found[gone] = None
         return found

@@ -51,8 +51,11 @@ class Ranged(Column):
         return ("shift", "scale") if self.low is None else ("shift", "scale", "low", "high")
 
     def __str__(self) -> str:
-        ends = "" if self.low is None else f"{self.low:.6g} to {self.high:.6g}"
-        return f"{ends} {self.cells}".strip()
+        if self.low is None:
+            return str(self.cells)
+        ends = self.decode(np.array([self.low, self.high], float))
+        low, high = (f"{end:.6g}" if isinstance(end, float) else str(end) for end in ends)
+        return f"{low} to {high} {self.cells}".strip()
 
 
 @dataclass(frozen=True, repr=False)
@@ -220,6 +223,9 @@ class Count(Column):
     def features(self, x: Tensor) -> Tensor:
         """Return log(1 + x / scale)."""
         return torch.log1p(x / self.scale).unsqueeze(-1)
+
+    def __str__(self) -> str:
+        return f"{', '.join(map(str, self.decode(np.arange(3.0))))}, ..."
 
     def nearest(self, x: Tensor) -> Tensor:
         """Return the nearest counts."""

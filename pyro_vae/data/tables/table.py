@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae._util.arrays import as_tensor
 from pyro_vae.data.tables.column import Column
-from pyro_vae.data.tables.frames import Part, columns_of, frame_of, restored
+from pyro_vae.data.tables.frames import Part, alike, columns_of, frame_of, restored
 from pyro_vae.data.tables.infer import infer
 from pyro_vae.data.tables.labels import Labels
 from pyro_vae.data.tables.values import blank, same
@@ -75,8 +75,8 @@ class Table:
         self._frame, self._index = (type(data), data.index) if frame else (None, None)
         # where a float32 does not give the value back, the value itself is kept
         rows = self.x.numpy().T
-        given = [column.decode(own) for column, own in zip(self.columns, rows, strict=True)]
-        self._exact = [bool(same(part.values, v).all()) for part, v in zip(self._parts, given, strict=True)]
+        self._exact = [True] * len(self.columns)
+        self._exact = [bool(same(p.values, self._decode(j, rows[j], False)).all()) for j, p in enumerate(self._parts)]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -106,7 +106,8 @@ class Table:
 
     def _decode(self, j: int, codes: np.ndarray, own: bool) -> np.ndarray:
         """Return the values of a column, with those of the table where a code is one of its own."""
-        found, source = self.columns[j].decode(codes), self._parts[j].values
+        source = self._parts[j].values
+        found = alike(source, self.columns[j].decode(codes), text=self._parts[j].text)
         if self._exact[j]:
             return found
         if own:

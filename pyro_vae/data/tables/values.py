@@ -15,7 +15,7 @@ from pyro_vae._util.arrays import fill_masked
 __all__ = ["blank", "is_blank", "plain", "same", "whole"]
 
 #: Text without a value, in lower case: the markers of pandas, a question mark and a hyphen.
-BLANK = {"", "-", "?", "#n/a", "#n/a n/a", "#na", "<na>", "n/a", "na", "nan", "-nan", "null"}
+BLANK = {"", "-", "?", "#n/a", "#n/a n/a", "#na", "<na>", "n/a", "na", "nan", "-nan", "nat", "null"}
 BLANK |= {"1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
 #: Names of the types of missing values, so that pandas is not imported.
 NOTHING = {"NoneType", "NAType", "NaTType", "MaskedConstant"}

@@ -46,9 +46,6 @@ class Written(Cells):
     decimal: str = "."
     places: int = 0
 
-    def __str__(self) -> str:
-        return (self.prefix + self.suffix).strip()
-
     def value(self, text: str) -> float | None:
         """Return the number in a text, None if it is not written like this."""
         found = NUMBER.fullmatch(text.translate(SAME))
@@ -85,14 +82,15 @@ class Written(Cells):
         return f"{minus}{self.prefix}{digits}{self.suffix}"
 
 
-def read_numbers(values: np.ndarray) -> tuple[Cells | None, np.ndarray, Any]:
+def read_numbers(values: np.ndarray, *, codes: bool = True) -> tuple[Cells | None, np.ndarray, Any]:
     """Return how all present values of a column are written as numbers.
 
     Args:
         values: a :func:`plain` array of objects
+        codes: whether a leading zero, as in 007, makes a name of a number
 
     Returns:
-        How they are written, or None if some are no numbers or if they are codes such as 007; a mask of the values
+        How they are written, or None if some are no numbers, or names; a mask of the values
         that are no numbers in the best way to read them; and the values that are, as Python has them.
     """
     cells = values.tolist()
@@ -104,9 +102,10 @@ def read_numbers(values: np.ndarray) -> tuple[Cells | None, np.ndarray, Any]:
             best = (Numbers() if written is None else written), bad, found
         if not bad.any():
             break
-    if best[1].any() or any(isinstance(v, str) and CODE.match(v) and isinstance(best[0], Numbers) for v in cells):
-        return None, best[1], best[2]
-    return best
+    named = codes and isinstance(best[0], Numbers) and any(isinstance(v, str) and CODE.match(v) for v in cells)
+    if named:
+        return None, np.array([v is not None for v in cells], bool), []
+    return (None, *best[1:]) if best[1].any() else best
 
 
 def reading(written: Written | None, value: Any) -> Any:
