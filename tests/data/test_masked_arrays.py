@@ -121,7 +121,10 @@ def functions(value):
     if not inspect.isclass(value) or issubclass(value, pv.Program | pv.Conditional):
         return []
     own = [(n, f) for n, f in inspect.getmembers(value, inspect.isfunction) if f.__module__.startswith("pyro_vae")]
-    return [f for n, f in own if n in ("__init__", "__call__") or n[0] != "_"]
+    named = [f for n, f in own if n == "__call__" or n[0] != "_"]
+    # the tensors and arrays of other methods come from the library
+    takes = [f for f in named if any("Any" in str(p.annotation) for p in inspect.signature(f).parameters.values())]
+    return [value.__init__, *takes]
 
 
 def takes_data(value):
@@ -290,3 +293,22 @@ def test_a_loader_of_the_user_stays_as_it_is():
     before = dict(vars(loader))
     pv.fit(program("fit"), loader, epochs=1, progress=False)
     assert dict(vars(loader)) == before
+
+
+def test_masked_columns_of_a_table():
+    """Integers, text and structured arrays have None where numbers have NaN."""
+    mask = [False, True, False, False]
+    columns = {"n": np.array([3, -9999, 70000, 5]), "word": np.array(["a", "-9999", "b", "a"]), "x": X[:4, 0]}
+    masked = {name: np.ma.array(values, mask=mask) for name, values in columns.items()}
+    structured = np.ma.array(
+        list(zip(*columns.values(), strict=True)),
+        [("n", int), ("word", "U5"), ("x", float)],
+        mask=[(m,) * 3 for m in mask],
+    )
+    table = pv.data.Table(masked)
+    assert torch.isnan(table.x).any(1).tolist() == mask
+    assert [type(c).__name__ for c in table.columns] == ["Count", "Binary", "Real"]
+    assert table.columns[1].values == ("a", "b")
+    assert torch.equal(pv.data.Table(structured).x.nan_to_num(7.0), table.x.nan_to_num(7.0))
+    assert pv.data.Table(structured).columns == table.columns
+    assert table.decode(table.x)["n"][[0, 2, 3]].tolist() == [3, 70000, 5]

@@ -21,15 +21,15 @@ class Part:
         key: its name in the table, of any type
         values: its values, as a plain array
         kind: the dtype of numpy or pandas that it had
-        labels: all labels of a column of categories, otherwise None
-        ordered: whether the labels are ordered
+        categories: all labels of a column of categories, otherwise None
+        ordered: whether the categories are ordered
         text: whether the values are text
     """
 
     key: Hashable
     values: np.ndarray
     kind: Any
-    labels: Sequence[Any] | None = None
+    categories: Sequence[Any] | None = None
     ordered: bool = False
     text: bool = False
 
@@ -89,10 +89,10 @@ def of_values(key: Hashable, values: Any) -> Part:
 
 def of_series(key: Hashable, series: Any) -> Part:
     """Return a column of pandas."""
-    kind, labels, ordered = series.dtype, None, False
+    kind, categories, ordered = series.dtype, None, False
     name = type(kind).__name__
     if name == "CategoricalDtype":
-        labels, ordered = kind.categories.tolist(), bool(kind.ordered)
+        categories, ordered = kind.categories.tolist(), bool(kind.ordered)
         values = series.to_numpy(object)
     elif name == "DatetimeTZDtype":
         values = series.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
@@ -101,10 +101,10 @@ def of_series(key: Hashable, series: Any) -> Part:
     else:
         values = series.to_numpy() if isinstance(kind, np.dtype) else series.to_numpy(object)
     try:
-        found = plain(values, labels=labels is not None)
+        found = plain(values, labels=categories is not None)
     except ValueError as error:
         raise ValueError(f"column {str(key)!r}: {error}") from error
-    return Part(key, found, kind, labels, ordered, labels is None and is_text(found))
+    return Part(key, found, kind, categories, ordered, categories is None and is_text(found))
 
 
 def is_text(values: np.ndarray) -> bool:

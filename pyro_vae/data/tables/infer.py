@@ -32,7 +32,7 @@ COARSE = 1e-3
 def infer(
     name: str,
     values: Any,
-    labels: Sequence[Any] | None = None,
+    categories: Sequence[Any] | None = None,
     *,
     ordered: bool = False,
     kind: type[Column] | None = None,
@@ -49,8 +49,8 @@ def infer(
     Args:
         name: name of the column
         values: of shape ``(n,)``
-        labels: all labels, if the column is one of labels
-        ordered: whether the labels are ordered from the lowest to the highest
+        categories: all labels, if the column is one of categories
+        ordered: whether the categories are ordered from the lowest to the highest
         kind: the type, for a column that has it; its units are those of the values
 
     Returns:
@@ -65,22 +65,23 @@ def infer(
         Count(name='visits', scale=14.333333333333334, high=42.0)
     """
     try:
-        return infer_plain(name, plain(values, labels=labels is not None), labels, ordered, kind)
+        return infer_plain(name, plain(values, labels=categories is not None), categories, ordered, kind)
     except ValueError as error:
         raise ValueError(f"column {name!r}: {error}") from error
 
 
 def infer_plain(
-    name: str, values: np.ndarray, labels: Sequence[Any] | None, ordered: bool, kind: type[Column] | None
+    name: str, values: np.ndarray, categories: Sequence[Any] | None, ordered: bool, kind: type[Column] | None
 ) -> Column:
     """Infer the type of a column from :func:`plain` values."""
     present = values[~blank(values)]
     if not len(present):
         raise ValueError("expected at least one value, all are missing")
-    if labels is not None:
-        kind = kind or (Ordinal if ordered and len(labels) > 1 else Binary if len(labels) == 2 else Categorical)
+    if categories is not None:
+        two = Binary if len(categories) == 2 else Categorical
+        kind = kind or (Ordinal if ordered and len(categories) > 1 else two)
         if issubclass(kind, Labels):
-            return kind(name, tuple(labels))
+            return kind(name, tuple(categories))
     if kind is not None and issubclass(kind, Binary | Categorical):
         return kind.of(name, present, Numbers())
     logical = present.dtype.kind == "b" or all(isinstance(value, bool) for value in present.tolist())

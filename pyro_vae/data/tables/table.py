@@ -172,7 +172,7 @@ def column_of(part: Part, kind: Kind | None) -> Column:
         kind = shelf[name]
         if order and issubclass(kind, Labels):
             return kind(part.name, tuple(value.strip() for value in order[:-1].split("<")))
-    return infer(part.name, part.values, part.labels, ordered=part.ordered, kind=kind)
+    return infer(part.name, part.values, part.categories, ordered=part.ordered, kind=kind)
 
 
 def concrete(base: type[Column]) -> Iterator[tuple[str, type[Column]]]:

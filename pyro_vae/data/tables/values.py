@@ -42,7 +42,8 @@ def plain(values: Any, *, labels: bool = False) -> np.ndarray:
         ValueError: a value is neither number, text, time nor label.
     """
     if isinstance(values, np.ma.MaskedArray):
-        values = fill_masked(values) if values.dtype.kind in "fc" else values.astype(object).filled(None)
+        gone = np.ma.getmaskarray(values)
+        values = fill_masked(values) if values.dtype.kind in "fc" else np.where(gone, None, values.data.astype(object))
     array = np.asarray(values)
     if array.dtype.kind == "U" and not isinstance(values, np.ndarray):
         array = objects(values)  # numpy has made text of all numbers in the sequence
