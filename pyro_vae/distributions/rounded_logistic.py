@@ -70,7 +70,7 @@ class RoundedLogistic(Distribution):
     def mean(self) -> Tensor:
         """The mean within the range."""
         reach = WIDE * self.scale
-        near = self.loc.round().clamp(self.low, self.high)
+        near = torch.floor(self.loc + 0.5).clamp(self.low, self.high)
         total, mass = torch.zeros_like(near), torch.zeros_like(near)
         for step in range(-NEIGHBOURS, NEIGHBOURS + 1):
             k = near + step

@@ -16,6 +16,8 @@ __all__ = ["TruncatedLogNormal", "TruncatedNormal"]
 
 #: Standard deviations beyond which the mean ignores the normal.
 WIDE = 8.0
+#: Scales above which the density is nearly uniform, in widths of the range.
+UNIFORM = 30.0
 #: Share of the range by which a rounded value may exceed it.
 TOLERANCE = 1e-5
 
@@ -67,9 +69,14 @@ class TruncatedNormal(Distribution):
     @property
     def mean(self) -> Tensor:
         """The mean within the range."""
-        start = torch.maximum(self.low, self.loc - WIDE * self.scale)
-        end = torch.minimum(self.high, self.loc + WIDE * self.scale)
-        return mean_between(start, end, lambda x: -((x - self.loc) / self.scale).square() / 2, self.value)[0]
+        ends = ((end - self.loc) / self.scale for end in (self.low, self.high))
+        low, high = ((-end.square() / 2).exp() / math.sqrt(2 * math.pi) for end in ends)
+        mean = self.loc + self.scale * (low - high) / (self.below + self.above)
+        # of a nearly uniform density, to second order, as the difference has no digits left
+        width, middle = self.high - self.low, (self.high + self.low) / 2
+        flat = middle + (self.loc - middle) * (width / self.scale).square() / 12
+        mean = torch.where(self.scale > UNIFORM * width, flat, mean)
+        return torch.maximum(torch.minimum(mean, self.high), self.low)
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         """Invert the distribution function, from the end of the range that keeps the digits of small probabilities."""
@@ -124,6 +131,13 @@ class TruncatedLogNormal(TruncatedNormal):
     """
 
     support = constraints.positive
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean within the range."""
+        start = torch.maximum(self.low, self.loc - WIDE * self.scale)
+        end = torch.minimum(self.high, self.loc + WIDE * self.scale)
+        return mean_between(start, end, lambda x: -((x - self.loc) / self.scale).square() / 2, torch.exp)[0]
 
     def value(self, x: Tensor) -> Tensor:
         """Return the exponential."""

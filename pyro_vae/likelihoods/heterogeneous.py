@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -102,9 +102,9 @@ class Heterogeneous(Conditional):
         return super().example(latent=latent, shape=(size,), **{"columns": columns, **options})
 
     @staticmethod
-    def schema(table: Any) -> tuple[Column, ...]:
-        """Infer the columns of a data frame, a dict of columns or an array; see ``pyro_vae.data.tables.infer``."""
-        return schema(table)
+    def schema(table: Any, types: Mapping[Any, Any] | None = None) -> tuple[Column, ...]:
+        """Infer the columns of a data frame, a dict of columns or an array; see ``pyro_vae.data.tables.schema``."""
+        return schema(table, types)
 
     def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
         """Return p(x given z)."""

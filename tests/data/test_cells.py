@@ -1,4 +1,4 @@
-"""Cells of text: missing values, numbers and dates as people write them, and text that is none of these."""
+"""Cells of text: missing values, numbers and dates as people write them, and all other text."""
 
 import numpy as np
 import pytest
@@ -104,7 +104,7 @@ def test_cells_that_do_not_fit_are_named(cells, said):
 
 
 def test_few_labels_with_numbers_among_them_are_labels():
-    """Also codes with a leading zero, which are no numbers."""
+    """Also codes with a leading zero, which are names."""
     assert read(["0", "1", "2", "3+"] * 9)[0].values == ("0", "1", "2", "3+")
     assert read(["01", "10", "01"])[0].values == ("01", "10")
     assert type(read(["001", "010"], types={"a": "Count"})[0]).__name__ == "Count"

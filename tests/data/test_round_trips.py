@@ -102,7 +102,7 @@ def injective(table, j):
 
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_every_kind_of_column_comes_back(kind):
-    """In the order of the table, and in another one wherever a float32 tells the values apart."""
+    """In the order of the table, and in another one wherever float32 codes of different values differ."""
 
     @SOME
     @given(COLUMNS[kind])
@@ -217,6 +217,6 @@ def test_names_are_different_or_refused():
         ([None, None], "all are missing"),
     ],
 )
-def test_values_that_are_no_column_are_refused_by_name(values, said):
+def test_other_values_are_refused_by_name(values, said):
     with pytest.raises(ValueError, match=f"column 'b': .*{said}"):
         pv.data.Table({"a": [1.5, 2.5], "b": values})

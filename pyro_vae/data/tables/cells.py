@@ -67,8 +67,8 @@ class Numbers(Cells):
             raise ValueError(f"expected numbers, got {values[0]} in row 0")
         gone = blank(values)
         # integers are exact until the origin is subtracted
-        held = values.astype(object) if self.origin else values
-        return np.where(gone, np.nan, (np.where(gone, self.origin, held) - self.origin).astype(float))
+        exact = values.astype(object) if self.origin else values
+        return np.where(gone, np.nan, (np.where(gone, self.origin, exact) - self.origin).astype(float))
 
     def write(self, numbers: np.ndarray) -> np.ndarray:
         """Return integers (objects with None where one is missing), or floats with the digits of a float32."""

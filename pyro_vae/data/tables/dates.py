@@ -155,8 +155,8 @@ def read_dates(values: np.ndarray) -> tuple[Cells | None, np.ndarray, list[datet
         values: a :func:`plain` array of objects
 
     Returns:
-        How they are written, or None if some are no dates; a mask of the values that are no dates in the best way to
-        read them; and all of them as datetimes.
+        How they are written, or None if some cannot be read as dates; a mask of those in the best way to read them;
+        and all of them as datetimes.
 
     Raises:
         ValueError: day and month could be the other way round in every value.

@@ -11,7 +11,8 @@ from pyro_vae.data.tables.cells import Cells, Numbers
 from pyro_vae.data.tables.column import Column
 from pyro_vae.data.tables.dates import Dates, Durations, of_times, read_dates
 from pyro_vae.data.tables.labels import Binary, Categorical, Labels, Ordinal, in_order
-from pyro_vae.data.tables.numbers import EXACT, Count, Integer, Positive, Real
+from pyro_vae.data.tables.numbers import Count, Integer, Positive, Real
+from pyro_vae.data.tables.ranged import EXACT
 from pyro_vae.data.tables.values import blank, plain, whole
 from pyro_vae.data.tables.written import read_numbers
 

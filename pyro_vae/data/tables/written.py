@@ -90,8 +90,8 @@ def read_numbers(values: np.ndarray, *, codes: bool = True) -> tuple[Cells | Non
         codes: whether a leading zero, as in 007, makes a name of a number
 
     Returns:
-        How they are written, or None if some are no numbers, or names; a mask of the values
-        that are no numbers in the best way to read them; and the values that are, as Python has them.
+        How they are written, or None if some cannot be read as numbers, or are names; a mask of those in the best way
+        to read them; and the numbers, as Python has them.
     """
     cells = values.tolist()
     best: tuple[Cells | None, np.ndarray, Any] | None = None
