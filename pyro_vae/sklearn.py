@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae._util.arrays import fill_masked
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.conditional import Conditional
@@ -102,7 +103,7 @@ class _Fitted(BaseEstimator):
     def _rows(self, X: Any, *, reset: bool = False) -> np.ndarray:
         """Return rows as floats after scikit-learn has checked them."""
         finite = "allow-nan" if self.missing else True
-        return validate_data(self, X, reset=reset, dtype=FLOATS, ensure_all_finite=finite)
+        return validate_data(self, fill_masked(X), reset=reset, dtype=FLOATS, ensure_all_finite=finite)
 
     def _tensor(self, X: np.ndarray) -> Tensor:
         """Return a copy of an array in the type of the program."""
@@ -160,7 +161,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Fitted)
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Return the mean of p(x given z) for each row z of shape (latent,), of shape (n_samples, n_features)."""
         check_is_fitted(self)
-        z = self._tensor(check_array(X, dtype=FLOATS))
+        z = self._tensor(check_array(fill_masked(X), dtype=FLOATS))
         if z.shape[1] != self._n_features_out:
             raise ValueError(f"X: expected {self._n_features_out} latents per row, got {z.shape[1]}")
         with evaluating(self.program_):

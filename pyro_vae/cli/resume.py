@@ -40,14 +40,14 @@ def resumed(
     likelihood = saved["likelihood"]["name"]
     given = run.plain(parse(argv, likelihood)[1])
     for option in (arg[2:].partition("=")[0] for arg in argv if arg.startswith("--")):
-        key = option.replace("-", "_")
+        key = {"columns": "types"}.get(option, option.replace("-", "_"))
         if key not in NOT_SAVED and chosen(given, key) != chosen(saved, key):
             raise UsageError(
                 f"{option}: expected {chosen(saved, key)}, as in the run in {folder}, got {chosen(given, key)}. Leave "
                 "the option out to resume, or name another folder for a new run"
             )
     # the parser checks the saved values, as anybody may have edited the file
-    named = {*run.AXES, "program", "lr_schedule"}
+    named = {*run.AXES, "program", "lr_schedule", "types", "leave_out"}
     values = {key: saved[key] for key in given if key not in named and saved.get(key) is not None}
     again = [f"--{key.replace('_', '-')}={value}" for key, value in values.items()]
     return parse([*argv, *again], likelihood)[0], saved

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from pyro_vae import data
 from pyro_vae._util.atomic_files import write_file
 from pyro_vae._util.devices import resolve_device
 from pyro_vae._util.progress import progress_bar
-from pyro_vae.cli.choices import Choices, look_up
+from pyro_vae.cli.choices import Choices, look_up, usage
 from pyro_vae.config import run
 from pyro_vae.config.data import is_file
 from pyro_vae.config.rows import Rows, read_rows
@@ -45,6 +47,8 @@ def add_training(choices: Choices, *, batch_size: int) -> None:
     """Add the options of every command that trains a program."""
     add = choices.option
     add("--data", default="digits", help=f"data set: {', '.join(data.names())}; or a file .npy, .npz or .csv")
+    add("--columns", type=str | None, help="types of columns of a table, such as 'age=Count,size=Ordinal(S<M<L)'")
+    add("--leave-out", type=str | None, help="columns of a table that are not used, by commas")
     kinds = ("none", *BINARIZATIONS)
     add("--binarize", choices=kinds, default="none", help="how grey levels become binary values")
     add("--latent", type=PositiveInt, default=8, help="number of latents")
@@ -59,7 +63,27 @@ def read_training(choices: Choices) -> Namespace:
     if not is_file(settings.data):
         look_up("data", settings.data, LOADERS)
     settings.binarize = None if settings.binarize == "none" else settings.binarize
+    settings.types = usage(types_of, settings.pop("columns"))
+    settings.leave_out = cells_of(settings.leave_out) or None
     return settings
+
+
+def types_of(text: str | None) -> dict[str, str] | None:
+    """Return the types of columns in a text such as ``age=Count,size=Ordinal(S<M<L)``, None if there are none.
+
+    Example:
+        >>> types_of("age=Count,size=Ordinal(S<M<L)")
+        {'age': 'Count', 'size': 'Ordinal(S<M<L)'}
+    """
+    found = [re.fullmatch(r"(.+)=(\w+(?:\(.*\))?)", cell) for cell in cells_of(text)]
+    if not all(found):
+        raise ValueError(f"columns: expected NAME=TYPE, by commas, got {text!r}")
+    return {match[1]: match[2] for match in found} or None
+
+
+def cells_of(text: str | None) -> list[str]:
+    """Return the texts between commas; a text with a comma is in quotation marks."""
+    return [cell.strip() for cell in next(csv.reader([text or ""], skipinitialspace=True))]
 
 
 def folder_of(settings: Namespace, name: str) -> Path:

@@ -54,7 +54,7 @@ def train(argv: list[str]) -> int:
     if saved is None and "--likelihood" not in {arg.partition("=")[0] for arg in argv}:
         chosen["likelihood"] += f", as the data are {source.kind} (--likelihood chooses another)"
     if ranks.rank == 0:
-        print(f"{source}\n{table(chosen)}")
+        print("\n".join(filter(None, [str(source), source.columns, table(chosen)])))
     if saved is None:
         ranks.on_rank_zero(partial(run.write, folder, config))
     stop = EarlyStopping(settings.patience)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ from pyro_vae import data, tasks
 from pyro_vae.config import run
 from pyro_vae.data import Dataset, Split, Table, files
 from pyro_vae.data.rows import array_of, check_rows, encode_labels, kind_of, split_rows, table_of, to_tensor
-from pyro_vae.data.tables import Column
 
 __all__ = ["Source", "complete", "is_file", "load", "read_array", "read_table", "to_fit"]
 
@@ -27,11 +27,13 @@ class Source:
         dataset: three splits; labels are class numbers, -1 where a label is missing
         kind: ``"binary"``, ``"grey"``, ``"real"`` or ``"mixed"`` (a table), which sets the default likelihood
         facts: entries for the configuration: ``shape``, ``columns`` of a table, and ``classes``, the labels
+        columns: the columns of a table in words, one per line
     """
 
     dataset: Dataset
     kind: str
     facts: dict[str, Any]
+    columns: str = ""
 
     def __str__(self) -> str:
         return repr(self.dataset).replace(f"; {self.dataset.kind}", f"; {self.kind}")
@@ -49,8 +51,9 @@ def load(config: Mapping[str, Any]) -> Source:
     come from all rows, or from the configuration if it has columns.
 
     Args:
-        config: ``data``, the name of a data set or file, and where they apply ``binarize``, ``label``, the column of a
-            table with the labels, and ``columns`` and ``classes`` of an earlier run
+        config: ``data``, the name of a data set or file, and where they apply ``binarize``; for a table ``label``, the
+            column with the labels, ``types`` of columns that are not inferred, and ``leave_out``, columns that are not
+            used; and ``columns`` and ``classes`` of an earlier run
 
     Raises:
         ValueError: the file or its values cannot be used.
@@ -67,7 +70,7 @@ def load(config: Mapping[str, Any]) -> Source:
 
 def from_file(path: str, config: Mapping[str, Any]) -> Source:
     """Read a file into three splits."""
-    content, label = files.read(path), config.get("label")
+    content, label, columns = files.read(path), config.get("label"), ""
     array = array_of(content)
     if array is not None:
         x, labels = to_tensor(path, array), content.get("y") if isinstance(content, dict) else None
@@ -76,27 +79,36 @@ def from_file(path: str, config: Mapping[str, Any]) -> Source:
             index = ", ".join(str(i) for i in empty.nonzero()[0].tolist())
             raise ValueError(f"{path}: expected a value of x[:, {index}] in some row, all are missing. Leave it out")
         kind, facts = kind_of(x), {"shape": list(x.shape[1:])}
+        if config.get("types") or config.get("leave_out"):
+            raise ValueError(f"columns: expected none for {path}, which is an array and no table")
     else:
         cells = table_of(path, content)
         if label is not None and label not in cells:
             raise ValueError(f"label: expected a column of {path} ({', '.join(cells)}), got {label}")
         labels = None if label is None else files.typed(cells.pop(label))
-        table = read_table(path, {name: files.typed(c) for name, c in cells.items()}, run.columns(config) or None)
+        table = read_table(path, cells, config)
         x, kind = table.x, "mixed"
         facts = {"shape": [len(table.columns)], "columns": run.describe(table.columns)}
+        columns = str(table)
     check_rows(path, x)
     y = None
     if labels is not None:
         y, facts["classes"] = encode_labels(path, labels, config.get("classes"))
-    return Source(split_rows(path, Split(x, y)), kind, facts)
+    return Source(split_rows(path, Split(x, y)), kind, facts, columns)
 
 
-def read_table(path: str, cells: dict[str, np.ndarray], columns: tuple[Column, ...] | None) -> Table:
-    """Return cells as a table; errors name the file."""
+def read_table(path: str, cells: dict[str, np.ndarray], config: Mapping[str, Any]) -> Table:
+    """Return cells as a table with the columns of a run, or with inferred ones; errors name the file."""
+    columns = run.columns(config) or None
     try:
-        return Table(cells, columns)
+        return Table(
+            cells, columns, types=None if columns else config.get("types"), leave_out=config.get("leave_out") or ()
+        )
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        # the options of the command have other names
+        text = re.sub("^types: ", "columns: ", re.sub("^leave_out: ", "leave-out: ", str(error)))
+        hint = " (--leave-out NAME, --columns NAME=TYPE)" if columns is None and text.startswith("column ") else ""
+        raise ValueError(f"{path}: {text}{hint}") from error
 
 
 def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) -> dict[str, Any]:

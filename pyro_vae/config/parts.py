@@ -19,7 +19,7 @@ from torch import nn
 from pyro_vae import estimators, likelihoods, nets, posteriors, priors, programs, scales
 from pyro_vae.conditional import Conditional
 from pyro_vae.data import tables
-from pyro_vae.data.tables import Column
+from pyro_vae.data.tables import Cells, Column
 from pyro_vae.estimators import Estimator, penalties
 from pyro_vae.programs import Program
 from pyro_vae.training import schedules
@@ -28,7 +28,7 @@ __all__ = ["NESTED", "arguments", "build", "required", "resolve", "shelf", "shel
 
 #: Kinds of objects that an option may name. Parts call the first two themselves, so they get a factory.
 FACTORIES = ("network", "activation")
-NESTED = (*FACTORIES, "scale", "penalty", "schedule")
+NESTED = (*FACTORIES, "scale", "penalty", "schedule", "cells")
 
 
 def shelves() -> dict[str, dict[str, type]]:
@@ -52,6 +52,7 @@ def shelves() -> dict[str, dict[str, type]]:
         "lr_schedule": schedules.LEARNING_RATE,
         "program": shelf(programs, Program),
         "column": shelf(tables, Column),
+        "cells": shelf(tables, Cells),
     }
 
 

@@ -29,7 +29,8 @@ class Rows:
     Attributes:
         x: the data as the program takes them
         columns: columns of a run on a table
-        cells: the table as it was read, by column, labels included; for other runs the columns of a .csv
+        cells: the table as it was read, by column, with columns that the run does not use; for other runs those of a
+            .csv
     """
 
     x: Tensor
@@ -39,8 +40,7 @@ class Rows:
     def like(self, x: Tensor) -> Values:
         """Return data of the shape of ``x`` in the form in which the rows were read."""
         if self.columns:
-            found = decode(self.columns, x)
-            return {name: found.get(name, cells) for name, cells in self.cells.items()}
+            return {**self.cells, **decode(self.columns, x)}
         if self.cells is not None:
             return dict(zip(self.cells, x.flatten(1).T.numpy(), strict=True))
         return x.numpy()
@@ -50,18 +50,12 @@ class Rows:
         if not self.columns:
             return self.like(x)
         own = {c.name: self.cells[c.name] for c in self.columns}
-        return {**self.cells, **tasks.fill(own, Table(own, self.columns), shortest(x))}
+        return {**self.cells, **tasks.fill(own, Table(own, self.columns), x)}
 
 
 def decode(columns: tuple[Column, ...], x: Tensor) -> dict[str, np.ndarray]:
     """Return rows of numbers as the columns of a table."""
-    values = shortest(x).numpy().T
-    return {column.name: column.decode(v) for column, v in zip(columns, values, strict=True)}
-
-
-def shortest(x: Tensor) -> Tensor:
-    """Return float32 as the float64 with the shortest decimal form: 0.1 instead of 0.10000000149."""
-    return torch.from_numpy(x.numpy().astype(str).astype(np.float64))
+    return {column.name: column.decode(v) for column, v in zip(columns, x.numpy().T, strict=True)}
 
 
 def read_rows(name: str, config: Mapping[str, Any], program: Program) -> Rows:
@@ -99,10 +93,11 @@ def read_columns(path: str, config: Mapping[str, Any]) -> Rows:
         if content.ndim != 2 or content.shape[1] != len(columns):
             raise ValueError(f"{path}: expected {len(columns)} columns, got an array of shape {content.shape}")
         content = dict(zip((c.name for c in columns), content.T, strict=True))
-    known = {c.name: c for c in columns}
-    cells = {name: files.typed(values, known.get(name)) for name, values in table_of(path, content).items()}
-    own = {name: values for name, values in cells.items() if name != config.get("label")}
-    return Rows(read_table(path, own, columns).x, columns, cells)
+    cells = table_of(path, content)
+    # the label and the columns that were left out may be there
+    unused = {config.get("label"), *(config.get("leave_out") or ())}
+    own = {name: values for name, values in cells.items() if name not in unused}
+    return Rows(read_table(path, own, {**config, "leave_out": ()}).x, columns, cells)
 
 
 def read_numbers(path: str, config: Mapping[str, Any]) -> Rows:

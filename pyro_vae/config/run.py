@@ -108,7 +108,13 @@ def describe(table: Sequence[Column]) -> list[dict[str, Any]]:
         >>> describe([Count("visits", 4.0)])
         [{'name': 'Count', 'options': {'name': 'visits', 'scale': 4.0}}]
     """
-    return [{"name": type(column).__name__, "options": asdict(column)} for column in table]
+    found = []
+    for column in table:
+        options = column.options
+        if "cells" in options:
+            options["cells"] = {"name": type(column.cells).__name__, "options": asdict(column.cells)}
+        found.append({"name": type(column).__name__, "options": options})
+    return found
 
 
 def columns(config: Mapping[str, Any]) -> tuple[Column, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.data.tables import Column
+from pyro_vae.data.tables.cells import parse
+from pyro_vae.data.tables.values import is_blank, objects, plain
 
 __all__ = ["ENDINGS", "Values", "encode", "ending", "read", "to_columns", "typed"]
 
@@ -19,10 +21,10 @@ __all__ = ["ENDINGS", "Values", "encode", "ending", "read", "to_columns", "typed
 Values = np.ndarray | dict[str, np.ndarray]
 
 ENDINGS = (".npy", ".npz", ".csv")
+#: Numbers whose comma is a decimal one or separates thousands.
+EITHER = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 #: The first bytes of numpy's files.
 MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK\x03\x04"}
-#: Cells without a value, in lower case.
-EMPTY = {"", "nan", "na", "?"}
 
 
 def ending(path: str | Path, endings: Sequence[str] = ENDINGS) -> str:
@@ -42,8 +44,7 @@ def read(path: str | Path) -> Values:
             or tabs between cells
 
     Returns:
-        An array, or a dict of arrays by name: those of an .npz, or the columns of a table. Cells of a .csv are
-        strings, or None where they are empty, ``NaN``, ``NA`` or ``?``; see :func:`typed`.
+        An array, or a dict of arrays by name: those of an .npz, or the columns of a table. Cells of a .csv are text.
 
     Raises:
         ValueError: the file is empty, damaged, or not of the kind that its ending says.
@@ -77,7 +78,8 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected a .csv file of UTF-8 text, got other bytes") from error
     first = text.partition("\n")[0]
-    lines = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count), skipinitialspace=True, strict=True)
+    delimiter = max(",;\t", key=first.count)
+    lines = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         names = next(lines)
         check_names(path, names)
@@ -94,14 +96,29 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path}: not a .csv file: line {lines.line_num}: {error}") from error
     if not rows:
         raise ValueError(f"{path}: expected rows below the names of the columns, got none")
-    cells = zip(*rows, strict=True)
-    return {name: np.array([cell_of(c) for c in cs], object) for name, cs in zip(names, cells, strict=True)}
+    columns = zip(names, zip(*rows, strict=True), strict=True)
+    cells = {name: objects(cell.strip() for cell in column) for name, column in columns}
+    if delimiter != ",":
+        check_commas(path, cells)
+    return cells
+
+
+def check_commas(path: Path, columns: dict[str, np.ndarray]) -> None:
+    """Raise if the comma in every number of a column can be one of decimals or of thousands."""
+    for name, column in columns.items():
+        present = [cell for cell in column.tolist() if not is_blank(cell)]
+        if present and all(EITHER.fullmatch(cell) for cell in present):
+            comma, point = present[0].replace(",", ""), present[0].replace(",", ".")
+            raise ValueError(
+                f"{path}: column {name!r}: expected numbers, got {present[0]!r}, which is {comma} or {point}. "
+                "Write it without the comma"
+            )
 
 
 def check_names(path: Path, names: Sequence[str]) -> None:
     """Raise if the first line holds data, or a name twice."""
     plain = names == [str(i) for i in range(len(names))]  # as pandas names the columns of an array
-    if not all(name.strip() for name in names) or (not plain and any(number(name) is not None for name in names)):
+    if not all(name.strip() for name in names) or (not plain and any(parse(name) is not None for name in names)):
         got = ", ".join(map(repr, names[:5]))
         raise ValueError(f"{path}: expected the names of the columns in the first line, got {got}")
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -109,50 +126,25 @@ def check_names(path: Path, names: Sequence[str]) -> None:
         raise ValueError(f"{path}: expected columns of different names, got several of the name {', '.join(twice)}")
 
 
-def cell_of(text: str) -> str | None:
-    """Return the text of a cell, None for an empty one."""
-    text = text.strip()
-    return None if text.lower() in EMPTY else text
-
-
-def number(text: str) -> int | float | None:
-    """Return the number in a cell, None for other text."""
-    if "_" in text:  # Python accepts it in a number
-        return None
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return None
-
-
-def typed(cells: np.ndarray, column: Column | None = None) -> np.ndarray:
-    """Return the cells of a .csv as numbers if all of them are numbers, otherwise unchanged.
+def typed(cells: np.ndarray) -> np.ndarray:
+    """Return text that is a number in each row as numbers, all else unchanged.
 
     Args:
-        cells: strings and None, of shape ``(n,)``; in other arrays of text only empty cells change, to None
-        column: the type of the column, if known; text stays text where its labels are text
+        cells: text and None, of shape ``(n,)``
 
     Returns:
-        Integers, floats with NaN, or objects with None for empty cells.
+        Integers, floats with NaN, or objects with None for missing values.
 
     Example:
         >>> typed(np.array(["1", None], object)), typed(np.array(["1", "2.5"], object))
         (array([1, None], dtype=object), array([1. , 2.5]))
     """
-    if cells.dtype.kind == "U":
-        return np.where(cells == "", None, cells.astype(object))
-    labels = getattr(column, "values", ())
-    if cells.dtype != object or any(isinstance(label, str) for label in labels):
-        return cells
-    found = [number(c) if isinstance(c, str) else c for c in cells]
-    if any(f is None and c is not None for f, c in zip(found, cells, strict=True)):
-        return cells
-    if any(isinstance(f, float) for f in found):
-        return np.array([np.nan if f is None else f for f in found], float)
-    whole = np.array(found, object)
-    return whole if None in found else whole.astype(np.int64)
+    found = plain(cells)
+    if found.dtype != object:
+        return found
+    numbers = [parse(value) if isinstance(value, str) else value for value in found.tolist()]
+    same = all((a is None) == (b is None) for a, b in zip(numbers, found.tolist(), strict=True))
+    return plain(numbers) if same else found
 
 
 def encode(kind: str, values: Values) -> bytes:
@@ -185,6 +177,7 @@ def encode(kind: str, values: Values) -> bytes:
 
 def without_none(cells: np.ndarray) -> np.ndarray:
     """Return cells as numbers or text, with NaN or empty text in place of None."""
+    cells = typed(cells) if cells.dtype == object else cells
     if cells.dtype != object:
         return cells
     empty = "" if any(isinstance(c, str) for c in cells) else np.nan

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_vae.data.dataset import Dataset, Split
 from pyro_vae.data.files import Values
-from pyro_vae.data.tables.column import missing
+from pyro_vae.data.tables.values import blank, plain
 
 __all__ = ["array_of", "check_rows", "encode_labels", "kind_of", "split_rows", "table_of", "to_tensor"]
 
@@ -74,7 +74,8 @@ def encode_labels(path: str, labels: np.ndarray, classes: list[Any] | None) -> t
     """Return class numbers, -1 for a missing label, and the classes in the order of their numbers."""
     if labels.ndim != 1:
         raise ValueError(f"{path}: expected one label per row, got labels of shape {labels.shape}")
-    gone = missing(labels) | ((labels == -1) if labels.dtype.kind == "i" else False)
+    labels = plain(labels)
+    gone = blank(labels) | ((labels == -1) if labels.dtype.kind == "i" else False)
     known = labels[~gone].tolist()
     classes = sorted(set(known)) if classes is None else classes
     if len(classes) < 2 or not set(known) <= set(classes):

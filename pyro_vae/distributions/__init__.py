@@ -24,8 +24,10 @@ from pyro_vae.distributions.on_grid import OnGrid
 from pyro_vae.distributions.power_spherical import PowerSpherical
 from pyro_vae.distributions.refitted_normal import RefittedNormal
 from pyro_vae.distributions.relaxed import RelaxedBernoulli, RelaxedOneHotCategorical
+from pyro_vae.distributions.rounded_logistic import RoundedLogistic
 from pyro_vae.distributions.sphere import HypersphericalUniform
 from pyro_vae.distributions.straight_through import StraightThroughBernoulli, StraightThroughOneHotCategorical
+from pyro_vae.distributions.truncated_normal import TruncatedLogNormal, TruncatedNormal
 from pyro_vae.distributions.von_mises_fisher import VonMisesFisher
 
 __all__ = [
@@ -60,9 +62,12 @@ __all__ = [
     "RefittedNormal",
     "RelaxedBernoulli",
     "RelaxedOneHotCategorical",
+    "RoundedLogistic",
     "StraightThroughBernoulli",
     "StraightThroughOneHotCategorical",
     "StudentT",
+    "TruncatedLogNormal",
+    "TruncatedNormal",
     "VonMisesFisher",
     "ZeroInflatedNegativeBinomial",
 ]

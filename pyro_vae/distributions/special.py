@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 __all__ = [
+    "OUTSIDE",
     "deviance",
     "digamma_difference",
     "factorial_remainder",
     "log_gamma_ratio",
     "log_interval",
+    "log_outside",
     "log_poisson",
     "log_sum_exp",
+    "mean_between",
 ]
 
 #: Steps of the recurrence after which the asymptotic series is accurate to float64 rounding.
 RECURRENCE_STEPS = 10
+
+#: Nodes and weights of an integral over [-1, 1].
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(48)
+
+#: Mass that a truncated distribution keeps outside of its range.
+OUTSIDE = 2.0**-30
 
 
 def factorial_remainder(x: Tensor) -> Tensor:
@@ -71,6 +82,11 @@ def log_interval(low: Tensor, high: Tensor, width: Tensor) -> Tensor:
     return logsigmoid(high) + logsigmoid(-low) + torch.log(-torch.expm1(-width))
 
 
+def log_outside(distance: Tensor) -> Tensor:
+    """Return the log-density outside of a range of width 1, an exponential with half of :data:`OUTSIDE` per side."""
+    return math.log(OUTSIDE / 2) - distance
+
+
 def log_sum_exp(parts: Tensor) -> Tensor:
     """Return the logarithm of the sum of ``exp(parts)`` over the last dimension.
 
@@ -112,3 +128,24 @@ def digamma_remainder(x: Tensor) -> Tensor:
     """Return digamma minus log x - 1/(2x), for x of 10 or more."""
     square = 1 / (x * x)
     return -square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square * (1 / 240 - square / 132))))
+
+
+def mean_between(
+    low: Tensor, high: Tensor, log_density: Callable[[Tensor], Tensor], value: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return the mean of ``value`` under a smooth density truncated to a range, which lies among its values.
+
+    Args:
+        low, high: ends of the range
+        log_density: the log-density up to a constant
+        value: a function of a number in the range
+
+    Returns:
+        The mean, and the integral of the density over the range.
+    """
+    total, mass = torch.zeros_like(low), torch.zeros_like(low)
+    for node, weight in zip(NODES.tolist(), WEIGHTS.tolist(), strict=True):
+        x = (low + high) / 2 + node * (high - low) / 2
+        share = weight * log_density(x).exp()
+        total, mass = total + share * value(x), mass + share
+    return total / mass, mass * (high - low) / 2

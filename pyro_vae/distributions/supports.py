@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-__all__ = ["Bags", "Grid", "open_unit_interval"]
+__all__ = ["Bags", "Grid", "open_unit_interval", "whole_numbers"]
 
 
 class Grid(constraints.Constraint):
@@ -72,3 +72,16 @@ class _OpenUnitInterval(constraints.Constraint):
 
 
 open_unit_interval = _OpenUnitInterval()
+
+
+class _WholeNumbers(constraints.Constraint):
+    is_discrete = True
+
+    def __repr__(self) -> str:
+        return "whole numbers"
+
+    def check(self, value: Tensor) -> Tensor:
+        return value == value.round()
+
+
+whole_numbers = _WholeNumbers()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from pyro_vae.conditional import Conditional
-from pyro_vae.data.tables import Binary, Categorical, Column, Count, Ordinal, Positive, Real, schema
+from pyro_vae.data.tables import Binary, Categorical, Column, Count, Integer, Ordinal, Positive, Real, schema
 from pyro_vae.distributions import ByColumn
 from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.nets.contract import as_shape, build
@@ -20,13 +20,15 @@ __all__ = ["Heterogeneous"]
 
 
 class Heterogeneous(Conditional):
-    r"""A row of a table with real, positive, count, ordinal, categorical and binary columns.
+    r"""A row of a table with real, positive, integer, count, ordinal, categorical and binary columns.
 
     .. math:: p(x \mid z) = \prod_j p_j(x_j \mid \mathrm{net}(z)_j)
 
-    The density is normal for a Real column, log-normal for Positive, negative binomial for Count, ordered logistic for
-    Ordinal, categorical for Categorical and Bernoulli for Binary. The network works in standardized units; x, samples
-    and densities are in the units of the table, so that densities of different models are comparable.
+    The density is normal for a Real column, log-normal for Positive, rounded logistic for Integer, negative binomial
+    for Count, ordered logistic for Ordinal, categorical for Categorical and Bernoulli for Binary. The first three are
+    truncated to the range of the column if it has one, so that samples and means stay inside. The network works in
+    standardized units; x, samples and densities are in the units of the table, so that densities of different models
+    are comparable.
 
     References:
         Handling incomplete heterogeneous data using VAEs (Nazabal et al., 2020), https://arxiv.org/abs/1807.03653
@@ -54,7 +56,8 @@ class Heterogeneous(Conditional):
     """
 
     hint = (
-        "Change the type of the column: Real for any number, Positive for numbers above 0, Count for 0, 1, 2, ...; "
+        "Change the type of the column: Real for any number, Positive for numbers above 0, Integer for whole numbers, "
+        "Count for 0, 1, 2, ...; "
         "labels are codes 0, 1, 2, ... as made by pyro_vae.data.Table."
     )
 
@@ -66,7 +69,6 @@ class Heterogeneous(Conditional):
         if self.shape != (len(self.columns),):
             raise ValueError(f"columns: expected one per entry of shape {self.shape}, got {len(self.columns)}")
         self.net = build(net, (latent,), (sum(c.outputs for c in self.columns),), context)
-        # columns of the same type and number of labels are computed together
         self.groups: list[list[int]] = list(grouped(self.columns).values())
         starts = [0]
         for c in self.columns:
@@ -91,15 +93,18 @@ class Heterogeneous(Conditional):
             lambda name: Count(name, 4.0),
             lambda name: Ordinal(name, (1, 2, 3, 4)),
             lambda name: Binary(name, ("no", "yes")),
+            lambda name: Integer(name, 10.0, 3.0, 0, 30),
+            lambda name: Real(name, 0.4, 0.3, 0.0, 1.0),
+            lambda name: Positive(name, 1.0, 0.5, 0.5, 9.0),
         )
         size = math.prod(shape)
         columns = [types[i % len(types)](str(i)) for i in range(size)]
         return super().example(latent=latent, shape=(size,), **{"columns": columns, **options})
 
     @staticmethod
-    def schema(table: Any) -> tuple[Column, ...]:
-        """Infer the columns of a data frame, a dict of columns or an array; see ``pyro_vae.data.tables.infer``."""
-        return schema(table)
+    def schema(table: Any, types: Mapping[Any, Any] | None = None) -> tuple[Column, ...]:
+        """Infer the columns of a data frame, a dict of columns or an array; see ``pyro_vae.data.tables.schema``."""
+        return schema(table, types)
 
     def forward(self, z: Tensor, *context: Tensor) -> dist.Independent:
         """Return p(x given z)."""
@@ -115,9 +120,9 @@ class Heterogeneous(Conditional):
         return ByColumn(fns, columns, filler=self.filler)
 
 
-def grouped(columns: Sequence[Column]) -> dict[tuple[type[Column], int], list[int]]:
-    """Return the indices of the columns by type and number of outputs."""
-    groups: dict[tuple[type[Column], int], list[int]] = {}
+def grouped(columns: Sequence[Column]) -> dict[Hashable, list[int]]:
+    """Return the indices of the columns that are computed together."""
+    groups: dict[Hashable, list[int]] = {}
     for i, c in enumerate(columns):
-        groups.setdefault((type(c), c.outputs), []).append(i)
+        groups.setdefault(c.group, []).append(i)
     return groups

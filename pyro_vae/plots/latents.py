@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
+from pyro_vae._util.arrays import as_tensor
 from pyro_vae.plots.style import COLOURS, MARKERS, WIDTH, as_numbers, styled
 
 __all__ = ["latent_map"]
@@ -88,7 +89,7 @@ def draw_points(figure: Figure, axes: Axes, points: Tensor, labels: Any) -> None
     if labels is None:
         axes.scatter(*points.T, s=size, color=COLOURS[0], alpha=0.6, linewidths=0)
         return
-    labels = torch.as_tensor(labels).detach().cpu()
+    labels = as_tensor(labels).detach().cpu()
     if labels.shape != points.shape[:1]:
         raise ValueError(f"labels: expected shape ({len(points)},), got {tuple(labels.shape)}")
     classes = labels.unique().tolist()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import matplotlib
-import torch
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
+
+from pyro_vae._util.arrays import as_tensor
 
 __all__ = [
     "COLOURS",
@@ -53,7 +54,7 @@ styled = matplotlib.rc_context(STYLE)
 
 def as_numbers(x: Any) -> Tensor:
     """Return ``x`` as floats on the CPU."""
-    return torch.as_tensor(x).detach().cpu().float()
+    return as_tensor(x).detach().cpu().float()
 
 
 def panels(n: int, *, height: float = 2.8, width: float | None = None, title: str = "") -> tuple[Figure, list[Axes]]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
+from pyro_vae._util.arrays import as_tensor
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.over import over
@@ -90,8 +91,8 @@ def labelled_batches(x: Any, y: Tensor, *, batch_size: int = 200, num_labelled: 
         >>> [int((~y.isnan()).any(1).sum()) for x, y in loader] == [2] * 12
         True
     """
-    columns = [torch.as_tensor(column) for column in (x if isinstance(x, tuple) else (x,))]
-    y = torch.as_tensor(y)
+    columns = [as_tensor(column) for column in (x if isinstance(x, tuple) else (x,))]
+    y = as_tensor(y)
     for column in columns:
         if y.dim() != 2 or len(column) != len(y):
             raise ValueError(f"y: expected shape ({len(column)}, classes), one row per example, got {tuple(y.shape)}")
@@ -219,7 +220,7 @@ def check_unlabelled(program: Program, x: Tensor, *columns: Tensor) -> None:
 def class_numbers(y: Any) -> Tensor:
     """Return class numbers on the CPU, or raise if ``y`` contains something else."""
     try:
-        return torch.as_tensor(y).cpu()
+        return as_tensor(y).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"y: expected class numbers 0, 1, ..., got {type(y).__name__} of something else. Number the classes, for "

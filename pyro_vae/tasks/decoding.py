@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae._util.arrays import as_tensor
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import Program, mean_or_sample
 
@@ -29,7 +30,7 @@ def require_vae(program: Any) -> VAE:
 
 def context_rows(program: Program, context: Sequence[Any], n: int) -> tuple[Tensor, ...]:
     """Return context on the device and in the dtype of the program, after a check that it has ``n`` rows."""
-    rows = tuple(torch.as_tensor(c).to(program.device, program.dtype) for c in context)
+    rows = tuple(as_tensor(c).to(program.device, program.dtype) for c in context)
     for i, c in enumerate(rows):
         if len(c) != n:
             raise ValueError(f"context[{i}]: expected {n} rows, one per example, got shape {tuple(c.shape)}")

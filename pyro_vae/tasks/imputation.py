@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae._util.arrays import as_tensor
 from pyro_vae._util.validation import check_number
-from pyro_vae.data.tables import Table, named
-from pyro_vae.data.tables.column import missing as missing_values
+from pyro_vae.data.tables import Table
 
 __all__ = ["Imputation", "fill"]
 
@@ -22,8 +21,8 @@ class Imputation:
     r"""Data with imputed entries.
 
     Attributes:
-        x: the data with one value for each missing entry (the conditional mean; in a Categorical column the most
-            probable label), of shape ``(n, *shape)``, on the CPU
+        x: the data with one value for each missing entry (the conditional mean; in a table the nearest value that the
+            column can have, and in a Categorical column the most probable label), of shape ``(n, *shape)``, on the CPU
         samples: the data with missing entries sampled from :math:`p(x_m \mid x_o)`, of shape
             ``(num_samples, n, *shape)``
         missing: mask of the missing entries, of the shape of ``x``
@@ -69,7 +68,7 @@ class Imputation:
 
     def check_truth(self, truth: Tensor) -> Tensor:
         """Return the true data, after a check that no missing entry lacks its value."""
-        truth = torch.as_tensor(truth).to(self.x)
+        truth = as_tensor(truth).to(self.x)
         if truth.shape != self.x.shape or not torch.isfinite(truth[self.missing]).all():
             raise ValueError(
                 f"truth: expected shape {tuple(self.x.shape)} with a number for every missing entry, got "
@@ -90,11 +89,11 @@ def fill(data: Any, table: Table, x: Tensor) -> Any:
     Args:
         data: the source of the table: a data frame, a dict of columns, a structured array, or an array
         table: ``Table(data, columns)``, which knows the types of the columns
-        x: the imputed rows, such as ``impute(program, table.x).x``
+        x: the imputed rows, such as ``impute(program, table.x).x``; observed entries are not read
 
     Returns:
-        A table of the same kind, with the same columns and types. A numpy column of integers has no missing entries;
-        integers with missing entries are floats, and remain floats.
+        A table of the same kind, with the same columns and types, and those that the table leaves out. A numpy
+        column of integers has no missing entries; integers with missing entries are floats, and remain floats.
 
     Raises:
         ValueError: ``x`` and the table differ in shape.
@@ -108,21 +107,16 @@ def fill(data: Any, table: Table, x: Tensor) -> Any:
     """
     if x.shape != table.x.shape:
         raise ValueError(f"x: expected the shape of the table, {tuple(table.x.shape)}, got {tuple(x.shape)}")
-    types, filled = {c.name: i for i, c in enumerate(table.columns)}, {}
-    values = x.detach().cpu().double().numpy()
-    for name, column, _ in named(data):
-        holes, i = missing_values(column), types[name]
-        filled[name] = column.copy()
-        if holes.any():
-            filled[name][holes] = table.columns[i].decode(values[holes, i])
+    own = table.like(data)
+    found = own.decode(torch.where(torch.isnan(own.x), as_tensor(x).cpu().to(own.x), own.x))
     if isinstance(data, dict):
-        return filled
+        return {**data, **found}
     if hasattr(data, "iloc"):
         frame = data.copy()
-        for own, new in zip(data.columns, filled.values(), strict=True):
-            frame[own] = type(data[own])(new, index=data.index, dtype=data[own].dtype)
+        for key in found:
+            frame.isetitem(list(data.columns).index(key), found[key])
         return frame
-    array = copy.deepcopy(np.asarray(data))
-    for i, (name, new) in enumerate(filled.items()):
-        array[name if array.dtype.names else (slice(None), i)] = new
+    array = np.array(data)
+    for name, values in found.items():
+        array[name if array.dtype.names else (slice(None), int(name))] = values
     return array

@@ -10,7 +10,7 @@ from torch import Tensor
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
-from pyro_vae.data.tables import Categorical
+from pyro_vae.data.tables import Categorical, Column
 from pyro_vae.distributions.missing import hide_missing
 from pyro_vae.evaluation.cost import check_memory
 from pyro_vae.evaluation.over import at_once, one_batch, over
@@ -158,8 +158,7 @@ def pseudo_gibbs(
             if step > burn_in and (step - burn_in) % thin == 0:
                 states.append(state.cpu())
     samples, missing = torch.stack(states), missing.cpu()
-    single = samples.mean(0)
-    put_labels(vae, single, samples, torch.full(samples.shape[:2], 1 / num_samples))
+    single = nearest(vae, samples.mean(0), samples, torch.full(samples.shape[:2], 1 / num_samples))
     # rounding may separate the mean of equal numbers from these numbers
     single = torch.where(missing, single, samples[0])
     return Imputation(single, samples, missing, torch.full((len(single),), float(num_samples)))
@@ -173,8 +172,7 @@ def impute_batch(
     terms = run(program.model, program.guide, batch, {}, num_particles=num_particles, draws=Sampled)
     weights, missing = terms.log_w().softmax(0).expand(num_particles, -1), torch.isnan(x)
     means, sampled = entries(terms, x)
-    single = torch.einsum("kn,kn...->n...", weights, means)
-    put_labels(program, single, sampled, weights)
+    single = nearest(program, torch.einsum("kn,kn...->n...", weights, means), sampled, weights)
     samples = x.new_empty(0, *x.shape)
     if num_samples:
         chosen = torch.multinomial(weights.T, num_samples, replacement=True).T
@@ -194,14 +192,19 @@ def entries(terms: Terms, x: Tensor) -> tuple[Tensor, Tensor]:
     return mean_or_sample(fn).expand(shape), fn.sample().expand(shape)
 
 
-def put_labels(program: Program, x: Tensor, samples: Tensor, weights: Tensor) -> None:
-    """Replace means of Categorical columns in place by the label with the largest weight among the samples."""
-    columns = getattr(getattr(program, "likelihood", None), "columns", ())
+def nearest(program: Program, x: Tensor, samples: Tensor, weights: Tensor) -> Tensor:
+    """Return means as values that the columns of a table can have; means of other data stay what they are.
+
+    The mean of a Categorical column is the label with the largest weight among the samples.
+    """
+    columns: tuple[Column, ...] = getattr(getattr(program, "likelihood", None), "columns", ())
+    found = [column.nearest(mean) for column, mean in zip(columns, x.unbind(-1), strict=True)] if columns else []
     for j, column in enumerate(columns):
         if isinstance(column, Categorical):
             count = len(column.values)
             one_hot = torch.nn.functional.one_hot(samples[..., j].long().clamp(0, count - 1), count).to(weights)
-            x[:, j] = torch.einsum("kn,knc->nc", weights, one_hot).argmax(-1).to(x)
+            found[j] = torch.einsum("kn,knc->nc", weights, one_hot).argmax(-1).to(x)
+    return torch.stack(found, -1) if columns else x
 
 
 def resample(program: Program, batch: tuple[Tensor, ...], terms: Terms, chosen: Tensor) -> Tensor:

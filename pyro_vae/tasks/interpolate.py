@@ -10,6 +10,7 @@ from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyro_vae._util.arrays import as_tensor
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.over import one_batch
@@ -184,7 +185,7 @@ def traverse(program: Program, x: Any, values: Sequence[float], *, units: Sequen
             raise ValueError("values: expected at least one number, got none")
         moved = z.repeat(len(units), len(values), 1, 1)
         for row, unit in enumerate(units):
-            moved[row, :, :, unit] = torch.as_tensor(values).to(z).unsqueeze(-1)
+            moved[row, :, :, unit] = as_tensor(values).to(z).unsqueeze(-1)
         context = [c.repeat(len(units) * len(values), *[1] * (c.dim() - 1)) for c in batch[1:]]
         decoded = decode(vae, moved.flatten(0, 2), context, mean=True)
     return decoded.unflatten(0, moved.shape[:3])

@@ -112,7 +112,7 @@ class Clusters:
 
     def scores(self, y: Any) -> dict[str, float]:
         """Return accuracy under the best match, NMI and ARI against known class numbers ``(n,)``."""
-        return clustering_scores(torch.as_tensor(y).cpu().numpy(), self.assigned.numpy())
+        return clustering_scores(y, self.assigned)
 
     def __str__(self) -> str:
         confidence = float(self.probabilities.max(-1).values.mean())

@@ -12,7 +12,7 @@ from torch.distributions import constraints
 
 from pyro_vae.distributions.by_column import Columns
 from pyro_vae.distributions.sphere import sphere
-from pyro_vae.distributions.supports import Bags, Grid, open_unit_interval
+from pyro_vae.distributions.supports import Bags, Grid, open_unit_interval, whole_numbers
 
 __all__ = ["array_grid", "bag_grid", "grid_of", "simplex_grid", "sphere_grid"]
 
@@ -122,6 +122,8 @@ def line_of(support: constraints.Constraint, points: int) -> Line | None:
         return counting(torch.arange(2.0))
     if isinstance(support, Grid):
         return counting(support.values().float())
+    if support is whole_numbers:
+        return counting(torch.arange(float(points)) - points // 2)
     if support is constraints.nonnegative_integer:
         return counting(torch.arange(float(points)))
     if getattr(support, "is_discrete", False) and lower is not None and upper is not None:

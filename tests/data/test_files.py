@@ -28,5 +28,5 @@ def test_cells_keep_their_types():
     """A column with text labels keeps text that looks like numbers; integers with missing values stay integers."""
     cells = np.array(["1", None, "20"], object)
     assert files.typed(cells).tolist() == [1, None, 20]
-    assert files.typed(cells, pv.data.tables.Categorical("a", ("1", "20", "x"))).tolist() == ["1", None, "20"]
+    assert pv.data.tables.Categorical("a", ("1", "20", "x")).encode(cells)[[0, 2]].tolist() == [0, 1]
     assert files.typed(np.array(["1_000", "2"], object)).tolist() == ["1_000", "2"]

@@ -20,6 +20,11 @@ TYPES = [
     C.Binary("smokes", ("no", "yes")),
     C.Categorical("town", ("A", "B", "C")),
     C.Categorical("sort", (10, 20, 30, 40, 50)),
+    C.Integer("year", 2000.0, 8.0, 1980, 2024),
+    C.Real("share", 0.4, 0.2, 0.0, 1.0),
+    C.Positive("weight", 0.3, 0.4, 0.5, 9.0),
+    C.Count("children", 2.0, 8.0),
+    C.Categorical("country", ("here",)),
 ]
 
 
@@ -29,7 +34,10 @@ def known_log_prob(part, z, x):
     for c, v in zip(part.columns, x.unbind(-1), strict=True):
         r = raw[..., at : at + c.outputs]
         at += c.outputs
-        if isinstance(c, C.Real):
+        if isinstance(c, C.Integer) or getattr(c, "low", None) is not None:
+            units = (torch.tensor([float(getattr(c, unit))]) for unit in c.units)
+            total = total + c.family(r.unsqueeze(-2), *units).log_prob(v.unsqueeze(-1)).squeeze(-1)
+        elif isinstance(c, C.Real):
             standard = dist.Normal(r[..., 0], pv.scales.positive(r[..., 1])).log_prob((v - c.shift) / c.scale)
             total = total + standard - math.log(c.scale)
         elif isinstance(c, C.Positive):
@@ -38,6 +46,7 @@ def known_log_prob(part, z, x):
             total = total + standard - math.log(c.scale) - v.log()
         elif isinstance(c, C.Count):
             mean, size = c.scale * pv.scales.positive(r[..., 0]), pv.scales.positive(r[..., 1])
+            mean = mean if c.high is None else c.high * (1 - (-mean / c.high).exp())
             total = total + dist.NegativeBinomial(size, logits=(mean / size).log()).log_prob(v)
         elif isinstance(c, C.Ordinal):
             cuts = -1 + torch.cat([torch.zeros_like(r[..., :1]), pv.scales.positive(r[..., 1:]).cumsum(-1)], -1)
@@ -51,24 +60,26 @@ def known_log_prob(part, z, x):
 
 
 def test_heterogeneous_density_is_in_the_units_of_the_table():
-    part = L.Heterogeneous(3, (8,), columns=TYPES)
+    part = L.Heterogeneous(3, (len(TYPES),), columns=TYPES)
     pv.testing.check_part(part, (3,))
     z = torch.randn(7, 5, 3)
     fn = part(z)
     x = fn.sample()
     assert torch.allclose(fn.log_prob(x), known_log_prob(part, z, x), atol=1e-3)
-    assert fn.base_dist.batch_shape == (7, 5, 8)
-    assert fn.support.check(fn.base_dist.filler.expand(8)).all()
+    assert fn.base_dist.batch_shape == (7, 5, len(TYPES))
+    assert fn.support.check(fn.base_dist.filler).all()
     assert fn.mean.shape == x.shape
     # computed once, not in each step
     assert fn.base_dist.filler is part.filler
-    assert fn.base_dist.expand((7, 5, 8)).filler is part.filler
+    assert fn.base_dist.expand((7, 5, len(TYPES))).filler is part.filler
     assert "filler" not in part.state_dict()
 
 
 @pytest.mark.parametrize("column", TYPES, ids=lambda c: c.name)
 def test_each_column_has_mass_one(column):
-    unit = C.Real("income", 3.0, 2.0) if column.name == "income" else column
+    units = {"income": C.Real("income", 3.0, 2.0), "year": C.Integer("year", 20.0, 8.0, 0, 40)}
+    units["share"] = C.Real("share", 4.0, 6.0, -10.0, 22.0)
+    unit = units.get(column.name, column)
     part = L.Heterogeneous(1, (2,), columns=[unit, C.Binary("other")])
     for _ in range(3):
         assert pv.testing.check_mass(part(torch.randn(1)), part)
@@ -77,11 +88,23 @@ def test_each_column_has_mass_one(column):
 def test_heterogeneous_rejects_other_columns_and_values():
     with pytest.raises(ValueError, match="columns: "):
         L.Heterogeneous(3, (7,), columns=TYPES)
-    part = L.Heterogeneous(3, (8,), columns=TYPES)
-    vae = pv.VAE(prior=pv.priors.StandardNormal(3), likelihood=part, posterior=pv.posteriors.MeanFieldNormal((8,), 3))
+    part = L.Heterogeneous(3, (len(TYPES),), columns=TYPES)
+    vae = pv.VAE(
+        prior=pv.priors.StandardNormal(3), likelihood=part, posterior=pv.posteriors.MeanFieldNormal((len(TYPES),), 3)
+    )
     x = part(torch.randn(4, 3)).sample()
     vae.check(x)
-    for column, bad in ((1, 0.0), (2, 0.5), (3, 4.0), (4, -1.0), (5, 2.0), (7, 5.0)):
+    for column, bad in (
+        (1, 0.0),
+        (2, 0.5),
+        (3, 4.0),
+        (4, -1.0),
+        (5, 2.0),
+        (7, 5.0),
+        (8, 2000.5),
+        (10, -1.0),
+        (12, 1.0),
+    ):
         worse = x.clone()
         worse[2, column] = bad
         with pytest.raises(ValueError, match=rf"x\[2, {column}\]"):
@@ -105,7 +128,7 @@ def make_table(n=60):
 
 def test_schema_infers_the_types():
     found = [type(c).__name__ for c in L.Heterogeneous.schema(make_table())]
-    known = ["Real", "Positive", "Count", "Ordinal", "Categorical", "Binary", "Binary", "Real", "Binary"]
+    known = ["Real", "Positive", "Count", "Ordinal", "Categorical", "Binary", "Binary", "Integer", "Binary"]
     assert found == known
 
 
@@ -187,3 +210,84 @@ def test_heterogeneous_learns_a_table_with_missing_values():
     assert set(drawn["colour"]) <= {"red", "green", "blue"}
     assert drawn["visits"].dtype.kind == "i"
     assert table.decode(vae.reconstruct(x))["smokes"].dtype == bool
+
+
+def ranges(n=200):
+    """Return columns with natural ends, skewed ones, and integers far from 0."""
+    rng = np.random.default_rng(1)
+    return {
+        "share": np.clip(rng.beta(0.5, 0.5, n), 0, 1),
+        "percent": np.round(rng.uniform(0, 100, n), 1),
+        "income": rng.normal(size=n) * 1e4,
+        "price": np.exp(3 * rng.normal(size=n)),
+        "amount": np.where(rng.random(n) < 0.7, 0.0, rng.exponential(size=n)),
+        "visits": rng.negative_binomial(1, 0.05, n),
+        "year": rng.integers(1990, 2024, n),
+        "debt": -rng.integers(0, 500, n),
+        "identifier": 10**12 + rng.integers(0, 10**6, n),
+        "grade": rng.integers(1, 6, n),
+    }
+
+
+@pytest.mark.parametrize("gain", [1.0, 30.0])
+def test_samples_and_means_stay_inside_of_the_column(gain):
+    """Also those of a network that extrapolates far beyond the data: inside the range and its margin."""
+    data = ranges()
+    table = pv.data.Table(data)
+    part = L.Heterogeneous(4, (len(data),), columns=table.columns)
+    with torch.no_grad():
+        for p in part.parameters():
+            p.mul_(gain)
+    fn = part(5 * torch.randn(500, 4))
+    means = torch.stack([c.nearest(m) for c, m in zip(table.columns, fn.mean.unbind(-1), strict=True)], -1)
+    assert fn.support.check(means).all()
+    for name, found in (("sample", fn.sample()), ("mean", means)):
+        for (key, values), column in zip(table.decode(found).items(), table.columns, strict=True):
+            low, high = data[key].min(), data[key].max()
+            if isinstance(column, C.Count):
+                assert values.min() >= 0
+                assert values.dtype.kind == "i"
+                assert name == "sample" or values.max() <= high * 1.06 + 1
+                continue
+            margin = 0.05 * (high - low)
+            if isinstance(column, C.Positive):
+                low, high = low * (low / high) ** 0.05, high * (high / low) ** 0.05
+            else:
+                low, high = low - margin if low < 0 or low > margin else 0, high + margin
+            assert low - 1e-4 * margin <= values.min() <= values.max() <= high + 1e-4 * margin, (name, key)
+            assert values.dtype.kind == data[key].dtype.kind
+    assert data["share"].max() < 1
+    assert table.decode(fn.sample())["share"].max() <= 1
+    assert table.decode(fn.sample())["debt"].max() <= 0
+
+
+def test_values_outside_of_the_range_are_scored():
+    """They are accepted, have a finite log-density and are the most unusual ones."""
+    data = ranges()
+    table = pv.data.Table(data)
+    part = L.Heterogeneous(2, (len(data),), columns=table.columns)
+    posterior = pv.posteriors.MeanFieldNormal((len(data),), 2, net=partial(C.Features, table.columns))
+    vae = pv.VAE(prior=pv.priors.StandardNormal(2), likelihood=part, posterior=posterior)
+    x = table.x[:50].clone()
+    x[0, table.names.index("income")] = 1e7
+    x[1, table.names.index("price")] = 1e9
+    x[2, table.names.index("year")] = 1500
+    vae.check(x)
+    scores = pv.tasks.ImportanceWeighted(20)(vae, x)
+    assert scores.isfinite().all()
+    assert scores[:3].min() > scores[3:].max()
+
+
+def test_numbers_that_float32_rounds_have_an_origin():
+    """Times in nanoseconds and numbers near a billion keep their differences."""
+    now = np.datetime64("2024-05-01T10:00:00", "ns") + np.arange(50).astype("m8[ns]") * 1001
+    near = 1e9 + np.linspace(0, 1, 50)
+    table = pv.data.Table({"now": now, "near": near, "id": 2**40 + np.arange(50), "far": np.arange(50) * 2**30})
+    assert [len(codes.unique()) for codes in table.x.T] == [50] * 4
+    assert (
+        torch.stack([c.features(v)[:, 0] for c, v in zip(table.columns, table.x.T, strict=True)]).std(1) > 0.1
+    ).all()
+    back = table.decode(table.x[[3, 1]])
+    assert back["now"].tolist() == now[[3, 1]].tolist()
+    assert back["id"].tolist() == [2**40 + 3, 2**40 + 1]
+    np.testing.assert_allclose(back["near"], near[[3, 1]], atol=1e-7)

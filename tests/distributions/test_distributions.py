@@ -132,6 +132,9 @@ def families():
         d.OnGrid(dist.Categorical(logits=real(5)), 5, 0.25),
         d.PowerSpherical(unit, positive()),
         d.RelaxedBernoulli(positive(), real()),
+        d.RoundedLogistic(real(), positive(), torch.tensor(-3.0), torch.tensor(5.0)),
+        d.TruncatedLogNormal(real(), positive(), torch.tensor(-4.0), torch.tensor(4.0)),
+        d.TruncatedNormal(real(), positive(), torch.tensor(-4.0), torch.tensor(4.0)),
         d.VonMisesFisher(unit, positive()),
         d.ZeroInflatedNegativeBinomial(positive(), positive(), real()),
     ]

@@ -1,24 +1,29 @@
-"""The base of all column types, and helpers for values some of which are missing."""
+"""The base of all column types."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Hashable
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from pyro import distributions as dist
 from torch import Tensor
 
-__all__ = ["Column", "as_numbers", "missing", "numeric"]
+from pyro_vae.data.tables.cells import Cells, Numbers
+from pyro_vae.data.tables.values import plain
+
+__all__ = ["Column"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Column(ABC):
     """One column of a table: a name, and how a subclass encodes and models its values.
 
     Args:
         name: name of the column
+        cells: how its values are written in the table
 
     Example:
         >>> import pyro_vae as pv
@@ -27,14 +32,27 @@ class Column(ABC):
     """
 
     name: str
+    cells: Cells = field(default=Numbers(), kw_only=True)
 
-    #: Names of the fields that hold the units, in which the outputs of a network are of order one.
-    units: ClassVar[tuple[str, ...]] = ()
+    @classmethod
+    @abstractmethod
+    def of(cls, name: str, numbers: np.ndarray, cells: Cells) -> Column:
+        """Return a column with the units of these numbers, which have no NaN."""
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Names of the attributes that hold the units, in which the outputs of a network are of order one."""
+        return ()
 
     @property
     @abstractmethod
     def outputs(self) -> int:
         """Number of decoder outputs that the distribution needs."""
+
+    @property
+    def group(self) -> Hashable:
+        """What columns have in common that are computed together."""
+        return type(self), self.outputs, self.units
 
     @abstractmethod
     def family(self, raw: Tensor, *units: Tensor) -> dist.TorchDistribution:
@@ -44,53 +62,42 @@ class Column(ABC):
     def features(self, x: Tensor) -> Tensor:
         """Return what an encoder sees, from ``(*batch,)`` to ``(*batch, width)``, of order one."""
 
-    def encode(self, values: np.ndarray) -> np.ndarray:
+    def nearest(self, x: Tensor) -> Tensor:
+        """Return the nearest values that the column can have, for means."""
+        return x
+
+    def encode(self, values: Any) -> np.ndarray:
         """Return values of a table as numbers, NaN where one is missing.
 
         Raises:
             ValueError: the column cannot have one of the values.
         """
+        return self.codes(plain(values))
+
+    def codes(self, values: np.ndarray) -> np.ndarray:
+        """Return :func:`plain` values as numbers; an error names the column."""
         try:
-            return as_numbers(values)
-        except (TypeError, ValueError) as error:
-            row = next(i for i, value in enumerate(values.tolist()) if not is_number(value))
-            raise ValueError(
-                f"column {self.name!r}: expected numbers, as its type is {type(self).__name__}, got {values[row]!r} "
-                f"in row {row}"
-            ) from error
+            return self.to_numbers(values)
+        except ValueError as error:
+            raise ValueError(f"column {self.name!r}: {error} (its type is {type(self).__name__})") from error
+
+    def to_numbers(self, values: np.ndarray) -> np.ndarray:
+        """Return :func:`plain` values as numbers."""
+        return self.cells.read(values)
 
     def decode(self, x: np.ndarray) -> np.ndarray:
         """Return numbers as values of a table."""
-        return x
+        return self.cells.write(x)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments that differ from their defaults, by name."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {f.name: found[f.name] for f in fields(self) if f.default != found[f.name]}
 
-def missing(values: np.ndarray) -> np.ndarray:
-    """Return a mask of the missing values: None, NaN, and pandas' NA and NaT."""
-    if values.dtype.kind == "f":
-        return np.isnan(values)
-    if values.dtype.kind != "O":
-        return np.zeros(len(values), bool)
-    kinds = {"NAType", "NaTType", "NoneType"}
-    return np.array([type(v).__name__ in kinds or (isinstance(v, float) and v != v) for v in values], bool)
+    def __str__(self) -> str:
+        """Return the values that the column can have, in words."""
+        return str(self.cells)
 
-
-def numeric(present: np.ndarray) -> bool:
-    """Return whether all values are numbers."""
-    if present.dtype.kind != "O":
-        return present.dtype.kind in "fiub"
-    return all(isinstance(v, (int, float, np.number)) for v in present)
-
-
-def as_numbers(values: np.ndarray) -> np.ndarray:
-    """Return values as floats, NaN where one is missing."""
-    gone = missing(values)
-    return np.where(gone, np.nan, np.where(gone, 0, values).astype(float))
-
-
-def is_number(value: Any) -> bool:
-    """Return whether a value is missing or can be converted to a number."""
-    try:
-        as_numbers(np.array([value], object))
-    except (TypeError, ValueError):
-        return False
-    return True
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.options.items())})"

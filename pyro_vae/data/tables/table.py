@@ -1,38 +1,48 @@
-"""Tables with columns of mixed types as tensors, and the types of their columns inferred from the values."""
+"""Tables with columns of mixed types as tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data.tables.column import Column, missing, numeric
-from pyro_vae.data.tables.types import Binary, Categorical, Count, Ordinal, Positive, Real
+from pyro_vae._util.arrays import as_tensor
+from pyro_vae.data.tables.column import Column
+from pyro_vae.data.tables.frames import Part, alike, columns_of, frame_of, restored
+from pyro_vae.data.tables.infer import infer
+from pyro_vae.data.tables.labels import Labels
+from pyro_vae.data.tables.values import blank, same
 
-__all__ = ["Table", "infer", "named", "schema"]
+__all__ = ["Table", "schema"]
 
-#: Columns of at most this many consecutive integers are inferred to be ordinal.
-MAX_ORDINAL = 10
+#: A type of a column: a class, its name, or a column with its units.
+Kind = type[Column] | Column | str
 
 
 class Table:
     """A table as one float tensor that can be decoded to its columns and types again.
 
     Args:
-        data: a pandas data frame, a dict of columns, a structured array, or an array ``(rows, columns)``
+        data: a pandas data frame, a dict of columns, a structured array, or an array ``(rows, columns)``; masked
+            arrays and nullable types of pandas have missing values
         columns: objects of ``pyro_vae.data.tables``, one per column, in the order of ``x``; inferred from the data
             if None. Pass those of the training set for a test set, so that both have the same codes
+        types: types that are not inferred, by name of the column: a class such as ``Count``, its name, or a column;
+            ``"Ordinal(low<mid<high)"`` gives the order of text
+        leave_out: names of columns that are not used
 
     Attributes:
-        x: float32 of shape ``(rows, columns)``: numbers unchanged, labels as codes 0, 1, 2, ..., NaN where a value is
-            missing
+        x: float32 of shape ``(rows, columns)``: numbers, dates as numbers with a unit, labels as codes 0, 1, 2, ...,
+            and NaN where a value is missing
         columns: one object per column
 
     Raises:
-        ValueError: the columns do not fit the data, or a column cannot have one of its values.
+        ValueError: the columns do not fit the data, a type cannot be inferred, or a column cannot have one of its
+            values.
 
     Example:
         >>> table = Table({"age": [38.5, None, 55.2], "colour": ["red", "green", "red"]})
@@ -42,141 +52,147 @@ class Table:
         {'age': array([40.0], dtype=object), 'colour': array(['red'], dtype='<U5')}
     """
 
-    def __init__(self, data: Any, columns: Sequence[Column] | None = None) -> None:
-        parts = list(named(data))
-        self.columns = tuple([infer(*part) for part in parts] if columns is None else columns)
-        own, given = [name for name, _, _ in parts], list(self.names)
-        if sorted(own) != sorted(given):
-            differ = {"missing": [n for n in given if n not in own], "unexpected": [n for n in own if n not in given]}
-            listed = "; ".join(f"{what}: {', '.join(found)}" for what, found in differ.items() if found)
-            raise ValueError(f"columns: expected {', '.join(given)}, got {', '.join(own)} ({listed})")
-        order = [own.index(name) for name in given]
-        rows = [column.encode(parts[i][1]) for column, i in zip(self.columns, order, strict=True)]
-        self.x = torch.from_numpy(np.stack(rows, -1).astype(np.float32))
-        self._frame = type(data) if hasattr(data, "iloc") else None
-        kinds = list(data.dtypes) if self._frame else [values.dtype for _, values, _ in parts]
-        self._kinds = [kinds[i] for i in order]
+    def __init__(
+        self,
+        data: Any,
+        columns: Sequence[Column] | None = None,
+        *,
+        types: Mapping[Any, Kind] | None = None,
+        leave_out: Collection[Any] = (),
+    ) -> None:
+        parts = {part.name: part for part in parts_of(data, leave_out)}
+        self.columns = inferred(parts, types or {}) if columns is None else tuple(columns)
+        if columns is not None and types:
+            raise ValueError(f"types: expected none with columns, got {', '.join(map(str, types))}")
+        check_names(list(parts), list(self.names))
+        self._parts = [parts[name] for name in self.names]
+        codes = [column.codes(part.values) for column, part in zip(self.columns, self._parts, strict=True)]
+        self.x = torch.from_numpy(np.stack(codes, -1).astype(np.float32))
+        if self.x.isinf().any():
+            row, j = self.x.isinf().nonzero()[0].tolist()
+            raise ValueError(f"column {self.names[j]!r}: expected numbers that a float32 holds, got {codes[j][row]}")
+        frame = hasattr(data, "iloc")
+        self._frame, self._index = (type(data), data.index) if frame else (None, None)
+        # where a float32 does not give the value back, the value itself is kept
+        rows = self.x.numpy().T
+        self._exact = [True] * len(self.columns)
+        self._exact = [bool(same(p.values, self._decode(j, rows[j], False)).all()) for j, p in enumerate(self._parts)]
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the columns."""
         return tuple(column.name for column in self.columns)
 
+    def like(self, data: Any) -> Table:
+        """Return another table with these columns; any more columns are left out."""
+        more = [part.name for part in columns_of(data) if part.name not in self.names]
+        return Table(data, self.columns, leave_out=more)
+
     def decode(self, x: Tensor) -> Any:
-        """Return rows ``(n, columns)`` as a table: a data frame if the data were one, otherwise a dict of arrays."""
+        """Return rows ``(n, columns)`` as a table: a data frame if the data were one, otherwise a dict of arrays.
+
+        Rows that agree with those of the table in every observed entry have its exact values and its index.
+        """
+        x = as_tensor(x).detach().cpu()
         if x.dim() != 2 or x.shape[1] != len(self.columns):
             raise ValueError(f"x: expected shape (n, {len(self.columns)}), got {tuple(x.shape)}")
-        numbers = x.detach().cpu().numpy()
-        values = {c.name: c.decode(v) for c, v in zip(self.columns, numbers.T, strict=True)}
-        if self._frame:
-            values = self._frame(values)
-        for name, kind, column in zip(self.names, self._kinds, numbers.T, strict=True):
-            # numpy's integers, booleans and strings cannot be missing
-            if not np.isnan(column).any() or not isinstance(kind, np.dtype) or kind.kind not in "iubSU":
-                values[name] = values[name].astype(kind)
-        return values
+        own = x.shape == self.x.shape and bool((torch.isnan(self.x) | (x.float() == self.x)).all())
+        values = [self._decode(j, codes, own) for j, codes in enumerate(x.numpy().T)]
+        columns = [restored(part, found) for part, found in zip(self._parts, values, strict=True)]
+        if self._frame is None:
+            return dict(zip((part.key for part in self._parts), columns, strict=True))
+        frame = frame_of(self._frame, self._parts, columns)
+        return frame.set_axis(self._index) if own else frame
+
+    def _decode(self, j: int, codes: np.ndarray, own: bool) -> np.ndarray:
+        """Return the values of a column, with those of the table where a code is one of its own."""
+        source = self._parts[j].values
+        found = alike(source, self.columns[j].decode(codes), text=self._parts[j].text)
+        if self._exact[j]:
+            return found
+        if own:
+            return np.where(blank(source), found, source)
+        known, first = np.unique(self.x[:, j].numpy(), return_index=True)
+        at = np.searchsorted(known, codes.astype(np.float32)).clip(max=len(known) - 1)
+        return np.where(known[at] == codes, source[first[at]], found)
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{c.name} {type(c).__name__}" for c in self.columns)
         return f"Table({len(self.x)} rows; {kinds})"
 
+    def __str__(self) -> str:
+        """Return one line per column: name, type, values and number of missing values."""
+        holes = torch.isnan(self.x).sum(0).tolist()
+        rows = [("column", "type", "values", "missing")]
+        rows += [(c.name, type(c).__name__, str(c), f"{n:,}") for c, n in zip(self.columns, holes, strict=True)]
+        widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
-def schema(table: Any) -> tuple[Column, ...]:
+
+def schema(table: Any, types: Mapping[Any, Kind] | None = None) -> tuple[Column, ...]:
     """Infer the type of each column of a table with :func:`infer`.
 
     Args:
         table: a data frame, a dict of columns, or an array ``(rows, columns)``
+        types: types that are not inferred, as in :class:`Table`
 
     Raises:
-        ValueError: ``table`` is none of these, or a column has no value or a single label.
+        ValueError: ``table`` is none of these, or a type cannot be inferred.
 
     Example:
         >>> [type(column).__name__ for column in schema({"height": [1.7, 1.9], "grade": [1, 2]})]
         ['Positive', 'Binary']
     """
-    return tuple(infer(*part) for part in named(table))
+    return inferred({part.name: part for part in columns_of(table)}, types or {})
 
 
-def infer(name: str, values: np.ndarray, order: Sequence[Any] | None = None) -> Column:
-    """Infer the type of a column from its values; missing ones are ignored.
-
-    Booleans and two labels or two integers are Binary, other labels Categorical, or Ordinal where pandas has an order
-    for them. Up to ten consecutive integers are Ordinal, other integers of at least 0 Count, positive numbers
-    Positive, and all others Real. The guess can be wrong (a postcode is no Count): replace the column then.
-
-    Args:
-        name: name of the column
-        values: of shape ``(n,)``
-        order: all labels from the lowest to the highest, if they have an order
-
-    Returns:
-        The column, with units from the values.
-
-    Raises:
-        ValueError: there is no value, or a single label.
-
-    Example:
-        >>> infer("visits", np.array([0, 3, 40]))
-        Count(name='visits', scale=14.333333333333334)
-    """
-    present = values[~missing(values)]
-    if not len(present):
-        raise ValueError(f"column {name!r}: expected at least one value, all are missing")
-    if order is not None:
-        return Ordinal(name, tuple(order))
-    if not numeric(present):
-        labels = tuple(sorted(set(present.tolist()), key=str))
-        return (Binary if len(labels) == 2 else Categorical)(name, labels)
-    numbers = present.astype(float)
-    distinct = np.unique(numbers)
-    if not np.isfinite(numbers).all():
-        raise ValueError(f"column {name!r}: expected finite numbers, got infinity")
-    if present.dtype == bool:
-        return Binary(name, (False, True))
-    whole = bool((distinct == np.round(distinct)).all())
-    if whole and len(distinct) == 2:
-        return Binary(name, tuple(int(v) for v in distinct))
-    if whole and 2 < len(distinct) <= MAX_ORDINAL and distinct[-1] - distinct[0] == len(distinct) - 1:
-        return Ordinal(name, tuple(int(v) for v in distinct))
-    if whole and len(distinct) > 1 and distinct[0] >= 0:
-        return Count(name, float(numbers.mean()))
-    if len(distinct) > 1 and distinct[0] > 0:
-        return Positive(name, *moments(np.log(numbers)))
-    return Real(name, *moments(numbers))
+def parts_of(data: Any, leave_out: Collection[Any]) -> list[Part]:
+    """Return the columns of a table, without some of them."""
+    parts, without = columns_of(data), set(map(str, leave_out))
+    known("leave_out", without, [part.name for part in parts])
+    return [part for part in parts if part.name not in without]
 
 
-def moments(numbers: np.ndarray) -> tuple[float, float]:
-    """Return mean and standard deviation, 1 for the standard deviation of a constant."""
-    return float(numbers.mean()), float(numbers.std()) or 1.0
+def inferred(parts: Mapping[str, Part], types: Mapping[Any, Kind]) -> tuple[Column, ...]:
+    """Return the columns of a table, of these types or of inferred ones."""
+    kinds = {str(name): kind for name, kind in types.items()}
+    known("types", kinds, list(parts))
+    return tuple(column_of(part, kinds.get(name)) for name, part in parts.items())
 
 
-def named(table: Any) -> Iterator[tuple[str, np.ndarray, Sequence[Any] | None]]:
-    """Yield the name, the values of shape ``(rows,)`` and the order (or None) of each column.
+def column_of(part: Part, kind: Kind | None) -> Column:
+    """Return a column of a type, or of an inferred one."""
+    if isinstance(kind, Column):
+        return kind
+    if isinstance(kind, str):
+        name, _, order = kind.partition("(")
+        shelf = dict(concrete(Column))
+        if name not in shelf or (order and not order.endswith(")")):
+            raise ValueError(f"types: expected one of {', '.join(sorted(shelf))} for {part.name!r}, got {kind!r}")
+        kind = shelf[name]
+        if order and issubclass(kind, Labels):
+            return kind(part.name, tuple(value.strip() for value in order[:-1].split("<")))
+    return infer(part.name, part.values, part.categories, ordered=part.ordered, kind=kind)
 
-    Args:
-        table: a data frame, a dict of columns, a structured array, or an array ``(rows, columns)``
 
-    Raises:
-        ValueError: ``table`` is none of these.
+def concrete(base: type[Column]) -> Iterator[tuple[str, type[Column]]]:
+    """Yield the concrete column types by name."""
+    for cls in base.__subclasses__():
+        if not inspect.isabstract(cls):
+            yield cls.__name__, cls
+        yield from concrete(cls)
 
-    Example:
-        >>> [name for name, values, order in named(np.zeros((5, 2)))]
-        ['0', '1']
-    """
-    if hasattr(table, "iloc"):
-        for name in table.columns:
-            kind = table[name].dtype
-            ordered = list(kind.categories) if getattr(kind, "ordered", False) else None
-            yield str(name), table[name].to_numpy(), ordered
-    elif isinstance(table, dict):
-        yield from ((str(name), np.asarray(values), None) for name, values in table.items())
-    elif getattr(getattr(table, "dtype", None), "names", None):
-        yield from ((name, table[name], None) for name in table.dtype.names)
-    else:
-        array = np.asarray(table)
-        if array.ndim != 2:
-            raise ValueError(
-                "table: expected a data frame, a dict of columns or an array (rows, columns), got an array of shape "
-                f"{array.shape}"
-            )
-        yield from ((str(i), values, None) for i, values in enumerate(array.T))
+
+def known(what: str, names: Collection[str], own: Sequence[str]) -> None:
+    """Raise unless all names are those of columns."""
+    unknown = [name for name in names if name not in own]
+    if unknown:
+        raise ValueError(f"{what}: expected names of columns ({', '.join(own)}), got {', '.join(unknown)}")
+
+
+def check_names(own: list[str], given: list[str]) -> None:
+    """Raise unless the data have the given columns."""
+    if sorted(own) != sorted(given):
+        differ = {"missing": [n for n in given if n not in own], "unexpected": [n for n in own if n not in given]}
+        listed = "; ".join(f"{what}: {', '.join(found)}" for what, found in differ.items() if found)
+        raise ValueError(f"columns: expected {', '.join(given)}, got {', '.join(own)} ({listed})")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
+from pyro_vae._util.arrays import as_labels, as_tensor
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.posterior.posterior_means import posterior_means
 from pyro_vae.evaluation.representation.representation import require_sklearn
@@ -118,7 +118,7 @@ def disentanglement_of_means(z: Any, factors: Any, *, num_bins: int = 20, seed: 
     """
     require_sklearn()
     num_bins = check_int("num_bins", num_bins, 2)
-    z, y = np.asarray(torch.as_tensor(z).double().cpu()), np.asarray(torch.as_tensor(factors).long().cpu())
+    z, y = np.asarray(as_tensor(z).double().cpu()), as_labels("factors", factors).astype(np.int64)
     if z.ndim != 2 or y.ndim != 2 or len(z) != len(y) or min(z.shape[1], y.shape[1]) < 2:
         raise ValueError(
             f"factors: expected z of shape (n, units) and factors of shape (n, factors), at least two of each, got "

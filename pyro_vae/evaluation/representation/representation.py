@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
+from pyro_vae._util.arrays import as_labels
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.posterior.posterior_means import posterior_means
 from pyro_vae.evaluation.result import Result, number
@@ -108,7 +108,7 @@ def representation(
     num_neighbours = check_int("num_neighbours", num_neighbours)
     num_seeds = check_int("num_seeds", num_seeds)
     z = posterior_means(program, x, seed=seed, progress=progress).numpy()
-    y = np.asarray(torch.as_tensor(y).cpu())
+    y = as_labels("y", y)
     if y.shape != (len(z),):
         raise ValueError(f"y: expected one class number per example, of shape ({len(z)},), got {y.shape}")
     classes, y, sizes = np.unique(y, return_inverse=True, return_counts=True)
@@ -156,6 +156,7 @@ def clustering_accuracy(y: Any, clusters: Any) -> float:
 
     Raises:
         ImportError: scikit-learn is not installed.
+        ValueError: a number is missing.
 
     Example:
         >>> clustering_accuracy([0, 0, 1, 1], [1, 1, 0, 1])
@@ -165,7 +166,7 @@ def clustering_accuracy(y: Any, clusters: Any) -> float:
     from scipy.optimize import linear_sum_assignment
     from sklearn.metrics.cluster import contingency_matrix
 
-    table = contingency_matrix(np.asarray(y), np.asarray(clusters))
+    table = contingency_matrix(as_labels("y", y), as_labels("clusters", clusters))
     rows, columns = linear_sum_assignment(-table)
     return float(table[rows, columns].sum() / table.sum())
 
@@ -186,6 +187,7 @@ def clustering_scores(y: Any, clusters: Any) -> dict[str, float]:
 
     Raises:
         ImportError: scikit-learn is not installed.
+        ValueError: a number is missing.
 
     Example:
         >>> clustering_scores([0, 0, 1, 1], [1, 1, 0, 0])["ari"]
@@ -194,6 +196,7 @@ def clustering_scores(y: Any, clusters: Any) -> dict[str, float]:
     require_sklearn()
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+    y, clusters = as_labels("y", y), as_labels("clusters", clusters)
     return {
         "accuracy": clustering_accuracy(y, clusters),
         "nmi": float(normalized_mutual_info_score(y, clusters)),

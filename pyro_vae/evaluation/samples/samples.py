@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae._util.arrays import as_labels, as_tensor
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
@@ -155,13 +156,15 @@ def columns(name: str, data: Any) -> tuple[Tensor, Tensor | None]:
         x, y = data if isinstance(data, tuple) else (data, None)
     if not isinstance(x, (Tensor, np.ndarray)):
         raise TypeError(f"{name}: expected a tensor or array of rows, or a tuple (x, y), got {type(x).__name__}")
-    x = torch.as_tensor(x)
+    x = as_tensor(x)
     if not x.is_floating_point() or x.dim() < 2 or len(x) < 2 or not torch.isfinite(x).all():
         raise ValueError(
             f"{name}: expected at least two rows of finite floating-point numbers, got {x.dtype} of shape "
             f"{tuple(x.shape)}{' with NaN or infinity' if not torch.isfinite(x).all() else ''}"
         )
-    y = None if y is None else torch.as_tensor(y)
+    if y is not None:
+        as_labels(name, y)
+        y = as_tensor(y)
     if y is not None and y.shape != x.shape[:1]:
         raise ValueError(f"{name}: expected one class number per example, of shape ({len(x)},), got {tuple(y.shape)}")
     return x, y

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
+from pyro_vae._util.arrays import keep_masks
 from pyro_vae._util.validation import check_int
 from pyro_vae.training.data.column import CHUNK_BYTES, Column, OnDevice, argument_name, to_tensors
 from pyro_vae.training.data.lookahead import Batch, joined, num_batches
@@ -72,7 +73,8 @@ class Batches:
         self.loader: Iterable[Any] | None = None
         self.ahead: ReadAhead | None = None
         if isinstance(data, (DataLoader, IterableDataset)):
-            self.loader = data if isinstance(data, DataLoader) else DataLoader(data, batch_size=self.batch_size)
+            loader = data if isinstance(data, DataLoader) else DataLoader(data, batch_size=self.batch_size)
+            self.loader = keep_masks(loader)
             if self.ranks.size > 1:
                 refuse_unshared(self.loader)
             return

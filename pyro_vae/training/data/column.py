@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
+from pyro_vae._util.arrays import as_tensor, collate, fill_masked
 from pyro_vae.training.data.prefetch import Mapped
 
 __all__ = ["CHUNK_BYTES", "Column", "OnDevice", "argument_name", "place", "to_tensors"]
@@ -34,7 +34,7 @@ class Column:
         frame = type(source).__module__.partition(".")[0] == "pandas"
         split = not frame and hasattr(source, "x") and hasattr(source, "transform")
         self.transform: Callable[[Tensor], Tensor] | None = source.transform if split else None
-        rows = source.x if split else source.to_numpy() if frame else source
+        rows = fill_masked(source.x if split else source.to_numpy() if frame else source)
         if frame and rows.dtype.kind not in "fiub":
             raise ValueError(
                 f"{name}: expected a table whose columns are all numeric, got columns of other types. Pass "
@@ -92,7 +92,7 @@ class Column:
         elif isinstance(self.rows, Tensor):
             taken = (self.rows[torch.from_numpy(read).to(self.rows.device)],)
         else:
-            taken = to_tensors(default_collate([self.rows[int(i)] for i in read]), self.device, self.dtype)
+            taken = to_tensors(collate([self.rows[int(i)] for i in read]), self.device, self.dtype)
         return taken if self.transform is None else (self.transform(taken[0]), *taken[1:])
 
 
@@ -132,7 +132,7 @@ def to_tensors(batch: Any, device: torch.device, dtype: torch.dtype) -> tuple[Te
 def to_tensor(name: str, part: Any) -> Tensor:
     """Return one part of a batch as a tensor."""
     try:
-        return torch.as_tensor(part)
+        return as_tensor(part)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"data: expected tensors, or tuples (x, *context) of them, from a loader or data set, got "

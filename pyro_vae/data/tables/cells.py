@@ -1,0 +1,117 @@
+"""How the values of a column are written in a table, and numbers that a float32 can hold for them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from pyro_vae.data.tables.values import blank
+
+__all__ = ["Cells", "Numbers"]
+
+
+@dataclass(frozen=True)
+class Cells(ABC):
+    """How values are written. Numbers are in the unit of the column, NaN where a value is missing."""
+
+    @property
+    def has_zero(self) -> bool:
+        """Whether 0 is the zero of the quantity, such as of an amount."""
+        return True
+
+    def __str__(self) -> str:
+        """Return the unit in words, where values do not show it."""
+        return ""
+
+    @abstractmethod
+    def read(self, values: np.ndarray) -> np.ndarray:
+        """Return values as float64.
+
+        Raises:
+            ValueError: a value is not written like this; the message names the first one and its row.
+        """
+
+    @abstractmethod
+    def write(self, numbers: np.ndarray) -> np.ndarray:
+        """Return numbers, float32 or float64, as values."""
+
+
+@dataclass(frozen=True)
+class Numbers(Cells):
+    """Numbers of Python or numpy, or text that Python reads as numbers.
+
+    Args:
+        whole: whether values are integers, to which numbers are rounded
+        origin: what is subtracted from the values, so that a float32 holds the rest
+
+    Example:
+        >>> Numbers(whole=True, origin=10**12).read(np.array([10**12 + 1, 10**12 + 2]))
+        array([1., 2.])
+    """
+
+    whole: bool = False
+    origin: int | float = 0
+
+    @property
+    def has_zero(self) -> bool:
+        """Whether 0 is the zero of the quantity."""
+        return not self.origin
+
+    def read(self, values: np.ndarray) -> np.ndarray:
+        """Return values as float64."""
+        if values.dtype.kind == "O":
+            values = np.array([number(value, row) for row, value in enumerate(values.tolist())], object)
+        if values.dtype.kind not in "Ofiub":
+            raise ValueError(f"expected numbers, got {values[0]} in row 0")
+        gone = blank(values)
+        # integers are exact until the origin is subtracted
+        exact = values.astype(object) if self.origin else values
+        return np.where(gone, np.nan, (np.where(gone, self.origin, exact) - self.origin).astype(float))
+
+    def write(self, numbers: np.ndarray) -> np.ndarray:
+        """Return integers (objects with None where one is missing), or floats with the digits of a float32."""
+        if not self.whole:
+            # the float64 with the shortest decimal form: 0.1 instead of 0.10000000149
+            short = numbers.astype(str) if numbers.dtype == np.float32 else numbers
+            return short.astype(float) + self.origin
+        return integers(numbers, int(self.origin))
+
+
+def integers(numbers: np.ndarray, origin: int = 0) -> np.ndarray:
+    """Return rounded numbers plus an integer; objects with None where one is missing."""
+    gone = np.isnan(numbers)
+    rounded = np.round(np.where(gone, 0, numbers))
+    fits = np.abs(rounded).max(initial=0) + abs(origin) < 2**62
+    found = rounded.astype(np.int64) + origin if fits else np.array([int(v) + origin for v in rounded], object)
+    return np.where(gone, None, found.astype(object)) if gone.any() else found
+
+
+def number(value: object, row: int) -> object:
+    """Return a value that is a number, or the number in a text."""
+    if not isinstance(value, str):
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        raise ValueError(f"expected numbers, got {value!r} in row {row}")
+    found = parse(value)
+    if found is None:
+        raise ValueError(f"expected numbers, got {value!r} in row {row}")
+    return found
+
+
+def parse(text: str) -> int | float | None:
+    """Return the number in a text, None if it is no number.
+
+    Example:
+        >>> parse("12"), parse("-1.5e3"), parse("1_000")
+        (12, -1500.0, None)
+    """
+    if "_" in text:  # Python accepts it in a number
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return None

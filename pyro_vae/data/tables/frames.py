@@ -1,0 +1,148 @@
+"""The columns of tables of every kind, and back: data frames, dicts, structured arrays and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pyro_vae.data.tables.values import blank, objects, plain
+
+__all__ = ["Part", "columns_of", "frame_of", "restored"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One column of a table as it came.
+
+    Attributes:
+        key: its name in the table, of any type
+        values: its values, as a plain array
+        kind: the dtype of numpy or pandas that it had
+        categories: all labels of a column of categories, otherwise None
+        ordered: whether the categories are ordered
+        text: whether the values are text
+    """
+
+    key: Hashable
+    values: np.ndarray
+    kind: Any
+    categories: Sequence[Any] | None = None
+    ordered: bool = False
+    text: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the column."""
+        return str(self.key)
+
+
+def columns_of(table: Any) -> list[Part]:
+    """Return the columns of a table.
+
+    Args:
+        table: a data frame, a dict of columns, a structured array, or an array ``(rows, columns)``
+
+    Raises:
+        ValueError: ``table`` is none of these, or two columns have one name.
+    """
+    if hasattr(table, "iloc"):
+        parts = [of_series(key, table.iloc[:, i]) for i, key in enumerate(table.columns)]
+    elif isinstance(table, dict):
+        parts = [of_values(key, values) for key, values in table.items()]
+    elif names := getattr(getattr(table, "dtype", None), "names", None):
+        parts = [of_values(name, table[name]) for name in names]
+    else:
+        array = table if isinstance(table, np.ma.MaskedArray) else np.asarray(table)
+        if array.ndim != 2:
+            raise ValueError(
+                "table: expected a data frame, a dict of columns or an array (rows, columns), got an array of shape "
+                f"{array.shape}"
+            )
+        parts = [of_values(str(i), values) for i, values in enumerate(array.T)]
+    names = [part.name for part in parts]
+    twice = {name: [i for i, other in enumerate(names) if other == name] for name in names if names.count(name) > 1}
+    if twice:
+        listed = "; ".join(f"{name!r} of columns {', '.join(map(str, at))}" for name, at in twice.items())
+        raise ValueError(f"table: expected columns of different names, got {listed}, counted from 0. Rename them")
+    lengths = {part.name: len(part.values) for part in parts}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"table: expected columns of one length, got {lengths}")
+    if not parts or not len(parts[0].values):
+        raise ValueError(f"table: expected rows and columns, got {len(parts)} columns without rows")
+    return parts
+
+
+def of_values(key: Hashable, values: Any) -> Part:
+    """Return a column of an array, a sequence or a series."""
+    if hasattr(values, "iloc"):
+        return of_series(key, values)
+    kind = values.dtype if isinstance(values, np.ndarray) else np.asarray(values).dtype
+    try:
+        found = plain(values)
+    except ValueError as error:
+        raise ValueError(f"column {str(key)!r}: {error}") from error
+    return Part(key, found, kind, text=is_text(found))
+
+
+def of_series(key: Hashable, series: Any) -> Part:
+    """Return a column of pandas."""
+    kind, categories, ordered = series.dtype, None, False
+    name = type(kind).__name__
+    if name == "CategoricalDtype":
+        categories, ordered = kind.categories.tolist(), bool(kind.ordered)
+        values = series.to_numpy(object)
+    elif name == "DatetimeTZDtype":
+        values = series.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
+    elif name == "PeriodDtype":
+        values = np.where(series.isna(), None, series.array.asi8.astype(object))
+    else:
+        values = series.to_numpy() if isinstance(kind, np.dtype) else series.to_numpy(object)
+    try:
+        found = plain(values, labels=categories is not None)
+    except ValueError as error:
+        raise ValueError(f"column {str(key)!r}: {error}") from error
+    return Part(key, found, kind, categories, ordered, categories is None and is_text(found))
+
+
+def is_text(values: np.ndarray) -> bool:
+    """Return whether a column has text only."""
+    return values.dtype.kind == "O" and all(value is None or isinstance(value, str) for value in values.tolist())
+
+
+def alike(source: np.ndarray, values: np.ndarray, *, text: bool) -> np.ndarray:
+    """Return decoded values as objects with None if the source has objects, and as text if it is text."""
+    if source.dtype.kind != "O" or values.dtype.kind == "O":
+        return values
+    found = zip(values.tolist(), blank(values), strict=True)
+    return objects(None if gone else str(value) if text else value for value, gone in found)
+
+
+def restored(part: Part, values: np.ndarray) -> Any:
+    """Return decoded values of a column in the dtype that it had: an array, or a series of pandas."""
+    if isinstance(part.kind, np.dtype):
+        gone = blank(values)
+        if part.kind.kind in "OSU" and gone.any():
+            return np.where(gone, None, values.astype(object))
+        # numpy's integers and booleans cannot be missing
+        return values.astype(float if part.kind.kind in "iub" and gone.any() else part.kind)
+    import pandas
+
+    name = type(part.kind).__name__
+    if name == "PeriodDtype":
+        ordinals = np.where(blank(values), pandas.NaT._value, values).astype(np.int64)
+        return pandas.Series(pandas.PeriodIndex.from_ordinals(ordinals, freq=part.kind.freq))
+    if name == "DatetimeTZDtype":
+        return pandas.Series(values).dt.tz_localize("UTC").astype(part.kind)
+    return pandas.Series(values, dtype=object).astype(part.kind)
+
+
+def frame_of(frame: type, parts: Sequence[Part], columns: Sequence[Any]) -> Any:
+    """Return columns as a data frame of this class, with their names of any type."""
+    import pandas
+
+    # a frame would make strings of objects that are text
+    series = {i: pandas.Series(c, dtype=c.dtype) for i, c in enumerate(columns)}
+    return frame(series).set_axis(pandas.Index([part.key for part in parts], tupleize_cols=False), axis=1)

@@ -1,0 +1,126 @@
+"""Numbers in text: plain ones, and those with thousands separators, decimal commas, percent or currency signs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from unicodedata import category
+
+import numpy as np
+
+from pyro_vae.data.tables.cells import Cells, Numbers, parse
+from pyro_vae.data.tables.values import objects
+
+__all__ = ["Written", "read_numbers"]
+
+#: Separators of thousands and decimals, in the order in which they are tried: 1,234 is more than a thousand, 1,5 less.
+SEPARATORS = ((",", "."), (".", ","), (" ", "."), (" ", ","), ("'", "."))
+#: Other spaces, minus signs and apostrophes.
+SAME = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2212": "-", "\u2019": "'"})
+#: Sign, one character before the digits, sign, digits with their separators, one character after them.
+NUMBER = re.compile(r"([+-]?)\s*([^\d\s.,'+-]?)(\s*)([+-]?)((?:[.,]?\d[\d.,' ]*)?\d[.,]?)(\s*)([^\d\s.,'+-]?)")
+#: Numbers that are names, such as postcodes.
+CODE = re.compile(r"[+-]?0\d")
+
+
+@dataclass(frozen=True)
+class Written(Cells):
+    """Numbers written for people, such as ``$1,234.50``, ``1.234,5`` or ``45 %``; the unit is that of the text.
+
+    Args:
+        prefix, suffix: text before and after the digits
+        thousands: separator of thousands
+        decimal: separator of decimals
+        places: number of decimals
+
+    Example:
+        >>> Written(prefix="$", thousands=",", places=2).write(np.array([-1234.5, np.nan])).tolist()
+        ['-$1,234.50', None]
+    """
+
+    prefix: str = ""
+    suffix: str = ""
+    thousands: str = ""
+    decimal: str = "."
+    places: int = 0
+
+    def value(self, text: str) -> float | None:
+        """Return the number in a text, None if it is not written like this."""
+        found = NUMBER.fullmatch(text.translate(SAME))
+        if found is None:
+            return None
+        sign, prefix, _, inner, digits, _, suffix = found.groups()
+        if (sign and inner) or prefix not in ("", self.prefix.strip()) or suffix not in ("", self.suffix.strip()):
+            return None
+        groups = rf"[1-9]\d{{0,2}}(?:{re.escape(self.thousands)}\d{{3}})+|" if self.thousands else ""
+        if not re.fullmatch(rf"(?:{groups}\d*)(?:{re.escape(self.decimal)}\d*)?", digits):
+            return None
+        digits = digits.replace(self.thousands, "") if self.thousands else digits
+        number = float(sign + inner + digits.replace(self.decimal, "."))
+        # a share without its sign would be a hundred times as large, or as small
+        return None if self.suffix.strip() == "%" and not suffix and number else number
+
+    def read(self, values: np.ndarray) -> np.ndarray:
+        """Return text as float64; numbers stay what they are."""
+        found = [self.value(v) if isinstance(v, str) else v for v in values.tolist()]
+        for row, (value, number) in enumerate(zip(values.tolist(), found, strict=True)):
+            if number is None and value is not None:
+                raise ValueError(f"expected numbers such as {self.text(1234.5)}, got {value!r} in row {row}")
+        return np.array([np.nan if v is None else v for v in found], float)
+
+    def write(self, numbers: np.ndarray) -> np.ndarray:
+        """Return numbers as text, rounded to the decimals of the column."""
+        return objects(None if v != v else self.text(v) for v in numbers.astype(float).tolist())
+
+    def text(self, value: float) -> str:
+        """Return one number as text."""
+        rounded = f"{abs(value):,.{self.places}f}"
+        minus = "-" if value < 0 and rounded.strip("0.,") else ""
+        digits = rounded.translate(str.maketrans({",": self.thousands, ".": self.decimal}))
+        return f"{minus}{self.prefix}{digits}{self.suffix}"
+
+
+def read_numbers(values: np.ndarray, *, codes: bool = True) -> tuple[Cells | None, np.ndarray, Any]:
+    """Return how all present values of a column are written as numbers.
+
+    Args:
+        values: a :func:`plain` array of objects
+        codes: whether a leading zero, as in 007, makes a name of a number
+
+    Returns:
+        How they are written, or None if some cannot be read as numbers, or are names; a mask of those in the best way
+        to read them; and the numbers, as Python has them.
+    """
+    cells = values.tolist()
+    best: tuple[Cells | None, np.ndarray, Any] | None = None
+    for written in (None, *ways(cells)):
+        found = [reading(written, v) for v in cells]
+        bad = np.array([n is None and v is not None for n, v in zip(found, cells, strict=True)], bool)
+        if best is None or bad.sum() < best[1].sum():
+            best = (Numbers() if written is None else written), bad, found
+        if not bad.any():
+            break
+    named = codes and isinstance(best[0], Numbers) and any(isinstance(v, str) and CODE.match(v) for v in cells)
+    if named:
+        return None, np.array([v is not None for v in cells], bool), []
+    return (None, *best[1:]) if best[1].any() else best
+
+
+def reading(written: Written | None, value: Any) -> Any:
+    """Return a value as a number, None if it is none."""
+    if isinstance(value, str):
+        return parse(value) if written is None else written.value(value)
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def ways(cells: Sequence[Any]) -> Iterator[Written]:
+    """Yield the ways in which numbers can be written with the signs of these cells."""
+    found = [m.groups() for m in (NUMBER.fullmatch(v.translate(SAME)) for v in cells if isinstance(v, str)) if m]
+    prefix = next((p + space for _, p, space, *_ in found if p and category(p) == "Sc"), "")
+    suffix = next((space + s for *_, space, s in found if s and (s == "%" or category(s) == "Sc")), "")
+    for thousands, decimal in SEPARATORS:
+        used = any(thousands in digits for *_, digits, _, _ in found)
+        places = max((len(d.rpartition(decimal)[2]) for *_, d, _, _ in found if decimal in d), default=0)
+        yield Written(prefix, suffix, thousands if used else "", decimal, places)

@@ -1,0 +1,144 @@
+"""The command on tables as people have them: amounts, shares, dates and missing values, and types that are chosen."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from helpers.small_tables import TINY, read_csv, train, write_csv
+
+from pyro_vae.cli import main
+from pyro_vae.config import run
+
+NAMES = ["who", "age", "pay", "share", "day", "size", "code"]
+OPTIONS = ["--missing", "--leave-out=who", "--columns=size=Ordinal(S<M<L),code=Categorical"]
+#: How the cells of each column look.
+LOOKS = {"age": r"\d+(\.\d+)?", "pay": r"\$[\d,]+\.\d\d", "share": r"[\d.]+ %", "day": r"\d\d\.\d\d\.\d{4}"}
+LOOKS |= {"size": "[SML]", "code": "0[0-3]"}
+
+
+def rows(n=60):
+    """Return rows of text with all kinds of missing values."""
+    rng = np.random.default_rng(0)
+    markers = ["", "NA", "N/A", "-", "None", "null", "NULL", "<NA>", "#N/A", "n/a", "?"]
+    found = [
+        [
+            f"person {i}",
+            f"{rng.uniform(20, 60):.1f}",
+            f"${1e3 + 1e3 * rng.random() * i:,.2f}",
+            f"{rng.uniform(0, 100):.1f} %",
+            f"{1 + i % 28:02d}.{1 + i % 12:02d}.2024",
+            "SML"[i % 3],
+            f"0{i % 4}",
+        ]
+        for i in range(n)
+    ]
+    for i, row in enumerate(found):
+        if i % 3 == 0:
+            row[1 + i // 3 % 6] = markers[i // 3 % len(markers)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Return the folder of a run on such a table, and the file."""
+    folder = tmp_path_factory.mktemp("table")
+    data = write_csv(folder / "x.csv", NAMES, rows())
+    return train(folder / "run", f"--data={data}", *OPTIONS), data
+
+
+def test_types_are_chosen_and_saved(table):
+    config = run.read(table[0])
+    assert config["types"] == {"size": "Ordinal(S<M<L)", "code": "Categorical"}
+    assert config["leave_out"] == ["who"]
+    assert [c["name"] for c in config["columns"]] == [
+        "Positive",
+        "Positive",
+        "Positive",
+        "Integer",
+        "Ordinal",
+        "Categorical",
+    ]
+    columns = run.columns(config)
+    assert run.columns(json.loads(json.dumps({"columns": run.describe(columns)}))) == columns
+    assert columns[4].values == ("S", "M", "L")
+    assert columns[5].values == ("00", "01", "02", "03")
+
+
+def test_the_types_are_printed(tmp_path, capsys):
+    data = write_csv(tmp_path / "x.csv", NAMES, rows())
+    assert main(["train", *TINY, f"--data={data}", f"--run-dir={tmp_path / 'run'}", *OPTIONS]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["column", "type", "values", "missing"] in lines
+    for name, kind in (("age", "Positive"), ("day", "Integer"), ("size", "Ordinal"), ("code", "Categorical")):
+        assert any(line[:2] == [name, kind] and line[-1].isdigit() for line in lines), name
+
+
+def test_filled_cells_look_like_the_others(table, tmp_path):
+    """Observed cells are the same text, those of the column that was left out included."""
+    folder, data = table
+    words = ["impute", folder, data, "--output", tmp_path / "out.csv", "--num-particles=20", "--quiet"]
+    assert main([*map(str, words)]) == 0
+    names, found = read_csv(tmp_path / "out.csv")
+    assert names == NAMES
+    filled = 0
+    for given, row in zip(rows(), found, strict=True):
+        assert row[0] == given[0]
+        for name, old, new in zip(NAMES[1:], given[1:], row[1:], strict=True):
+            assert re.fullmatch(LOOKS[name], new), (name, new)
+            if re.fullmatch(LOOKS[name], old):
+                assert new == old
+            else:
+                filled += 1
+    assert filled == 20
+
+
+def test_samples_look_like_the_data(table, tmp_path):
+    assert main([*map(str, ["sample", table[0], "--num-samples=30", "--output", tmp_path / "s.csv", "--quiet"])]) == 0
+    names, found = read_csv(tmp_path / "s.csv")
+    assert names == NAMES[1:]
+    assert all(re.fullmatch(LOOKS[n], cell) for row in found for n, cell in zip(names, row, strict=True))
+    days = [cell.split(".") for cell in (row[3] for row in found)]
+    assert all("2023-12" <= f"{year}-{month}" <= "2025-01" for _, month, year in days)
+    assert all(0 <= float(row[2].split()[0]) <= 100 for row in found)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (["--missing"], 1, r"column 'who': .*60 different texts.* 'person 0' in row 0.*--leave-out NAME, --columns"),
+        (["--missing", "--leave-out=whom"], 1, r"leave-out: expected names of columns .who, age.*got whom"),
+        (["--missing", "--leave-out=who", "--columns=size"], 2, "columns: expected NAME=TYPE, by commas, got 'size'"),
+        (["--missing", "--leave-out=who", "--columns=size=Grade"], 1, "columns: expected one of Binary.*'Grade'"),
+        (["--missing", "--leave-out=who", "--columns=sise=Count"], 1, "columns: expected names of columns.*sise"),
+        (["--missing", "--leave-out=who", "--columns=size=Ordinal"], 1, "column 'size': .*Ordinal.L<M<S"),
+        (
+            ["--missing", "--leave-out=who", "--columns=size=Count"],
+            1,
+            "column 'size': expected numbers, got 'S' in row 0",
+        ),
+    ],
+)
+def test_wrong_columns_end_the_command(tmp_path, capsys, options, status, said):
+    data = write_csv(tmp_path / "x.csv", NAMES, rows())
+    assert main(["train", *TINY, f"--data={data}", f"--run-dir={tmp_path / 'run'}", *options]) == status
+    assert re.search(said, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_columns_are_for_tables(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(20, 3)))
+    words = ["train", *TINY, f"--data={tmp_path / 'x.npy'}", f"--run-dir={tmp_path / 'run'}", "--columns=0=Count"]
+    assert main(words) == 1
+    assert "columns: " in capsys.readouterr().err
+
+
+def test_resume_compares_the_types(table, capsys):
+    folder, data = table
+    again = ["train", "--resume", f"--run-dir={folder}", f"--data={data}", "--quiet"]
+    assert main([*again, *OPTIONS]) == 0
+    capsys.readouterr()
+    assert main([*again, "--columns=size=Categorical"]) == 2
+    assert "columns: expected {" in capsys.readouterr().err
+    assert main([*again, "--leave-out=age"]) == 2
+    assert "leave-out: expected ['who']" in capsys.readouterr().err

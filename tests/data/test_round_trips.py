@@ -1,0 +1,222 @@
+"""Tables come back as they were: values, types of columns, names and index, for random data frames and arrays."""
+
+import datetime
+
+import numpy as np
+import pytest
+import torch
+
+import pyro_vae as pv
+from pyro_vae.data.tables.values import blank, is_blank, plain, same
+
+hypothesis = pytest.importorskip("hypothesis")
+pandas = pytest.importorskip("pandas")
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+#: The same examples in every run, and as many as a second allows.
+SOME = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("C",)), max_size=6).filter(lambda v: not is_blank(v))
+INTEGERS = st.one_of(
+    st.integers(-9, 9), st.integers(-(2**31), 2**31), st.integers(2**24, 2**24 + 9), st.integers(-(2**63), 2**63 - 1)
+)
+FLOATS = st.one_of(st.floats(-1e30, 1e30), st.floats(0, 1), st.floats(1e9, 1e9 + 1), st.integers(-5, 5).map(float))
+TIMES = st.datetimes(datetime.datetime(1700, 1, 1), datetime.datetime(2250, 1, 1))
+DAYS = st.dates(datetime.date(1900, 1, 1), datetime.date(2100, 1, 1))
+LENGTHS = st.timedeltas(datetime.timedelta(-(10**4)), datetime.timedelta(10**4))
+
+
+def holes(strategy, missing=None):
+    return st.one_of(strategy, st.just(missing))
+
+
+def categories(ordered):
+    def series(labels):
+        kind = pandas.CategoricalDtype(labels, ordered=ordered)
+        return st.lists(holes(st.sampled_from(labels)), min_size=4, max_size=4).map(
+            lambda values: pandas.Series(pandas.Categorical(values, dtype=kind))
+        )
+
+    return st.one_of(
+        st.lists(TEXT, min_size=1, max_size=4, unique=True).flatmap(series),
+        st.lists(st.integers(-9, 9), min_size=1, max_size=4, unique=True).flatmap(series),
+    )
+
+
+def column(values, dtype):
+    """Return a strategy for a series of four values, at least one of them present."""
+    return st.lists(values, min_size=4, max_size=4).map(lambda found: pandas.Series(found, dtype=dtype))
+
+
+#: Columns of a data frame by kind.
+COLUMNS = {
+    "int64": column(INTEGERS, "int64"),
+    "int8": column(st.integers(-128, 127), "int8"),
+    "uint64": column(st.integers(0, 2**64 - 1), "uint64"),
+    "negative counts": column(st.integers(-40, 0), "int64"),
+    "constant": st.one_of(INTEGERS, FLOATS, TEXT).map(lambda v: pandas.Series([v] * 4)),
+    "float64": column(holes(FLOATS, np.nan), "float64"),
+    "float32": column(holes(st.floats(-(2.0**99), 2.0**99, width=32), np.nan), "float32"),
+    "bool": column(st.booleans(), "bool"),
+    "str": column(holes(TEXT), "str"),
+    "object": column(holes(TEXT), "object"),
+    "text of numbers": column(
+        holes(st.one_of(INTEGERS, st.integers(0, 10**7).map("${:,}".format)).map(str)), "object"
+    ),
+    "text of dates": column(holes(DAYS.map(lambda d: d.strftime("%d.%m.%Y"))), "object"),
+    "Int64": column(holes(INTEGERS), "Int64"),
+    "UInt8": column(holes(st.integers(0, 255)), "UInt8"),
+    "Float64": column(holes(FLOATS), "Float64"),
+    "boolean": column(holes(st.booleans()), "boolean"),
+    "string": column(holes(TEXT), "string"),
+    "category": categories(False),
+    "ordered category": categories(True),
+    "datetime64[ns]": column(holes(TIMES), "datetime64[ns]"),
+    "datetime64[s]": column(holes(TIMES), "datetime64[s]"),
+    "datetime64[us, tz]": column(holes(TIMES), "datetime64[us]").map(
+        lambda s: s.dt.tz_localize("UTC").dt.tz_convert("Europe/Berlin")
+    ),
+    "datetime64[ns, UTC]": column(holes(TIMES), "datetime64[ns]").map(lambda s: s.dt.tz_localize("UTC")),
+    "timedelta64[ns]": column(holes(LENGTHS), "timedelta64[ns]"),
+    "timedelta64[ms]": column(holes(LENGTHS), "timedelta64[ms]"),
+    "dates": column(holes(DAYS), "object"),
+    **{
+        f"period[{freq}]": column(holes(DAYS), "datetime64[ns]").map(lambda s, freq=freq: s.dt.to_period(freq))
+        for freq in ("D", "M", "Y")
+    },
+}
+COLUMNS = {kind: strategy.filter(lambda s: s.notna().any()) for kind, strategy in COLUMNS.items()}
+
+
+def at_once(frame):
+    """Return the table of a data frame, and the rows of its tensor in another order with the frame in that order."""
+    table, order = pv.data.Table(frame), [2, 0, 3]
+    return table, table.x[order], frame.iloc[order].reset_index(drop=True)
+
+
+def injective(table, j):
+    """Whether values of a column that differ have different codes."""
+    source, codes = table._parts[j].values, table.x[:, j].numpy()
+    return len({str(v) for v in source[~blank(source)].tolist()}) == len(set(codes[~np.isnan(codes)].tolist()))
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_every_kind_of_column_comes_back(kind):
+    """In the order of the table, and in another one wherever float32 codes of different values differ."""
+
+    @SOME
+    @given(COLUMNS[kind])
+    def law(series):
+        frame = pandas.DataFrame({"a": series})
+        table, x, other = at_once(frame)
+        pandas.testing.assert_frame_equal(table.decode(table.x), frame)
+        assert torch.equal(torch.isnan(table.x[:, 0]), torch.tensor(series.isna().tolist()))
+        if injective(table, 0):
+            pandas.testing.assert_frame_equal(table.decode(x), other)
+        new = pv.data.Table(other.loc[:1], table.columns)
+        assert torch.equal(new.x.nan_to_num(7e7), x[:2].nan_to_num(7e7))
+
+    law()
+
+
+@SOME
+@given(
+    st.lists(st.sampled_from(sorted(COLUMNS)), min_size=1, max_size=5).flatmap(
+        lambda k: st.tuples(*map(COLUMNS.get, k))
+    )
+)
+def test_frames_come_back_with_their_names_and_index(columns):
+    """Names of any type, in order; the index of the rows of the table."""
+    names = ["a", 3, ("b", 1), None, datetime.date(2024, 1, 1)]
+    frame = pandas.DataFrame(dict(zip(names, columns, strict=False)))
+    frame.index = [9, 7, 5, 3]
+    table = pv.data.Table(frame)
+    pandas.testing.assert_frame_equal(table.decode(table.x), frame)
+    assert [type(name) for name in table.decode(table.x).columns] == [type(name) for name in frame.columns]
+    pandas.testing.assert_frame_equal(pv.tasks.fill(frame, table, table.x), frame)
+
+
+ARRAYS = {
+    "<i8": INTEGERS,
+    ">i4": st.integers(-(2**31), 2**31 - 1),
+    "u1": st.integers(0, 255),
+    "<f8": holes(FLOATS, np.nan),
+    "<f2": st.floats(-1000, 1000, width=16),
+    "?": st.booleans(),
+    "<U6": TEXT.map(str.strip).filter(bool),
+    "<M8[D]": DAYS,
+    "<M8[ns]": TIMES,
+    "<m8[s]": LENGTHS,
+    "O": holes(st.one_of(INTEGERS)),
+}
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_arrays_come_back(kind):
+    """Columns of a dict and of a structured array have their dtype and their values."""
+
+    @SOME
+    @given(st.lists(ARRAYS[kind], min_size=3, max_size=5).filter(lambda v: any(x is not None and x == x for x in v)))
+    def law(values):
+        array = np.array(values, kind)
+        for data in ({"a": array}, np.array([(v,) for v in array], [("a", kind)])):
+            table = pv.data.Table(data)
+            back = table.decode(table.x)["a"]
+            assert back.dtype == array.dtype
+            assert same(plain(back), plain(array)).all()
+
+    law()
+
+
+def test_imputed_values_have_the_type_of_their_column():
+    """Rounded to the nearest, not truncated; between the values that a float32 holds."""
+    frame = pandas.DataFrame(
+        {
+            "year": [1990, 1995, 2024],
+            "id": [10**12, 10**12 + 5, 10**12 + 9],
+            "visits": pandas.array([0, None, 40], "Int64"),
+            "day": pandas.to_datetime(["2024-01-01", "2024-02-01", "2024-03-01"]).tz_localize("UTC"),
+            "delay": pandas.to_timedelta([1, 5, 9], unit="min"),
+            "month": pandas.PeriodIndex(["2024-01", "2024-05", "2025-01"], freq="M"),
+        }
+    )
+    table = pv.data.Table(frame)
+    assert [type(c).__name__ for c in table.columns] == ["Integer", "Integer", "Binary", *["Integer"] * 3]
+    x = table.x[:1].clone()
+    x[0] = torch.tensor([2001.7, table.x[1, 1] + 1.4, 0.6, 31.6, 5.4, table.x[1, 5] + 1.2])
+    back = table.decode(x)
+    assert (back.dtypes == frame.dtypes).all()
+    assert back.iloc[0].astype(str).tolist() == [
+        "2002",
+        str(10**12 + 6),
+        "40",
+        "2024-02-02 00:00:00+00:00",
+        "0 days 00:05:00",
+        "2024-06",
+    ]
+
+
+def test_names_are_different_or_refused():
+    twice = pandas.DataFrame([[1.5, 2, 3], [4, 5, 6]], columns=["a", "b", "a"])
+    with pytest.raises(ValueError, match="different names, got 'a' of columns 0, 2"):
+        pv.data.Table(twice)
+    with pytest.raises(ValueError, match="different names, got '1' of columns 0, 1"):
+        pv.data.Table({1: [1.5, 2], "1": [3, 4]})
+    with pytest.raises(ValueError, match="of one length"):
+        pv.data.Table({"a": [1.5, 2], "b": [3]})
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([[1], [2]], "one value per row"),
+        ([1j, 2j], "complex"),
+        ([{}, {}], "a dict"),
+        ([np.inf, 1.0], "finite"),
+        ([1e300, 1.5], "finite numbers below 3.4e"),
+        ([None, None], "all are missing"),
+    ],
+)
+def test_other_values_are_refused_by_name(values, said):
+    with pytest.raises(ValueError, match=f"column 'b': .*{said}"):
+        pv.data.Table({"a": [1.5, 2.5], "b": values})
