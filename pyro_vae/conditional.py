@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.nets import MLP, Shape, build
+from pyro_vae.nets.contract import NetError
 
 __all__ = ["Conditional"]
 
@@ -74,6 +75,15 @@ class Conditional(nn.Module, ABC):
                 raise ValueError(f"{error} ({type(self).__name__})") from None
         if context:
             self.context = context
+
+    def __call__(self, *context: Any, **options: Any) -> Any:
+        """Call ``forward``; an error of its network gets the name of the part."""
+        try:
+            return super().__call__(*context, **options)
+        except NetError as error:
+            if error.part:
+                raise
+            raise error.of(type(self).__name__) from None
 
     @property
     def takes_missing(self) -> bool:

@@ -2,6 +2,7 @@
 
 from pyro_vae.distributions import missing
 from pyro_vae.programs.autoencoder import Autoencoder
+from pyro_vae.programs.backward_gru import BackwardGRU
 from pyro_vae.programs.bayesian_decoder import BayesianDecoder
 from pyro_vae.programs.count_vae import CountVAE
 from pyro_vae.programs.function_program import FunctionProgram
@@ -11,7 +12,7 @@ from pyro_vae.programs.mixture_vae import MixtureVAE, Responsibilities
 from pyro_vae.programs.primitives import DataPlate, announce, observe
 from pyro_vae.programs.program import Program
 from pyro_vae.programs.semi_supervised import SemiSupervised
-from pyro_vae.programs.sequence_vae import BackwardGRU, SequenceVAE
+from pyro_vae.programs.sequence_vae import SequenceVAE
 from pyro_vae.programs.stacked_semi_supervised import StackedSemiSupervised
 from pyro_vae.programs.topic_model import Perplexity, TopicModel
 from pyro_vae.programs.vae import VAE

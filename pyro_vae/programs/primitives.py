@@ -14,6 +14,8 @@ from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from pyro_vae.programs.checks import batch_of
+
 __all__ = ["DataPlate", "announce", "announcements_off", "observe"]
 
 _SILENT: ContextVar[bool] = ContextVar("pyro_vae_announcements_off", default=False)
@@ -39,6 +41,11 @@ def announce(**modules: nn.Module) -> None:
     if _SILENT.get() or not am_i_wrapped():
         return
     for root, module in modules.items():
+        if not isinstance(module, nn.Module):
+            raise TypeError(
+                f"announce: expected modules by name, got {root}={type(module).__name__}. Pass the module that holds "
+                f"it, such as {root}=self, or {root}=torch.nn.ParameterList([parameter])"
+            )
         for name, parameter in module.named_parameters():
             # a frozen parameter may hold the gradient of an earlier training, which `SVI.step` would apply
             if not parameter.requires_grad:
@@ -111,7 +118,8 @@ def observe(name: str, fn: TorchDistributionMixin, x: Tensor) -> Tensor:
     sizes = {x.shape[0], 1} if len(fn.batch_shape) > 1 else {x.shape[0]}
     if x.shape[1:] != fn.event_shape or (fn.batch_shape and fn.batch_shape[-1] not in sizes):
         raise ValueError(
-            f"{name}: expected shape (n, {', '.join(map(str, fn.event_shape))}), got {tuple(x.shape)} (the likelihood "
-            f"has batch shape {tuple(fn.batch_shape)}, one event per row). Check the `shape` of the likelihood"
+            f"{name}: expected shape {batch_of(fn.event_shape)}, got {tuple(x.shape)} (the likelihood has batch shape "
+            f"{tuple(fn.batch_shape)}, one event per row). Check the `shape` of the likelihood, and declare the "
+            "dimensions of one example by `.to_event`"
         )
     return pyro.sample(name, fn, obs=x)

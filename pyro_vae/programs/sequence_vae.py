@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -15,50 +15,19 @@ from torch import Tensor, nn
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.distributions.missing import factorized
+from pyro_vae.distributions.missing import factorized, hide_missing, readable
 from pyro_vae.likelihoods import Normal
 from pyro_vae.posteriors import MeanFieldNormal
 from pyro_vae.priors import ConditionalNormal, StandardNormal
-from pyro_vae.programs.checks import check_tensor, check_values, first
+from pyro_vae.programs.backward_gru import BackwardGRU
+from pyro_vae.programs.checks import check_entries, first
 from pyro_vae.programs.primitives import DataPlate, announce, observe
 from pyro_vae.programs.program import SMALL, Program, evaluating, mean_or_sample
 
-__all__ = ["BackwardGRU", "SequenceVAE"]
+__all__ = ["SequenceVAE"]
 
 Step = Callable[[int, Any], TorchDistributionMixin]
 Sampler = Callable[[str, TorchDistributionMixin], Tensor]
-
-
-class BackwardGRU(nn.Module):
-    r"""A GRU that reads sequences backwards: :math:`h_t` is computed from :math:`x_t, \ldots, x_L`.
-
-    Given :math:`z_{t-1}`, the posterior of :math:`z_t` depends only on the data from t on, so that a forward pass
-    would add nothing. Each row starts at its own last step; the padding is ignored.
-
-    Args:
-        shape: shape of one step of x
-        features: number of features of h
-
-    Shape:
-        x of ``(n, T, *shape)`` and lengths of ``(n,)`` to ``(n, T, features)``.
-
-    Example:
-        >>> import torch
-        >>> BackwardGRU((4,), 16)(torch.zeros(5, 9, 4), torch.full((5,), 9)).shape
-        torch.Size([5, 9, 16])
-    """
-
-    def __init__(self, shape: Sequence[int], features: int) -> None:
-        super().__init__()
-        self.gru = nn.GRU(math.prod(shape), features, batch_first=True)
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Return h for each step."""
-        steps = torch.arange(x.shape[1], device=x.device)
-        # reverses the steps of a sequence, and separately its padding: this permutation is its own inverse
-        order = ((lengths.long().unsqueeze(-1) - 1 - steps) % x.shape[1]).unsqueeze(-1)
-        reversed_x = torch.take_along_dim(x.reshape(*x.shape[:2], -1), order, 1)
-        return torch.take_along_dim(self.gru(reversed_x)[0], order, 1)
 
 
 class SequenceVAE(Program):
@@ -81,6 +50,8 @@ class SequenceVAE(Program):
         posterior: q(z_t given h_t, z_(t-1)), such as ``posteriors.MeanFieldNormal((features,), latent,
             context=latent)``; z_0 is a learned vector
         summary: a module from x and lengths to h of ``(n, T, features)``, such as :class:`BackwardGRU`
+        missing: whether entries of x may be missing (NaN). They do not contribute to the bound or its gradient, and
+            are 0 in the input of a ``summary`` without the attribute ``takes_missing``
 
     Shape:
         data as a tuple ``(x, lengths)``: x of ``(n, T, *shape)``, lengths of ``(n,)`` with integers from 1 to T; or x
@@ -109,22 +80,24 @@ class SequenceVAE(Program):
         likelihood: Conditional,
         posterior: Conditional,
         summary: nn.Module,
+        missing: bool = False,
     ) -> None:
         super().__init__()
         self.prior, self.transition, self.likelihood = prior, transition, likelihood
-        self.posterior, self.summary = posterior, summary
+        self.posterior, self.summary, self.missing = posterior, summary, missing
         # in a list because `announce` takes modules
         self.start = nn.ParameterList([torch.zeros(prior().event_shape)])
 
     @classmethod
-    def example(cls) -> SequenceVAE:
-        """Build a small instance."""
+    def example(cls, **options: Any) -> SequenceVAE:
+        """Build a small instance, with further ``options`` of the constructor."""
         return cls(
             prior=StandardNormal(2),
             transition=ConditionalNormal(2, context=2, net=SMALL),
             likelihood=Normal(2, (4,), net=SMALL),
             posterior=MeanFieldNormal((6,), 2, context=2, net=SMALL),
             summary=BackwardGRU((4,), 6),
+            **options,
         )
 
     def model(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -133,7 +106,10 @@ class SequenceVAE(Program):
         mask = step_mask(x, lengths)
         with DataPlate(x):
             fn = self.likelihood(self._sample_chain(mask))
-            return observe("x", joint(fn, mask), pad(x, mask))
+            if not self.missing:
+                return observe("x", joint(fn, mask), pad(x, mask))
+            fn, x = hide_missing(fn, torch.where(entry_mask(mask, x.dim()), x, math.nan))
+            return observe("x", fn.to_event(1), x)
 
     def guide(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Sample the chain of latents from the posterior of ``x``."""
@@ -146,7 +122,15 @@ class SequenceVAE(Program):
 
     def _infer_chain(self, x: Tensor, lengths: Tensor | None, sample: Sampler = pyro.sample) -> Tensor:
         mask = step_mask(x, lengths)
-        h = self.summary(pad(x, mask), mask.sum(-1))
+        padded = pad(x, mask)
+        h = self.summary(readable(self.summary, padded) if self.missing else padded, mask.sum(-1))
+        if not isinstance(h, Tensor) or h.dim() < 3 or h.shape[:2] != mask.shape:
+            found = tuple(h.shape) if isinstance(h, Tensor) else type(h).__name__
+            raise ValueError(
+                f"summary: expected one tensor of shape ({len(x)}, {x.shape[1]}, features), one row per sequence and "
+                f"step, got {found} from {type(self.summary).__name__}. "
+                "For a torch.nn.GRU, use batch_first=True and return the first of its results"
+            )
         return self._chain(lambda t, z: self.posterior(h[:, t], z), mask, self.start[0], sample)
 
     @staticmethod
@@ -220,9 +204,8 @@ class SequenceVAE(Program):
                     f"lengths: expected integers from 1 to {x.shape[1]}, the number of steps in x, but "
                     f"lengths[{first(bad)}] is {lengths[bad][0].item():g}. Remove empty sequences"
                 )
-        seen = pad(x, step_mask(x, *context))
-        check_tensor("x", seen, x.shape[1:], self.dtype)
-        check_values("x", seen, fn.support, self.likelihood)
+        steps = fn.expand((1, x.shape[1])).to_event(1)
+        check_entries(pad(x, step_mask(x, *context)), steps, self.likelihood, self.dtype, missing=self.missing)
 
 
 def step_mask(x: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -42,7 +42,7 @@ def test_copies_refer_to_the_model_of_their_program():
     posterior = posteriors.SemiAmortized(inner, prior=prior, likelihood=likelihood, num_steps=2)
     vae = pv.VAE(prior=prior, likelihood=likelihood, posterior=posterior)
     other = copy.deepcopy(vae)
-    assert other.posterior._model[1] is other.likelihood
+    assert other.posterior.net._parts == (other.posterior.posterior, other.prior, other.likelihood)
     pv.testing.check_estimator(vae, pv.estimators.ELBO(num_particles=2), torch.randn(6, 3))
 
 

@@ -1,12 +1,12 @@
 """Laws of every program: seeds, checks, stock Pyro, copies. A new program is tested without another edit."""
 
 import copy
-import inspect
 import pickle
 
 import pyro
 import pytest
 import torch
+from helpers.programs import PROGRAMS, rows, sample
 from pyro import distributions as dist
 from pyro import infer, poutine
 
@@ -14,27 +14,10 @@ import pyro_vae as pv
 from pyro_vae.distributions import Flattened, RelaxedBernoulli
 from pyro_vae.testing import check_estimator
 
-EXPORTED = [getattr(pv.programs, name) for name in pv.programs.__all__]
-PROGRAMS = [c for c in EXPORTED if inspect.isclass(c) and issubclass(c, pv.Program) and c is not pv.Program]
 SAMPLED = [c for c in PROGRAMS if c.decode_prior is not pv.Program.decode_prior]
 RECONSTRUCTED = [c for c in PROGRAMS if c.decode_posterior is not pv.Program.decode_posterior]
 LATENT = [c for c in PROGRAMS if c is not pv.programs.Autoencoder]
-#: Arguments of `sample` without a default.
-REQUIRED = {"library": 50.0, "length": 4}
-
 every = pytest.mark.parametrize("cls", PROGRAMS)
-
-
-def sample(program, n=6, **options):
-    """Samples of a program, with values for the arguments that it requires."""
-    parameters = inspect.signature(program.sample).parameters.values()
-    required = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    return program.sample(n, **{name: REQUIRED[name] for name in required}, **options)
-
-
-def rows(program, n=6):
-    """Data that the program accepts."""
-    return sample(program, n, seed=1) if type(program) in SAMPLED else torch.randn(n, 4)
 
 
 def state(program):
