@@ -57,7 +57,7 @@ def check_parts(program: nn.Module, x: Tensor, *context: Tensor) -> None:
                 raise
             name, nan = next((f"context[{i - 1}]" if i else "x", nan) for i, nan in enumerate(missing) if nan.any())
             raise ValueError(
-                f"{name}: the program takes no NaN, but {name}[{first(nan, start)}] is: {error}"
+                f"{name}: {name}[{first(nan, start)}] is NaN, with which the program fails: {error}"
             ) from error
 
 
