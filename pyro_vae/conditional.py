@@ -16,6 +16,7 @@ from pyro_vae._util.abstract import Abstract
 from pyro_vae._util.describe import Described
 from pyro_vae._util.validation import check_int
 from pyro_vae.nets import MLP, Shape, build
+from pyro_vae.nets.contract import NetError
 
 __all__ = ["Conditional"]
 
@@ -76,6 +77,15 @@ class Conditional(Described, Abstract, nn.Module):
                 raise ValueError(f"{error} ({type(self).__name__})") from None
         if context:
             self.context = context
+
+    def __call__(self, *context: Any, **options: Any) -> Any:
+        """Call ``forward``; an error of its network gets the name of the part."""
+        try:
+            return super().__call__(*context, **options)
+        except NetError as error:
+            if error.part:
+                raise
+            raise error.of(type(self).__name__) from None
 
     @property
     def takes_missing(self) -> bool:

@@ -10,7 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
-__all__ = ["factorized", "hide_missing"]
+__all__ = ["factorized", "hide_missing", "readable"]
 
 #: A number inside each support, cached so that no training step waits for its device to find one.
 FILLERS: WeakKeyDictionary[constraints.Constraint, float] = WeakKeyDictionary()
@@ -38,6 +38,11 @@ def hide_missing(fn: TorchDistributionMixin, x: Tensor) -> tuple[TorchDistributi
     masked = fn.base_dist.mask(seen).to_event(fn.reinterpreted_batch_ndims)
     value = filler(fn)
     return masked, torch.where(seen, x, value.to(x) if isinstance(value, Tensor) else value)
+
+
+def readable(part: object, x: Tensor) -> Tensor:
+    """Return ``x`` with 0 for missing entries, unchanged if ``part`` has a true attribute ``takes_missing``."""
+    return x if getattr(part, "takes_missing", False) else torch.nan_to_num(x)
 
 
 def filler(fn: TorchDistributionMixin) -> Tensor | float:

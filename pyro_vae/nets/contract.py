@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,37 @@ from torch import Tensor, nn
 from pyro_vae._util.describe import Described
 from pyro_vae._util.validation import check_int
 
-__all__ = ["Net", "NetBuilder", "Shape", "as_shape", "build", "image_shape", "join_context"]
+__all__ = ["Net", "NetBuilder", "NetError", "Shape", "as_shape", "build", "image_shape", "join_context"]
 
 #: The shape of one example, input or output.
 Shape = Sequence[int]
+
+
+class NetError(ValueError):
+    """An input, context or output of a network does not have the declared shape.
+
+    Args:
+        net: the network
+        problem: what was expected and what was given
+        advice: what to do
+        part: the part that the network belongs to, once it is known
+        given: the shape of the input, if that is wrong
+    """
+
+    def __init__(
+        self, net: Net, problem: str, advice: str = "", *, part: str = "", given: torch.Size | None = None
+    ) -> None:
+        self.net, self.problem, self.advice, self.part, self.given = net, problem, advice, part, given
+        module = net.body if type(net) is Net else net
+        where = f"network {type(module).__name__}" + (f" of {part}" if part else "")
+        super().__init__(f"{problem} ({where})" + (f". {advice}" if advice else ""))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ValueError, (str(self),)  # without the network
+
+    def of(self, part: str, advice: str = "") -> NetError:
+        """Return the error with the name of the part, and with advice if it has none."""
+        return NetError(self.net, self.problem, self.advice or advice, part=part, given=self.given)
 
 
 class Net(Described, nn.Module):
@@ -24,6 +52,9 @@ class Net(Described, nn.Module):
     Particles and enumerated values add dimensions on the left of the batch. Layers that count dimensions
     (convolution, ``Flatten``, ``BatchNorm``) would read them as channels or features, so they are folded into one
     batch dimension before ``body`` is called, and unfolded afterwards.
+
+    The output of ``body`` must be one tensor ``(n, *out_shape)``, or the same numbers as ``(n, size)``, or with other
+    dimensions of size 1. Any other shape is refused: reshaping it would mix examples or axes.
 
     Args:
         body: called with ``(n, *in_shape)`` and, unless ``context`` is 0, with ``(n, context)``
@@ -36,7 +67,8 @@ class Net(Described, nn.Module):
         ``(*batch, *out_shape)``.
 
     Raises:
-        ValueError: the input does not end in ``in_shape``, or the context has another width.
+        NetError: the input does not end in ``in_shape``, the context has another width, or the output of ``body`` has
+            another shape or is not a tensor. This is a ValueError.
 
     Example:
         >>> net = Net(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()), (1, 3, 3), (4,))
@@ -61,22 +93,62 @@ class Net(Described, nn.Module):
         cut = x.dim() - len(self.in_shape)
         if cut < 0 or x.shape[cut:] != self.in_shape:
             expected = ", ".join(["*batch", *map(str, self.in_shape)])
-            raise ValueError(f"x: expected shape ({expected}), got {tuple(x.shape)} (network {type(self).__name__})")
+            raise NetError(self, f"input: expected shape ({expected}), got {tuple(x.shape)}", given=x.shape)
         batch = x.shape[:cut]
         if not self.context:
-            y = self.body(x if cut == 1 else x.reshape(-1, *self.in_shape))
+            x = x if cut == 1 else x.reshape(-1, *self.in_shape)
+            y = self.body(x)
         else:
             if sum(c.shape[-1] if c.dim() else 0 for c in context) != self.context:
-                raise ValueError(
+                raise NetError(
+                    self,
                     f"context: expected {self.context} numbers per example (labels as one-hot floats), got shapes "
-                    f"{[tuple(c.shape) for c in context]} (network {type(self).__name__})"
+                    f"{[tuple(c.shape) for c in context]}",
                 )
             joined = join_context([c.to(x.dtype) for c in context], batch)
             batch = joined.shape[:-1]
             x = x.expand(*batch, *self.in_shape).reshape(-1, *self.in_shape)
             y = self.body(x, joined.reshape(-1, self.context))
         shape = (*batch, *self.out_shape)
-        return y if y.shape == shape else y.reshape(shape)
+        if isinstance(y, Tensor) and y.shape == shape:
+            return y
+        self.check_output(y, x.shape[0])
+        return y.reshape(shape)
+
+    def check_output(self, y: Any, n: int) -> None:
+        """Raise unless reshaping the output of ``body`` for ``n`` rows to ``(n, *out_shape)`` only renames axes."""
+        expected = f"of shape {(n, *self.out_shape)}, which is (rows, *out_shape)"
+        if not isinstance(y, Tensor):
+            many = isinstance(y, (tuple, list))
+            shapes = [tuple(t.shape) if isinstance(t, Tensor) else type(t).__name__ for t in y] if many else ""
+            advice = STACK if many else "Return the tensor alone"
+            raise NetError(
+                self, f"net: expected one tensor {expected}, got a {type(y).__name__} {shapes}".rstrip(), advice
+            )
+        rows, out = tuple(y.shape[1:]), self.out_shape
+        if y.dim() and y.shape[0] == n and (rows == (math.prod(out),) or wide(rows) == wide(out)):
+            return
+        if n == 1 and tuple(y.shape) == wide(out):
+            return  # `squeeze` removes the dimension of a single row as well
+        if not y.dim() or y.shape[0] != n:
+            advice = "Row i of the output belongs to row i of the input: keep the first dimension"
+        elif sorted(wide(rows)) == sorted(wide(out)):
+            advice = "Put the axes in the order of out_shape, for example by `movedim`"
+        else:
+            advice = "Its last layer must return out_shape"
+        raise NetError(self, f"net: expected an output {expected}, got {tuple(y.shape)}", advice)
+
+
+#: The adapter of a network that returns several tensors.
+STACK = """Stack them in a module around it:
+    class Stacked(torch.nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+        def forward(self, *inputs):
+            return torch.stack(self.net(*inputs), 1)
+and pass net=lambda in_shape, out_shape: Stacked(...). A part makes a scale of an output r by softplus(r) + 1e-4, not \
+exp(r / 2) as for a log-variance: train the network with the part"""
 
 
 #: What ``net=`` takes everywhere: ``net(in_shape, out_shape)``, with ``context=`` if there is one, returns a module.
@@ -97,8 +169,8 @@ def build(net: NetBuilder, in_shape: Shape, out_shape: Shape, context: int = 0) 
         The module, wrapped in :class:`Net` unless it is one.
 
     Raises:
-        TypeError: ``net`` does not return a module.
-        ValueError: a shape is not a tuple of positive ints.
+        TypeError: ``net`` is not such a function, or does not return a module.
+        ValueError: a shape is not a tuple of positive ints, or ``net`` returns a Net of other shapes.
 
     Example:
         >>> from pyro_vae.nets import MLP
@@ -106,13 +178,42 @@ def build(net: NetBuilder, in_shape: Shape, out_shape: Shape, context: int = 0) 
         torch.Size([5, 4, 3])
     """
     in_shape, out_shape = as_shape(in_shape), as_shape(out_shape)
-    module = net(in_shape, out_shape, **({"context": context} if context else {}))
-    if not isinstance(module, nn.Module):
+    options = {"context": context} if context else {}
+    call = f"net({in_shape}, {out_shape}{f', context={context}' if context else ''})"
+    if isinstance(net, nn.Module) or not callable(net):
+        module = f"the module {type(net).__name__}" if isinstance(net, nn.Module) else repr(net)
         raise TypeError(
-            "net: expected a callable net(in_shape, out_shape) that returns a torch.nn.Module, but it returned "
-            f"{type(module).__name__}"
+            f"net: expected a function that builds the network, called as {call}, got {module}. Pass a class such as "
+            "pyro_vae.nets.MLP, or net=lambda in_shape, out_shape: network"
         )
-    return module if isinstance(module, Net) else Net(module, in_shape, out_shape, context=context)
+    try:
+        module = net(in_shape, out_shape, **options)
+    except TypeError as error:
+        name = getattr(net, "__name__", None) or repr(net)
+        raise TypeError(
+            f"net: expected a function that builds the network, but {call} failed with {name}: {error}. Its arguments "
+            f"are shapes (tuples){' and the width of the context' if context else ''}; write net=lambda in_shape, "
+            f"out_shape{', context' if context else ''}: network"
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"net: expected {call} to return a torch.nn.Module, but it returned {type(module).__name__}")
+    if not isinstance(module, Net):
+        return Net(module, in_shape, out_shape, context=context)
+    found, asked = (module.in_shape, module.out_shape, module.context), (in_shape, out_shape, context)
+    if found == asked:
+        return module
+    same = module.out_shape == (math.prod(out_shape),) or wide(module.out_shape) == wide(out_shape)
+    if found[::2] != asked[::2] or not same:
+        raise ValueError(
+            f"net: expected a network with in_shape {in_shape}, out_shape {out_shape} and context {context}, got "
+            f"{type(module).__name__} with {found[0]}, {found[1]} and {found[2]} from {call}. Pass its arguments on"
+        )
+    return Net(module, in_shape, out_shape, context=context)
+
+
+def wide(shape: Shape) -> tuple[int, ...]:
+    """Return a shape without its dimensions of size 1."""
+    return tuple(size for size in shape if size != 1)
 
 
 def as_shape(shape: Shape | int, name: str = "shape") -> tuple[int, ...]:

@@ -97,6 +97,7 @@ class ConvDecoder(Net):
         activation: Callable[[], nn.Module] = nn.SiLU,
     ) -> None:
         image = image_shape("out_shape", out_shape)
+        out_shape = as_shape(out_shape)
         sizes = halvings(image[1:], len(channels))[::-1]
         small = (channels[0] if channels else image[0], *sizes[0])
         layers: list[nn.Module] = [
@@ -110,6 +111,8 @@ class ConvDecoder(Net):
             # a stride of 2 turns n into 2n - 1 rows: the output padding adds the row that an even size needs
             extra = (after[0] - 2 * before[0] + 1, after[1] - 2 * before[1] + 1)
             layers += [activation(), nn.ConvTranspose2d(i, o, 3, stride=2, padding=1, output_padding=extra)]
+        if len(out_shape) > 3:  # several dimensions of channels
+            layers.append(nn.Unflatten(1, out_shape[:-2]))
         super().__init__(FlatLayers(*layers), in_shape, out_shape, context=context)
 
 

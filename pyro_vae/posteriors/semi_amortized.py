@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pyro_vae._util.cache import cached_tensors
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional, UnitNormal
-from pyro_vae.distributions.missing import factorized, hide_missing
+from pyro_vae.distributions.missing import factorized, hide_missing, readable
 from pyro_vae.posteriors.mean_field_normal import MeanFieldNormal
 from pyro_vae.scales import check_positive
 
@@ -32,7 +32,7 @@ class SemiAmortized(Conditional):
     posterior is a function of x. Each example has its own learning rate: a step that does not increase its ELBO is
     undone and the rate lowered. The refinement is a constant in the gradient: encoder and decoder learn at the refined
     parameters. It works wherever the posterior does, in training and on new data; to refine a trained VAE, wrap its
-    posterior. Missing entries (NaN) are left out of the ELBO if the posterior takes them.
+    posterior. Missing entries (NaN) are left out of the ELBO.
 
     Prior and likelihood must be the objects of the program, which trains and saves them. They are referenced here, not
     registered as submodules.
@@ -77,14 +77,12 @@ class SemiAmortized(Conditional):
             raise ValueError(f"num_samples: expected an even number, got {num_samples}")
         check_positive("learning_rate", learning_rate)
         self.posterior: Any = posterior
-        self.num_steps, self.learning_rate, self.num_samples = num_steps, learning_rate, num_samples
-        # in a tuple they are not submodules: a second owner would save and count their weights twice
-        self._model = (prior, likelihood)
+        self.net = Refinement(posterior, prior, likelihood, num_steps, learning_rate, num_samples)
 
     @property
     def takes_missing(self) -> bool:
-        """Whether the wrapped posterior takes NaN for missing entries."""
-        return getattr(self.posterior, "takes_missing", False)
+        """Whether NaN may mark missing entries of ``x``: always. Assign what holds for the wrapped posterior."""
+        return True
 
     @takes_missing.setter
     def takes_missing(self, value: bool) -> None:
@@ -99,19 +97,42 @@ class SemiAmortized(Conditional):
 
     def forward(self, x: Tensor, *context: Tensor) -> TorchDistributionMixin:
         """Return q(z given x)."""
-        raw = self.posterior.net(x, *context)
-        refined = self.refine(raw.detach(), x, *context)
-        return self.given(raw + (refined - raw.detach()), x, *context)
+        return given(self.posterior, self.net(x, *context), readable(self.posterior, x), *context)
 
-    def given(self, raw: Tensor, x: Tensor, *context: Tensor) -> TorchDistributionMixin:
-        """Return the posterior for ``raw`` in place of the outputs of its encoder."""
-        with replaced(self.posterior, raw):
-            return self.posterior(x, *context)
+
+class Refinement(nn.Module):
+    """The network of :class:`SemiAmortized`: the encoder of a posterior, followed by gradient steps on the ELBO.
+
+    It refers to the parts of the program and owns none: a second owner would save and count their weights twice.
+    """
+
+    #: Missing entries are left out of the ELBO, and are 0 in the input of an encoder that does not take them.
+    takes_missing = True
+
+    def __init__(
+        self,
+        posterior: Conditional,
+        prior: Conditional,
+        likelihood: Conditional,
+        num_steps: int,
+        learning_rate: float,
+        num_samples: int,
+    ) -> None:
+        super().__init__()
+        # in a tuple they are not submodules
+        self._parts: Any = (posterior, prior, likelihood)
+        self.num_steps, self.learning_rate, self.num_samples = num_steps, learning_rate, num_samples
+
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return the refined parameters of q(z given x), whose gradient is that of the encoder's outputs."""
+        posterior = self._parts[0]
+        raw = posterior.net(readable(posterior, x), *context)
+        return raw + (self.refine(raw.detach(), x, *context) - raw.detach())
 
     def refine(self, raw: Tensor, x: Tensor, *context: Tensor) -> Tensor:
         """Return refined parameters, without a graph."""
-        dims = len(self.posterior.net.out_shape)
         value, slope = self.elbo(raw, x, *context)
+        dims = raw.dim() - value.dim()
         rate = torch.full_like(value, self.learning_rate)
         for _ in range(self.num_steps):
             new = raw + unsqueezed(rate, dims) * slope
@@ -125,17 +146,23 @@ class SemiAmortized(Conditional):
 
     def elbo(self, raw: Tensor, x: Tensor, *context: Tensor) -> tuple[Tensor, Tensor]:
         """Return the ELBO of each example and its gradient with respect to the parameters."""
-        prior, likelihood = self._model
+        posterior, prior, likelihood = self._parts
         with torch.enable_grad():
             raw = raw.detach().requires_grad_()
-            q = self.given(raw, x, *context)
+            q = given(posterior, raw, readable(posterior, x), *context)
             z = quantiles(q, self.num_samples)
             p = likelihood(z, *context)
-            if self.takes_missing and factorized(p):
+            if factorized(p):
                 p, x = hide_missing(p, x)
             value = (p.log_prob(x) + prior(*context).log_prob(z) - q.log_prob(z)).mean(0)
             (slope,) = torch.autograd.grad(value.sum(), raw)
         return value.detach(), slope
+
+
+def given(posterior: Conditional, raw: Tensor, x: Tensor, *context: Tensor) -> TorchDistributionMixin:
+    """Return the posterior for ``raw`` in place of the outputs of its encoder."""
+    with replaced(posterior, raw):
+        return posterior(x, *context)
 
 
 @contextmanager

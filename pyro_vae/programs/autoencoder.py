@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.likelihoods import Normal
-from pyro_vae.programs.checks import check_context, check_tensor, check_values
+from pyro_vae.nets.contract import NetError
+from pyro_vae.programs.checks import check_context, check_entries, check_tensor
 from pyro_vae.programs.primitives import DataPlate, announce, observe
 from pyro_vae.programs.program import SMALL, Program
 
@@ -59,7 +60,15 @@ class Autoencoder(Program):
 
     def encode(self, x: Tensor) -> Tensor:
         """Return the encodings of ``x``, of shape ``(n, latent)``."""
-        return self.encoder(x)
+        z = self.encoder(x)
+        found = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+        expected = getattr(getattr(self.likelihood, "net", None), "in_shape", found[1:])
+        if not isinstance(z, Tensor) or found != (len(x), *expected):
+            raise ValueError(
+                f"encoder: expected an output of shape {(len(x), *expected)}, one row per example, got {found} from "
+                f"{type(self.encoder).__name__}. Return one tensor of the latents that the likelihood takes"
+            )
+        return z
 
     def decode(self, z: Tensor) -> TorchDistributionMixin:
         """Return p(x given z) for encodings of shape ``(*batch, latent)``."""
@@ -74,8 +83,10 @@ class Autoencoder(Program):
         check_context(context, 0, len(x), self.dtype)
         check_tensor("x", x, x.shape[1:], self.dtype)
         try:
-            fn = self.decode_posterior(x[:1])
+            self.encoder(x[:1])
         except (RuntimeError, ValueError) as error:
+            if isinstance(error, NetError) and error.given is None:
+                raise
             raise ValueError(f"x: the encoder does not accept shape {tuple(x.shape)}: {error}") from error
-        check_tensor("x", x, fn.event_shape, self.dtype)
-        check_values("x", x, fn.support, self.likelihood)
+        fn = self.decode_posterior(x[:1])
+        check_entries(x, fn, self.likelihood, self.dtype)

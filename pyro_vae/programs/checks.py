@@ -6,54 +6,129 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from pyro import distributions as dist
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_vae.distributions.missing import factorized, hide_missing
 from pyro_vae.distributions.sphere import sphere
 
-__all__ = ["check_context", "check_tensor", "check_values", "describe", "entry_support", "first"]
+__all__ = [
+    "batch_of",
+    "check_context",
+    "check_entries",
+    "check_tensor",
+    "check_values",
+    "describe",
+    "entry_support",
+    "first",
+]
 
 
-def check_tensor(name: str, x: Tensor, shape: Sequence[int], dtype: torch.dtype, *, missing: bool = False) -> None:
-    """Raise unless ``x`` is a nonempty batch of finite entries (or NaN if ``missing``) with this shape per row."""
+#: What to do about NaN where entries may be missing, and where they may not.
+MISSING = "Where NaN marks missing entries, pass missing=True to the program"
+NO_MISSING = "Fill in missing entries or remove their rows, or use a VAE with missing=True"
+
+
+def check_entries(
+    x: Tensor, fn: TorchDistributionMixin, likelihood: object, dtype: torch.dtype, *, missing: bool | None = None
+) -> None:
+    """Raise unless ``x`` is a batch of finite entries in the support of p(x given z).
+
+    Args:
+        x: the data
+        fn: p(x given z), of batch shape ``(1,)``
+        likelihood: the part that made it
+        dtype: dtype of the program
+        missing: whether entries may be missing (NaN); None if the program has no such option
+    """
+    if missing and not factorized(fn):
+        raise ValueError(
+            f"missing: expected a likelihood with independent entries, got {type(likelihood).__name__}. Use another "
+            "one, such as Normal, or missing=False"
+        )
+    advice = NO_MISSING if missing is None or not factorized(fn) else MISSING
+    check_tensor("x", x, fn.event_shape, dtype, missing=bool(missing), advice=advice)
+    check_values("x", hide_missing(fn, x)[1] if missing else x, fn.support, likelihood)
+
+
+def check_tensor(
+    name: str,
+    x: Tensor,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    *,
+    missing: bool = False,
+    advice: str = NO_MISSING,
+) -> None:
+    """Raise unless ``x`` is a nonempty batch of finite entries (or NaN if ``missing``) with this shape per row.
+
+    ``advice`` says what to do about NaN.
+    """
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
     if x.dtype != dtype:
+        pixels = " / 255 for pixels 0..255" if name == "x" and x.dtype == torch.uint8 else ""
         raise ValueError(
-            f"{name}: expected dtype {dtype} (that of the program's parameters), got {x.dtype}; convert it with "
-            f"`{name}.to({dtype})` (and divide pixels 0..255 by 255)"
+            f"{name}: expected dtype {dtype} (that of the program's parameters), got {x.dtype}. Convert it with "
+            f"`{name}.to({dtype})`{pixels}"
         )
-    expected = f"(n, {', '.join(map(str, shape))})" if shape else "(n,)"
     if x.dim() == 0 or tuple(x.shape[1:]) != tuple(shape):
-        raise ValueError(f"{name}: expected shape {expected} with one example per row, got {tuple(x.shape)}")
+        raise ValueError(f"{name}: expected shape {batch_of(shape)} with one example per row, got {tuple(x.shape)}")
     if x.shape[0] == 0:
         raise ValueError(f"{name}: expected at least one example, got an empty array of shape {tuple(x.shape)}")
     # the extremes of data with NaN are NaN: one pass over good data, which may be large
     if torch.isfinite(torch.stack(x.aminmax())).all():
         return
-    for wrong, what in ((torch.isnan, "NaN"), (torch.isinf, "infinite")):
+    for wrong, what, hint in ((torch.isnan, "NaN", advice), (torch.isinf, "infinite", "")):
         bad = wrong(x)
         if bad.any() and not (missing and wrong is torch.isnan):
-            hint = ". Where NaN marks missing entries, pass missing=True" if wrong is torch.isnan else ""
             raise ValueError(
                 f"{name}: expected finite values, but {name}[{first(bad)}] is {what} ({int(bad.sum()):,} of "
-                f"{x.numel():,} values are){hint}"
+                f"{x.numel():,} values are). {hint}".rstrip(". ")
             )
 
 
-def check_values(name: str, x: Tensor, support: constraints.Constraint, likelihood: object) -> None:
-    """Raise if ``x`` is outside the support of ``likelihood``, with the hint of that likelihood."""
+def batch_of(shape: Sequence[int]) -> str:
+    """Return the shape of a batch of examples in words."""
+    return f"({', '.join(['n', *map(str, shape)])}{'' if shape else ','})"
+
+
+def check_values(
+    name: str,
+    x: Tensor,
+    support: constraints.Constraint,
+    likelihood: object,
+    *,
+    mask: Tensor | bool | None = None,
+    start: int = 0,
+) -> None:
+    """Raise if ``x`` is outside the support of ``likelihood``, with the hint of that likelihood.
+
+    Args:
+        name: name of the data in the message
+        x: the data, with one example per row
+        support: the support of the likelihood
+        likelihood: the part or distribution, whose class is named
+        mask: which rows are observed; all if None
+        start: number of the first row of ``x``
+    """
     support = entry_support(support)
     if support is constraints.boolean and torch.equal(x * x, x):
         return  # six times as fast as two comparisons
     bad = ~support.check(x)
+    if mask is not None:
+        seen = torch.as_tensor(mask, device=x.device)
+        bad = bad & seen.reshape(*seen.shape, *[1] * max(0, bad.dim() - seen.dim()))
     if bad.any():
-        index = first(bad)
         value = x[tuple(bad.nonzero()[0].tolist())]
         shown = f"{value.item():.6g}" if value.dim() == 0 else f"{value.tolist()}"
+        while isinstance(likelihood, dist.MaskedDistribution):
+            likelihood = likelihood.base_dist
         owner, hint = type(likelihood).__name__, getattr(likelihood, "hint", "")
         raise ValueError(
-            f"{name}: {name}[{index}] is {shown}, outside the support of the likelihood {owner}, "
+            f"{name}: {name}[{first(bad, start)}] is {shown}, outside the support of the likelihood {owner}, "
             f"{describe(support)} ({int(bad.sum()):,} of {bad.numel():,} are outside). {hint}".rstrip()
         )
 
@@ -72,7 +147,7 @@ def check_context(context: Sequence[Tensor], width: int, n: int, dtype: torch.dt
         )
     for i, c in enumerate(context):
         name = "context" if len(context) == 1 else f"context[{i}]"
-        check_tensor(name, c, tuple(c.shape[1:]), dtype)
+        check_tensor(name, c, tuple(c.shape[1:]), dtype, advice="A context cannot be missing: fill it in")
         if c.dim() < 2 or len(c) != n:
             raise ValueError(
                 f"{name}: expected shape ({n}, {width}), one row per example (labels as one-hot floats), got "
@@ -82,9 +157,10 @@ def check_context(context: Sequence[Tensor], width: int, n: int, dtype: torch.dt
         raise ValueError(f"context: expected {width} numbers per example, got {[tuple(c.shape) for c in context]}")
 
 
-def first(bad: Tensor) -> str:
-    """Return the first index where ``bad`` is true, as written in brackets."""
-    return ", ".join(str(i) for i in bad.nonzero()[0].tolist())
+def first(bad: Tensor, start: int = 0) -> str:
+    """Return the first index where ``bad`` is true, as written in brackets; its first row has number ``start``."""
+    row, *rest = bad.nonzero()[0].tolist() or [0]
+    return ", ".join(map(str, [row + start, *rest]))
 
 
 def entry_support(support: Any) -> Any:

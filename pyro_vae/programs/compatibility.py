@@ -13,82 +13,148 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
-from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.flattened import FlattenedConstraint
 from pyro_vae.distributions.sphere import sphere
-from pyro_vae.programs.checks import check_values, describe, entry_support
+from pyro_vae.programs.calls import Calls
+from pyro_vae.programs.checks import check_values, describe, entry_support, first
 from pyro_vae.programs.primitives import announcements_off
 
 __all__ = ["check_parts"]
 
 
+#: Rows of the first dry run: a number that is rarely the size of anything else, so that no other axis passes for them.
+ROWS = 7
+
+#: Rows of each further dry run.
+MORE_ROWS = 128
+
+
 def check_parts(program: nn.Module, x: Tensor, *context: Tensor) -> None:
-    """Raise if the parts of a program do not fit together, by a dry run of model and guide on one row.
+    """Raise if the parts of a program do not fit together, by a dry run of guide and model.
 
     At each latent site, the posterior must have the event shape of the prior and sample inside its support. Each
-    observation must lie in the support of its likelihood.
+    observation must lie in the support of its likelihood, and each site have one log-density per row. All rows are
+    run if no ``check_data`` was written for this model; otherwise a few rows, as ``check_data`` checks the others.
 
     Args:
         program: a Program
-        x: one row of data
-        context: its context
+        x: rows of data
+        context: their context
 
     Raises:
         ValueError: it names the site, both parts, and a combination that works.
     """
-    errors: list[RuntimeError] = []
-    # a mismatch may break one function before its sites can be compared; the other order then finds it
-    for order in (("model", "guide"), ("guide", "model")):
+    columns, checked = (x, *context), vouches(type(program))
+    starts = [0] if checked else [0, *range(ROWS, len(x), MORE_ROWS)]
+    for start, end in zip(starts, [*starts[1:], ROWS if checked else len(x)], strict=True):
+        batch = [column[start:end] for column in columns]
         try:
-            with announcements_off(), DryRun(program) as run:
+            with Calls(program) as calls:
+                dry_run(program, calls, start, *batch)
+        except ValueError as error:
+            missing = [torch.isnan(column) for column in batch]
+            if checked or not any(nan.any() for nan in missing):
+                raise
+            name, nan = next((f"context[{i - 1}]" if i else "x", nan) for i, nan in enumerate(missing) if nan.any())
+            raise ValueError(
+                f"{name}: {name}[{first(nan, start)}] is NaN, with which the program fails: {error}"
+            ) from error
+
+
+def vouches(cls: type) -> bool:
+    """Return whether ``check_data`` was written for the observations of ``model``, by the same class or a subclass."""
+    order = [next(i for i, base in enumerate(cls.__mro__) if name in vars(base)) for name in ("check_data", "model")]
+    return order[0] <= order[1]
+
+
+def dry_run(program: Any, calls: Calls, start: int, *batch: Tensor) -> None:
+    """Run guide and model on rows that begin with row number ``start``."""
+    errors: list[Exception] = []
+    # a mismatch may break one function before its sites can be compared; the other order then finds it
+    for order in (("guide", "model"), ("model", "guide")):
+        try:
+            with announcements_off(), DryRun(calls, start) as run:
                 for function in order:
                     run.function = function
-                    getattr(program, function)(x, *context)
+                    getattr(program, function)(*batch)
             return
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
+            if run.comparing:
+                raise
             errors.append(error)
     raise errors[0]
 
 
 class DryRun(Messenger):
-    """Compare the distributions of each site in the model and in the guide.
+    """Compare the distributions of each site in the guide and in the model, and score each site.
 
-    A distribution was made by the last :class:`Conditional` that was called before its sample statement.
+    The model is replayed with the latents of the guide. A distribution was made by the part that was called last
+    before its sample statement.
     """
 
-    def __init__(self, program: nn.Module) -> None:
+    def __init__(self, calls: Calls, start: int) -> None:
         super().__init__()
-        # a part that is also inside another part (such as the posterior of a VampPrior) has its outermost name
-        modules = sorted(program.named_modules(remove_duplicate=False), key=lambda item: -item[0].count("."))
-        self.names = {module: name for name, module in modules if isinstance(module, Conditional)}
-        self.called: list[Conditional] = []
+        self.calls, self.start = calls, start
         self.sites: dict[str, dict[str, tuple[str, Distribution]]] = defaultdict(dict)
-        self.function = "model"
-
-    def __enter__(self) -> DryRun:
-        self.hooks = [m.register_forward_hook(lambda m, *_: self.called.append(m)) for m in self.names]
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        for hook in self.hooks:
-            hook.remove()
-        super().__exit__(*error)
+        self.values: dict[str, Any] = {}
+        self.function, self.comparing = "guide", False
 
     def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg):
             return
         name, fn = msg["name"], msg["fn"]
-        part = self.called[-1] if self.called else None
-        self.called.clear()
-        family = type(getattr(fn, "base_dist", fn)).__name__
-        label = f"{self.names[part]} {type(part).__name__}" if part else f"{self.function} {family}"
+        part = self.calls.last[0] if self.calls.last else None
+        self.calls.last = None
+        label = self.calls.label(part) if part else f"{self.function} {family(fn)}"
         if msg["is_observed"]:
-            if fn._validate_args and msg["mask"] is None and support_of(fn) is not None:
-                check_values(name, msg["value"], fn.support, part or fn)
+            self.score(msg, label, part or getattr(fn, "base_dist", fn))
             return
-        self.sites[name][self.function] = label, fn
-        if len(self.sites[name]) == 2:
-            check_pair(name, *self.sites[name]["guide"], *self.sites[name]["model"])
+        if self.function not in self.sites[name]:
+            self.sites[name][self.function] = label, fn
+            if len(self.sites[name]) == 2:
+                self.comparing = True
+                check_pair(name, *self.sites[name]["guide"], *self.sites[name]["model"])
+                self.comparing = False
+        if name in self.values:
+            msg["done"], msg["value"] = True, self.values[name]
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and not site_is_subsample(msg):
+            self.values[msg["name"]] = msg["value"]
+            self.score(msg, f"{self.function} {family(msg['fn'])}")
+
+    def score(self, msg: Any, label: str, owner: object = None) -> None:
+        """Compute the log-density of a site; raise if it has another shape than its plates or its value is invalid."""
+        name, fn, value = msg["name"], msg["fn"], msg["value"]
+        try:
+            log_p = fn.log_prob(value)
+        except ValueError as error:
+            if owner is None:
+                return  # a sample on the edge of its own support
+            if support_of(fn) is not None:
+                check_values(name, value, fn.support, owner, mask=msg["mask"], start=self.start)
+            if msg["mask"] is None:
+                raise ValueError(f"{name}: {error} ({label})") from error
+            return
+        frames = {frame.dim: frame.size for frame in msg["cond_indep_stack"] if frame.vectorized}
+        expected = [frames.get(dim, 1) for dim in range(min(frames, default=0), 0)]
+        found = list(log_p.shape)
+        while len(found) > len(expected) and found[0] == 1:
+            found.pop(0)
+        if expected and found != expected:
+            raise ValueError(
+                f"{name}: expected log-densities of shape {tuple(expected)}, one for each row in the plate, got "
+                f"{tuple(log_p.shape)} ({label}). Give values and distribution the same batch shape, and declare the "
+                "dimensions of one example by `.to_event`"
+            )
+        bad = torch.isnan(log_p) & (True if msg["mask"] is None else msg["mask"])
+        if owner is not None and bad.any():
+            raise ValueError(f"{name}: the log-density of {name}[{first(bad, self.start)}] is NaN ({label})")
+
+
+def family(fn: Distribution) -> str:
+    """Return the name of a distribution."""
+    return type(getattr(fn, "base_dist", fn)).__name__
 
 
 def check_pair(name: str, posterior: str, q: Distribution, prior: str, p: Distribution) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.likelihoods import Normal
+from pyro_vae.nets import Net
 from pyro_vae.posteriors import MeanFieldNormal
 from pyro_vae.priors import StandardNormal
 from pyro_vae.programs.inference import Inference
@@ -41,7 +42,8 @@ class Hierarchical(Program):
 
     Raises:
         TypeError: ``inference`` is neither BottomUp nor TopDown.
-        ValueError: the number of posteriors is not the number of layers.
+        ValueError: the number of posteriors is not the number of layers, or the likelihood ignores the layers of
+            ``skip``.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -72,6 +74,12 @@ class Hierarchical(Program):
             raise ValueError(
                 f"inference: expected {len(layers) + 1} posteriors, one for each of {len(layers)} layers and one for "
                 f"the top, got {len(inference.posteriors)}"
+            )
+        net = getattr(likelihood, "net", None)
+        if skip and isinstance(net, Net) and not (net.context or likelihood.context):
+            raise ValueError(
+                f"likelihood: expected one with a context, the layers above z1, as skip=True, got "
+                f"{type(likelihood).__name__} with context=0. Build it with context= their number of latents"
             )
         self.prior, self.layers, self.likelihood = prior, nn.ModuleList(layers), likelihood
         self.inference, self.skip = inference, skip
@@ -117,3 +125,7 @@ class Hierarchical(Program):
     def decode_posterior(self, x: Tensor) -> TorchDistributionMixin:
         """Sample all layers given ``x`` and return p(x given z)."""
         return self.decode(*self.inference.sample(x))
+
+    def check_data(self, x: Tensor, *context: Tensor) -> None:
+        """Raise if shape, type or values of the data do not fit."""
+        super().check_data(x, *context)  # x is all that the model observes

@@ -14,6 +14,7 @@ from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch import Tensor, nn
 
 from pyro_vae._util.parameters import isolate, send
+from pyro_vae.programs.checks import batch_of
 
 __all__ = ["DataPlate", "announce", "announcements_off", "observe"]
 
@@ -35,7 +36,7 @@ def announce(**modules: nn.Module | nn.Parameter) -> None:
             parameter has the name itself
 
     Raises:
-        TypeError: ``torch.jit`` traces the program, as ``JitTrace_ELBO`` does, which needs the global parameter store.
+        TypeError: something else than a module or parameter is given; or ``torch.jit`` traces the program, as ``JitTrace_ELBO`` does, which needs the global parameter store.
         ValueError: a handler replaces a parameter (``poutine.lift``, ``poutine.substitute``).
 
     Example:
@@ -48,6 +49,8 @@ def announce(**modules: nn.Module | nn.Parameter) -> None:
     if _SILENT.get() or not am_i_wrapped():
         return
     for root, module in modules.items():
+        if not isinstance(module, (nn.Module, nn.Parameter)):
+            raise TypeError(f"announce: expected modules or parameters by name, got {root}={type(module).__name__}")
         named = {"": module} if isinstance(module, nn.Parameter) else dict(module.named_parameters())
         if isinstance(module, nn.Module):
             isolate(module)
@@ -115,7 +118,8 @@ def observe(name: str, fn: TorchDistributionMixin, x: Tensor) -> Tensor:
     sizes = {x.shape[0], 1} if len(fn.batch_shape) > 1 else {x.shape[0]}
     if x.shape[1:] != fn.event_shape or (fn.batch_shape and fn.batch_shape[-1] not in sizes):
         raise ValueError(
-            f"{name}: expected shape (n, {', '.join(map(str, fn.event_shape))}), got {tuple(x.shape)} (the likelihood "
-            f"has batch shape {tuple(fn.batch_shape)}, one event per row). Check the `shape` of the likelihood"
+            f"{name}: expected shape {batch_of(fn.event_shape)}, got {tuple(x.shape)} (the likelihood has batch shape "
+            f"{tuple(fn.batch_shape)}, one event per row). Check the `shape` of the likelihood, and declare the "
+            "dimensions of one example by `.to_event`"
         )
     return pyro.sample(name, fn, obs=x)

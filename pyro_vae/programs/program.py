@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ from pyro_vae._util.parameters import PartContext, isolate
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.nets import MLP
-from pyro_vae.programs.checks import check_context, check_tensor, check_values
+from pyro_vae.programs.calls import Calls
+from pyro_vae.programs.checks import check_context, check_entries
 from pyro_vae.programs.compatibility import check_parts
 from pyro_vae.programs.primitives import announce
 
@@ -162,17 +164,20 @@ class Program(Described, Abstract, PyroModule):
         if not isinstance(x, Tensor):
             raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
         with evaluating(self), fork_rng(self.device, 0):
-            self.check_data(x, *context)
-            check_parts(self, x[:1], *(c[:1] for c in context))
+            with Calls(self):
+                self.check_data(x, *context)
+            check_parts(self, x, *context)
 
     def check_data(self, x: Tensor, *context: Tensor) -> None:
         """Raise if shape, type, values or context of the data do not fit (those that :meth:`decode_prior` needs)."""
         if type(self).decode_prior is Program.decode_prior:
             return
-        check_context(context, self.context, len(x), self.dtype)
+        check_context(context, self.context, len(x) if x.dim() else 0, self.dtype)
         fn = self.decode_prior(1, *(c[:1] for c in context))
-        check_tensor("x", x, fn.event_shape, self.dtype)
-        check_values("x", x, fn.support, getattr(self, "likelihood", fn))
+        missing = getattr(self, "missing", False)
+        optional = missing or "missing" in inspect.signature(type(self)).parameters
+        likelihood = getattr(self, "likelihood", fn)
+        check_entries(x, fn, likelihood, self.dtype, missing=missing if optional else None)
 
 
 def mean_or_sample(fn: TorchDistributionMixin) -> Tensor:

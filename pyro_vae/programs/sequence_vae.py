@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +15,12 @@ from torch import Tensor, nn
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.distributions.missing import factorized
+from pyro_vae.distributions.missing import factorized, hide_missing, readable
 from pyro_vae.likelihoods import Normal
 from pyro_vae.posteriors import MeanFieldNormal
 from pyro_vae.priors import ConditionalNormal, StandardNormal
 from pyro_vae.programs.backward_gru import BackwardGRU
-from pyro_vae.programs.checks import check_tensor, check_values, first
+from pyro_vae.programs.checks import check_entries, first
 from pyro_vae.programs.primitives import DataPlate, announce, observe
 from pyro_vae.programs.program import SMALL, Program, evaluating, mean_or_sample
 
@@ -49,6 +50,8 @@ class SequenceVAE(Program):
         posterior: q(z_t given h_t, z_(t-1)), such as ``posteriors.MeanFieldNormal((features,), latent,
             context=latent)``; z_0 is a learned vector
         summary: a module from x and lengths to h of ``(n, T, features)``, such as :class:`BackwardGRU`
+        missing: whether entries of x may be missing (NaN). They do not contribute to the bound or its gradient, and
+            are 0 in the input of a ``summary`` without the attribute ``takes_missing``
 
     Shape:
         data as a tuple ``(x, lengths)``: x of ``(n, T, *shape)``, lengths of ``(n,)`` with integers from 1 to T; or x
@@ -77,22 +80,24 @@ class SequenceVAE(Program):
         likelihood: Conditional,
         posterior: Conditional,
         summary: nn.Module,
+        missing: bool = False,
     ) -> None:
         super().__init__()
         self.prior, self.transition, self.likelihood = prior, transition, likelihood
-        self.posterior, self.summary = posterior, summary
+        self.posterior, self.summary, self.missing = posterior, summary, missing
         # in a list because `announce` takes modules
         self.start = nn.ParameterList([torch.zeros(prior().event_shape)])
 
     @classmethod
-    def example(cls) -> SequenceVAE:
-        """Build a small instance."""
+    def example(cls, **options: Any) -> SequenceVAE:
+        """Build a small instance, with further ``options`` of the constructor."""
         return cls(
             prior=StandardNormal(2),
             transition=ConditionalNormal(2, context=2, net=SMALL),
             likelihood=Normal(2, (4,), net=SMALL),
             posterior=MeanFieldNormal((6,), 2, context=2, net=SMALL),
             summary=BackwardGRU((4,), 6),
+            **options,
         )
 
     def model(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -101,7 +106,10 @@ class SequenceVAE(Program):
         mask = step_mask(x, lengths)
         with DataPlate(x):
             fn = self.likelihood(self._sample_chain(mask))
-            return observe("x", joint(fn, mask), pad(x, mask))
+            if not self.missing:
+                return observe("x", joint(fn, mask), pad(x, mask))
+            fn, x = hide_missing(fn, torch.where(entry_mask(mask, x.dim()), x, math.nan))
+            return observe("x", fn.to_event(1), x)
 
     def guide(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Sample the chain of latents from the posterior of ``x``."""
@@ -114,7 +122,15 @@ class SequenceVAE(Program):
 
     def _infer_chain(self, x: Tensor, lengths: Tensor | None, sample: Sampler = pyro.sample) -> Tensor:
         mask = step_mask(x, lengths)
-        h = self.summary(pad(x, mask), mask.sum(-1))
+        padded = pad(x, mask)
+        h = self.summary(readable(self.summary, padded) if self.missing else padded, mask.sum(-1))
+        if not isinstance(h, Tensor) or h.dim() < 3 or h.shape[:2] != mask.shape:
+            found = tuple(h.shape) if isinstance(h, Tensor) else type(h).__name__
+            raise ValueError(
+                f"summary: expected one tensor of shape ({len(x)}, {x.shape[1]}, features), one row per sequence and "
+                f"step, got {found} from {type(self.summary).__name__}. "
+                "For a torch.nn.GRU, use batch_first=True and return the first of its results"
+            )
         return self._chain(lambda t, z: self.posterior(h[:, t], z), mask, self.start[0], sample)
 
     @staticmethod
@@ -188,9 +204,8 @@ class SequenceVAE(Program):
                     f"lengths: expected integers from 1 to {x.shape[1]}, the number of steps in x, but "
                     f"lengths[{first(bad)}] is {lengths[bad][0].item():g}. Remove empty sequences"
                 )
-        seen = pad(x, step_mask(x, *context))
-        check_tensor("x", seen, x.shape[1:], self.dtype)
-        check_values("x", seen, fn.support, self.likelihood)
+        steps = fn.expand((1, x.shape[1])).to_event(1)
+        check_entries(pad(x, step_mask(x, *context)), steps, self.likelihood, self.dtype, missing=self.missing)
 
 
 def step_mask(x: Tensor, lengths: Tensor | None = None) -> Tensor:

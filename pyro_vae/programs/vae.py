@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pyro
-import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_vae.conditional import Conditional
-from pyro_vae.distributions.missing import factorized, hide_missing
+from pyro_vae.distributions.missing import hide_missing, readable
 from pyro_vae.likelihoods import Normal
 from pyro_vae.posteriors import MeanFieldNormal
 from pyro_vae.priors import StandardNormal
-from pyro_vae.programs.checks import check_context, check_tensor, check_values
 from pyro_vae.programs.primitives import DataPlate, announce, observe
 from pyro_vae.programs.program import SMALL, Program
 
@@ -94,10 +92,7 @@ class VAE(Program):
 
     def encode(self, x: Tensor, *context: Tensor) -> TorchDistributionMixin:
         """Return q(z given x) for a batch ``x`` of shape ``(n, *shape)``."""
-        encoders = self.posterior, getattr(self.posterior, "net", None)
-        if self.missing and not any(getattr(encoder, "takes_missing", False) for encoder in encoders):
-            x = torch.nan_to_num(x)
-        return self.posterior(x, *context)
+        return self.posterior(readable(self.posterior, x) if self.missing else x, *context)
 
     def decode(self, z: Tensor, *context: Tensor) -> TorchDistributionMixin:
         """Return p(x given z) for latents of shape ``(*batch, latent)``."""
@@ -113,14 +108,4 @@ class VAE(Program):
 
     def check_data(self, x: Tensor, *context: Tensor) -> None:
         """Raise if shape, type, context or values of the data do not fit."""
-        check_context(context, self.context, len(x) if x.dim() else 0, self.dtype)
-        fn = self.decode_prior(1, *(c[:1] for c in context))
-        if self.missing and not factorized(fn):
-            raise ValueError(
-                f"missing: expected a likelihood with independent entries, got {type(self.likelihood).__name__}. Use "
-                "another one, such as Normal, or missing=False"
-            )
-        check_tensor("x", x, fn.event_shape, self.dtype, missing=self.missing)
-        if self.missing:
-            _, x = hide_missing(fn, x)
-        check_values("x", x, fn.support, self.likelihood)
+        super().check_data(x, *context)  # x is all that the model observes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Mixture
 from pyro_vae.evaluation.over import over
-from pyro_vae.programs import SemiSupervised, StackedSemiSupervised
+from pyro_vae.programs import SemiSupervised
 from pyro_vae.programs.program import Program, evaluating, mean_or_sample
 from pyro_vae.tasks.decoding import context_rows, decode, require_vae
 
@@ -31,25 +32,29 @@ def generate(
     temperature: float = 1.0,
     mean: bool = False,
     seed: int = 0,
+    **options: Any,
 ) -> Tensor:
     r"""Generate new examples.
 
     .. math:: z \sim \frac{p(z)^{1/T}}{\int p(z)^{1/T}\, dz}, \qquad x \sim p(x \mid z)
 
     Args:
-        program: a VAE; at temperature 1 and with its own prior, any Program with ``sample``
+        program: a VAE; at temperature 1 and with its own prior, any other Program
         num_samples: number of examples
         context: for a conditional program, the context of each example, such as ``[one_hot_labels]``
         prior: replaces the prior of the program, such as an :class:`AggregatePosterior`
         temperature: T; below 1, examples are more typical and less varied (see :func:`tempered`)
         mean: return means of p(x given z) instead of samples, as most papers show for images
         seed: random seed
+        options: further arguments of the method ``sample`` of the program, such as ``library=`` of a CountVAE or
+            ``length=`` of a SequenceVAE
 
     Returns:
         Examples of shape ``(num_samples, *shape)``.
 
     Raises:
-        ValueError: ``num_samples`` or the context is invalid, or the prior does not support the temperature.
+        TypeError: the program has no prior, or is no VAE and ``prior`` or ``temperature`` is given.
+        ValueError: an argument is invalid, or the prior does not support the temperature.
 
     Example:
         >>> import pyro_vae as pv
@@ -61,12 +66,35 @@ def generate(
     rows = context_rows(program, context, num_samples)
     with evaluating(program), fork_rng(program.device, seed):
         if prior is None and temperature == 1:
-            if isinstance(program, SemiSupervised | StackedSemiSupervised):  # the context is the class
-                return program.sample(num_samples, y=rows[0] if rows else None, mean=mean, seed=seed)
-            return program.sample(num_samples, *rows, mean=mean, seed=seed)
+            given = sample_options(program, rows, options)
+            return program.sample(num_samples, *(() if "y" in given else rows), mean=mean, seed=seed, **given)
         vae = require_vae(program)
+        if options:
+            raise ValueError(f"{', '.join(options)}: expected no such argument with `prior` or `temperature`")
         fn = (prior or vae.prior)(*rows).expand((num_samples,))
         return decode(vae, tempered(fn, temperature).sample(), rows, mean=mean)
+
+
+def sample_options(program: Program, context: Sequence[Tensor], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments of ``program.sample``, or raise if it cannot be called with them."""
+    name = type(program).__name__
+    if type(program).sample is Program.sample and type(program).decode_prior is Program.decode_prior:
+        raise TypeError(
+            f"program: expected one with a prior to sample from, got {name}. Use a VAE, or reconstruct data with it"
+        )
+    parameters = inspect.signature(program.sample).parameters
+    own = {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY and key not in ("mean", "seed")}
+    takes_context = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
+    if context and not takes_context:
+        if len(context) > 1 or "y" not in own or "y" in options:
+            raise ValueError(f"context: expected {'the class y alone' if 'y' in own else 'none'} for {name}")
+        options = {"y": context[0], **options}
+    for key in options.keys() - own.keys():
+        raise ValueError(f"{key}: expected one of {sorted(own) or 'no'} further arguments of {name}.sample, got {key}")
+    for key, p in own.items():
+        if p.default is p.empty and key not in options:
+            raise ValueError(f"{key}: expected a value, which {name} needs. Call generate(program, n, {key}=...)")
+    return options
 
 
 def tempered(fn: TorchDistributionMixin, temperature: float) -> TorchDistributionMixin:

@@ -1,12 +1,36 @@
-"""Small programs, and batches of binary values to train them on."""
+"""All exported programs and data for them; small programs, and batches of binary values to train them on."""
 
 import functools
+import inspect
 
 import torch
 from benchmarks.cross_product import build
 
 import pyro_vae as pv
 from pyro_vae.testing import parts
+
+EXPORTED = [getattr(pv.programs, name) for name in pv.programs.__all__]
+PROGRAMS = [c for c in EXPORTED if inspect.isclass(c) and issubclass(c, pv.Program) and c is not pv.Program]
+#: Arguments of `sample` without a default.
+REQUIRED = {"library": 50.0, "length": 4}
+
+
+def sample(program, n=6, **options):
+    """Samples of a program, with values for the arguments that it requires."""
+    return program.sample(n, **{name: REQUIRED[name] for name in required(program)}, **options)
+
+
+def required(program):
+    """The names of the keyword arguments of `sample` without a default."""
+    parameters = inspect.signature(program.sample).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+
+
+def rows(program, n=6):
+    """Data that the program accepts."""
+    return (
+        sample(program, n, seed=1) if type(program).decode_prior is not pv.Program.decode_prior else torch.randn(n, 4)
+    )
 
 
 def make_vae(latent=3, shape=(8, 8), hidden=(16,)):

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import inspect
 import math
 import sys
 
@@ -14,6 +15,7 @@ import pyro_vae as pv
 from pyro_vae.priors import zuko_flow
 from pyro_vae.testing import check_part, parts
 from pyro_vae.testing.grids import grid_of
+from pyro_vae.testing.part_laws import check_shapes
 
 SHELF = list(parts(pv.priors))
 
@@ -135,6 +137,45 @@ def test_zuko_flow_is_the_flow_of_zuko(flows):
     assert torch.equal(part(c).log_prob(z), part.flow(c).log_prob(z))
     assert part(c).rsample().requires_grad
     assert part(c)().shape == (5, 3)
+
+
+@pytest.mark.parametrize("context", [0, 2])
+def test_flows_of_zuko_have_mass_one_or_are_refused(flows, context):
+    """Every class that builds a flow from a number of features and the width of a context.
+
+    NAF, UNAF and SOSPF of zuko clip softly between their layers, which costs some mass in the tails.
+    """
+    builders = {
+        name: cls
+        for name, cls in vars(flows).items()
+        if inspect.isclass(cls) and list(inspect.signature(cls).parameters)[:2] == ["features", "context"]
+    }
+    distributions = {name: cls for name, cls in builders.items() if issubclass(cls, flows.LazyDistribution)}
+    assert {"GMM", "MAF", "NCSF", "NSF"} <= distributions.keys()
+    c, refused = [torch.tensor([0.3, -0.2])] * bool(context), set()
+    for name, cls in distributions.items():
+        try:
+            one, three = (pv.priors.ZukoFlow(latent, flow=cls, context=context) for latent in (1, 3))
+        except ValueError as error:
+            assert str(error).startswith("flow: ")  # noqa: PT017
+            refused.add(name)
+            continue
+        # the pieces of a spline are steep
+        values, weight = grid_of(one(*c), 200_001 if name == "NSF" else 2001)
+        with torch.no_grad():
+            mass = float((one(*c).log_prob(values).double().exp() * weight).sum())
+        assert (0.9 if name in ("NAF", "UNAF", "SOSPF") else 0.998) < mass < 1.002, name
+        check_shapes(three, c, ())
+        with pyro.plate("data", 4):
+            assert pyro.sample("z", three(*c)).shape == (4, 3)
+    assert refused == {"GF", "NCSF"}
+
+
+def test_a_flow_that_is_no_density_of_the_latents_is_refused(flows):
+    transform = flows.MAF(3).transform
+    for flow in (lambda n, c: flows.MAF(n + 1, c), lambda n, c: transform):
+        with pytest.raises(ValueError, match="^flow: expected a distribution of 3 real numbers"):
+            pv.priors.ZukoFlow(3, flow=flow)
 
 
 def test_missing_zuko_names_the_extra(monkeypatch):

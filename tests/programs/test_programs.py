@@ -1,12 +1,12 @@
 """Laws of every program: seeds, checks, stock Pyro, copies. A new program is tested without another edit."""
 
 import copy
-import inspect
 import pickle
 
 import pyro
 import pytest
 import torch
+from helpers.programs import PROGRAMS, rows, sample
 from pyro import distributions as dist
 from pyro import infer, poutine
 
@@ -14,27 +14,10 @@ import pyro_vae as pv
 from pyro_vae.distributions import Flattened, RelaxedBernoulli
 from pyro_vae.testing import check_estimator
 
-EXPORTED = [getattr(pv.programs, name) for name in pv.programs.__all__]
-PROGRAMS = [c for c in EXPORTED if inspect.isclass(c) and issubclass(c, pv.Program) and c is not pv.Program]
 SAMPLED = [c for c in PROGRAMS if c.decode_prior is not pv.Program.decode_prior]
 RECONSTRUCTED = [c for c in PROGRAMS if c.decode_posterior is not pv.Program.decode_posterior]
 LATENT = [c for c in PROGRAMS if c is not pv.programs.Autoencoder]
-#: Arguments of `sample` without a default.
-REQUIRED = {"library": 50.0, "length": 4}
-
 every = pytest.mark.parametrize("cls", PROGRAMS)
-
-
-def sample(program, n=6, **options):
-    """Samples of a program, with values for the arguments that it requires."""
-    parameters = inspect.signature(program.sample).parameters.values()
-    required = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
-    return program.sample(n, **{name: REQUIRED[name] for name in required}, **options)
-
-
-def rows(program, n=6):
-    """Data that the program accepts."""
-    return sample(program, n, seed=1) if type(program) in SAMPLED else torch.randn(n, 4)
 
 
 def state(program):
@@ -115,19 +98,44 @@ class Replaced(pv.Conditional):
         return dist.Normal(ones, ones).to_event(1) if simplex == (self.what == "support") else dist.Dirichlet(ones)
 
 
-@pytest.mark.parametrize("what", ["support", "shape"])
-@pytest.mark.parametrize("cls", LATENT)
-def test_impossible_parts_are_refused_before_the_first_step(cls, what):
-    """By an error that names both parts and a combination that works."""
-    program = cls.example()
-    x = rows(program)
-    path = next(n for n, _ in program.named_modules() if "posterior" in n and n.split(".")[-1] in {"posterior", "0"})
+def replace(program, path, what):
+    """Replace a part by one of another kind."""
     owner, _, name = path.rpartition(".")
     owner = program.get_submodule(owner)
     owner._modules[name] = Replaced(owner._modules[name], what)
+
+
+def latent_parts(program):
+    """The paths of the parts that make latents: all but likelihoods and models of missing entries."""
+    paths = [path for path, part in program.named_modules() if isinstance(part, pv.Conditional)]
+    return [path for path in paths if path.split(".")[-1] not in ("likelihood", "mask")]
+
+
+@pytest.mark.parametrize("cls", LATENT)
+def test_impossible_supports_are_refused_before_the_first_step(cls):
+    """Whichever part is replaced, by an error that names both parts and a combination that works."""
+    paths = latent_parts(cls.example())
+    assert len(paths) >= 2
+    for path in paths:
+        program = cls.example()
+        x, weights = rows(program), state(program)
+        replace(program, path, "support")
+        both = rf"({path} Replaced .*and (?!{path})[\w.]+ \w+|(?!{path})[\w.]+ \w+ .*and {path} Replaced)"
+        pair = rf"expected the same support, but {both} .*Use .* such as \w+ with \w+"
+        # a program of proportions refuses its prior alone
+        with pytest.raises(ValueError, match=rf"{pair}|^{path}: expected topic proportions .*Replaced"):
+            pv.fit(program, x, epochs=1, progress=False)
+        assert all(torch.equal(value, weights[name.replace(".part.", ".")]) for name, value in state(program).items())
+
+
+@pytest.mark.parametrize("cls", LATENT)
+def test_latents_of_other_shapes_are_refused_before_the_first_step(cls):
+    program = cls.example()
+    x = rows(program)
+    path = next(n for n, _ in program.named_modules() if "posterior" in n and n.split(".")[-1] in {"posterior", "0"})
+    replace(program, path, "shape")
     weights = state(program)
-    advice = r"Use .* such as \w+ with \w+" if what == "support" else "same `latent`"
-    with pytest.raises(ValueError, match=rf"{path} Replaced .*and (?!{path})[\w.]+ \w+ .*{advice}"):
+    with pytest.raises(ValueError, match=rf"{path} Replaced .*and (?!{path})[\w.]+ \w+ .*same `latent`"):
         pv.fit(program, x, epochs=1, progress=False)
     assert same(state(program), weights)
 

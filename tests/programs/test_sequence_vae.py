@@ -30,7 +30,12 @@ class Linear(pv.Conditional):
 
 
 class Messages(torch.nn.Module):
-    """p(x_t, ..., x_L given z_t) as precision and shift of a normal in z_t: the information filter, backwards."""
+    """p(x_t, ..., x_L given z_t) as precision and shift of a normal in z_t: the information filter, backwards.
+
+    Missing entries (NaN) are left out.
+    """
+
+    takes_missing = True
 
     def __init__(self, a, c):
         super().__init__()
@@ -42,8 +47,10 @@ class Messages(torch.nn.Module):
         h = []
         for t in reversed(range(x.shape[1])):
             gain = (torch.eye(d).double() / Q**2 + precision).inverse()
-            precision = self.a.T @ (torch.eye(d).double() / Q**2 - gain / Q**4) @ self.a + self.c.T @ self.c / R**2
-            shift = (gain @ shift.unsqueeze(-1)).squeeze(-1) @ self.a / Q**2 + x[:, t] @ self.c / R**2
+            c = self.c * ~x[:, t].isnan().unsqueeze(-1)
+            precision = self.a.T @ (torch.eye(d).double() / Q**2 - gain / Q**4) @ self.a + c.mT @ c / R**2
+            here = (x[:, t].nan_to_num().unsqueeze(1) @ c).squeeze(1)
+            shift = (gain @ shift.unsqueeze(-1)).squeeze(-1) @ self.a / Q**2 + here / R**2
             here = (t < lengths).double().unsqueeze(-1)
             precision, shift = precision * here.unsqueeze(-1), shift * here
             h.insert(0, torch.cat([shift, precision.flatten(1)], -1))
@@ -68,7 +75,7 @@ class Exact(pv.Conditional):
 class Toy:
     """z_t = A z_(t-1) + noise of scale Q, x_t = C z_t + noise of scale R, z_1 as if z_0 were known."""
 
-    def __init__(self, latent=2, off=0.0):
+    def __init__(self, latent=2, off=0.0, missing=False):
         g = torch.Generator().manual_seed(3)
         normal = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)  # noqa: E731
         self.a, self.c, start = 0.7 * normal(latent, latent), normal(FEATURES, latent), normal(latent)
@@ -79,21 +86,25 @@ class Toy:
             likelihood=Linear(self.c, R),
             posterior=Exact(self.a, off),
             summary=Messages(self.a, self.c),
+            missing=missing,
         ).double()
         with torch.no_grad():
             self.program.start[0].copy_(start)
 
     def kalman(self, x):
-        """Exact log p of one sequence, and mean and covariance of its last latents given all of it."""
+        """Exact log p of one sequence, and mean and covariance of its last latents, given its observed entries."""
         eye = torch.eye(len(self.a)).double()
         mean, covariance, total = self.first, Q**2 * eye, 0.0
         for t, row in enumerate(x):
             if t:
                 mean, covariance = self.a @ mean, self.a @ covariance @ self.a.T + Q**2 * eye
-            seen = self.c @ covariance @ self.c.T + R**2 * torch.eye(FEATURES).double()
-            total = total + dist.MultivariateNormal(self.c @ mean, seen).log_prob(row)
-            gain = covariance @ self.c.T @ seen.inverse()
-            mean, covariance = mean + gain @ (row - self.c @ mean), covariance - gain @ self.c @ covariance
+            row, c = row[~row.isnan()], self.c[~row.isnan()]
+            if not len(row):
+                continue
+            seen = c @ covariance @ c.T + R**2 * torch.eye(len(row)).double()
+            total = total + dist.MultivariateNormal(c @ mean, seen).log_prob(row)
+            gain = covariance @ c.T @ seen.inverse()
+            mean, covariance = mean + gain @ (row - c @ mean), covariance - gain @ c @ covariance
         return total, mean, covariance
 
     def evidence(self, x, lengths):
@@ -132,6 +143,24 @@ def test_bound_with_the_exact_guide_is_the_evidence_at_every_length(num_particle
     assert torch.allclose(found, exact[order], atol=1e-9)
     found = pv.evaluation.log_likelihood(toy.program, (x, LENGTHS), num_particles=num_particles)
     assert torch.allclose(found.per_example, exact, atol=1e-9)
+
+
+def test_missing_entries_leave_the_evidence_of_the_observed_ones():
+    """With the exact guide given the observed entries, among them a step without any; and at any guide in training."""
+    toy = Toy(missing=True)
+    complete = sequences(toy.program)
+    found = ELBO().per_datum(toy.program.model, toy.program.guide, complete)
+    assert torch.allclose(found, toy.evidence(complete, [6] * 6), atol=1e-9)
+    x = torch.where(torch.rand(complete.shape) < 0.4, math.nan, complete)
+    x[0, 2], x[:, 0, 0] = math.nan, complete[:, 0, 0]
+    found = ELBO(num_particles=3).per_datum(toy.program.model, toy.program.guide, x, LENGTHS)
+    assert torch.allclose(found, toy.evidence(x, LENGTHS), atol=1e-9)
+    program = pv.programs.SequenceVAE.example(missing=True)
+    x = torch.where(torch.rand(30, 5, 4) < 0.4, math.nan, torch.randn(30, 5, 4))
+    assert math.isfinite(pv.fit(program, x, epochs=2, progress=False)["loss"][-1])
+    assert all(p.isfinite().all() for p in program.parameters())
+    with pytest.raises(ValueError, match="^x: .*NaN.*missing=True"):
+        pv.fit(pv.programs.SequenceVAE.example(), x, epochs=1, progress=False)
 
 
 def test_off_the_exact_guide_the_bound_is_below_and_importance_sampling_is_right():

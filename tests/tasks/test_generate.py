@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers.programs import PROGRAMS, REQUIRED, required, sample
 from pyro import distributions as dist
 
 import pyro_vae as pv
@@ -188,3 +189,33 @@ def test_traversal_changes_one_latent():
         traverse(toy.program, x, values, units=[2])
     with pytest.raises(ValueError, match="values"):
         traverse(toy.program, x, [])
+
+
+@pytest.mark.parametrize("cls", PROGRAMS)
+def test_every_program_generates_or_is_refused_by_name(cls):
+    """The examples are those of its method `sample`; an argument that it requires is named."""
+    program = cls.example()
+    if program.decode_prior.__func__ is pv.Program.decode_prior:
+        with pytest.raises(TypeError, match=f"program: .*{cls.__name__}"):
+            generate(program, 3)
+        return
+    options = {name: REQUIRED[name] for name in required(program)}
+    assert torch.equal(generate(program, 3, seed=4, **options), sample(program, 3, seed=4))
+    assert torch.equal(generate(program, 3, mean=True, **options), sample(program, 3, mean=True))
+    for name in options:
+        with pytest.raises(ValueError, match=f"{name}: .*{cls.__name__}"):
+            generate(program, 3)
+    with pytest.raises(ValueError, match="^nothing: "):
+        generate(program, 3, nothing=1, **options)
+    with pytest.raises(ValueError, match=r"^context"):
+        generate(program, 3, context=[torch.ones(3, 7), torch.ones(3, 7)], **options)
+    if not isinstance(program, pv.VAE):
+        with pytest.raises(TypeError, match=f"program: .*{cls.__name__}"):
+            generate(program, 3, temperature=0.5, **options)
+
+
+def test_the_context_of_a_program_with_classes_is_the_class():
+    program = pv.programs.SemiSupervised.example()
+    y = torch.eye(3)
+    assert torch.equal(generate(program, 3, context=[y]), program.sample(3, y=y))
+    assert torch.equal(generate(program, 3, y=y), program.sample(3, y=y))

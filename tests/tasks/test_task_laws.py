@@ -51,7 +51,7 @@ VALUES = {
 }
 #: Other arguments: the program, and optional ones with their defaults.
 OTHERS = {"program", "compress", "context", "false_alarm_rate", "learning_rate", "levels", "mean", "path", "prior"}
-OTHERS |= {"seed", "thin", "units"}
+OTHERS |= {"options", "seed", "thin", "units"}
 SPECIAL = {
     "impute": {"x": INCOMPLETE},
     "pseudo_gibbs": {"x": INCOMPLETE},

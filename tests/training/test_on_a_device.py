@@ -177,7 +177,7 @@ def test_every_part(make_svi):
     for name, case in part_cases().items():
         program = case.make()
         if isinstance(program.posterior, pv.posteriors.SemiAmortized):  # the model of its example is another program
-            program.posterior._model = (program.prior, program.likelihood)
+            program.posterior.net._parts = (program.posterior.posterior, program.prior, program.likelihood)
         try:
             check_steps(make_svi, program, case.estimator(), case.data)
         except Exception as error:

@@ -69,9 +69,15 @@ class LocalGuide(Program):
         """Return the output of each encoder in a run of the guide with this seed."""
         program, batch = self._program
         found: dict[nn.Module, Tensor] = {}
+        running: list[nn.Module] = []
+
+        def enter(module: nn.Module, inputs: Any) -> None:
+            running.append(module)
 
         def keep(owner: nn.Module, module: nn.Module, inputs: Any, output: Tensor) -> None:
-            found[owner] = output
+            running.pop()
+            if not running:  # a network that is called by another one does not have the last word
+                found[owner] = output
 
         owners = [
             m
@@ -79,7 +85,8 @@ class LocalGuide(Program):
             if isinstance(m, Conditional) and isinstance(getattr(m, "net", None), nn.Module)
         ]
         nets: list[Any] = [owner.net for owner in owners]
-        handles = [net.register_forward_hook(partial(keep, owner)) for owner, net in zip(owners, nets, strict=True)]
+        handles = [net.register_forward_pre_hook(enter) for net in nets]
+        handles += [net.register_forward_hook(partial(keep, owner)) for owner, net in zip(owners, nets, strict=True)]
         try:
             with fork_rng(batch, seed), torch.no_grad():
                 Call(program.model, program.guide, batch, {}).trace(program.guide, Recorder())

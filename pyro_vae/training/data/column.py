@@ -57,9 +57,10 @@ class Column:
         elif isinstance(rows, (str, bytes, Mapping)) or not (
             hasattr(rows, "__getitem__") and hasattr(rows, "__len__")
         ):
+            whole = ". Pass one of its splits, such as its `.train`" if hasattr(rows, "train") else ""
             raise TypeError(
                 f"{name}: expected a tensor, numpy array, memmap, torch Dataset or DataLoader, or a tuple of "
-                f"arrays (x, context), got {type(rows).__name__}"
+                f"arrays (x, context), got {type(rows).__name__}{whole}"
             )
         self.rows = rows
 
