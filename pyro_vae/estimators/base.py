@@ -16,7 +16,7 @@ from pyro_vae._util.validation import check_int
 from pyro_vae.estimators.averages import mean, scaled_sum
 from pyro_vae.estimators.penalties import Capacity, FreeBits, PerDimension
 from pyro_vae.programs.primitives import announce
-from pyro_vae.trace import Call, Recorder, Reparameterized, Terms
+from pyro_vae.trace import Call, Recorder, Reparameterized, Site, Terms
 from pyro_vae.trace.layout import same
 from pyro_vae.trace.passes import run_in_passes
 
@@ -147,14 +147,37 @@ class Estimator(PyroELBO):
             terms: one run of guide and model
             recorder: the handler that drew the latents
         """
+        self.check_plates(terms)
         for site in terms.latent:
             recorder.check(site, type(self).__name__)
+            if site.auxiliary or (site.marginal is not None and site.marginal.joint):
+                self.check_divergence(site)
             q, p = site.guide["scale"], site.model["scale"]
             if not same(q, p):
                 raise ValueError(
                     f"guide: site {site.name!r} is scaled by {q} in the guide and by {p} in the model, which gives "
                     "no bound: scale both alike. To weight the divergence give the estimator a `beta`"
                 )
+
+    def check_plates(self, terms: Terms) -> None:
+        """Raise if the data are in two plates: a formula of importance weights is about the examples of one."""
+        layout = terms.sites[0].layout
+        if layout.second is not None:
+            raise ValueError(
+                f"model: {type(self).__name__} needs one plate that all observed sites share, but site "
+                f"{layout.second!r} is not in plate {layout.name!r}: use ELBO"
+            )
+
+    def check_divergence(self, site: Site) -> None:
+        """Raise if the divergence of a site is weighted, but not its own: part of another site's, or of several."""
+        # the sum of all divergences is known where sites are auxiliary
+        if self.free_bits.nats or (not site.auxiliary and (self.scheduled or self.beta != 1.0)):
+            name = "free_bits" if self.free_bits.nats else "capacity" if self.capacity is not None else "beta"
+            why = "is drawn for another latent" if site.auxiliary else "depends on values that the model sums over"
+            raise ValueError(
+                f"{name}: expected none, because site {site.name!r} {why} and has no divergence of its own: leave it "
+                "out, or draw the site on which it depends in the guide"
+            )
 
     def evaluate(self, terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of one run, and what a progress bar shows in addition.
@@ -176,9 +199,9 @@ class Estimator(PyroELBO):
         # ELBO; the bounds of the examples are those given their draw
         weight = beta if self.capacity is None else 1.0  # a capacity is that of the latents of each example
         for site in shared.latent:
-            loss = loss + scaled_sum(site.scale, mean(weight * site.sampled_kl))
+            loss = loss + scaled_sum(site.scale, mean(shared.expect(weight * site.sampled_kl)))
         for site in shared.observed:
-            loss = loss - scaled_sum(site.scale, mean(site.log_p))
+            loss = loss - scaled_sum(site.scale, mean(shared.expect(site.log_p)))
         return loss, metrics
 
     def local_loss(self, terms: Terms, beta: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -220,7 +243,9 @@ class Estimator(PyroELBO):
 
     def per_datum(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """Return the bound itself (beta 1, unscaled) of each example in nats, ``(batch,)``; nothing is changed."""
-        return self.checked_bound(self.terms(model, guide, *args, **kwargs).split()[0], 1.0)
+        terms = self.terms(model, guide, *args, **kwargs)
+        Estimator.check_plates(self, terms)  # examples of which plate?
+        return self.checked_bound(terms.split()[0], 1.0)
 
     def differentiable_loss(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any

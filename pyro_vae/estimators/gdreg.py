@@ -13,7 +13,7 @@ from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.trace import Draw, Recorder, Terms
-from pyro_vae.trace.site import factors
+from pyro_vae.trace.divergence import factors
 
 __all__ = ["GDReG"]
 
@@ -55,6 +55,11 @@ class GDReG(Estimator):
         """Raise if a prior has other parameters than a location and a scale."""
         super().check_terms(terms, recorder)
         for site in terms.latent:
+            if site.marginal is not None:
+                raise ValueError(
+                    f"prior: GDReG needs a family with a location and a scale at site {site.name!r}, got a sum over "
+                    "values of the model: use DReG"
+                )
             location_scale(site.model["fn"], site.name)
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
