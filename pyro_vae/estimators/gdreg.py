@@ -77,6 +77,8 @@ class GDReG(Estimator):
             for name, (z, _) in draw.values.items()
             if z.requires_grad
         ]
+        if not places:
+            return value
         z = [draw.values[name][0] for draw, _, name in places]
         by_weight = torch.autograd.grad(terms.log_w(beta, detached_params=True).sum(), z, retain_graph=True)
         by_likelihood = torch.autograd.grad(log_likelihood.sum(), z, retain_graph=True, materialize_grads=True)

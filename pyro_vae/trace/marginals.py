@@ -128,4 +128,6 @@ def marginal(messages: Sequence[Any], dims: Mapping[str, int], layout: Layout, v
 
 def zeros(message: Any, layout: Layout) -> Tensor:
     """Return the log-density of a site that is read elsewhere."""
-    return layout.per_example(message["value"].new_zeros(message["fn"].batch_shape), message)
+    # without the dimensions of the values
+    shape = message["fn"].batch_shape[VALUES_DIM + 1 :]
+    return layout.per_example(torch.zeros(shape, device=message["value"].device), message)
