@@ -129,6 +129,9 @@ class Estimator(PyroELBO):
 
     def penalty(self, terms: Terms, beta: float | Tensor) -> float | Tensor:
         """Return what free bits and capacity subtract from the bound of each example, ``()``."""
+        if not terms.latent:
+            name = "capacity" if self.capacity is not None else "free_bits"
+            raise ValueError(f"{name}: expected none, as no example has a latent: leave it out")
         total = beta * self.free_bits.hinge(terms) if self.free_bits.nats else 0.0
         if self.capacity is not None:
             kl = sum(terms.kl(site) for site in terms.latent).mean()

@@ -60,7 +60,7 @@ class Recorder(Messenger):
         self.layout = Layout()
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["is_observed"] or (msg["infer"] and unrecorded(msg)):
+        if msg["is_observed"] or msg["infer"].get("_do_not_trace"):
             return
         earlier = self.replay.get(msg["name"])
         if earlier is not None:
@@ -78,7 +78,8 @@ class Recorder(Messenger):
                     f"two plates are named {name!r} and have different rows: reuse one `pyro.plate` object"
                 )
             return
-        if msg["infer"] and unrecorded(msg):
+        # draws inside a reparameterization, and named values: neither has a density of its own
+        if msg["infer"].get("_do_not_trace") or (msg["is_observed"] and getattr(msg["fn"], "_mask", True) is False):
             return
         if name in self.sites or name in self.subsamples:
             what = "two sample statements" if name in self.sites else "a plate and a sample statement"
@@ -123,11 +124,6 @@ class Recorder(Messenger):
             site: a latent site
             user: name of the estimator, for the message
         """
-
-
-def unrecorded(msg: Any) -> bool:
-    """Whether a sample statement has no density of its own: a draw inside a reparameterization, a named value."""
-    return bool(msg["infer"].get("_do_not_trace") or msg["infer"].get("_deterministic"))
 
 
 class Sampled(Recorder):

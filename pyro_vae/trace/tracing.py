@@ -62,7 +62,6 @@ def run(
                 drawn.sites[name] = {**message, "value": message["value"].view_as(message["value"])}
     scored = call.trace(model, Recorder({**drawn.sites, **drawn.subsamples}, len(drawn.enumerated)))
     layout = check_sites(drawn, scored)
-    auxiliary = {name: m for name, m in drawn.sites.items() if m["infer"].get("is_auxiliary")}
     stopped = cache(lambda what: rerun_guide(call, drawn, what))
     sites: list[Site] = []
     order, before = list(drawn.sites), set()
@@ -76,8 +75,10 @@ def run(
             enumerated = name in drawn.enumerated
             sites.append(Site(name, message, drawn.sites[name], layout, enumerated, False, earlier, stopped))
             before.add(name)
-    # such as the unconstrained value of an autoguide, whose image is the latent: a density of the guide alone
-    sites += [Site(name, m, m, layout, auxiliary=True, stopped=stopped) for name, m in auxiliary.items()]
+    if len(before) < len(drawn.sites):
+        # such as the unconstrained value of an autoguide, whose image is the latent: a density of the guide alone
+        alone = [(name, m) for name, m in drawn.sites.items() if name not in before]
+        sites += [Site(name, m, m, layout, auxiliary=True, stopped=stopped) for name, m in alone]
     enumerated_sites: list[Site] = []
     if drawn.enumerated or scored.enumerated:
         by_name = {site.name: site for site in sites if site.guide is not None}
