@@ -203,20 +203,3 @@ def test_an_autoguide_of_a_global_latent_has_its_density(scale):
             torch.manual_seed(seed)
             torch.testing.assert_close(estimator.differentiable_loss(model, guide, x), exact)
     pyro.clear_param_store()
-
-
-def test_auxiliary_local_sites_are_refused():
-    x = torch.zeros(3)
-
-    def model(x):
-        with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", dist.Normal(0.0, 1.0))
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x), dim=-1):
-            u = pyro.sample("u", dist.Normal(x, 1.0), infer={"is_auxiliary": True})
-            pyro.sample("z", dist.Delta(2 * u, log_density=-torch.tensor(2.0).log()))
-
-    with pytest.raises(ValueError, match="guide: .*'u'"):
-        pv.estimators.ELBO().differentiable_loss(model, guide, x)
