@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+from pyro.distributions import Delta
 from torch import Tensor
 
 from pyro_vae.trace import Terms
 
-__all__ = ["along_paths", "split_gradient", "with_gradient_of"]
+__all__ = ["along_paths", "refuse_points", "split_gradient", "with_gradient_of"]
 
 
 def with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:
@@ -58,3 +59,18 @@ def along_paths(terms: Terms, log_w: Tensor, weights: Tensor) -> Tensor | float:
         each = draw.rows(name, z * slope).sum(-1)
         total = total + (weights[draw.start : draw.stop].detach() * each).sum(0)
     return total
+
+
+def refuse_points(terms: Terms, user: str) -> None:
+    """Raise if the guide has a point in place of a density, whose score cannot be turned into a gradient along paths.
+
+    Args:
+        terms: one run of guide and model
+        user: name of the estimator, for the message
+    """
+    for site in terms.latent:
+        if site.local and isinstance(site.guide["fn"], Delta) and terms.num_particles > 1:
+            raise ValueError(
+                f"guide: {user} needs a density of site {site.name!r}, got a Delta, which has none: use IWAE, or "
+                "num_particles=1"
+            )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pyro
 import torch
+from pyro.distributions import Unit
 from torch import Tensor, nn
 
 from pyro_vae._util.random_state import fork_rng
@@ -83,7 +84,9 @@ class Call:
     def x(self) -> Any:
         """The batch: the first argument, which must be positional."""
         if not self.args:
-            raise ValueError(f"x: expected the batch as the first positional argument, got {sorted(self.kwargs)}")
+            raise ValueError(
+                f"x: expected a positional argument, got the keywords {sorted(self.kwargs)}: pass x first"
+            )
         return self.args[0]
 
     @property
@@ -167,13 +170,20 @@ def check_sites(drawn: Recorder, scored: Recorder) -> Layout:
             plate; the guide observes a site; the model has no sample statement.
     """
     if not scored.sites:
-        raise ValueError("model: expected a sample statement, got none: observe the data by pyro.sample(..., obs=x)")
+        raise ValueError(
+            "model: expected a sample statement, got none: observe the data by pyro.sample('x', ..., obs=x)"
+        )
     layout = Layout.of(scored.sites, scored.enumerated)
     p = {name for name, message in scored.sites.items() if not message["is_observed"]}.difference(scored.enumerated)
     q = set()
     for name, message in drawn.sites.items():
         check_plates(message, "guide")
         if message["infer"].get("is_auxiliary"):
+            if isinstance(message["fn"], Unit) and "has_rsample" not in vars(message["fn"]):
+                raise ValueError(
+                    f"guide: factor {name!r} does not say whether it depends on a reparameterized draw: write "
+                    "pyro.factor(..., has_rsample=True) or has_rsample=False"
+                )
             continue
         if message["is_observed"]:
             raise ValueError(

@@ -42,16 +42,21 @@ def kl_per_dimension(site: Any) -> Tensor:
             kl = closed_form(q, p)
         except NotImplementedError:
             pass
-    kl = kl.reshape(*kl.shape[: kl.dim() - event_dim], -1)
-    if isinstance(site.guide["mask"], Tensor):
-        kl = torch.where(site.guide["mask"].unsqueeze(-1), kl, kl.new_zeros(()))
+    kl, mask = kl.reshape(*kl.shape[: kl.dim() - event_dim], -1), site.guide["mask"]
+    if mask is not None and mask is not True:
+        kl = (
+            torch.where(mask.unsqueeze(-1), kl, kl.new_zeros(())) if isinstance(mask, Tensor) else torch.zeros_like(kl)
+        )
     return site.layout.per_example(kl, site.guide, event_dim=1)
 
 
 def closed_form(q: Any, p: Any) -> Tensor:
     """Return the divergence of two distributions at their joint batch shape, which torch does not always broadcast."""
     shape = torch.broadcast_shapes(q.batch_shape, p.batch_shape)
-    return kl_divergence(*(fn if fn.batch_shape == shape else fn.expand(shape) for fn in (q, p)))
+    kl = kl_divergence(*(fn if fn.batch_shape == shape else fn.expand(shape) for fn in (q, p)))
+    if not isinstance(kl, Tensor):  # the number 0 where a distribution is masked as a whole
+        raise NotImplementedError
+    return kl
 
 
 def factors(fn: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
@@ -79,11 +80,11 @@ class Recorder(Messenger):
                 )
             return
         # draws inside a reparameterization, and named values: neither has a density of its own
-        if msg["infer"].get("_do_not_trace") or (msg["is_observed"] and getattr(msg["fn"], "_mask", True) is False):
+        if msg["infer"].get("_do_not_trace") or (msg["is_observed"] and is_named_value(msg["fn"])):
             return
         if name in self.sites or name in self.subsamples:
-            what = "two sample statements" if name in self.sites else "a plate and a sample statement"
-            raise ValueError(f"{what} are named {name!r}: give each its own name")
+            other = "sample statement" if name in self.sites else "plate"
+            raise ValueError(f"name: another {other} is named {name!r} too: give each its own name")
         self.sites[name] = msg
 
     def enumerates(self, msg: Any) -> bool:
@@ -107,11 +108,10 @@ class Recorder(Messenger):
                 f"infer: {type(fn).__name__} at site {name!r} has no list of values to enumerate: leave out "
                 '"enumerate", or use a distribution such as Categorical'
             ) from error
-        batch = fn.batch_shape if msg["infer"].get("expand") else torch.Size()
         values = values.reshape(-1, *[1] * (number - 1 - VALUES_DIM), *fn.event_shape)
-        if not batch:
-            return values
-        return values.expand(-1, *values.shape[1 : values.dim() - fn.event_dim - len(batch)], *batch, *fn.event_shape)
+        return (
+            values.expand(torch.broadcast_shapes(values.shape, fn.shape())) if msg["infer"].get("expand") else values
+        )
 
     def values(self, msg: Any) -> Tensor:
         """Return all values of a site, ``(values, *event)``."""
@@ -124,6 +124,11 @@ class Recorder(Messenger):
             site: a latent site
             user: name of the estimator, for the message
         """
+
+
+def is_named_value(fn: Any) -> bool:
+    """Whether the distribution of an observed site is that of ``pyro.deterministic``."""
+    return getattr(fn, "_mask", None) is False and isinstance(fn.base_dist, Delta)
 
 
 class Sampled(Recorder):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -97,11 +97,12 @@ def marginal(messages: Sequence[Any], dims: Mapping[str, int], layout: Layout, v
     plates: dict[str, Any] = {}
     to_dim: dict[str, int] = {}
     tree: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
-    for message in messages:
+    densities = [message["fn"].log_prob(message["value"]) for message in messages]
+    dtype = reduce(torch.promote_types, [log_p.dtype for log_p in densities])
+    for message, log_p in zip(messages, densities, strict=True):
         own = {frame.dim: frame for frame in frames(message)}
-        log_p = message["fn"].log_prob(message["value"])
         # the probabilities of a masked site still sum to 1
-        log_p = log_p if message["name"] in dims else masked(message, log_p)
+        log_p = (log_p if message["name"] in dims else masked(message, log_p)).to(dtype)
         of_dim = {dim: symbols[own[dim].name if dim in own else dim] for dim in range(-log_p.dim(), 0)}
         to_dim |= {symbol: dim for dim, symbol in of_dim.items()}
         plates |= {of_dim[dim]: frame for dim, frame in own.items()}

@@ -52,9 +52,11 @@ def check_plates(message: Any, where: str) -> None:
             f"{where}: expected at most {-VALUES_DIM - 1} nested plates, including that of the particles, got one at "
             f"dimension {min(dims)} at site {message['name']!r}: merge plates, or declare inner ones by .to_event"
         )
+    outermost = min((frame.dim for frame in frames(message)), default=0)
     for shape in (batch, mask.shape) if isinstance(mask, Tensor) else (batch,):
         for dim, size in zip(RIGHT, reversed(shape), strict=False):
-            if size > 1 and dim not in dims:
+            # a dimension on the right of a plate belongs to the entries of that plate
+            if size > 1 and dim < outermost and dim not in dims:
                 raise ValueError(
                     f"{where}: site {message['name']!r} has batch shape {tuple(shape)}, whose dimension {dim} is in "
                     "no plate: open the plate of the data (pyro_vae.programs.DataPlate) around it, or declare the "

@@ -89,6 +89,8 @@ def run(
         for site in sites:
             site.values = enumerated_sites if apart or not site.local else ()
             site.marginal = sums.get(site.name)
+    if not sites:
+        raise ValueError("model: expected an observed site, got only sites that it sums over: observe data by obs=x")
     values = {
         name: (m["value"], {"cond_indep_stack": m["cond_indep_stack"], "event_dim": m["fn"].event_dim})
         for name, m in drawn.sites.items()

@@ -177,7 +177,7 @@ def test_auxiliary_sites_of_each_example(cls, options):
     """The same bound and gradient as from the distribution that they make, or a refusal by name."""
     toy = Auxiliary()
     if cls in SPLITS or issubclass(cls, OverBatch):
-        with pytest.raises(ValueError, match="'u'|particles_per_pass"):
+        with pytest.raises(ValueError, match="'[uz]'|particles_per_pass"):
             shelf.build(cls, **options).differentiable_loss(toy.program.model, toy.program.guide, X)
         return
     options = options | ({"analytic_kl": False} if issubclass(cls, E.ELBO) else {})
@@ -340,3 +340,110 @@ def test_a_site_marked_for_sequential_enumeration_is_a_draw(cls):
     else:
         with pytest.raises(ValueError, match="'b'"):
             shelf.build(cls).loss(whole, guide, X)
+
+
+class Shared(torch.nn.Module):
+    """A latent that examples share, on which the prior and the guide of each example depend."""
+
+    def __init__(self):
+        super().__init__()
+        self.g, self.h, self.a = (torch.nn.Parameter(torch.tensor(v).double()) for v in (0.3, 0.7, 0.4))
+
+    def model(self, x):
+        w = pyro.sample("w", dist.Normal(ZERO, 1.0))
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(self.g + self.h * w, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(self, x):
+        w = pyro.sample("w", dist.Normal(self.a, 1e-3))
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(self.a * x + 0.2 * w, 0.6))
+
+
+def test_gdreg_reads_shared_latents_from_the_guide():
+    """A model that ran again would draw another shared latent, and compare draws with another prior."""
+    program, gradients = Shared(), {}
+    for cls in (E.IWAE, E.GDReG):
+        torch.manual_seed(0)
+        found = []
+        for _ in range(400):
+            loss = cls(num_particles=4).differentiable_loss(program.model, program.guide, X)
+            found.append(torch.stack(torch.autograd.grad(loss, list(program.parameters()))))
+        gradients[cls] = torch.stack(found)
+    gap = gradients[E.IWAE].mean(0) - gradients[E.GDReG].mean(0)
+    error = (sum(g.var(0) for g in gradients.values()) / 400).sqrt()
+    # 4 standard errors
+    assert (gap.abs() < 4 * error).all()
+
+
+@pytest.mark.parametrize("cls", [E.DReG, E.GDReG])
+def test_a_point_estimate_has_no_score_to_replace(cls):
+    """The gradient would be 1/K of that of the bound."""
+    weight = torch.tensor(0.4).double().requires_grad_()
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Delta(weight * x))
+
+    model = Auxiliary().model
+    with pytest.raises(ValueError, match="guide: .*'z'.*Delta"):
+        cls(num_particles=4).differentiable_loss(model, guide, X)
+    losses = [kind(num_particles=1).differentiable_loss(model, guide, X) for kind in (cls, E.IWAE)]
+    torch.testing.assert_close(*(torch.autograd.grad(loss, weight) for loss in losses))
+
+
+@pytest.mark.parametrize("cls", [E.ELBO, E.IWAE, E.GDReG])
+def test_a_mask_that_is_false(cls):
+    """Nothing counts: the closed form of a distribution that is masked as a whole is a number."""
+    plain = Auxiliary()
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(ZERO, 1.0).mask(False))
+            pyro.sample("x", dist.Normal(z, 1.0).mask(False), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x, 1.0).mask(False))
+
+    for functions in ((model, guide), [poutine.mask(f, mask=False) for f in (plain.model, plain.plain_guide)]):
+        if cls is E.GDReG and functions[0] is model:
+            continue  # which takes location and scale of the prior
+        loss = cls().differentiable_loss(*functions, X)
+        assert loss.detach() == 0.0
+        # every dimension of each example costs the nats that are free
+        assert E.ELBO(free_bits=0.5).loss(*functions, X) == pytest.approx(0.5 * len(X))
+
+
+def test_factors_of_the_guide_say_whether_they_are_reparameterized():
+    plain = Auxiliary()
+
+    def guide(x):
+        plain.plain_guide(x)
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.factor("h", 0.1 * x)
+
+    with pytest.raises(ValueError, match="guide: factor 'h'.*has_rsample"):
+        E.ELBO().loss(plain.model, guide, X)
+
+
+@pytest.mark.parametrize("cls", [E.ELBO, E.IWAE])
+def test_dimensions_on_the_right_of_a_plate_belong_to_its_entries(cls):
+    """As in Pyro: rows in a plate at dimension -2, and columns in none."""
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-2):
+            z = pyro.sample("z", dist.Normal(ZERO, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0).expand([len(x), 2]), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-2):
+            pyro.sample("z", dist.Normal(x.mean(-1, keepdim=True), 0.7))
+
+    x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0)).double()
+    for _ in range(2):
+        torch.manual_seed(0)
+        ours = (E.ELBO(analytic_kl=False) if cls is E.ELBO else cls(num_particles=1)).loss(model, guide, x)
+    torch.manual_seed(0)
+    assert ours == pytest.approx(pyro.infer.Trace_ELBO().loss(model, guide, x))
