@@ -92,13 +92,8 @@ class Recorder(Messenger):
         return bool(msg["infer"]) and msg["infer"].get("enumerate") == "parallel"
 
     def all_values(self, msg: Any) -> Tensor:
-        """Return all values of a site in a dimension of their own."""
+        """Return all values of a site in a dimension of their own; ``num_samples`` of Pyro is not needed for that."""
         name, fn, number = msg["name"], msg["fn"], self.first + len(self.enumerated)
-        if msg["infer"].get("num_samples"):
-            raise ValueError(
-                f"infer: expected no num_samples at site {name!r}, whose values are all summed: leave it out, or draw "
-                "the site by an estimator with num_particles"
-            )
         if number >= MAX_SITES:
             raise ValueError(f"infer: expected at most {MAX_SITES} enumerated sites, got another one, {name!r}")
         try:
@@ -106,7 +101,7 @@ class Recorder(Messenger):
         except NotImplementedError as error:
             raise ValueError(
                 f"infer: {type(fn).__name__} at site {name!r} has no list of values to enumerate: leave out "
-                '"enumerate", or use a distribution such as Categorical'
+                '"enumerate" and draw it with num_particles, or use a distribution such as Categorical'
             ) from error
         values = values.reshape(-1, *[1] * (number - 1 - VALUES_DIM), *fn.event_shape)
         return (
@@ -118,12 +113,7 @@ class Recorder(Messenger):
         return msg["fn"].enumerate_support(expand=False)
 
     def check(self, site: Site, user: str) -> None:
-        """Raise if an estimator that draws in this way cannot use a latent site: by default it can.
-
-        Args:
-            site: a latent site
-            user: name of the estimator, for the message
-        """
+        """Raise if an estimator, of the name ``user``, cannot use a latent site that is drawn in this way."""
 
 
 def is_named_value(fn: Any) -> bool:

@@ -75,9 +75,10 @@ def groups(scored: Recorder, dims: Mapping[str, int]) -> list[list[str]]:
 
 
 def batch_shape(message: Any) -> torch.Size:
-    """Return the shape of the log-density of a site."""
-    value = message["value"].shape
-    return torch.broadcast_shapes(message["fn"].batch_shape, value[: len(value) - message["fn"].event_dim])
+    """Return the shape of the masked log-density of a site."""
+    fn, value, mask = message["fn"], message["value"].shape, message["mask"]
+    masks = [mask.shape] if isinstance(mask, Tensor) else []
+    return torch.broadcast_shapes(fn.batch_shape, value[: len(value) - fn.event_dim], *masks)
 
 
 def check_scales(messages: Sequence[Any], dims: Mapping[str, int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -42,7 +43,7 @@ def check_plates(message: Any, where: str) -> None:
     stack, batch, mask = message["cond_indep_stack"], message["fn"].batch_shape, message["mask"]
     if stack and stack[-1].dim == -1 and (not isinstance(mask, Tensor) or mask.dim() < 2):
         # the usual cases, for speed: the plate of the data, without or with that of the particles
-        size = batch[VALUES_DIM + 1 : -1].numel()
+        size = math.prod(batch[VALUES_DIM + 1 : -1])
         particles = len(stack) == 2 and stack[0].name == PARTICLES
         if (particles or len(stack) == 1) and (size == 1 or (len(batch) == -stack[0].dim and size == batch[0])):
             return

@@ -325,3 +325,28 @@ def test_evaluation_of_a_program_with_a_sum():
     found = pv.evaluation.log_likelihood(toy.program, x, num_particles=20_000, progress=False)
     assert ((found.per_example - exact).abs() < 4 * found.per_example_error + 1e-3).all()
     assert pv.tasks.embed(toy.program, x, progress=False).mean.shape == (4, 1)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_a_mask_may_depend_on_an_enumerated_class(guided):
+    """The class chooses which of three means the data have."""
+    p, mean, q = parameter(3), parameter(3, seed=1), parameter(3, 3, seed=2)
+
+    def classes(logits, infer=None):
+        return pyro.sample("y", dist.Categorical(logits=logits), infer=infer)
+
+    def model(x):
+        with pyro.plate("data", 3, dim=-2):
+            y = classes(p, None if guided else ENUM)
+            with pyro.plate("classes", 3, dim=-1) as index, poutine.mask(mask=y == index):
+                pyro.sample("x", dist.Normal(mean, 0.7), obs=x[:, :1].expand(3, 3))
+
+    def guide(x):
+        with pyro.plate("data", 3, dim=-2):
+            classes(q.unsqueeze(1), ENUM)
+
+    log_p = p.log_softmax(-1) + normal(X[:, :1], mean)
+    log_q = q.log_softmax(-1)
+    exact = (log_q.exp() * (log_p - log_q)).sum() if guided else log_p.logsumexp(-1).sum()
+    loss = E.ELBO().differentiable_loss(model, guide if guided else nothing, X)
+    torch.testing.assert_close(-loss, exact)
