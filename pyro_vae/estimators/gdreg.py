@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import refuse_points, with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.trace import Draw, Recorder, Terms
+from pyro_vae.trace.call import buffers_kept
 from pyro_vae.trace.divergence import factors
 
 __all__ = ["GDReG"]
@@ -105,7 +106,8 @@ def as_prior_draws(terms: Terms, draw: Draw) -> dict[str, Tensor]:
     call = replace(terms.call, num_particles=draw.stop - draw.start)
     again = FromNoise({name: value.detach() for name, (value, _) in draw.values.items()}, draw.shared)
     try:
-        call.trace(call.model, again)
+        with buffers_kept(call):
+            call.trace(call.model, again)
     except AllDrawn:
         pass
     return again.made
@@ -118,8 +120,8 @@ class AllDrawn(Exception):
 class FromNoise(Recorder):
     """Draw each latent of the model from the noise that gives its value."""
 
-    def __init__(self, values: Mapping[str, Tensor], shared: Mapping[str, Tensor]) -> None:
-        super().__init__({name: {"value": value} for name, value in shared.items()})
+    def __init__(self, values: dict[str, Tensor], shared: dict[str, tuple[Tensor, Any]]) -> None:
+        super().__init__({name: {"value": value} for name, (value, _) in shared.items()})
         self.given = values
         self.made: dict[str, Tensor] = {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -27,19 +27,21 @@ class Draw(NamedTuple):
         stop: first particle after it
         values: by site, the value, its plates and its number of event dimensions
         layout: the layout of the dimensions
-        shared: the values of the sites that are left out, by site
+        shared: the values of sites outside the plate of the data, where they are left out
     """
 
     start: int
     stop: int
     values: dict[str, tuple[Tensor, Any]]
     layout: Layout = Layout()
-    shared: Mapping[str, Tensor] = {}
+    shared: dict[str, tuple[Tensor, Any]] = {}
 
     def without(self, names: Collection[str]) -> Draw:
         """Return the draws of the other sites."""
-        shared = {name: value for name, (value, _) in self.values.items() if name in names}
-        return self._replace(values={n: v for n, v in self.values.items() if n not in names}, shared=shared)
+        kept, left_out = {}, {}
+        for name, value in self.values.items():
+            (left_out if name in names else kept)[name] = value
+        return self._replace(values=kept, shared=left_out)
 
     def rows(self, name: str, like: Tensor | None = None) -> Tensor:
         """Return the draws of a site, or a tensor of their shape, as ``(particles, batch, dims)``."""

@@ -447,3 +447,21 @@ def test_dimensions_on_the_right_of_a_plate_belong_to_its_entries(cls):
         ours = (E.ELBO(analytic_kl=False) if cls is E.ELBO else cls(num_particles=1)).loss(model, guide, x)
     torch.manual_seed(0)
     assert ours == pytest.approx(pyro.infer.Trace_ELBO().loss(model, guide, x))
+
+
+def test_the_guide_of_a_shared_latent_follows_the_bounds_of_the_guide():
+    """Under PIWAE the model has one bound, and the guide of every latent has those of the groups."""
+    program, found = Shared(), []
+    for cls in (E.PIWAE, E.MIWAE):
+        for _ in range(2):
+            torch.manual_seed(0)
+            loss = cls(2, 3).differentiable_loss(program.model, program.guide, X)
+        found.append(torch.autograd.grad(loss, list(program.parameters())))
+    torch.testing.assert_close(found[0][2], found[1][2])
+    assert not torch.allclose(found[0][0], found[1][0])
+
+
+def test_an_upper_bound_does_not_add_up_with_the_divergence_of_a_shared_latent():
+    program = Shared()
+    with pytest.raises(ValueError, match="guide: CUBO .*'w'"):
+        E.CUBO().loss(program.model, program.guide, X)
