@@ -9,13 +9,12 @@ from numbers import Real
 from typing import Any, ClassVar
 
 import torch
-from pyro.infer import ELBO as PyroELBO
 from torch import Tensor, nn
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators.averages import mean, scaled_sum
 from pyro_vae.estimators.penalties import Capacity, FreeBits, PerDimension
-from pyro_vae.programs.primitives import announce
+from pyro_vae.estimators.pyro_contract import PyroContract
 from pyro_vae.trace import Call, Recorder, Reparameterized, Site, Terms
 from pyro_vae.trace.layout import same
 from pyro_vae.trace.passes import run_in_passes
@@ -23,7 +22,7 @@ from pyro_vae.trace.passes import run_in_passes
 __all__ = ["Estimator"]
 
 
-class Estimator(PyroELBO):
+class Estimator(PyroContract):
     r"""An estimate of the evidence of each example, from one run of guide and model.
 
     A subclass defines two things: how latents are drawn (:attr:`draws`), and one formula (:meth:`bound`) from
@@ -44,8 +43,9 @@ class Estimator(PyroELBO):
         capacity: a target for the divergence, in place of a weight: ``Capacity(nats, num_steps)``
 
     Attributes:
-        step: number of training steps so far, at which a schedule is read; ``fit`` and ``loss_and_grads``
-            (that is, stock ``SVI.step``) increment it
+        step: number of training steps so far, at which a schedule is read. ``fit``, ``loss_and_grads`` (that is, stock
+            ``SVI.step``) and calls of the module ``estimator(model, guide)`` in training mode increment it;
+            ``differentiable_loss`` does not
         module: what the estimator itself learns, trained together with the program; None in most estimators
 
     Raises:
@@ -232,15 +232,6 @@ class Estimator(PyroELBO):
             )
         return bound
 
-    def training_loss(
-        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return loss and metrics of a training step, and update what the estimator keeps between steps."""
-        terms = self.terms(model, guide, *args, **kwargs)
-        found = self.evaluate(terms)
-        self.update(terms)
-        return found
-
     def update(self, terms: Terms) -> None:
         """Update what the estimator keeps between training steps, such as a running baseline: nothing by default."""
 
@@ -249,28 +240,3 @@ class Estimator(PyroELBO):
         terms = self.terms(model, guide, *args, **kwargs)
         Estimator.check_plates(self, terms)  # examples of which plate?
         return self.checked_bound(terms.split()[0], 1.0)
-
-    def differentiable_loss(
-        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> Tensor:
-        """Return the loss of a training step as a tensor of shape ``()``, without synchronizing the device."""
-        if self.module is not None:
-            announce(estimator=self.module)
-        return self.training_loss(model, guide, *args, **kwargs)[0]
-
-    def loss(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
-        """Return the loss as a number; nothing is changed."""
-        with torch.no_grad():
-            return self.evaluate(self.terms(model, guide, *args, **kwargs))[0].item()
-
-    def loss_and_grads(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
-        """Return the loss of a training step as a number and add its gradient to the parameters."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        if loss.requires_grad:
-            loss.backward()
-        self.step += 1
-        return loss.item()
-
-    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
-        # the abstract method of pyro.infer.ELBO, which `terms` replaces
-        raise NotImplementedError(f"{type(self).__name__} collects its terms by `terms`")

@@ -24,7 +24,7 @@ def data(n=4):
 
 
 class Weights(torch.nn.Module):
-    """A plate of weights beside the plate of the data, both at dimension -1, and one latent for each example."""
+    """A plate of weights and the plate of the data, both at dimension -1, and one latent for each example."""
 
     def __init__(self, number=4, guide_plate="weights", first=True):
         super().__init__()
@@ -215,7 +215,7 @@ def test_parts_of_different_size_are_refused_before_the_first_step():
 
 
 def test_plates_of_one_name_have_one_dimension():
-    """As many parts as examples: only the name tells which dimension is that of the data."""
+    """As many parts as examples: only the names differ."""
 
     def run(dims, fn):
         with pyro.plate("data", 3, dim=dims[0]), pyro.plate("part", 3, dim=dims[1]):
