@@ -9,22 +9,21 @@ from numbers import Real
 from typing import Any, ClassVar
 
 import torch
-from pyro.infer import ELBO as PyroELBO
 from torch import Tensor, nn
 
 from pyro_vae._util.describe import Described
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators.averages import mean, scaled_sum
 from pyro_vae.estimators.penalties import Capacity, FreeBits, PerDimension
-from pyro_vae.programs.primitives import announce
-from pyro_vae.trace import Call, Recorder, Reparameterized, Terms
+from pyro_vae.estimators.pyro_contract import PyroContract
+from pyro_vae.trace import Call, Recorder, Reparameterized, Site, Terms
 from pyro_vae.trace.layout import same
 from pyro_vae.trace.passes import run_in_passes
 
 __all__ = ["Estimator"]
 
 
-class Estimator(Described, PyroELBO):
+class Estimator(Described, PyroContract):
     r"""An estimate of the evidence of each example, from one run of guide and model.
 
     A subclass defines two things: how latents are drawn (:attr:`draws`), and one formula (:meth:`bound`) from
@@ -45,8 +44,9 @@ class Estimator(Described, PyroELBO):
         capacity: a target for the divergence, in place of a weight: ``Capacity(nats, num_steps)``
 
     Attributes:
-        step: number of training steps so far, at which a schedule is read; ``fit`` and ``loss_and_grads``
-            (that is, stock ``SVI.step``) increment it
+        step: number of training steps so far, at which a schedule is read. ``fit``, ``loss_and_grads`` (that is, stock
+            ``SVI.step``) and calls of the module ``estimator(model, guide)`` in training mode increment it;
+            ``differentiable_loss`` does not
         module: what the estimator itself learns, trained together with the program; None in most estimators
 
     Raises:
@@ -130,6 +130,9 @@ class Estimator(Described, PyroELBO):
 
     def penalty(self, terms: Terms, beta: float | Tensor) -> float | Tensor:
         """Return what free bits and capacity subtract from the bound of each example, ``()``."""
+        if not terms.latent:
+            name = "capacity" if self.capacity is not None else "free_bits"
+            raise ValueError(f"{name}: expected none, as no example has a latent: leave it out")
         total = beta * self.free_bits.hinge(terms) if self.free_bits.nats else 0.0
         if self.capacity is not None:
             kl = sum(terms.kl(site) for site in terms.latent).mean()
@@ -148,14 +151,37 @@ class Estimator(Described, PyroELBO):
             terms: one run of guide and model
             recorder: the handler that drew the latents
         """
+        self.check_plates(terms)
         for site in terms.latent:
             recorder.check(site, type(self).__name__)
+            if site.auxiliary or (site.marginal is not None and site.marginal.joint):
+                self.check_divergence(site)
             q, p = site.guide["scale"], site.model["scale"]
             if not same(q, p):
                 raise ValueError(
                     f"guide: site {site.name!r} is scaled by {q} in the guide and by {p} in the model, which gives "
                     "no bound: scale both alike. To weight the divergence give the estimator a `beta`"
                 )
+
+    def check_plates(self, terms: Terms) -> None:
+        """Raise if the data are in two plates: a formula of importance weights is about the examples of one."""
+        layout = terms.sites[0].layout
+        if layout.second is not None:
+            raise ValueError(
+                f"model: {type(self).__name__} needs one plate that all observed sites share, but site "
+                f"{layout.second!r} is not in plate {layout.name!r}: use ELBO"
+            )
+
+    def check_divergence(self, site: Site) -> None:
+        """Raise if the divergence of a site is weighted, but not its own: part of another site's, or of several."""
+        # the sum of all divergences is known where sites are auxiliary
+        if self.free_bits.nats or (not site.auxiliary and (self.scheduled or self.beta != 1.0)):
+            name = "free_bits" if self.free_bits.nats else "capacity" if self.capacity is not None else "beta"
+            why = "is drawn for another latent" if site.auxiliary else "depends on values that the model sums over"
+            raise ValueError(
+                f"{name}: expected none, because site {site.name!r} {why} and has no divergence of its own: leave it "
+                "out, or draw the site on which it depends in the guide"
+            )
 
     def evaluate(self, terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of one run, and what a progress bar shows in addition.
@@ -177,9 +203,9 @@ class Estimator(Described, PyroELBO):
         # ELBO; the bounds of the examples are those given their draw
         weight = beta if self.capacity is None else 1.0  # a capacity is that of the latents of each example
         for site in shared.latent:
-            loss = loss + scaled_sum(site.scale, mean(weight * site.sampled_kl))
+            loss = loss + scaled_sum(site.scale, mean(shared.expect(weight * site.sampled_kl)))
         for site in shared.observed:
-            loss = loss - scaled_sum(site.scale, mean(site.log_p))
+            loss = loss - scaled_sum(site.scale, mean(shared.expect(site.log_p)))
         return loss, metrics
 
     def local_loss(self, terms: Terms, beta: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -207,43 +233,11 @@ class Estimator(Described, PyroELBO):
             )
         return bound
 
-    def training_loss(
-        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, dict[str, Tensor], Terms]:
-        """Return loss, metrics and terms of a training step, and update what the estimator keeps between steps."""
-        terms = self.terms(model, guide, *args, **kwargs)
-        loss, metrics = self.evaluate(terms)
-        self.update(terms)
-        return loss, metrics, terms
-
     def update(self, terms: Terms) -> None:
         """Update what the estimator keeps between training steps, such as a running baseline: nothing by default."""
 
     def per_datum(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """Return the bound itself (beta 1, unscaled) of each example in nats, ``(batch,)``; nothing is changed."""
-        return self.checked_bound(self.terms(model, guide, *args, **kwargs).split()[0], 1.0)
-
-    def differentiable_loss(
-        self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
-    ) -> Tensor:
-        """Return the loss of a training step as a tensor of shape ``()``, without synchronizing the device."""
-        if self.module is not None:
-            announce(estimator=self.module)
-        return self.training_loss(model, guide, *args, **kwargs)[0]
-
-    def loss(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
-        """Return the loss as a number; nothing is changed."""
-        with torch.no_grad():
-            return self.evaluate(self.terms(model, guide, *args, **kwargs))[0].item()
-
-    def loss_and_grads(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
-        """Return the loss of a training step as a number and add its gradient to the parameters."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        if loss.requires_grad:
-            loss.backward()
-        self.step += 1
-        return loss.item()
-
-    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
-        # the abstract method of pyro.infer.ELBO, which `terms` replaces
-        raise NotImplementedError(f"{type(self).__name__} collects its terms by `terms`")
+        terms = self.terms(model, guide, *args, **kwargs)
+        Estimator.check_plates(self, terms)  # examples of which plate?
+        return self.checked_bound(terms.split()[0], 1.0)

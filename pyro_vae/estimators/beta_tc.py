@@ -11,7 +11,7 @@ from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.estimators.averages import mean
 from pyro_vae.estimators.over_batch import OverBatch, only_latent, per_row, reconstruction
 from pyro_vae.trace import Site, Terms
-from pyro_vae.trace.site import factors
+from pyro_vae.trace.divergence import factors
 
 __all__ = ["BetaTC"]
 

@@ -10,7 +10,7 @@ from pyro_vae._util.validation import check_number
 from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import split_gradient, with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
-from pyro_vae.trace import Terms
+from pyro_vae.trace import Recorder, Terms
 
 __all__ = ["CUBO"]
 
@@ -36,7 +36,8 @@ class CUBO(Estimator):
         options: ``particles_per_pass``, ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`
 
     Raises:
-        ValueError: an order below 1.
+        ValueError: an order below 1; in a run, a latent that examples share, whose divergence makes the sum with an
+            upper bound neither an upper nor a lower bound.
 
     Example:
         >>> import pyro_vae as pv
@@ -48,6 +49,16 @@ class CUBO(Estimator):
     def __init__(self, *, n: float = 2.0, num_particles: int = 20, **options: Any) -> None:
         super().__init__(num_particles=num_particles, **options)
         self.n = check_number("n", n, 1)
+
+    def check_terms(self, terms: Terms, recorder: Recorder) -> None:
+        """Raise if examples share a latent."""
+        super().check_terms(terms, recorder)
+        for site in terms.latent:
+            if not site.local:
+                raise ValueError(
+                    f"guide: CUBO is an upper bound, but the divergence of site {site.name!r}, which examples share, "
+                    "makes a lower one: use ELBO or IWAE"
+                )
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the upper bound; the guide minimizes it, the model maximizes the importance-weighted bound."""

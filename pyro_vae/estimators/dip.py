@@ -10,7 +10,7 @@ from torch import Tensor
 from pyro_vae._util.validation import check_number
 from pyro_vae.estimators.over_batch import OverBatch, divergence, only_latent, per_row, reconstruction
 from pyro_vae.trace import Site, Terms
-from pyro_vae.trace.site import factors
+from pyro_vae.trace.divergence import factors
 
 __all__ = ["DIP"]
 

@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae.estimators.base import Estimator
-from pyro_vae.estimators.gradients import split_gradient, with_gradient_of
+from pyro_vae.estimators.gradients import refuse_points, split_gradient, with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
-from pyro_vae.trace import Terms
+from pyro_vae.trace import Recorder, Terms
 
 __all__ = ["DReG"]
 
@@ -45,6 +45,11 @@ class DReG(Estimator):
 
     def __init__(self, *, num_particles: int = 5, **options: Any) -> None:
         super().__init__(num_particles=num_particles, **options)
+
+    def check_terms(self, terms: Terms, recorder: Recorder) -> None:
+        """Raise if the guide has no density."""
+        super().check_terms(terms, recorder)
+        refuse_points(terms, "DReG")
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the log of the mean weight; its gradient through a draw has the weight of the draw squared."""

@@ -22,8 +22,12 @@ class ELBO(Estimator):
 
     The closed form is used for each latent site for which torch or Pyro registers one, provided that no latent which
     the model draws before it depends on it in the guide. Everywhere else the divergence is the mean of
-    :math:`\log q - \log p` over the draws. Both are unbiased. Discrete latents that the guide marks for enumeration
-    (``infer={"enumerate": "parallel"}``) are summed exactly.
+    :math:`\log q - \log p` over the draws. Both are unbiased.
+
+    Discrete sites that are marked for enumeration (``infer={"enumerate": "parallel"}``) are summed exactly: those of
+    the guide in any plate, or shared by all examples; those that only the model has (the class of a mixture, the
+    states of a hidden Markov model) inside the logarithm. A site must be in all plates of the enumerated sites that it
+    depends on.
 
     References:
         Auto-encoding variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114;
@@ -49,11 +53,14 @@ class ELBO(Estimator):
         self.analytic_kl = analytic_kl
 
     def kl_forms(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> dict[str, str]:
-        """Return ``"closed form"`` or ``"Monte Carlo"`` for each latent site of a program."""
+        """Return ``"closed form"`` (a sum over enumerated values is one) or ``"Monte Carlo"`` for each latent site."""
         forms = {True: "closed form", False: "Monte Carlo"}
         with torch.no_grad():
             latent = self.terms(model, guide, *args, **kwargs).latent
-        return {site.name: forms[self.analytic_kl and site.closed_form_kl is not None] for site in latent}
+        return {
+            site.name: forms[site.enumerated or (self.analytic_kl and site.closed_form_kl is not None)]
+            for site in latent
+        }
 
     def divergence(self, site: Site) -> Tensor:
         """Return the divergence of one latent site, ``(*values, particles, batch)``."""
@@ -65,6 +72,9 @@ class ELBO(Estimator):
         reconstruction = sum(mean(terms.expect(site.log_p)) for site in terms.observed)
         return reconstruction - beta * sum(mean(terms.expect(self.divergence(site))) for site in terms.latent)
 
+    def check_plates(self, terms: Terms) -> None:
+        """Accept data in several plates: the bound is a sum over sites."""
+
     def local_loss(self, terms: Terms, beta: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return loss and metrics; the bound is a sum over sites, so that each may have a scale of its own."""
         sums = {"reconstruction": 0.0, "kl": 0.0}
@@ -74,7 +84,7 @@ class ELBO(Estimator):
                 kind, sign, part = "reconstruction", -1.0, site.log_p
             else:
                 kind, sign, part = "kl", beta, self.divergence(site)
-            if terms.log_value_weights is None and not isinstance(site.scale, Tensor):
+            if not terms.values and not isinstance(site.scale, Tensor):
                 # a sum over examples and particles needs no particular order
                 total = scaled(1 / terms.num_particles, part.sum())
                 loss = loss + scaled(sign * site.scale, total)

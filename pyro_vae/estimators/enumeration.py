@@ -26,8 +26,7 @@ class Enumeration(ELBO):
             ``free_bits`` and ``capacity`` of :class:`Estimator`
 
     Raises:
-        ValueError: in the first step, a site with more than 4096 values (12 binary values), or one outside the
-            plate of the data or in a further plate.
+        ValueError: in the first step, a site with more than 4096 values (12 binary values).
 
     Example:
         >>> import torch, pyro_vae as pv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +11,11 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.estimators.base import Estimator
-from pyro_vae.estimators.gradients import with_gradient_of
+from pyro_vae.estimators.gradients import refuse_points, with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.trace import Draw, Recorder, Terms
-from pyro_vae.trace.site import factors
+from pyro_vae.trace.call import buffers_kept
+from pyro_vae.trace.divergence import factors
 
 __all__ = ["GDReG"]
 
@@ -54,7 +56,13 @@ class GDReG(Estimator):
     def check_terms(self, terms: Terms, recorder: Recorder) -> None:
         """Raise if a prior has other parameters than a location and a scale."""
         super().check_terms(terms, recorder)
-        for site in terms.latent:
+        refuse_points(terms, "GDReG")
+        for site in terms.split()[0].latent:
+            if site.marginal is not None:
+                raise ValueError(
+                    f"prior: GDReG needs a family with a location and a scale at site {site.name!r}, got a sum over "
+                    "values of the model: use DReG"
+                )
             location_scale(site.model["fn"], site.name)
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
@@ -64,7 +72,7 @@ class GDReG(Estimator):
         if not (torch.is_grad_enabled() and log_w.requires_grad):
             return value
         w = log_w.detach().softmax(0)
-        log_likelihood = sum(site.log_p for site in terms.observed)
+        log_likelihood = sum((site.log_p for site in terms.observed), torch.zeros_like(log_w))
         surrogate = (w * log_likelihood).sum(0)
         places = [
             (draw, prior, name)
@@ -72,9 +80,10 @@ class GDReG(Estimator):
             for name, (z, _) in draw.values.items()
             if z.requires_grad
         ]
+        if not places:
+            return value
         z = [draw.values[name][0] for draw, _, name in places]
-        by_weight = torch.autograd.grad(terms.log_w(beta, detached_params=True).sum(), z, retain_graph=True)
-        by_likelihood = torch.autograd.grad(log_likelihood.sum(), z, retain_graph=True, materialize_grads=True)
+        by_weight, by_likelihood = (slopes(v, z) for v in (terms.log_w(beta, detached_params=True), log_likelihood))
         for (draw, prior, name), g_w, g_x in zip(places, by_weight, by_likelihood, strict=True):
             g_w, g_x = draw.rows(name, g_w), draw.rows(name, g_x)
             share = w[draw.start : draw.stop].unsqueeze(-1)
@@ -85,12 +94,20 @@ class GDReG(Estimator):
         return with_gradient_of(value, surrogate)
 
 
+def slopes(value: Tensor, z: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the gradients of the sum of a quantity by the draws, 0 where it does not depend on them."""
+    if not value.requires_grad:
+        return [torch.zeros_like(each) for each in z]
+    return torch.autograd.grad(value.sum(), z, retain_graph=True, materialize_grads=True)
+
+
 def as_prior_draws(terms: Terms, draw: Draw) -> dict[str, Tensor]:
     """Return the draws as functions of the prior's parameters, from the noise that gives the same values."""
     call = replace(terms.call, num_particles=draw.stop - draw.start)
-    again = FromNoise({name: value.detach() for name, (value, _) in draw.values.items()})
+    again = FromNoise({name: value.detach() for name, (value, _) in draw.values.items()}, draw.shared)
     try:
-        call.trace(call.model, again)
+        with buffers_kept(call):
+            call.trace(call.model, again)
     except AllDrawn:
         pass
     return again.made
@@ -103,8 +120,8 @@ class AllDrawn(Exception):
 class FromNoise(Recorder):
     """Draw each latent of the model from the noise that gives its value."""
 
-    def __init__(self, values: dict[str, Tensor]) -> None:
-        super().__init__()
+    def __init__(self, values: dict[str, Tensor], shared: dict[str, tuple[Tensor, Any]]) -> None:
+        super().__init__({name: {"value": value} for name, (value, _) in shared.items()})
         self.given = values
         self.made: dict[str, Tensor] = {}
 
@@ -113,6 +130,8 @@ class FromNoise(Recorder):
             base = location_scale(msg["fn"], msg["name"])
             noise = ((self.given[msg["name"]] - base.loc) / base.scale).detach()
             msg["done"], msg["value"] = True, base.loc + base.scale * noise
+        else:
+            super()._pyro_sample(msg)
 
     def _pyro_post_sample(self, msg: Any) -> None:
         super()._pyro_post_sample(msg)

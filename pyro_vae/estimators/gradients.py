@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+from pyro.distributions import Delta
 from torch import Tensor
 
 from pyro_vae.trace import Terms
 
-__all__ = ["along_paths", "split_gradient", "with_gradient_of"]
+__all__ = ["along_paths", "along_shared", "refuse_points", "split_gradient", "with_gradient_of"]
 
 
 def with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:
@@ -58,3 +59,36 @@ def along_paths(terms: Terms, log_w: Tensor, weights: Tensor) -> Tensor | float:
         each = draw.rows(name, z * slope).sum(-1)
         total = total + (weights[draw.start : draw.stop].detach() * each).sum(0)
     return total
+
+
+def along_shared(terms: Terms, log_w: Tensor, weights: Tensor) -> Tensor | float:
+    r"""Return an expression with the gradient :math:`\sum_k v_k \, \partial_u \log w_k \, \partial_\phi u`.
+
+    u are the draws that examples share. The gradient is that of the scaled sum over the batch.
+
+    Args:
+        terms: one run of guide and model
+        log_w: what is differentiated by the draws, ``(particles, batch)``
+        weights: v, likewise; constants
+    """
+    shared = [u for draw in terms.draws for u, _ in draw.shared.values() if u.requires_grad]
+    if not shared or not log_w.requires_grad or not torch.is_grad_enabled():
+        return 0.0
+    scale = torch.ones_like(weights[0]) * terms.sites[0].scale
+    slopes = torch.autograd.grad(log_w, shared, scale * weights.detach(), retain_graph=True, materialize_grads=True)
+    return sum((u * slope).sum() for u, slope in zip(shared, slopes, strict=True)) / scale.sum()
+
+
+def refuse_points(terms: Terms, user: str) -> None:
+    """Raise if the guide has a point in place of a density, whose score cannot be turned into a gradient along paths.
+
+    Args:
+        terms: one run of guide and model
+        user: name of the estimator, for the message
+    """
+    for site in terms.latent:
+        if site.local and isinstance(site.guide["fn"], Delta) and terms.num_particles > 1:
+            raise ValueError(
+                f"guide: {user} needs a density of site {site.name!r}, got a Delta, which has none: use IWAE, or "
+                "num_particles=1"
+            )

@@ -71,7 +71,7 @@ class NVIL(Estimator):
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the mean log weight; the signal of each draw is its log weight minus the baseline."""
         log_w = terms.log_w(beta)
-        predicted = self.module(terms.call.args[0])
+        predicted = self.module(terms.call.x)
         signal = self.module.normalize((log_w - predicted).detach())
         # the gradient of the squared error of b, in the units of the signal
         regression = (signal * predicted).mean(0)
@@ -81,7 +81,7 @@ class NVIL(Estimator):
     def update(self, terms: Terms) -> None:
         """Move the running mean and variance towards those of a training batch."""
         local = terms.split()[0]
-        self.module.update_moments(local.log_w(self.current_beta()) - self.module(terms.call.args[0]))
+        self.module.update_moments(local.log_w(self.current_beta()) - self.module(terms.call.x))
 
 
 class Baseline(nn.Module):

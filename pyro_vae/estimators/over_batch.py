@@ -50,13 +50,15 @@ class OverBatch(Estimator):
         name = type(self).__name__
         if not latent:
             raise ValueError(f"program: {name} compares draws of latents, and no example has a latent: use ELBO")
-        for site in latent:
+        for site in (*latent, *terms.values):
             masked = site.guide["mask"] is not None and site.guide["mask"] is not True
-            if masked or site.enumerated:
+            if masked or site.enumerated or site.auxiliary or site.marginal is not None:
+                what = "masked" if masked else "enumerated" if site.enumerated else "not drawn on its own"
                 raise ValueError(
-                    f"program: {name} compares the draws of all rows, but site {site.name!r} is "
-                    f"{'masked' if masked else 'enumerated'}: leave masked rows out of the batch, or use ELBO"
+                    f"program: {name} compares the draws of all rows, but site {site.name!r} is {what}: leave masked "
+                    "rows out of the batch, or use ELBO"
                 )
+        for site in latent:
             rows = per_row(site, site.guide["value"]).shape[1]
             if rows < 2:
                 raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pyro_vae.estimators.gradients import split_gradient, with_gradient_of
+from pyro_vae.estimators.gradients import along_shared, split_gradient, with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.estimators.miwae import MIWAE
 from pyro_vae.trace import Terms
@@ -43,5 +43,7 @@ class PIWAE(MIWAE):
         log_w = terms.log_w(beta)
         fixed = log_w.detach()
         guide = (self.groups(fixed).softmax(1) / self.M).reshape(fixed.shape)
-        surrogate = split_gradient(terms, beta, model=fixed.softmax(0), path=guide, score=guide)
+        model = fixed.softmax(0)
+        surrogate = split_gradient(terms, beta, model=model, path=guide, score=guide)
+        surrogate = surrogate + along_shared(terms, terms.log_w(beta, detached_params=True), guide - model)
         return with_gradient_of(log_mean_exp(log_w), surrogate)

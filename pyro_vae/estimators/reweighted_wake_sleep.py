@@ -80,7 +80,7 @@ class ReweightedWakeSleep(Estimator):
 def simulated_log_q(terms: Terms) -> Tensor:
     """Return the log-density under the guide of latents that the model samples together with data, ``(batch,)``."""
     call = replace(terms.call, num_particles=1)
-    x, *context = call.args
+    x, context = call.x, call.args[1:]
     with torch.no_grad():
         simulated = call.trace(poutine.uncondition(call.model), Recorder())
     observed = {site.name: tuple(simulated.sites[site.name]["value"].shape) for site in terms.observed}

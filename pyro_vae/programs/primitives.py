@@ -36,7 +36,8 @@ def announce(**modules: nn.Module | nn.Parameter) -> None:
             parameter has the name itself
 
     Raises:
-        TypeError: something else than a module or parameter is given; or ``torch.jit`` traces the program, as ``JitTrace_ELBO`` does, which needs the global parameter store.
+        TypeError: something else than a module or parameter is given; or ``torch.jit`` traces the program, as
+            ``JitTrace_ELBO`` does, which needs the global parameter store.
         ValueError: a handler replaces a parameter (``poutine.lift``, ``poutine.substitute``).
 
     Example:

@@ -13,12 +13,11 @@ from torch.distributions import kl_divergence
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.over import over
-from pyro_vae.evaluation.posterior.posterior_means import means, variances
+from pyro_vae.evaluation.posterior.posterior_means import guide_sites, means, variances
 from pyro_vae.evaluation.representation.representation import clustering_scores, require_sklearn
 from pyro_vae.programs import MixtureVAE
 from pyro_vae.programs.program import Program
 from pyro_vae.tasks.classify import check_unlabelled, classify
-from pyro_vae.trace import Call, Sampled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,8 +79,8 @@ def embed(program: Program, x: Any, *, num_samples: int = 16, seed: int = 0, pro
     num_samples = check_int("num_samples", num_samples, 2)
 
     def moments(*batch: Tensor) -> dict[str, Tensor]:
-        record = Call(program.model, program.guide, batch, {}, num_samples).trace(program.guide, Sampled())
-        mean, variance = means(record.sites.values()), variances(record.sites.values())
+        sites = guide_sites(program, batch, num_samples)
+        mean, variance = means(sites), variances(sites)
         return {name: torch.stack([mean[name].mean(0), variance[name].sqrt()], 1) for name in mean}
 
     found = over(program, x, moments, num_particles=num_samples, seed=seed, desc="embed", progress=progress)

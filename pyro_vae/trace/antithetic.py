@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Independent
 
 from pyro_vae.trace.handlers import Scored
-from pyro_vae.trace.layout import particle_dim
+from pyro_vae.trace.plates import particle_dim
 from pyro_vae.trace.site import Site, masked
 
 __all__ = ["Antithetic", "pair_score", "swap_pairs"]

@@ -11,14 +11,16 @@ from typing import Any, NamedTuple
 
 import pyro
 import torch
-from torch import nn
+from pyro.distributions import Unit
+from torch import Tensor, nn
 
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.programs.program import keep_buffers
 from pyro_vae.trace.handlers import Recorder
-from pyro_vae.trace.layout import PARTICLES, Layout, frames
+from pyro_vae.trace.layout import Layout
+from pyro_vae.trace.plates import PARTICLES, check_match, check_plates, frames
 
-__all__ = ["Call", "buffers_kept", "draw_shared", "module_of", "outline"]
+__all__ = ["Call", "buffers_kept", "check_sites", "draw_shared", "module_of", "outline"]
 
 
 class Outline(NamedTuple):
@@ -29,7 +31,12 @@ class Outline(NamedTuple):
     shared: bool
 
 
-_OUTLINES: weakref.WeakKeyDictionary[Any, dict[Any, Outline]] = weakref.WeakKeyDictionary()
+#: The largest number of outlines of a pair of model and guide: arguments may be numbers that differ in each step.
+MAX_OUTLINES = 64
+
+#: By the owners of model and guide, then by what else decides the structure.
+_OUTLINES: weakref.WeakKeyDictionary[Any, weakref.WeakKeyDictionary[Any, dict[Any, Outline]]]
+_OUTLINES = weakref.WeakKeyDictionary()
 
 
 class Particles(pyro.plate):
@@ -73,6 +80,20 @@ class Call:
     kwargs: Mapping[str, Any]
     num_particles: int = 1
 
+    @property
+    def x(self) -> Any:
+        """The batch: the first argument, which must be positional."""
+        if not self.args:
+            raise ValueError(
+                f"x: expected a positional argument, got the keywords {sorted(self.kwargs)}: pass x first"
+            )
+        return self.args[0]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All arguments that are tensors."""
+        return [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, Tensor)]
+
     def trace(self, function: Callable[..., Any], recorder: Recorder) -> Recorder:
         """Run the model or the guide under a handler and return the handler."""
         plate: AbstractContextManager[Any] = nullcontext()
@@ -87,29 +108,109 @@ class Call:
 
 
 def outline(call: Call) -> Outline:
-    """Return the structure of a program, from one run for each new pair of model and guide."""
-    owner = getattr(call.model, "__self__", call.model)
-    known = _OUTLINES.setdefault(owner, {})
-    plain = {name: value for name, value in call.kwargs.items() if isinstance(value, (bool, int, str, type(None)))}
-    key = getattr(call.model, "__name__", None), getattr(call.guide, "__name__", None), frozenset(plain.items())
+    """Return the structure of a program, from one run for each new pair of model and guide.
+
+    It may depend on the number of dimensions of a tensor argument, and on arguments that are numbers or strings.
+    """
+    args = tuple([x.dim() if isinstance(x, Tensor) else kind_of(x) for x in call.args])
+    kwargs = frozenset((name, kind_of(x)) for name, x in call.kwargs.items()) if call.kwargs else None
+    key = code_of(call.model), code_of(call.guide), args, kwargs
+    known = outlines_of(call)
     if key not in known:
+        if len(known) >= MAX_OUTLINES:
+            known.clear()
         single = replace(call, num_particles=1)
-        with fork_rng(call.args), buffers_kept(call), torch.no_grad():
+        with fork_rng(call.tensors), buffers_kept(call), torch.no_grad():
             drawn = single.trace(call.guide, Recorder())
-            scored = single.trace(call.model, Recorder({**drawn.sites, **drawn.subsamples}))
+            scored = single.trace(call.model, Recorder({**drawn.sites, **drawn.subsamples}, len(drawn.enumerated)))
+        layout = check_sites(drawn, scored)
         messages = [*drawn.sites.values(), *scored.sites.values()]
         nesting = max((-frame.dim for m in messages for frame in frames(m)), default=0)
-        layout = Layout.of(scored.sites.values())
         shared = any(not m["is_observed"] and not layout.contains(m) for m in scored.sites.values())
         known[key] = Outline(nesting, layout, shared)
     return known[key]
 
 
+def outlines_of(call: Call) -> dict[Any, Outline]:
+    """Return the known outlines of a pair of model and guide."""
+    model, guide = getattr(call.model, "__self__", call.model), getattr(call.guide, "__self__", call.guide)
+    try:
+        guides = _OUTLINES.get(model)
+        if guides is None:
+            guides = _OUTLINES[model] = weakref.WeakKeyDictionary()
+        known = guides.get(guide)
+        if known is None:
+            known = guides[guide] = {}
+    except TypeError:  # objects without weak references or a hash
+        known = {}
+    return known
+
+
+def kind_of(argument: Any) -> Any:
+    """Return what of an argument may change the structure of a program."""
+    if isinstance(argument, Tensor):
+        return argument.dim()
+    return argument if isinstance(argument, (bool, int, str)) else type(argument)
+
+
+def code_of(function: Callable[..., Any]) -> Any:
+    """Return the code of a function: a program may have several models, also of one name in a class and its base."""
+    return getattr(getattr(function, "__func__", function), "__code__", None)
+
+
+def check_sites(drawn: Recorder, scored: Recorder) -> Layout:
+    """Return the layout of the dimensions of a run; raise if model and guide do not fit together.
+
+    Args:
+        drawn: a run of the guide
+        scored: a run of the model at its values
+
+    Raises:
+        ValueError: the latent sites differ, or one has other shapes or plates in model and guide; a dimension is in no
+            plate; the guide observes a site; the model has no sample statement.
+    """
+    if not scored.sites:
+        raise ValueError(
+            "model: expected a sample statement, got none: observe the data by pyro.sample('x', ..., obs=x)"
+        )
+    layout = Layout.of(scored.sites, scored.enumerated)
+    p = {name for name, message in scored.sites.items() if not message["is_observed"]}.difference(scored.enumerated)
+    q = set()
+    for name, message in drawn.sites.items():
+        check_plates(message, "guide")
+        if message["infer"].get("is_auxiliary"):
+            if isinstance(message["fn"], Unit) and "has_rsample" not in vars(message["fn"]):
+                raise ValueError(
+                    f"guide: factor {name!r} does not say whether it depends on a reparameterized draw: write "
+                    "pyro.factor(..., has_rsample=True) or has_rsample=False"
+                )
+            continue
+        if message["is_observed"]:
+            raise ValueError(
+                f"guide: expected draws of latents, but site {name!r} is observed: observe it in the model, or mark "
+                'it infer={"is_auxiliary": True} to count its density as one of the guide'
+            )
+        q.add(name)
+        if name in p:
+            check_match(name, message, scored.sites[name])
+    if p != q:
+        alone = ((p - q, "model"), (q - p, "guide"))
+        raise ValueError(
+            "model and guide: expected the same latent sites, but "
+            + "; ".join(f"{sorted(names)} occur only in the {where}" for names, where in alone if names)
+            + ': draw them in both, or mark discrete sites of the model infer={"enumerate": "parallel"}'
+        )
+    return layout
+
+
 def draw_shared(call: Call, draws: Callable[[], Recorder]) -> dict[str, Any]:
-    """Return the messages of the guide's sites that examples share, from a run of their own."""
+    """Return the messages of the guide's sites that examples share, from a run of their own.
+
+    Enumerated sites are left out: their values are the same in every run.
+    """
     drawn = call.trace(call.guide, draws())
     layout = outline(call).layout
-    return {name: message for name, message in drawn.sites.items() if not layout.contains(message)}
+    return {n: m for n, m in drawn.sites.items() if not layout.contains(m) and n not in drawn.enumerated}
 
 
 def buffers_kept(call: Call) -> AbstractContextManager[Any]:

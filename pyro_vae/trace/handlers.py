@@ -5,18 +5,23 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import Independent
 
-from pyro_vae.trace.layout import VALUES_DIM, Layout, frames
+from pyro_vae.trace.layout import Layout
+from pyro_vae.trace.plates import VALUES_DIM
 from pyro_vae.trace.site import Site
 
 __all__ = ["Detached", "Enumerated", "Recorder", "Reparameterized", "Sampled", "Scored"]
 
 #: The largest number of values of one site that are enumerated at once: those of 12 binary values.
 MAX_VALUES = 4096
+
+#: The largest number of enumerated sites, each with a dimension of its own: a tensor has at most 64.
+MAX_SITES = 48
 
 
 class Recorder(Messenger):
@@ -27,9 +32,10 @@ class Recorder(Messenger):
 
     Args:
         replay: messages of an earlier run, by name; their values are used in place of new draws
+        first: number of sites that the earlier run enumerated
 
     Attributes:
-        sites: the recorded messages, by name
+        sites: the recorded messages, by name, without those that have no density of their own
         subsamples: those of subsampled plates
         enumerated: names of the enumerated sites, in order
         layout: where the plate of the data is, known from an earlier run of the model
@@ -46,53 +52,73 @@ class Recorder(Messenger):
     #: Whether the handler has to know the plate of the data while it runs.
     needs_layout: ClassVar[bool] = False
 
-    def __init__(self, replay: dict[str, Any] | None = None) -> None:
+    def __init__(self, replay: dict[str, Any] | None = None, first: int = 0) -> None:
         super().__init__()
-        self.replay = replay or {}
+        self.replay, self.first = replay or {}, first
         self.sites: dict[str, Any] = {}
         self.subsamples: dict[str, Any] = {}
         self.enumerated: list[str] = []
         self.layout = Layout()
 
     def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or msg["infer"].get("_do_not_trace"):
+            return
         earlier = self.replay.get(msg["name"])
-        if earlier is not None and not msg["is_observed"]:
+        if earlier is not None:
             msg["done"], msg["value"] = True, earlier["value"]
-        elif not msg["is_observed"] and self.enumerates(msg):
-            values = self.values(msg)
-            ones = [1] * (len(self.enumerated) - 1 - VALUES_DIM)
-            msg["done"], msg["value"] = True, values.reshape(-1, *ones, *msg["fn"].event_shape)
+        elif self.enumerates(msg):
+            msg["done"], msg["value"] = True, self.all_values(msg)
             self.enumerated.append(msg["name"])
 
     def _pyro_post_sample(self, msg: Any) -> None:
+        name = msg["name"]
         if type(msg["fn"]) is _Subsample:
-            self.subsamples[msg["name"]] = msg
+            earlier = self.subsamples.setdefault(name, msg)
+            if earlier is not msg and not torch.equal(earlier["value"], msg["value"]):
+                raise ValueError(
+                    f"two plates are named {name!r} and have different rows: reuse one `pyro.plate` object"
+                )
             return
-        if msg["name"] in self.sites:
-            raise ValueError(f"two sample statements are named {msg['name']!r}: give each site its own name")
-        self.sites[msg["name"]] = msg
+        # draws inside a reparameterization, and named values: neither has a density of its own
+        if msg["infer"].get("_do_not_trace") or (msg["is_observed"] and is_named_value(msg["fn"])):
+            return
+        if name in self.sites or name in self.subsamples:
+            other = "sample statement" if name in self.sites else "plate"
+            raise ValueError(f"name: another {other} is named {name!r} too: give each its own name")
+        self.sites[name] = msg
 
     def enumerates(self, msg: Any) -> bool:
         """Whether a latent site is enumerated."""
         return bool(msg["infer"]) and msg["infer"].get("enumerate") == "parallel"
+
+    def all_values(self, msg: Any) -> Tensor:
+        """Return all values of a site in a dimension of their own; ``num_samples`` of Pyro is not needed for that."""
+        name, fn, number = msg["name"], msg["fn"], self.first + len(self.enumerated)
+        if number >= MAX_SITES:
+            raise ValueError(f"infer: expected at most {MAX_SITES} enumerated sites, got another one, {name!r}")
+        try:
+            values = self.values(msg)
+        except NotImplementedError as error:
+            raise ValueError(
+                f"infer: {type(fn).__name__} at site {name!r} has no list of values to enumerate: leave out "
+                '"enumerate" and draw it with num_particles, or use a distribution such as Categorical'
+            ) from error
+        values = values.reshape(-1, *[1] * (number - 1 - VALUES_DIM), *fn.event_shape)
+        return (
+            values.expand(torch.broadcast_shapes(values.shape, fn.shape())) if msg["infer"].get("expand") else values
+        )
 
     def values(self, msg: Any) -> Tensor:
         """Return all values of a site, ``(values, *event)``."""
         return msg["fn"].enumerate_support(expand=False)
 
     def check(self, site: Site, user: str) -> None:
-        """Raise if an estimator that draws in this way cannot use a latent site.
+        """Raise if an estimator, of the name ``user``, cannot use a latent site that is drawn in this way."""
 
-        Args:
-            site: a latent site
-            user: name of the estimator, for the message
-        """
-        data = [] if site.layout.name is None else [site.layout.name]
-        if site.enumerated and [frame.name for frame in frames(site.guide)] != data:
-            raise ValueError(
-                f"guide: {user} sums over the values of each example, but site {site.name!r} is outside the plate of "
-                "the data or in a further plate: declare what belongs to one example by `.to_event`"
-            )
+
+def is_named_value(fn: Any) -> bool:
+    """Whether the distribution of an observed site is that of ``pyro.deterministic``."""
+    return getattr(fn, "_mask", None) is False and isinstance(fn.base_dist, Delta)
 
 
 class Sampled(Recorder):
@@ -124,7 +150,6 @@ class Reparameterized(Recorder):
 
     def check(self, site: Site, user: str) -> None:
         """Raise if no gradient goes through the draw of a site that is not enumerated either."""
-        super().check(site, user)
         if not site.reparameterized and not site.enumerated:
             family = site.guide["fn"]
             raise ValueError(
@@ -148,7 +173,6 @@ class Scored(Recorder):
 
     def check(self, site: Site, user: str) -> None:
         """Raise if a site that needs a score function is shared by all examples."""
-        super().check(site, user)
         # its learning signal would be that of all examples at once
         if not site.reparameterized and not site.local:
             raise ValueError(

@@ -2,51 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-__all__ = ["PARTICLES", "VALUES_DIM", "Layout", "frames", "particle_dim", "same"]
+from pyro_vae.trace.plates import VALUES_DIM, check_plates, frames, particle_dim
 
-#: Name of the plate over particles.
-PARTICLES = "_particles"
-
-#: Dimension of the first enumerated site: left of at most four nested plates of a program and of the particles.
-VALUES_DIM = -6
+__all__ = ["Layout", "same"]
 
 
 class Layout(NamedTuple):
     """The plate of the data of a program: the outermost plate that all observed sites share.
 
     Attributes:
-        name: name of the plate; None where no observed site is in a plate, which makes the whole run one example
+        name: name of the plate; None where the whole run is one example: no observed site is in a plate, or a site
+            that the model sums over is outside the plate
         dim: its dimension, -1 in the programs of this library
         others: names of all other plates of the model
+        local: whether a site is in the plate, by name, for each site of the model
+        second: name of an observed site in another plate, where the observed sites share none; None in most programs
     """
 
     name: str | None = None
     dim: int = -1
     others: frozenset[str] = frozenset()
+    local: Mapping[str, bool] = {}
+    second: str | None = None
 
     @classmethod
-    def of(cls, messages: Iterable[Any]) -> Layout:
-        """Find the plate of the data from the messages of a model."""
-        stacks = [(m["is_observed"], frames(m)) for m in messages]
-        names = {frame.name for _, stack in stacks for frame in stack}
-        observed = [stack for is_observed, stack in stacks if is_observed and stack]
+    def of(cls, sites: Mapping[str, Any], summed: Collection[str] = ()) -> Layout:
+        """Find the plate of the data from the sites of a model.
+
+        Args:
+            sites: the messages of a run of the model, by name
+            summed: names of the sites that the model sums over
+
+        Raises:
+            ValueError: a dimension of a site is in no plate.
+        """
+        stacks, observed = {}, []
+        for name, message in sites.items():
+            check_plates(message, "model")
+            stacks[name] = stack = frames(message)
+            if stack and message["is_observed"]:
+                observed.append(stack)
         if not observed:
-            return cls(None, -1, frozenset(names))
-        shared = [f for f in observed[0] if all(f.name in [g.name for g in stack] for stack in observed[1:])]
-        data = (shared or observed[0])[0]
-        names.discard(data.name)
-        return cls(data.name, data.dim, frozenset(names))
+            return cls()
+        data, second = observed[0][0], None
+        if len(observed) > 1:
+            shared = [f for f in observed[0] if all(f.name in names_of(stack) for stack in observed)]
+            if shared:
+                data = shared[0]
+            else:
+                second = next(n for n, m in sites.items() if m["is_observed"] and data.name not in names_of(stacks[n]))
+        others, local = set(), {}
+        for name, stack in stacks.items():
+            local[name] = False
+            for frame in stack:
+                if frame.name == data.name:
+                    local[name] = True
+                else:
+                    others.add(frame.name)
+        if summed and not all(local[name] for name in summed):
+            return cls()
+        return cls(data.name, data.dim, frozenset(others), local, second)
 
     def contains(self, message: Any) -> bool:
         """Whether a site has one value per example; a site outside the plate of the data is shared by all examples."""
         if self.name is None:
             return True
+        # the plates of the model decide: those of the guide may have other names
+        known = self.local.get(message["name"])
+        if known is not None:
+            return known
         for frame in message["cond_indep_stack"]:
             if frame.name == self.name or (frame.dim == self.dim and frame.name not in self.others):
                 return True
@@ -66,6 +95,11 @@ class Layout(NamedTuple):
         """
         particles = particle_dim(message)
         inside = self.name is not None and self.contains(message)
+        if inside and self.dim == -1:  # the usual cases, for speed
+            if x.dim() == 1 + event_dim:
+                return x.unsqueeze(-2 - event_dim)
+            if x.dim() == 2 + event_dim and particles == -2:
+                return x
         kept = {self.dim if inside else None, particles}
         first = max(VALUES_DIM + 1, event_dim - x.dim())
         summed = [dim - event_dim for dim in range(first, 0) if dim not in kept]
@@ -81,40 +115,41 @@ class Layout(NamedTuple):
         x = x.unsqueeze(0) if particles is None else x.movedim(particles - 1, 0)
         return x.flatten(1).unsqueeze(1) if self.name is None else x.movedim(self.dim - 1, 1).flatten(2)
 
-    def scale(self, scale: float | Tensor, name: str) -> float | Tensor:
-        """Bring the scale of a site to one number, or one number per example, ``(batch,)``."""
+    def scale(self, message: Any) -> float | Tensor:
+        """Return the scale of a site: one number, or one number per example, ``(batch,)``.
+
+        Raises:
+            ValueError: the scale differs within an example, or at a site that all examples share.
+        """
+        scale = message["scale"]
         if not isinstance(scale, Tensor) or scale.dim() == 0:
             return scale
-        if self.name is None or scale.numel() != scale.shape[max(self.dim, -scale.dim())]:
+        if scale.numel() == 1:
+            return scale.reshape(())
+        per_row = self.name is not None and self.contains(message) and scale.dim() >= -self.dim
+        if not per_row or scale.numel() != scale.shape[self.dim]:
             raise ValueError(
-                f"scale: expected a number, or one number per example, at site {name!r}, got a tensor of shape "
-                f"{tuple(scale.shape)} that differs within an example"
+                f"scale: expected a number, or one number per example, at site {message['name']!r}, got a tensor of "
+                f"shape {tuple(scale.shape)} that differs within an example or at a site that all examples share"
             )
         return scale.reshape(-1)
 
 
-def frames(message: Any) -> list[Any]:
-    """Return the vectorized plates round a site from the outside in, without the plate over particles."""
-    found = [f for f in message["cond_indep_stack"] if f.dim is not None and f.name != PARTICLES]
-    return found if len(found) < 2 else sorted(found, key=lambda frame: frame.counter)
-
-
-def particle_dim(message: Any) -> int | None:
-    """Return the dimension of the plate over particles, None where there is a single particle."""
-    for frame in message["cond_indep_stack"]:
-        if frame.name == PARTICLES:
-            return frame.dim
-    return None
-
-
-def in_data_plate(message: Any) -> bool:
-    """Whether a site of a program of this library is in the plate of the data."""
-    return Layout("data").contains(message)
+def names_of(stack: Iterable[Any]) -> list[str]:
+    """Return the names of plates."""
+    return [frame.name for frame in stack]
 
 
 def same(a: Any, b: Any) -> bool:
     """Whether two scales or masks are equal; tensors on another device than the CPU count as equal, unread."""
+    if a is b:
+        return True
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        return a == b
+    if not all(type(x) is Tensor and x.device.type == "cpu" for x in (a, b) if isinstance(x, Tensor)):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        readable = type(a) is Tensor and type(b) is Tensor and a.device.type == b.device.type == "cpu"
-        return a is b or (a.shape == b.shape and (not readable or torch.equal(a, b)))
-    return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b)
+        return a.shape == b.shape and bool((a == b).all())
+    number, tensor = (b, a) if isinstance(a, Tensor) else (a, b)
+    # a number and a tensor that holds it are one scale, which a mask is not
+    return tensor.dim() == 0 and not isinstance(number, bool) and number == float(tensor)

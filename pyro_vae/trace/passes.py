@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from pyro_vae.trace.call import Call, buffers_kept, draw_shared, outline
+from pyro_vae.trace.divergence import kl_per_dimension
 from pyro_vae.trace.handlers import Recorder
-from pyro_vae.trace.site import Quantity, Site, kl_per_dimension
+from pyro_vae.trace.site import Quantity, Site
 from pyro_vae.trace.terms import Draw, Terms
 from pyro_vae.trace.tracing import run
 
@@ -151,18 +152,22 @@ def without_tensors(terms: Terms) -> Terms:
     """Return sites that hold on to no tensor of their pass."""
 
     def bare(message: Any) -> Any:
-        return None if message is None else {name: message[name] for name in ("scale", "cond_indep_stack")}
+        keys = ("name", "scale", "cond_indep_stack")
+        return None if message is None else {key: message[key] for key in keys}
 
     def strip(site: Site) -> CachedSite:
         new = CachedSite(site.name, bare(site.model), bare(site.guide), site.layout, site.enumerated, site.auxiliary)
         new.reparameterized = site.reparameterized
         return new
 
+    stripped = {site.name: strip(site) for site in terms.sites}
     return replace(
         terms,
-        latent=[strip(site) for site in terms.latent],
-        observed=[strip(site) for site in terms.observed],
+        latent=[stripped[site.name] for site in terms.latent],
+        observed=[stripped[site.name] for site in terms.observed],
+        values=[stripped[site.name] for site in terms.values],
         draws=(),
+        _cache={},
     )
 
 

@@ -54,7 +54,7 @@ def rerun_guide(call: Call, drawn: Recorder, what: str) -> dict[str, Any]:
 @contextmanager
 def same_run(call: Call) -> Iterator[None]:
     """Raise if a guide that runs again draws random numbers besides those of its sites, such as those of a Dropout."""
-    readable = all(type(x) is Tensor and x.device.type == "cpu" for x in call.args if isinstance(x, Tensor))
+    readable = all(type(x) is Tensor and x.device.type == "cpu" for x in call.tensors)
     before = torch.get_rng_state() if readable else None
     with buffers_kept(call):
         yield

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from pyro.distributions import Delta
 from torch import Tensor
-from torch.distributions import kl_divergence
 
+from pyro_vae.trace.divergence import closed_form_kl, kl_per_dimension
 from pyro_vae.trace.layout import Layout
+from pyro_vae.trace.plates import frames
+from pyro_vae.trace.values import average_inside
 
-__all__ = ["Quantity", "Site", "factors", "masked"]
+__all__ = ["Marginal", "Quantity", "Site", "masked"]
 
 #: A function of a site whose result :meth:`Site.read` caches: ``(*values, particles, batch)`` or None.
 Quantity = Callable[[Any], Tensor | None]
+
+
+class Marginal(NamedTuple):
+    """A density of the model that is a sum over the values of sites which only the model has.
+
+    Attributes:
+        log_p: computes its logarithm, ``(*values, particles, batch)``
+        joint: whether it is that of several sites together; it is read at one of them, and is 1 at the others
+    """
+
+    log_p: Callable[[], Tensor]
+    joint: bool
 
 
 @dataclass(eq=False)
@@ -26,6 +39,9 @@ class Site:
 
     All densities are unscaled, in nats, and of shape ``(particles, batch)``, with a dimension on the left for each
     enumerated site. Each quantity is computed when it is first read.
+
+    The values of an enumerated site in a plate inside an example are averaged before the sum over that plate, so that
+    quantities of such a run are expectations: they may be added, but not used in a nonlinear formula.
 
     Attributes:
         name: name of the sample statement
@@ -37,6 +53,8 @@ class Site:
         closed_form: whether a closed-form divergence of this site alone is unbiased, because no latent that the model
             draws before this one depends on it in the guide
         stopped: returns the messages of the guide with its parameters, or with its draws, held constant
+        values: the enumerated sites on whose values it may depend in a way that concerns the sum over its plates
+        marginal: the density under the model, where it is a sum over the values of sites that only the model has
 
     Example:
         >>> import pyro_vae as pv
@@ -54,6 +72,8 @@ class Site:
     auxiliary: bool = False
     closed_form: bool = False
     stopped: Callable[[str], dict[str, Any]] | None = None
+    values: Sequence[Site] = ()
+    marginal: Marginal | None = None
     _cache: dict[Quantity, Tensor | None] = field(default_factory=dict, repr=False)
 
     def read(self, quantity: Quantity) -> Any:
@@ -104,12 +124,23 @@ class Site:
     @cached_property
     def scale(self) -> float | Tensor:
         """The weight of this site: N/B for a subsampled plate, times that of ``poutine.scale``."""
-        return self.layout.scale(self.model["scale"], self.name)
+        return self.layout.scale(self.model)
 
     @cached_property
     def local(self) -> bool:
         """Whether the site is in the plate of the data."""
         return self.layout.contains(self.model)
+
+    @cached_property
+    def inner(self) -> bool:
+        """Whether the site is in a plate other than that of the data."""
+        plates = frames(self.model)
+        return len(plates) > 1 or (len(plates) == 1 and plates[0].name != self.layout.name)
+
+    @property
+    def unmasked_log_q(self) -> Tensor:
+        """Log-density under the guide for each entry of the batch shape, masked entries included."""
+        return self.read(unmasked_log_q)
 
     @cached_property
     def reparameterized(self) -> bool:
@@ -118,7 +149,10 @@ class Site:
 
     def per_example(self, message: Any, log_prob: Tensor) -> Tensor:
         """Apply the mask of a message and sum over plates inside an example."""
-        return self.layout.per_example(masked(message, log_prob), message)
+        log_prob = masked(message, log_prob)
+        if self.values:
+            log_prob = average_inside(self.values, message, log_prob)
+        return self.layout.per_example(log_prob, message)
 
     def score(self, message: Any) -> Tensor:
         """Return the log-density of a message at its value."""
@@ -127,17 +161,25 @@ class Site:
 
 def log_p(site: Site) -> Tensor:
     """Log-density under the model."""
+    if site.marginal is not None:
+        return site.marginal.log_p()
     return torch.zeros_like(site.log_q) if site.auxiliary else site.score(site.model)
 
 
 def log_q(site: Site) -> Tensor:
     """Log-density under the guide."""
-    return site.score(site.guide)
+    return site.per_example(site.guide, site.unmasked_log_q) if site.enumerated else site.score(site.guide)
 
 
-def log_q_unmasked(site: Site) -> Tensor:
-    """Log-density under the guide, masked entries included."""
-    return site.layout.per_example(site.guide["fn"].log_prob(site.guide["value"]), site.guide)
+def unmasked_log_q(site: Site) -> Tensor:
+    """Log-density under the guide for each entry of the batch shape, masked entries included."""
+    return site.guide["fn"].log_prob(site.guide["value"])
+
+
+def log_probabilities(site: Site) -> Tensor:
+    """Log-probability under the guide of each value of an enumerated site, masked entries included."""
+    log_q = average_inside(site.values, site.guide, site.unmasked_log_q)
+    return site.layout.per_example(log_q, site.guide)
 
 
 def log_q_detached_params(site: Site) -> Tensor:
@@ -152,51 +194,13 @@ def log_q_detached_draws(site: Site) -> Tensor:
 
 def stopped(site: Site, what: str) -> Any:
     """Return the message of the guide with its parameters or its draws held constant."""
-    if site.enumerated or site.stopped is None:
+    if site.enumerated or site.auxiliary or site.stopped is None:
+        why = "another latent is made of it" if site.auxiliary else "its values are summed over"
         raise ValueError(
             f"guide: gradients of the parameters and of the draws of site {site.name!r} cannot be separated, because "
-            "its values are summed over: use ELBO, IWAE or Enumeration"
+            f"{why}: use ELBO or IWAE"
         )
     return site.stopped(what)[site.name]
-
-
-def closed_form_kl(site: Site) -> Tensor | None:
-    """Divergence in closed form, None where there is none."""
-    # the divergence that Pyro has for a Delta leaves out its log-density
-    if not site.closed_form or isinstance(site.guide["fn"], Delta):
-        return None
-    try:
-        kl = closed_form(site.guide["fn"], site.model["fn"])
-    except NotImplementedError:
-        return None
-    return site.per_example(site.guide, kl)
-
-
-def kl_per_dimension(site: Site) -> Tensor:
-    """Divergence of each dimension."""
-    q, p = (factors(message["fn"]) for message in (site.guide, site.model))
-    if q is None or p is None or site.enumerated:
-        raise ValueError(
-            f"free_bits: guide and model must be products over the dimensions of site {site.name!r} to give each "
-            "dimension free bits of its own: use free_bits=PerSite(nats)"
-        )
-    value, event_dim = site.guide["value"], site.guide["fn"].event_dim
-    kl = q.log_prob(value) - p.log_prob(value)
-    if site.closed_form:
-        try:
-            kl = closed_form(q, p)
-        except NotImplementedError:
-            pass
-    kl = kl.reshape(*kl.shape[: kl.dim() - event_dim], -1)
-    if isinstance(site.guide["mask"], Tensor):
-        kl = torch.where(site.guide["mask"].unsqueeze(-1), kl, kl.new_zeros(()))
-    return site.layout.per_example(kl, site.guide, event_dim=1)
-
-
-def closed_form(q: Any, p: Any) -> Tensor:
-    """Return the divergence of two distributions at their joint batch shape, which torch does not always broadcast."""
-    shape = torch.broadcast_shapes(q.batch_shape, p.batch_shape)
-    return kl_divergence(*(fn if fn.batch_shape == shape else fn.expand(shape) for fn in (q, p)))
 
 
 def masked(message: Any, log_prob: Tensor) -> Tensor:
@@ -208,12 +212,3 @@ def masked(message: Any, log_prob: Tensor) -> Tensor:
         return torch.zeros_like(log_prob)
     # where, not a product: a masked entry may be NaN or -inf
     return torch.where(mask, log_prob, log_prob.new_zeros(()))
-
-
-def factors(fn: Any) -> Any:
-    """Return the distribution of a single dimension of an event, None if the event is no product over dimensions."""
-    base = getattr(fn, "base_dist", None)
-    if fn.event_dim == 0:
-        return fn
-    whole = base is not None and getattr(fn, "reinterpreted_batch_ndims", -1) == fn.event_dim
-    return base if whole and base.event_dim == 0 else None

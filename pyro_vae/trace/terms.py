@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from pyro_vae.trace.layout import Layout
-from pyro_vae.trace.site import Site, log_q_unmasked
+from pyro_vae.trace.site import Site, log_probabilities
+from pyro_vae.trace.values import Probabilities
 
 __all__ = ["Draw", "Terms"]
+
+#: The largest number of combinations of enumerated values for which importance weights are computed.
+MAX_COMBINATIONS = 2**20
 
 
 class Draw(NamedTuple):
@@ -23,16 +27,21 @@ class Draw(NamedTuple):
         stop: first particle after it
         values: by site, the value, its plates and its number of event dimensions
         layout: the layout of the dimensions
+        shared: the values of sites outside the plate of the data, where they are left out
     """
 
     start: int
     stop: int
     values: dict[str, tuple[Tensor, Any]]
     layout: Layout = Layout()
+    shared: dict[str, tuple[Tensor, Any]] = {}
 
     def without(self, names: Collection[str]) -> Draw:
         """Return the draws of the other sites."""
-        return self._replace(values={name: value for name, value in self.values.items() if name not in names})
+        kept, left_out = {}, {}
+        for name, value in self.values.items():
+            (left_out if name in names else kept)[name] = value
+        return self._replace(values=kept, shared=left_out)
 
     def rows(self, name: str, like: Tensor | None = None) -> Tensor:
         """Return the draws of a site, or a tensor of their shape, as ``(particles, batch, dims)``."""
@@ -50,6 +59,7 @@ class Terms:
         num_particles: number of draws of the latents of each example
         draws: the values that the sites were scored at, pass by pass
         call: runs guide and model again
+        values: all enumerated sites, in the order of their dimensions
 
     Example:
         >>> import pyro_vae as pv
@@ -64,6 +74,7 @@ class Terms:
     num_particles: int
     draws: Sequence[Draw] = ()
     call: Any = None
+    values: Sequence[Site] = ()
     _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def read(self, quantity: Callable[[Terms], Any]) -> Any:
@@ -77,15 +88,16 @@ class Terms:
         """Latent, then observed sites."""
         return self.latent + self.observed
 
-    @cached_property
-    def log_value_weights(self) -> Tensor | None:
-        """Log-probability under the guide of each combination of enumerated values, ``(*values, particles, batch)``.
+    def probabilities(self, number: int) -> Probabilities:
+        """Return the probabilities under the guide of the values of an enumerated site, given those of earlier ones.
 
-        None where nothing is enumerated. Masks are left out: all other sites are averaged by this weight, also those
-        of examples for which the enumerated site itself is masked.
+        Masks are left out: all other sites are averaged by these probabilities, also those of examples for which the
+        enumerated site itself is masked.
         """
-        sites = [site.read(log_q_unmasked) for site in self.latent if site.enumerated]
-        return sum(sites) if sites else None
+        key = "probabilities", number
+        if key not in self._cache:
+            self._cache[key] = Probabilities.of(self.values[number].read(log_probabilities))
+        return self._cache[key]
 
     def log_ratio(self, beta: float | Tensor = 1.0, *, detached_params: bool = False) -> Tensor:
         r"""Return :math:`\log p(x \mid z) + \beta (\log p(z) - \log q(z))`, ``(*values, particles, batch)``.
@@ -93,7 +105,17 @@ class Terms:
         Args:
             beta: weight of the divergence
             detached_params: hold the parameters of the guide constant, so that only the draws carry its gradient
+
+        Raises:
+            ValueError: there are more than a million combinations of enumerated values.
         """
+        if len(self.values) > 1:
+            sizes = [self.probabilities(number).log_q.shape[0] for number in range(len(self.values))]
+            if math.prod(sizes) > MAX_COMBINATIONS:
+                raise ValueError(
+                    f"guide: sites {[site.name for site in self.values]} have {math.prod(sizes):,} combinations of "
+                    f"values, and at most {MAX_COMBINATIONS:,} are weighted at once: use ELBO, which sums site by site"
+                )
         log_w = sum(site.log_p for site in self.observed)
         for site in self.latent:
             gap = site.log_p - (site.log_q_detached_params if detached_params else site.log_q)
@@ -132,23 +154,34 @@ class Terms:
 
     def expect(self, term: Tensor) -> Tensor:
         """Average over the enumerated values, to ``(particles, batch)``."""
-        if self.log_value_weights is None or term.dim() == 2:
-            return term
-        term = self.log_value_weights.exp() * term
-        return term.sum(tuple(range(term.dim() - 2)))
+        while term.dim() > 2:
+            # the last site first: its probabilities depend on the values of the earlier ones
+            term = term[0] if term.shape[0] == 1 else self.probabilities(term.dim() - 3).average(term)
+        return term
 
     def log_expect(self, log_w: Tensor) -> Tensor:
-        """Average the exponentials over the enumerated values and return the logarithm, ``(particles, batch)``."""
-        if self.log_value_weights is None:
-            return log_w
-        log_w = self.log_value_weights + log_w
-        return log_w.logsumexp(tuple(range(log_w.dim() - 2)))
+        """Average the exponentials over the enumerated values and return the logarithm, ``(particles, batch)``.
+
+        Raises:
+            ValueError: an enumerated site has other plates than that of the data.
+        """
+        for site in self.values:
+            if site.inner or not site.local:
+                raise ValueError(
+                    f"guide: importance weights of an example need the values of each example, but those of site "
+                    f"{site.name!r}, outside the plate of the data or in a further plate, are averaged there: use "
+                    "ELBO, or declare what belongs to one example by .to_event"
+                )
+        while log_w.dim() > 2:
+            number = log_w.dim() - 3
+            log_w = log_w[0] if log_w.shape[0] == 1 else self.probabilities(number).log_average(log_w)
+        return log_w
 
     def split(self) -> tuple[Terms, Terms]:
-        """Return the sites in the plate of the data, and those that all examples share."""
+        """Return the sites in the plate of the data, and those that all examples share; both know all values."""
         outside = {site.name for site in self.sites if not site.local}
         if not outside:
-            return self, replace(self, latent=[], observed=[], draws=())
+            return self, Terms([], [], self.num_particles, (), self.call, self.values, self._cache)
         return tuple(
             replace(
                 self,

@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int
-from pyro_vae.trace.call import Call
+from pyro_vae.trace.call import Call, check_sites
 from pyro_vae.trace.handlers import Recorder
-from pyro_vae.trace.layout import Layout, same
+from pyro_vae.trace.layout import same
+from pyro_vae.trace.marginals import marginals
 from pyro_vae.trace.rerun import rerun_guide
 from pyro_vae.trace.site import Site
 from pyro_vae.trace.terms import Draw, Terms
@@ -42,7 +43,8 @@ def run(
         The sites of the run.
 
     Raises:
-        ValueError: model and guide have different latent sites.
+        ValueError: model and guide have different latent sites, or give one different shapes or plates; a dimension of
+            a site is in no plate; the model has no sample statement.
 
     Example:
         >>> import pyro_vae as pv
@@ -58,29 +60,41 @@ def run(
         for name, message in drawn.sites.items():
             if isinstance(message["value"], Tensor) and not message["is_observed"]:
                 drawn.sites[name] = {**message, "value": message["value"].view_as(message["value"])}
-    scored = call.trace(model, Recorder({**drawn.sites, **drawn.subsamples}))
-    layout = Layout.of(scored.sites.values())
-    auxiliary = {name: m for name, m in drawn.sites.items() if m["infer"].get("is_auxiliary")}
-    latent = same_latents(scored, drawn, auxiliary, layout)
+    scored = call.trace(model, Recorder({**drawn.sites, **drawn.subsamples}, len(drawn.enumerated)))
+    layout = check_sites(drawn, scored)
     stopped = cache(lambda what: rerun_guide(call, drawn, what))
-    sites = []
+    sites: list[Site] = []
     order, before = list(drawn.sites), set()
     for name, message in scored.sites.items():
-        if name not in latent:
+        if message["is_observed"]:
             sites.append(Site(name, message, layout=layout))
-            continue
-        # a closed form integrates over this site alone: it is unbiased if every latent that the model's density may
-        # depend on was drawn before it in the guide, so that none of them depends on it
-        earlier = before <= set(order[: order.index(name)]) and same(message["mask"], drawn.sites[name]["mask"])
-        enumerated = name in drawn.enumerated
-        sites.append(Site(name, message, drawn.sites[name], layout, enumerated, False, earlier, stopped))
-        before.add(name)
-    # such as the unconstrained value of an autoguide, whose image is the latent: a density of the guide alone
-    sites += [Site(name, m, m, layout, auxiliary=True, stopped=stopped) for name, m in auxiliary.items()]
+        elif name in drawn.sites:
+            # a closed form integrates over this site alone: it is unbiased if every latent that the model's density
+            # may depend on was drawn before it in the guide, so that none of them depends on it
+            earlier = before <= set(order[: order.index(name)]) and same(message["mask"], drawn.sites[name]["mask"])
+            enumerated = name in drawn.enumerated
+            sites.append(Site(name, message, drawn.sites[name], layout, enumerated, False, earlier, stopped))
+            before.add(name)
+    if len(before) < len(drawn.sites):
+        # such as the unconstrained value of an autoguide, whose image is the latent: a density of the guide alone
+        alone = [(name, m) for name, m in drawn.sites.items() if name not in before]
+        sites += [Site(name, m, m, layout, auxiliary=True, stopped=stopped) for name, m in alone]
+    enumerated_sites: list[Site] = []
+    if drawn.enumerated or scored.enumerated:
+        by_name = {site.name: site for site in sites if site.guide is not None}
+        enumerated_sites = [by_name[name] for name in drawn.enumerated]
+        sums = marginals(scored, layout, enumerated_sites) if scored.enumerated else {}
+        # values of each example are averaged after the sum over plates
+        apart = any(site.inner or not site.local for site in enumerated_sites)
+        for site in sites:
+            site.values = enumerated_sites if apart or not site.local else ()
+            site.marginal = sums.get(site.name)
+    if not sites:
+        raise ValueError("model: expected an observed site, got only sites that it sums over: observe data by obs=x")
     values = {
         name: (m["value"], {"cond_indep_stack": m["cond_indep_stack"], "event_dim": m["fn"].event_dim})
         for name, m in drawn.sites.items()
-        if name in latent
+        if name in before
     }
     return Terms(
         [site for site in sites if site.guide is not None],
@@ -88,24 +102,5 @@ def run(
         num_particles,
         (Draw(0, num_particles, values, layout),),
         call,
+        enumerated_sites,
     )
-
-
-def same_latents(scored: Recorder, drawn: Recorder, auxiliary: Mapping[str, Any], layout: Layout) -> set[str]:
-    """Return the names of the latent sites; raise if model and guide differ in them."""
-    for name, message in auxiliary.items():
-        # estimators that weight draws would weight both the auxiliary site and the latent that is made of it
-        if layout.name is not None and layout.contains(message):
-            raise ValueError(
-                f"guide: the auxiliary site {name!r} is in the plate of the data, where the latent itself must be "
-                "drawn: give it a distribution of its own, such as a TransformedDistribution"
-            )
-    p = {name for name, message in scored.sites.items() if not message["is_observed"]}
-    q = {name for name, message in drawn.sites.items() if not message["is_observed"]} - set(auxiliary)
-    if p != q:
-        alone = ((p - q, "model"), (q - p, "guide"))
-        raise ValueError(
-            "model and guide: expected the same latent sites, but "
-            + "; ".join(f"{sorted(names)} occur only in the {where}" for names, where in alone if names)
-        )
-    return p

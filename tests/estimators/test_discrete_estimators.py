@@ -760,11 +760,14 @@ def shared_bit(where):
     return model, bit
 
 
-def test_sites_that_are_not_of_one_example_are_refused():
+def test_sites_that_are_not_of_one_example_are_summed_or_refused():
     x = torch.zeros(3)
     for where in ("outside", "inside"):
-        with pytest.raises(ValueError, match="guide: .*'b'"):
-            Enumeration().loss(*shared_bit(where), x)
+        losses = []
+        for bits in (where, "nowhere"):  # the bits cost nothing: the guide has their prior
+            torch.manual_seed(0)
+            losses.append(Enumeration().loss(*shared_bit(bits), x))
+        assert losses[0] == pytest.approx(losses[1])
     for estimator in (ReinforceLOO(), VIMCO(), NVIL(), ReweightedWakeSleep()):
         with pytest.raises(ValueError, match="guide: .*'b'"):
             estimator.loss(*shared_bit("outside"), x)

@@ -157,6 +157,10 @@ def test_weights_have_the_right_scale_in_every_estimator(kind):
         torch.manual_seed(0)
         return estimator.differentiable_loss(program.model, program.guide, x)
 
+    if kind is pv.estimators.CUBO:  # the divergence of the weights is part of a lower bound
+        with pytest.raises(ValueError, match="guide: CUBO .*'weights'"):
+            loss(1)
+        return
     drawn = pyro.poutine.trace(program.guide)
     torch.manual_seed(0)
     w = drawn.get_trace(x).nodes["weights"]
@@ -203,20 +207,3 @@ def test_an_autoguide_of_a_global_latent_has_its_density(scale):
             torch.manual_seed(seed)
             torch.testing.assert_close(estimator.differentiable_loss(model, guide, x), exact)
     pyro.clear_param_store()
-
-
-def test_auxiliary_local_sites_are_refused():
-    x = torch.zeros(3)
-
-    def model(x):
-        with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", dist.Normal(0.0, 1.0))
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x), dim=-1):
-            u = pyro.sample("u", dist.Normal(x, 1.0), infer={"is_auxiliary": True})
-            pyro.sample("z", dist.Delta(2 * u, log_density=-torch.tensor(2.0).log()))
-
-    with pytest.raises(ValueError, match="guide: .*'u'"):
-        pv.estimators.ELBO().differentiable_loss(model, guide, x)

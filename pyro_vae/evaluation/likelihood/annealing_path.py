@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from pyro_vae.programs.program import Program
-from pyro_vae.trace import Call, Enumerated, Recorder, Site
+from pyro_vae.trace import Call, Enumerated, Sampled, Site
 from pyro_vae.trace.handlers import factor
-from pyro_vae.trace.layout import in_data_plate
+from pyro_vae.trace.layout import Layout
+from pyro_vae.trace.plates import frames
 
 __all__ = ["AnnealingPath"]
 
@@ -40,8 +41,9 @@ class AnnealingPath:
     def __init__(self, program: Program, batch: tuple[Tensor, ...], num_chains: int) -> None:
         self.model, self.call = program.model, Call(program.model, program.guide, batch, {}, num_chains)
         with torch.no_grad():
-            sampled = self.call.trace(self.model, Recorder()).sites
-        self.sites = {name: site for name, site in sampled.items() if not site["is_observed"] and is_continuous(site)}
+            sampled = self.call.trace(self.model, Sampled())
+        latents = {name: site for name, site in sampled.sites.items() if not site["is_observed"]}
+        self.sites = {name: site for name, site in latents.items() if is_continuous(site, sampled.layout)}
         if not self.sites:
             raise ValueError("program: annealing moves continuous latents, and this program has none")
         self.maps = {name: biject_to_support(name, site["fn"].support) for name, site in self.sites.items()}
@@ -49,7 +51,7 @@ class AnnealingPath:
     def sample_prior(self) -> Tensor:
         """Sample latents from the prior, of shape ``(chains, batch, size)``."""
         with torch.no_grad():
-            return self.pack(self.call.trace(self.model, Recorder()).sites)
+            return self.pack(self.call.trace(self.model, Sampled()).sites)
 
     def repeat(self, sites: Mapping[str, Any]) -> Tensor:
         """Return the latents of a run of the model without chains, repeated for each chain."""
@@ -109,10 +111,10 @@ class AnnealingPath:
         return log_f.logsumexp(values) if values else log_f
 
 
-def is_continuous(site: Any) -> bool:
+def is_continuous(site: Any, layout: Layout) -> bool:
     """Return whether a latent site is moved; raise if it can be neither moved nor summed over."""
     name = site["name"]
-    if not in_data_plate(site):
+    if not layout.contains(site):
         raise ValueError(
             f"program: expected one latent per example, but the latent {name!r} is shared by all examples"
         )
@@ -120,6 +122,8 @@ def is_continuous(site: Any) -> bool:
         return True
     if not factor(site["fn"]).has_enumerate_support:
         raise ValueError(f"program: the discrete latent {name!r} has too many values to sum over")
+    if len(frames(site)) > 1:
+        raise ValueError(f"program: the discrete latent {name!r} is in a further plate: use .to_event instead")
     return False
 
 

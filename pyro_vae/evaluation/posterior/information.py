@@ -12,7 +12,7 @@ from torch.distributions import MultivariateNormal, Normal
 
 from pyro_vae.evaluation.over import BUDGET
 from pyro_vae.trace import Site
-from pyro_vae.trace.site import factors
+from pyro_vae.trace.divergence import factors
 
 __all__ = ["Information", "information"]
 

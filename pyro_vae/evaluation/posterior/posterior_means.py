@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_vae.evaluation.over import over
 from pyro_vae.programs.program import Program
 from pyro_vae.trace import Call, Sampled
-from pyro_vae.trace.layout import in_data_plate
+from pyro_vae.trace.call import outline
 
 __all__ = ["guide_sites", "means", "posterior_means", "units", "variances"]
 
@@ -23,9 +23,10 @@ def units(site: Any, value: Tensor) -> Tensor:
 
 
 def guide_sites(program: Program, batch: tuple[Tensor, ...], num_samples: int) -> list[Any]:
-    """Return the messages of all sites of the guide, with ``num_samples`` samples per example."""
+    """Return the messages of the guide's sites of each example, with ``num_samples`` samples per example."""
     call = Call(program.model, program.guide, batch, {}, num_samples)
-    return list(call.trace(program.guide, Sampled()).sites.values())
+    layout = outline(call).layout
+    return [site for site in call.trace(program.guide, Sampled()).sites.values() if layout.contains(site)]
 
 
 def means(sites: Iterable[Any]) -> dict[str, Tensor]:
@@ -40,7 +41,7 @@ def means(sites: Iterable[Any]) -> dict[str, Tensor]:
     for site in sites:
         # missing entries that the guide samples are data, not latents
         hidden = site["infer"].get("is_auxiliary") or site["name"] == "missing"
-        if in_data_plate(site) and not site["is_observed"] and not hidden:
+        if not site["is_observed"] and not hidden:
             try:
                 value = site["fn"].mean
             except NotImplementedError:

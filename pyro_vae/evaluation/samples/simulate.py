@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from pyro_vae.programs.program import Program
-from pyro_vae.trace import Recorder
-from pyro_vae.trace.layout import in_data_plate
+from pyro_vae.trace import Sampled
+from pyro_vae.trace.layout import Layout
 
 __all__ = ["SampleObserved", "Simulation", "simulate"]
 
 
-class SampleObserved(Recorder):
+class SampleObserved(Sampled):
     """Sample the observed sites too, in place of their values."""
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -51,7 +51,7 @@ def simulate(program: Program, batch: Sequence[Tensor], given: dict[str, Any] | 
             raise ValueError(f"program: its model cannot be sampled: {error}") from error
     observed = [site for site in record.sites.values() if site["is_observed"]]
     x = batch[0]
-    if len(observed) != 1 or observed[0]["value"].shape != x.shape or not in_data_plate(observed[0]):
+    if len(observed) != 1 or observed[0]["value"].shape != x.shape or Layout.of(record.sites).name is None:
         seen = {site["name"]: tuple(site["value"].shape) for site in observed}
         raise ValueError(
             f"program: expected a model that observes x alone, of shape {tuple(x.shape)}, to simulate data; "

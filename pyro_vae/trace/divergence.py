@@ -1,0 +1,68 @@
+"""Divergences of a latent site from its prior that are not taken at its draws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.distributions import Delta
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+__all__ = ["closed_form_kl", "factors", "kl_per_dimension"]
+
+
+def closed_form_kl(site: Any) -> Tensor | None:
+    """Divergence in closed form, None where there is none."""
+    # the average over enumerated values is exact, and has a gradient where a value has probability 0
+    if not site.closed_form or site.enumerated or site.marginal is not None:
+        return None
+    # the divergence that Pyro has for a Delta leaves out its log-density
+    if isinstance(site.guide["fn"], Delta):
+        return None
+    try:
+        kl = closed_form(site.guide["fn"], site.model["fn"])
+    except NotImplementedError:
+        return None
+    return site.per_example(site.guide, kl)
+
+
+def kl_per_dimension(site: Any) -> Tensor:
+    """Divergence of each dimension."""
+    q, p = (factors(message["fn"]) for message in (site.guide, site.model))
+    if q is None or p is None or site.enumerated or site.marginal is not None:
+        raise ValueError(
+            f"free_bits: guide and model must be products over the dimensions of site {site.name!r} to give each "
+            "dimension free bits of its own: use free_bits=PerSite(nats)"
+        )
+    value, event_dim = site.guide["value"], site.guide["fn"].event_dim
+    kl = q.log_prob(value) - p.log_prob(value)
+    if site.closed_form:
+        try:
+            kl = closed_form(q, p)
+        except NotImplementedError:
+            pass
+    kl, mask = kl.reshape(*kl.shape[: kl.dim() - event_dim], -1), site.guide["mask"]
+    if mask is not None and mask is not True:
+        kl = (
+            torch.where(mask.unsqueeze(-1), kl, kl.new_zeros(())) if isinstance(mask, Tensor) else torch.zeros_like(kl)
+        )
+    return site.layout.per_example(kl, site.guide, event_dim=1)
+
+
+def closed_form(q: Any, p: Any) -> Tensor:
+    """Return the divergence of two distributions at their joint batch shape, which torch does not always broadcast."""
+    shape = torch.broadcast_shapes(q.batch_shape, p.batch_shape)
+    kl = kl_divergence(*(fn if fn.batch_shape == shape else fn.expand(shape) for fn in (q, p)))
+    if not isinstance(kl, Tensor):  # the number 0 where a distribution is masked as a whole
+        raise NotImplementedError
+    return kl
+
+
+def factors(fn: Any) -> Any:
+    """Return the distribution of a single dimension of an event, None if the event is no product over dimensions."""
+    base = getattr(fn, "base_dist", None)
+    if fn.event_dim == 0:
+        return fn
+    whole = base is not None and getattr(fn, "reinterpreted_batch_ndims", -1) == fn.event_dim
+    return base if whole and base.event_dim == 0 else None
