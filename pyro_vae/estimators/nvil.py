@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae._util.validation import check_number
-from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import with_gradient_of
+from pyro_vae.estimators.mean_over_particles import MeanOverParticles
 from pyro_vae.estimators.score import score_surrogate
+from pyro_vae.estimators.shared import refuse_later
 from pyro_vae.trace import Scored, Terms
 
 __all__ = ["NVIL"]
 
 
-class NVIL(Estimator):
+class NVIL(MeanOverParticles):
     r"""The evidence lower bound for discrete latents, by score functions with a learned baseline.
 
     .. math:: \frac{\log w - b(x) - c}{\max(1, \sigma)} \, \nabla_\phi \log q_\phi(z \mid x)
@@ -76,6 +77,11 @@ class NVIL(Estimator):
         # the gradient of the squared error of b, in the units of the signal
         regression = (signal * predicted).mean(0)
         return with_gradient_of(log_w.mean(0), score_surrogate(terms, beta, signal) + regression)
+
+    def check_shared(self, terms: Terms) -> None:
+        """Raise if a site that examples share may depend on the latents of an example: their signal leaves it out."""
+        super().check_shared(terms)
+        refuse_later(terms, type(self).__name__)
 
     @torch.no_grad()
     def update(self, terms: Terms) -> None:

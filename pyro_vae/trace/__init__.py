@@ -5,7 +5,15 @@ importance sampling and the tasks read nothing else.
 """
 
 from pyro_vae.trace.call import Call
-from pyro_vae.trace.handlers import Detached, Enumerated, Recorder, Reparameterized, Sampled, Scored
+from pyro_vae.trace.handlers import (
+    Detached,
+    Enumerated,
+    Recorder,
+    Reparameterized,
+    Sampled,
+    Scored,
+    ScoredEverywhere,
+)
 from pyro_vae.trace.site import Site
 from pyro_vae.trace.terms import Draw, Terms
 from pyro_vae.trace.tracing import run
@@ -19,6 +27,7 @@ __all__ = [
     "Reparameterized",
     "Sampled",
     "Scored",
+    "ScoredEverywhere",
     "Site",
     "Terms",
     "run",

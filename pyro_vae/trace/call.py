@@ -65,6 +65,7 @@ class Call:
         args: arguments of both
         kwargs: keyword arguments of both
         num_particles: number of draws of the latents of each example, all at once in a plate on the left
+        shared_per_particle: draw also latents that examples share once per particle; once for all particles if False
 
     Example:
         >>> import pyro_vae as pv
@@ -79,6 +80,7 @@ class Call:
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
     num_particles: int = 1
+    shared_per_particle: bool = False
 
     @property
     def x(self) -> Any:
@@ -101,7 +103,9 @@ class Call:
             found = outline(self)
             recorder.layout = found.layout
             if self.num_particles > 1:
-                plate = Particles(self.num_particles, -1 - found.nesting, found.layout)
+                size, dim = self.num_particles, -1 - found.nesting
+                everywhere = self.shared_per_particle
+                plate = pyro.plate(PARTICLES, size, dim=dim) if everywhere else Particles(size, dim, found.layout)
         with plate, recorder:
             function(*self.args, **self.kwargs)
         return recorder

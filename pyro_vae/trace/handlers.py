@@ -13,9 +13,10 @@ from torch.distributions import Independent
 
 from pyro_vae.trace.layout import Layout
 from pyro_vae.trace.plates import VALUES_DIM
+from pyro_vae.trace.score_function import rejection_sampler, score_function_of
 from pyro_vae.trace.site import Site
 
-__all__ = ["Detached", "Enumerated", "Recorder", "Reparameterized", "Sampled", "Scored"]
+__all__ = ["Detached", "Enumerated", "Recorder", "Reparameterized", "Sampled", "Scored", "ScoredEverywhere"]
 
 #: The largest number of values of one site that are enumerated at once: those of 12 binary values.
 MAX_VALUES = 4096
@@ -150,18 +151,42 @@ class Reparameterized(Recorder):
 
     def check(self, site: Site, user: str) -> None:
         """Raise if no gradient goes through the draw of a site that is not enumerated either."""
-        if not site.reparameterized and not site.enumerated:
-            family = site.guide["fn"]
+        if site.reparameterized or site.enumerated:
+            return
+        family = site.guide["fn"]
+        found = f"site {site.name!r} is drawn from {type(getattr(family, 'base_dist', family)).__name__}"
+        if site.has_path:
             raise ValueError(
-                f"guide: {user} needs a reparameterized sampler, but site {site.name!r} is drawn from "
-                f"{type(getattr(family, 'base_dist', family)).__name__}. Use a posterior that has one, such as "
-                "MeanFieldNormal; sum over a small discrete site by Enumeration; or use an estimator that needs "
-                "neither, such as VIMCO, ReinforceLOO or ReweightedWakeSleep"
+                f"guide: {user} needs a gradient through each draw, but {found}, a rejection sampler whose draws "
+                "carry a part of it only: use ReinforceLOO, or a family with a reparameterized sampler"
             )
+        more = ", VIMCO or ReweightedWakeSleep; or sum over a small discrete site by Enumeration" if site.local else ""
+        raise ValueError(
+            f"guide: {user} needs a reparameterized sampler, but {found}. Use a posterior that has one, such as "
+            f"MeanFieldNormal; or use an estimator that needs none, such as ReinforceLOO{more}"
+        )
 
 
-class Scored(Recorder):
-    """Draw as the guide says, and leave sites without a reparameterized sampler to a score function.
+class ScoredEverywhere(Recorder):
+    """Draw as the guide says, and leave what has no gradient through its draw to a score function.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> toy = pv.testing.LinearGaussian()
+        >>> terms = pv.trace.run(toy.program.model, toy.program.guide, (toy.draw(5),), draws=ScoredEverywhere)
+        >>> terms.latent[0].reparameterized
+        True
+    """
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and rejection_sampler(msg["fn"]) is not None:
+            # a rejection sampler may know the proposals of its last draw alone
+            msg["score_function"] = score_function_of(msg["fn"], msg["value"])
+        super()._pyro_post_sample(msg)
+
+
+class Scored(ScoredEverywhere):
+    """Draw as :class:`ScoredEverywhere`, for estimators that weight the draws of each example separately.
 
     Example:
         >>> import pyro_vae as pv
@@ -176,8 +201,8 @@ class Scored(Recorder):
         # its learning signal would be that of all examples at once
         if not site.reparameterized and not site.local:
             raise ValueError(
-                f"guide: {user} weights the draws of each example separately, but site {site.name!r} is outside the "
-                "plate of the data: give it a guide with a reparameterized sampler"
+                f"guide: {user} weights the draws of each example separately, but site {site.name!r}, outside the "
+                "plate of the data, has no reparameterized sampler: use ReinforceLOO, or a sampler that has one"
             )
 
 
@@ -197,7 +222,7 @@ class Detached(Scored):
     def _pyro_post_sample(self, msg: Any) -> None:
         if self.layout.contains(msg) and not msg["is_observed"] and isinstance(msg["value"], Tensor):
             msg["value"] = msg["value"].detach()
-        super()._pyro_post_sample(msg)
+        Recorder._pyro_post_sample(self, msg)  # a score function is that of a draw with its gradient
 
 
 class Enumerated(Reparameterized):

@@ -250,7 +250,7 @@ def test_small_and_scored_are_importable():
 
         def bound(self, terms, beta):
             log_w = terms.log_w(beta)
-            score = terms.log_q(unreparameterized=True)
+            score = terms.score_function()
             return with_gradient_of(log_w.mean(0), (log_w + log_w.detach() * score).mean(0))
 
     vae, x = program_for(E.VIMCO)
