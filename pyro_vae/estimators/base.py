@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from numbers import Real
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +11,8 @@ from torch import Tensor, nn
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators.averages import mean, scaled_sum
-from pyro_vae.estimators.penalties import Capacity, FreeBits, PerDimension, scores_of
+from pyro_vae.estimators.divergence_weight import DivergenceWeight
+from pyro_vae.estimators.penalties import Capacity, FreeBits, PerDimension
 from pyro_vae.estimators.pyro_contract import PyroContract
 from pyro_vae.estimators.shared import refuse_later
 from pyro_vae.trace import Call, Recorder, Reparameterized, Scored, Site, Terms
@@ -23,7 +22,7 @@ from pyro_vae.trace.passes import run_in_passes
 __all__ = ["Estimator"]
 
 
-class Estimator(PyroContract):
+class Estimator(DivergenceWeight, PyroContract):
     r"""An estimate of the evidence of each example, from one run of guide and model.
 
     A subclass defines two things: how latents are drawn (:attr:`draws`), and one formula (:meth:`bound`) from
@@ -98,46 +97,6 @@ class Estimator(PyroContract):
     @abstractmethod
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the estimate of each example, ``(batch,)``: a pure function of one run and of beta at this step."""
-
-    @property
-    def scheduled(self) -> bool:
-        """Whether :meth:`schedule_value` depends on the step."""
-        return self.capacity is not None or callable(self.beta)
-
-    def schedule_value(self) -> float | Tensor:
-        """Return beta, or the target of the capacity, at the present step."""
-        if self._scheduled is not None:
-            return self._scheduled
-        schedule = self.beta if self.capacity is None else self.capacity
-        value = schedule(self.step) if callable(schedule) else schedule
-        number = isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < float("inf")
-        if not number and not isinstance(value, Tensor):
-            raise ValueError(f"beta: expected a number of at least 0, got {value!r} at step {self.step}")
-        return value
-
-    @contextmanager
-    def scheduled_at(self, value: Tensor) -> Iterator[None]:
-        """Use a tensor for :meth:`schedule_value`: a compiled step takes it as an argument."""
-        self._scheduled = value if self.scheduled else None
-        try:
-            yield
-        finally:
-            self._scheduled = None
-
-    def current_beta(self) -> float | Tensor:
-        """Return the weight of the divergence at the present step: 0 under a capacity, which penalizes it instead."""
-        return self.schedule_value() if self.capacity is None else 0.0
-
-    def penalty(self, terms: Terms, beta: float | Tensor) -> float | Tensor:
-        """Return what free bits and capacity add to the loss of a batch, ``()``."""
-        local, scores = terms.split()[0], scores_of(self.draws, terms)
-        if not local.latent:
-            name = "capacity" if self.capacity is not None else "free_bits"
-            raise ValueError(f"{name}: expected none, as no example has a latent: leave it out")
-        total = beta * self.free_bits.hinge(local, scores) if self.free_bits.nats else 0.0
-        if self.capacity is not None:
-            total = total + self.capacity.distance(local, self.schedule_value(), scores)
-        return total
 
     def terms(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Terms:
         """Run guide and model, in passes if there are several, and return the log-densities of their sites."""
@@ -223,10 +182,6 @@ class Estimator(PyroContract):
         for site in shared.observed:
             loss = loss - scaled_sum(site.scale, mean(shared.expect(site.log_p)))
         return loss, metrics
-
-    def weight(self, site: Site, beta: float | Tensor) -> float | Tensor:
-        """Return the weight of the divergence of a latent site: a capacity is that of the latents of each example."""
-        return beta if site.local or self.capacity is None else 1.0
 
     def divergence(self, site: Site) -> Tensor:
         """Return the divergence of one latent site, ``(*values, particles, batch)``."""

@@ -9,8 +9,8 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import Bernoulli, Independent
 
-from pyro_vae.trace.handlers import Scored
 from pyro_vae.trace.plates import particle_dim
+from pyro_vae.trace.scored import Scored
 from pyro_vae.trace.site import Site
 
 __all__ = ["Antithetic", "pair_score", "swap_pairs"]
