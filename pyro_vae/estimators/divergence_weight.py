@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pyro_vae.estimators.penalties import Capacity, FreeBits, scores_of
+from pyro_vae.estimators.mean_penalty import scores_of
+from pyro_vae.estimators.penalties import Capacity, FreeBits
 from pyro_vae.trace import Recorder, Site, Terms
 
 __all__ = ["DivergenceWeight"]

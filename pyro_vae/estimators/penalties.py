@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int, check_number
-from pyro_vae.estimators.gradients import with_gradient_of
-from pyro_vae.trace import Detached, Recorder, ScoredEverywhere, Site, Terms
-from pyro_vae.trace.antithetic import Antithetic
+from pyro_vae.estimators.mean_penalty import NO_SCORES, Scores, penalize_mean
+from pyro_vae.trace import Site, Terms
 from pyro_vae.trace.layout import same
 
-__all__ = ["Capacity", "FreeBits", "PerDimension", "PerSite", "scores_of"]
-
-
-#: Score functions of the draws of each example, and of those that examples share.
-Scores = tuple[Tensor | float, Tensor | float]
-NO_SCORES: Scores = (0.0, 0.0)
+__all__ = ["Capacity", "FreeBits", "PerDimension", "PerSite"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +23,8 @@ class FreeBits(ABC):
     .. math:: \sum_g \max(\lambda, \mathrm{KL}_g) - \mathrm{KL}_g = \sum_g \max(\lambda - \mathrm{KL}_g, 0)
 
     is subtracted from the bound: under the ELBO each group costs at least :math:`\lambda`. Any other bound pays the
-    same hinge, so that groups below it are pulled to the prior by the bound alone.
+    same hinge, so that groups below it are pulled to the prior by the bound alone. In the average over the batch an
+    example of scale 2 (``poutine.scale``, example weights) counts as two examples, and a masked one does not count.
 
     References:
         Improved variational inference with inverse autoregressive flow (Kingma et al., 2016), appendix C.8,
@@ -57,10 +51,12 @@ class FreeBits(ABC):
 
         Args:
             terms: one run of guide and model
-            scores: see :func:`over_batch`
+            scores: see :func:`penalize_mean`
         """
-        each = [(self.divergences(terms, site), site.scale) for site in terms.latent]
-        return sum(over_batch(kl, scale, lambda kl: torch.relu(self.nats - kl).sum(-1), scores) for kl, scale in each)
+        each = [(self.divergences(terms, site), [site]) for site in terms.latent]
+        return sum(
+            penalize_mean(kl, sites, lambda kl: torch.relu(self.nats - kl).sum(-1), scores) for kl, sites in each
+        )
 
 
 class PerDimension(FreeBits):
@@ -150,7 +146,7 @@ class Capacity:
         Args:
             terms: one run of guide and model
             target: the target in nats
-            scores: see :func:`over_batch`
+            scores: see :func:`penalize_mean`
 
         Raises:
             ValueError: the latent sites of an example have different scales.
@@ -166,63 +162,4 @@ class Capacity:
                     "program, or free_bits"
                 )
         kl = sum(terms.divergence(site) for site in terms.latent).unsqueeze(-1)
-        return over_batch(kl, first.scale, lambda kl: self.penalty(kl.sum(-1), target), scores)
-
-
-def over_batch(
-    kl: Tensor, scale: float | Tensor, penalty: Callable[[Tensor], Tensor], scores: Scores = NO_SCORES
-) -> Tensor:
-    r"""Return a penalty of mean divergences, times the sum of the scales of all examples, ``()``.
-
-    .. math:: S \, f\left(\frac1S \sum_n s_n \, \frac1K \sum_k \mathrm{KL}_{kn}\right), \qquad S = \sum_n s_n
-
-    An example of scale 2 counts as two examples. Where the divergences depend on draws without a gradient, the score
-    of each draw has the penalty as its signal, minus that with the mean of the other particles in its place.
-
-    Args:
-        kl: ``(particles, batch, groups)``
-        scale: s, a number or ``(batch,)``
-        penalty: f, from ``(..., groups)`` to ``(...)``
-        scores: score functions of the draws of each example, ``(particles, batch)``, and of those that examples share,
-            ``(particles, 1)``; 0.0 where a gradient goes through all draws
-    """
-    k, n, _ = kl.shape
-    weight = scale.expand(n).unsqueeze(-1) if isinstance(scale, Tensor) else scale
-    total = weight.sum() if isinstance(scale, Tensor) else scale * n
-    share = weight / total
-    value = total * penalty((share * kl.mean(0)).sum(0))
-    if k == 1:  # in closed form
-        return value
-    kl = kl.detach()
-    mean, others = (share * kl.mean(0)).sum(0), share * (kl.mean(0) - kl) / (k - 1)
-    for score, change in zip(scores, (others, others.sum(1, keepdim=True)), strict=True):
-        if isinstance(score, Tensor):
-            signal = value.detach() - total * penalty(mean + change)
-            value = with_gradient_of(value, value + (signal * score).sum())
-    return value
-
-
-def scores_of(draws: type[Recorder], terms: Terms) -> Scores:
-    """Return the score functions of the draws that carry no gradient, for :func:`over_batch`.
-
-    Args:
-        draws: how the latents were drawn
-        terms: one run of guide and model
-
-    Raises:
-        ValueError: a divergence depends on draws that have no independent draw to be compared with.
-    """
-    if not issubclass(draws, ScoredEverywhere):
-        return NO_SCORES
-    local, shared = terms.split()
-    detached = issubclass(draws, Detached)
-    if terms.num_particles == 1 or issubclass(draws, Antithetic):
-        for site in local.latent:
-            before = {name for order in terms.order for name in order[: order.index(site.name)]}
-            blocked = any(other.name in before and (detached or not other.reparameterized) for other in local.latent)
-            if blocked or (site.closed_form_kl is None and (detached or not site.reparameterized)):
-                raise ValueError(
-                    f"free_bits or capacity: the divergence of site {site.name!r} depends on draws without a "
-                    "gradient, and no independent particle gives a baseline: use ReinforceLOO or VIMCO"
-                )
-    return local.log_q() if detached else local.score_function(), shared.score_function()
+        return penalize_mean(kl, terms.latent, lambda kl: self.penalty(kl.sum(-1), target), scores)

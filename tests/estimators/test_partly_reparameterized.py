@@ -1,4 +1,4 @@
-"""Rejection samplers, whose draws carry a part of the gradient: the score function of the accepted proposals is the rest."""
+"""Rejection samplers: their draws carry a part of the gradient, and a score function the rest."""
 
 import math
 
