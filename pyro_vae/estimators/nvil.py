@@ -72,11 +72,15 @@ class NVIL(MeanOverParticles):
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the mean log weight; the signal of each draw is its log weight minus the baseline."""
         log_w = terms.log_w(beta)
-        predicted = self.module(terms.call.x)
+        predicted = self.predicted(terms)
         signal = self.module.normalize((log_w - predicted).detach())
         # the gradient of the squared error of b, in the units of the signal
         regression = (signal * predicted).mean(0)
         return with_gradient_of(log_w.mean(0), score_surrogate(terms, beta, signal) + regression)
+
+    def predicted(self, terms: Terms) -> Tensor | float:
+        """Return the baseline of each example, ``(batch,)``; 0.0 without a network."""
+        return 0.0 if self.module.net is None else self.module(terms.call.x)
 
     def check_shared(self, terms: Terms) -> None:
         """Raise if a site that examples share may depend on the latents of an example: their signal leaves it out."""
@@ -87,7 +91,7 @@ class NVIL(MeanOverParticles):
     def update(self, terms: Terms) -> None:
         """Move the running mean and variance towards those of a training batch."""
         local = terms.split()[0]
-        self.module.update_moments(local.log_w(self.current_beta()) - self.module(terms.call.x))
+        self.module.update_moments(local.log_w(self.current_beta()) - self.predicted(terms))
 
 
 class Baseline(nn.Module):
@@ -101,7 +105,7 @@ class Baseline(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return b(x), ``(batch,)``; missing entries of x are replaced by 0."""
-        return x.new_zeros(()) if self.net is None else self.net(torch.nan_to_num(x)).reshape(len(x))
+        return self.net(torch.nan_to_num(x)).reshape(len(x))
 
     def normalize(self, residual: Tensor) -> Tensor:
         """Subtract the mean, and divide by the standard deviation where that is above 1."""

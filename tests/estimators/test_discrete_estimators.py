@@ -768,8 +768,8 @@ def test_sites_that_are_not_of_one_example_are_summed_or_refused():
             torch.manual_seed(0)
             losses.append(Enumeration().loss(*shared_bit(bits), x))
         assert losses[0] == pytest.approx(losses[1])
-    for estimator in (ReinforceLOO(), VIMCO(), NVIL(), ReweightedWakeSleep()):
-        with pytest.raises(ValueError, match="guide: .*'b'"):
+    for estimator in (VIMCO(), NVIL(), ReweightedWakeSleep()):
+        with pytest.raises(ValueError, match="guide: .*'b'.*ReinforceLOO"):
             estimator.loss(*shared_bit("outside"), x)
 
 
