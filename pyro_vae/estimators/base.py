@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from numbers import Real
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -14,16 +12,18 @@ from torch import Tensor, nn
 from pyro_vae._util.describe import Described
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators.averages import mean, scaled_sum
+from pyro_vae.estimators.divergence_weight import DivergenceWeight
 from pyro_vae.estimators.penalties import Capacity, FreeBits, PerDimension
 from pyro_vae.estimators.pyro_contract import PyroContract
-from pyro_vae.trace import Call, Recorder, Reparameterized, Site, Terms
+from pyro_vae.estimators.shared import refuse_later
+from pyro_vae.trace import Call, Recorder, Reparameterized, Scored, Site, Terms
 from pyro_vae.trace.layout import same
 from pyro_vae.trace.passes import run_in_passes
 
 __all__ = ["Estimator"]
 
 
-class Estimator(Described, PyroContract):
+class Estimator(Described, DivergenceWeight, PyroContract):
     r"""An estimate of the evidence of each example, from one run of guide and model.
 
     A subclass defines two things: how latents are drawn (:attr:`draws`), and one formula (:meth:`bound`) from
@@ -99,50 +99,16 @@ class Estimator(Described, PyroContract):
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the estimate of each example, ``(batch,)``: a pure function of one run and of beta at this step."""
 
-    @property
-    def scheduled(self) -> bool:
-        """Whether :meth:`schedule_value` depends on the step."""
-        return self.capacity is not None or callable(self.beta)
-
-    def schedule_value(self) -> float | Tensor:
-        """Return beta, or the target of the capacity, at the present step."""
-        if self._scheduled is not None:
-            return self._scheduled
-        schedule = self.beta if self.capacity is None else self.capacity
-        value = schedule(self.step) if callable(schedule) else schedule
-        number = isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < float("inf")
-        if not number and not isinstance(value, Tensor):
-            raise ValueError(f"beta: expected a number of at least 0, got {value!r} at step {self.step}")
-        return value
-
-    @contextmanager
-    def scheduled_at(self, value: Tensor) -> Iterator[None]:
-        """Use a tensor for :meth:`schedule_value`: a compiled step takes it as an argument."""
-        self._scheduled = value if self.scheduled else None
-        try:
-            yield
-        finally:
-            self._scheduled = None
-
-    def current_beta(self) -> float | Tensor:
-        """Return the weight of the divergence at the present step: 0 under a capacity, which penalizes it instead."""
-        return self.schedule_value() if self.capacity is None else 0.0
-
-    def penalty(self, terms: Terms, beta: float | Tensor) -> float | Tensor:
-        """Return what free bits and capacity subtract from the bound of each example, ``()``."""
-        if not terms.latent:
-            name = "capacity" if self.capacity is not None else "free_bits"
-            raise ValueError(f"{name}: expected none, as no example has a latent: leave it out")
-        total = beta * self.free_bits.hinge(terms) if self.free_bits.nats else 0.0
-        if self.capacity is not None:
-            kl = sum(terms.kl(site) for site in terms.latent).mean()
-            total = total + self.capacity.penalty(kl, self.schedule_value())
-        return total
-
     def terms(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Terms:
         """Run guide and model, in passes if there are several, and return the log-densities of their sites."""
-        call = Call(model, guide, args, kwargs, self.num_particles)
+        call = self.call(model, guide, args, kwargs)
         return run_in_passes(call, self.draws, self.check_terms, self.evaluate, self.particles_per_pass)
+
+    def call(
+        self, model: Callable[..., Any], guide: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Call:
+        """Return the call of model and guide, where a latent that examples share has one draw for all particles."""
+        return Call(model, guide, args, kwargs, self.num_particles)
 
     def check_terms(self, terms: Terms, recorder: Recorder) -> None:
         """Raise a ValueError if no gradient goes through a draw that needs one, or if scales differ.
@@ -162,6 +128,13 @@ class Estimator(Described, PyroContract):
                     f"guide: site {site.name!r} is scaled by {q} in the guide and by {p} in the model, which gives "
                     "no bound: scale both alike. To weight the divergence give the estimator a `beta`"
                 )
+        self.check_shared(terms)
+
+    def check_shared(self, terms: Terms) -> None:
+        """Raise if a site that examples share may depend on their latents: the formula of an example leaves it out."""
+        # where there are several particles its shape shows that it does
+        if terms.num_particles == 1 and (self.num_particles > 1 or issubclass(self.draws, Scored)):
+            refuse_later(terms, type(self).__name__)
 
     def check_plates(self, terms: Terms) -> None:
         """Raise if the data are in two plates: a formula of importance weights is about the examples of one."""
@@ -193,20 +166,27 @@ class Estimator(Described, PyroContract):
             The loss, minus the scaled sum of the bounds, ``()``; and detached unscaled sums over the batch in nats:
             ``reconstruction`` and ``kl``.
         """
-        local, shared = terms.split()
         beta = self.current_beta()
-        loss, metrics = self.local_loss(local, beta)
+        loss, metrics = self.sites_loss(terms, beta)
         if self.free_bits.nats or self.capacity is not None:
-            first = local.sites[0]
-            loss = loss + scaled_sum(first.scale, self.penalty(local, beta).expand(first.log_p.shape[-1]))
-        # sites that all examples share (weights of a Bayesian decoder, say) are drawn once and enter once, as in the
-        # ELBO; the bounds of the examples are those given their draw
-        weight = beta if self.capacity is None else 1.0  # a capacity is that of the latents of each example
+            loss = loss + self.penalty(terms, beta)
+        return loss, metrics
+
+    def sites_loss(self, terms: Terms, beta: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return loss and metrics of all sites, without penalties."""
+        local, shared = terms.split()
+        loss, metrics = self.local_loss(local, beta)
+        # sites that all examples share (weights of a Bayesian decoder, say) enter once, as in the ELBO; the bounds of
+        # the examples are those given their draw
         for site in shared.latent:
-            loss = loss + scaled_sum(site.scale, mean(shared.expect(weight * site.sampled_kl)))
+            loss = loss + scaled_sum(site.scale, mean(shared.expect(self.weight(site, beta) * self.divergence(site))))
         for site in shared.observed:
             loss = loss - scaled_sum(site.scale, mean(shared.expect(site.log_p)))
         return loss, metrics
+
+    def divergence(self, site: Site) -> Tensor:
+        """Return the divergence of one latent site, ``(*values, particles, batch)``."""
+        return site.sampled_kl
 
     def local_loss(self, terms: Terms, beta: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return loss and metrics of the sites in the plate of the data."""

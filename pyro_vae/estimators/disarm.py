@@ -9,6 +9,7 @@ from torch import Tensor
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import with_gradient_of
+from pyro_vae.estimators.score import pathless_log_q
 from pyro_vae.trace import Terms
 from pyro_vae.trace.antithetic import Antithetic, pair_score, swap_pairs
 
@@ -63,5 +64,5 @@ class DisARM(Estimator):
         signal = log_w.detach() - swap_pairs(log_w.detach(), -2)
         score = sum(site.read(pair_score) for site in terms.latent)
         # each particle of a pair contributes half, with opposite signs in both factors
-        surrogate = log_w + beta * terms.log_q(unreparameterized=True) + 0.5 * signal * score
+        surrogate = log_w + beta * pathless_log_q(terms) + 0.5 * signal * score
         return with_gradient_of(log_w.mean(0), surrogate.mean(0))

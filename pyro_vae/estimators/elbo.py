@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from pyro_vae.estimators.averages import mean, scaled_sum
-from pyro_vae.estimators.base import Estimator
+from pyro_vae.estimators.mean_over_particles import MeanOverParticles
 from pyro_vae.trace import Site, Terms
 
 __all__ = ["ELBO"]
 
 
-class ELBO(Estimator):
+class ELBO(MeanOverParticles):
     r"""The evidence lower bound, with the divergence in closed form where there is one.
 
     .. math:: \log p(x) \ge \mathbb E_{q(z \mid x)}[\log p(x \mid z)]

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae._util.validation import check_number
-from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import with_gradient_of
+from pyro_vae.estimators.mean_over_particles import MeanOverParticles
 from pyro_vae.estimators.score import score_surrogate
+from pyro_vae.estimators.shared import refuse_later
 from pyro_vae.trace import Scored, Terms
 
 __all__ = ["NVIL"]
 
 
-class NVIL(Estimator):
+class NVIL(MeanOverParticles):
     r"""The evidence lower bound for discrete latents, by score functions with a learned baseline.
 
     .. math:: \frac{\log w - b(x) - c}{\max(1, \sigma)} \, \nabla_\phi \log q_\phi(z \mid x)
@@ -71,17 +72,26 @@ class NVIL(Estimator):
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the mean log weight; the signal of each draw is its log weight minus the baseline."""
         log_w = terms.log_w(beta)
-        predicted = self.module(terms.call.x)
+        predicted = self.predicted(terms)
         signal = self.module.normalize((log_w - predicted).detach())
         # the gradient of the squared error of b, in the units of the signal
         regression = (signal * predicted).mean(0)
         return with_gradient_of(log_w.mean(0), score_surrogate(terms, beta, signal) + regression)
 
+    def predicted(self, terms: Terms) -> Tensor | float:
+        """Return the baseline of each example, ``(batch,)``; 0.0 without a network."""
+        return 0.0 if self.module.net is None else self.module(terms.call.x)
+
+    def check_shared(self, terms: Terms) -> None:
+        """Raise if a site that examples share may depend on the latents of an example: their signal leaves it out."""
+        super().check_shared(terms)
+        refuse_later(terms, type(self).__name__)
+
     @torch.no_grad()
     def update(self, terms: Terms) -> None:
         """Move the running mean and variance towards those of a training batch."""
         local = terms.split()[0]
-        self.module.update_moments(local.log_w(self.current_beta()) - self.module(terms.call.x))
+        self.module.update_moments(local.log_w(self.current_beta()) - self.predicted(terms))
 
 
 class Baseline(nn.Module):
@@ -95,7 +105,7 @@ class Baseline(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return b(x), ``(batch,)``; missing entries of x are replaced by 0."""
-        return x.new_zeros(()) if self.net is None else self.net(torch.nan_to_num(x)).reshape(len(x))
+        return self.net(torch.nan_to_num(x)).reshape(len(x))
 
     def normalize(self, residual: Tensor) -> Tensor:
         """Subtract the mean, and divide by the standard deviation where that is above 1."""

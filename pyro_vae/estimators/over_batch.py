@@ -11,6 +11,7 @@ from pyro_vae.estimators.averages import mean
 from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.kernels import Kernel, mmd
 from pyro_vae.trace import Recorder, Site, Terms
+from pyro_vae.trace.call import buffers_kept
 
 __all__ = ["OverBatch"]
 
@@ -92,7 +93,8 @@ def prior_draws(terms: Terms) -> Tensor:
         fn, value = terms.latent[0].model["fn"], terms.latent[0].guide["value"]
         values = [fn.expand(value.shape[: value.dim() - fn.event_dim])()]
     else:  # one may depend on another: draw them in the order of the model
-        again = terms.call.trace(terms.call.model, Recorder()).sites
+        with buffers_kept(terms.call):
+            again = terms.call.trace(terms.call.model, Recorder()).sites
         values = [again[site.name]["value"] for site in terms.latent]
     return torch.cat([per_row(site, value) for site, value in zip(terms.latent, values, strict=True)], -1)
 

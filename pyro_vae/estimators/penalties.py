@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int, check_number
-from pyro_vae.trace import Terms
+from pyro_vae.estimators.mean_penalty import NO_SCORES, Scores, penalize_mean
+from pyro_vae.trace import Site, Terms
+from pyro_vae.trace.layout import same
 
 __all__ = ["Capacity", "FreeBits", "PerDimension", "PerSite"]
 
@@ -21,7 +23,8 @@ class FreeBits(ABC):
     .. math:: \sum_g \max(\lambda, \mathrm{KL}_g) - \mathrm{KL}_g = \sum_g \max(\lambda - \mathrm{KL}_g, 0)
 
     is subtracted from the bound: under the ELBO each group costs at least :math:`\lambda`. Any other bound pays the
-    same hinge, so that groups below it are pulled to the prior by the bound alone.
+    same hinge, so that groups below it are pulled to the prior by the bound alone. In the average over the batch an
+    example of scale 2 (``poutine.scale``, example weights) counts as two examples, and a masked one does not count.
 
     References:
         Improved variational inference with inverse autoregressive flow (Kingma et al., 2016), appendix C.8,
@@ -40,8 +43,20 @@ class FreeBits(ABC):
         check_number("free_bits", self.nats, 0)
 
     @abstractmethod
-    def hinge(self, terms: Terms) -> Tensor:
-        """Return the sum of the hinges in nats, ``()``."""
+    def divergences(self, terms: Terms, site: Site) -> Tensor:
+        """Return the divergence of each group of a site, ``(particles, batch, groups)``."""
+
+    def hinge(self, terms: Terms, scores: Scores = NO_SCORES) -> Tensor:
+        """Return the hinges of all sites, each times the scale of the site, summed over the batch, ``()``.
+
+        Args:
+            terms: one run of guide and model
+            scores: see :func:`penalize_mean`
+        """
+        each = [(self.divergences(terms, site), [site]) for site in terms.latent]
+        return sum(
+            penalize_mean(kl, sites, lambda kl: torch.relu(self.nats - kl).sum(-1), scores) for kl, sites in each
+        )
 
 
 class PerDimension(FreeBits):
@@ -55,9 +70,9 @@ class PerDimension(FreeBits):
         torch.Size([])
     """
 
-    def hinge(self, terms: Terms) -> Tensor:
-        """Return the sum over sites and dimensions, ``()``."""
-        return sum(torch.relu(self.nats - site.kl_per_dimension.mean((0, 1))).sum() for site in terms.latent)
+    def divergences(self, terms: Terms, site: Site) -> Tensor:
+        """Return the divergence of each dimension."""
+        return site.kl_per_dimension
 
 
 class PerSite(FreeBits):
@@ -71,9 +86,9 @@ class PerSite(FreeBits):
         torch.Size([])
     """
 
-    def hinge(self, terms: Terms) -> Tensor:
-        """Return the sum over sites, ``()``."""
-        return sum(torch.relu(self.nats - terms.kl(site).mean()) for site in terms.latent)
+    def divergences(self, terms: Terms, site: Site) -> Tensor:
+        """Return the divergence of the site."""
+        return terms.divergence(site).unsqueeze(-1)
 
 
 @dataclass(frozen=True)
@@ -124,3 +139,27 @@ class Capacity:
     def penalty(self, kl: Tensor, target: float | Tensor) -> Tensor:
         """Return what the mean divergence of a batch, ``()``, costs under a target."""
         return self.gamma * (kl - target).abs()
+
+    def distance(self, terms: Terms, target: float | Tensor, scores: Scores = NO_SCORES) -> Tensor | float:
+        """Return the penalty times the scale of the examples, summed over the batch, ``()``.
+
+        Args:
+            terms: one run of guide and model
+            target: the target in nats
+            scores: see :func:`penalize_mean`
+
+        Raises:
+            ValueError: the latent sites of an example have different scales.
+        """
+        if not terms.latent:
+            return 0.0
+        first = terms.latent[0]
+        for site in terms.latent:
+            if not same(site.scale, first.scale):
+                raise ValueError(
+                    f"capacity: expected one scale for all latents of an example, got {first.scale} for "
+                    f"{first.name!r} and {site.scale} for {site.name!r}: use one poutine.scale around the whole "
+                    "program, or free_bits"
+                )
+        kl = sum(terms.divergence(site) for site in terms.latent).unsqueeze(-1)
+        return penalize_mean(kl, terms.latent, lambda kl: self.penalty(kl.sum(-1), target), scores)

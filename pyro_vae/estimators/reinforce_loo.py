@@ -7,15 +7,16 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int
-from pyro_vae.estimators.base import Estimator
+from pyro_vae.estimators.downstream import downstream_loss, one_value_per_example
 from pyro_vae.estimators.gradients import with_gradient_of
-from pyro_vae.estimators.score import score_surrogate
-from pyro_vae.trace import Scored, Terms
+from pyro_vae.estimators.mean_over_particles import MeanOverParticles
+from pyro_vae.estimators.score import leave_one_out, score_surrogate
+from pyro_vae.trace import ScoredEverywhere, Terms
 
 __all__ = ["ReinforceLOO"]
 
 
-class ReinforceLOO(Estimator):
+class ReinforceLOO(MeanOverParticles):
     r"""The evidence lower bound for discrete latents, by score functions with a leave-one-out baseline.
 
     .. math:: \nabla_\phi \, \mathbb E[\log w] = \mathbb E\left[\frac1K \sum_k
@@ -47,7 +48,7 @@ class ReinforceLOO(Estimator):
         torch.Size([5])
     """
 
-    draws = Scored
+    draws = ScoredEverywhere
 
     def __init__(self, *, num_particles: int = 4, **options: Any) -> None:
         super().__init__(num_particles=check_int("num_particles", num_particles, 2), **options)
@@ -55,7 +56,13 @@ class ReinforceLOO(Estimator):
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the mean log weight; the signal of each draw is its log weight minus the mean of the others."""
         log_w = terms.log_w(beta)
-        k = log_w.shape[0]
-        # log w minus the mean of the others, written with the mean of all
-        signal = (log_w - log_w.mean(0)) * (k / (k - 1))
-        return with_gradient_of(log_w.mean(0), score_surrogate(terms, beta, signal))
+        return with_gradient_of(log_w.mean(0), score_surrogate(terms, beta, leave_one_out(log_w)))
+
+    def check_plates(self, terms: Terms) -> None:
+        """Accept data in several plates: the bound is a sum over sites."""
+
+    def sites_loss(self, terms: Terms, beta: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return loss and metrics; where examples have sites in common, each score has a signal of its own."""
+        if one_value_per_example(terms):
+            return super().sites_loss(terms, beta)
+        return downstream_loss(terms, lambda site: self.weight(site, beta), leave_one_out)

@@ -14,6 +14,7 @@ from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.trace import Detached, Recorder, Site, Terms
+from pyro_vae.trace.call import buffers_kept
 
 __all__ = ["ReweightedWakeSleep"]
 
@@ -81,7 +82,7 @@ def simulated_log_q(terms: Terms) -> Tensor:
     """Return the log-density under the guide of latents that the model samples together with data, ``(batch,)``."""
     call = replace(terms.call, num_particles=1)
     x, context = call.x, call.args[1:]
-    with torch.no_grad():
+    with torch.no_grad(), buffers_kept(call):
         simulated = call.trace(poutine.uncondition(call.model), Recorder())
     observed = {site.name: tuple(simulated.sites[site.name]["value"].shape) for site in terms.observed}
     if list(observed.values()) != [tuple(x.shape)]:
@@ -91,6 +92,7 @@ def simulated_log_q(terms: Terms) -> Tensor:
         )
     x = simulated.sites[terms.observed[0].name]["value"]
     call = replace(call, args=(x, *context))
-    drawn = call.trace(call.guide, Recorder({**simulated.sites, **simulated.subsamples}))
+    with buffers_kept(call):
+        drawn = call.trace(call.guide, Recorder({**simulated.sites, **simulated.subsamples}))
     sites = [Site(site.name, None, drawn.sites[site.name], site.layout) for site in terms.latent]
     return sum(site.log_q for site in sites)[0]

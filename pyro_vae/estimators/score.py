@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pyro_vae.trace import Terms
 
-__all__ = ["score_surrogate"]
+__all__ = ["leave_one_out", "pathless_log_q", "score_surrogate"]
 
 
 def score_surrogate(terms: Terms, beta: float | Tensor, signal: Tensor) -> Tensor:
@@ -22,4 +22,17 @@ def score_surrogate(terms: Terms, beta: float | Tensor, signal: Tensor) -> Tenso
         beta: weight of the divergence
         signal: s, ``(particles, batch)``
     """
-    return (terms.log_w(beta) + (beta + signal.detach()) * terms.log_q(unreparameterized=True)).mean(0)
+    log_q, score = pathless_log_q(terms), terms.score_function()
+    return (terms.log_w(beta) + beta * log_q + signal.detach() * score).mean(0)
+
+
+def pathless_log_q(terms: Terms) -> Tensor | float:
+    """Return the log-density under the guide of the latents whose draws carry no gradient, ``(particles, batch)``."""
+    return sum(site.log_q for site in terms.latent if not site.has_path)
+
+
+def leave_one_out(cost: Tensor) -> Tensor:
+    """Return each entry minus the mean of the other particles, whose dimension is the last but one."""
+    k = cost.shape[-2]
+    # written with the mean of all
+    return (cost - cost.mean(-2, keepdim=True)) * (k / (k - 1))

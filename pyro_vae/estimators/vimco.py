@@ -59,7 +59,7 @@ class VIMCO(Estimator):
         log_w = terms.log_w(beta)
         value = log_mean_exp(log_w)
         signal = value.detach() - without_each(log_w.detach())
-        return with_gradient_of(value, value + (signal * terms.log_q(unreparameterized=True)).sum(0))
+        return with_gradient_of(value, value + (signal * terms.score_function()).sum(0))
 
 
 def without_each(log_w: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ importance sampling and the tasks read nothing else.
 """
 
 from pyro_vae.trace.call import Call
-from pyro_vae.trace.handlers import Detached, Enumerated, Recorder, Reparameterized, Sampled, Scored
+from pyro_vae.trace.handlers import Enumerated, Recorder, Reparameterized, Sampled
+from pyro_vae.trace.scored import Detached, Scored, ScoredEverywhere
 from pyro_vae.trace.site import Site
 from pyro_vae.trace.terms import Draw, Terms
 from pyro_vae.trace.tracing import run
@@ -19,6 +20,7 @@ __all__ = [
     "Reparameterized",
     "Sampled",
     "Scored",
+    "ScoredEverywhere",
     "Site",
     "Terms",
     "run",

@@ -9,9 +9,9 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import Bernoulli, Independent
 
-from pyro_vae.trace.handlers import Scored
 from pyro_vae.trace.plates import particle_dim
-from pyro_vae.trace.site import Site, masked
+from pyro_vae.trace.scored import Scored
+from pyro_vae.trace.site import Site
 
 __all__ = ["Antithetic", "pair_score", "swap_pairs"]
 
@@ -82,7 +82,7 @@ def pair_score(site: Site) -> Tensor:
     differs = value - swap_pairs(value, particle_dim(site.guide) - fn.event_dim)
     score = differs * logits.detach().abs().sigmoid() * logits
     score = score.reshape(*score.shape[: score.dim() - fn.event_dim], -1).sum(-1)
-    return site.layout.per_example(masked(site.guide, score), site.guide)
+    return site.layout.per_example(score, site.guide)  # a mask does not remove what depends on the draw
 
 
 def swap_pairs(x: Tensor, dim: int) -> Tensor:

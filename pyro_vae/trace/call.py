@@ -65,6 +65,7 @@ class Call:
         args: arguments of both
         kwargs: keyword arguments of both
         num_particles: number of draws of the latents of each example, all at once in a plate on the left
+        shared_per_particle: draw also latents that examples share once per particle; once for all particles if False
 
     Example:
         >>> import pyro_vae as pv
@@ -79,6 +80,7 @@ class Call:
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
     num_particles: int = 1
+    shared_per_particle: bool = False
 
     @property
     def x(self) -> Any:
@@ -101,7 +103,9 @@ class Call:
             found = outline(self)
             recorder.layout = found.layout
             if self.num_particles > 1:
-                plate = Particles(self.num_particles, -1 - found.nesting, found.layout)
+                size, dim = self.num_particles, -1 - found.nesting
+                everywhere = self.shared_per_particle
+                plate = pyro.plate(PARTICLES, size, dim=dim) if everywhere else Particles(size, dim, found.layout)
         with plate, recorder:
             function(*self.args, **self.kwargs)
         return recorder
@@ -208,7 +212,8 @@ def draw_shared(call: Call, draws: Callable[[], Recorder]) -> dict[str, Any]:
 
     Enumerated sites are left out: their values are the same in every run.
     """
-    drawn = call.trace(call.guide, draws())
+    with buffers_kept(call):
+        drawn = call.trace(call.guide, draws())
     layout = outline(call).layout
     return {n: m for n, m in drawn.sites.items() if not layout.contains(m) and n not in drawn.enumerated}
 
@@ -216,11 +221,27 @@ def draw_shared(call: Call, draws: Callable[[], Recorder]) -> dict[str, Any]:
 def buffers_kept(call: Call) -> AbstractContextManager[Any]:
     """Restore the buffers of model and guide that a further run changes, such as the statistics of a BatchNorm."""
     stack = ExitStack()
-    for function in (call.model, call.guide):
-        module = module_of(function)
-        if module is not None:
-            stack.enter_context(keep_buffers(module))
+    for module in {*modules_of(call.model), *modules_of(call.guide)}:
+        stack.enter_context(keep_buffers(module))
     return stack
+
+
+def modules_of(function: Callable[..., Any]) -> set[nn.Module]:
+    """Return the module that a model or guide belongs to, or those that a plain function refers to by name."""
+    module = module_of(function)
+    if module is not None:
+        return {module}
+    found, seen, functions = set(), set(), [inspect.unwrap(function)]
+    while functions:
+        function = functions.pop()
+        if not inspect.isfunction(function) or function in seen:
+            continue
+        seen.add(function)
+        names = inspect.getclosurevars(function)
+        values = [*names.nonlocals.values(), *names.globals.values()]
+        found.update(value for value in values if isinstance(value, nn.Module))
+        functions += [f for f in values if getattr(f, "__module__", None) == function.__module__]
+    return found
 
 
 def module_of(function: Callable[..., Any]) -> nn.Module | None:

@@ -15,7 +15,7 @@ from pyro_vae.trace.layout import Layout
 from pyro_vae.trace.plates import VALUES_DIM
 from pyro_vae.trace.site import Site
 
-__all__ = ["Detached", "Enumerated", "Recorder", "Reparameterized", "Sampled", "Scored"]
+__all__ = ["Enumerated", "Recorder", "Reparameterized", "Sampled"]
 
 #: The largest number of values of one site that are enumerated at once: those of 12 binary values.
 MAX_VALUES = 4096
@@ -150,54 +150,20 @@ class Reparameterized(Recorder):
 
     def check(self, site: Site, user: str) -> None:
         """Raise if no gradient goes through the draw of a site that is not enumerated either."""
-        if not site.reparameterized and not site.enumerated:
-            family = site.guide["fn"]
+        if site.reparameterized or site.enumerated:
+            return
+        family = site.guide["fn"]
+        found = f"site {site.name!r} is drawn from {type(getattr(family, 'base_dist', family)).__name__}"
+        if site.has_path:
             raise ValueError(
-                f"guide: {user} needs a reparameterized sampler, but site {site.name!r} is drawn from "
-                f"{type(getattr(family, 'base_dist', family)).__name__}. Use a posterior that has one, such as "
-                "MeanFieldNormal; sum over a small discrete site by Enumeration; or use an estimator that needs "
-                "neither, such as VIMCO, ReinforceLOO or ReweightedWakeSleep"
+                f"guide: {user} needs a gradient through each draw, but {found}, a rejection sampler whose draws "
+                "carry a part of it only: use ReinforceLOO, or a family with a reparameterized sampler"
             )
-
-
-class Scored(Recorder):
-    """Draw as the guide says, and leave sites without a reparameterized sampler to a score function.
-
-    Example:
-        >>> import pyro_vae as pv
-        >>> toy = pv.testing.LinearGaussian()
-        >>> terms = pv.trace.run(toy.program.model, toy.program.guide, (toy.draw(5),), draws=Scored)
-        >>> terms.latent[0].reparameterized
-        True
-    """
-
-    def check(self, site: Site, user: str) -> None:
-        """Raise if a site that needs a score function is shared by all examples."""
-        # its learning signal would be that of all examples at once
-        if not site.reparameterized and not site.local:
-            raise ValueError(
-                f"guide: {user} weights the draws of each example separately, but site {site.name!r} is outside the "
-                "plate of the data: give it a guide with a reparameterized sampler"
-            )
-
-
-class Detached(Scored):
-    """Draw the latents of each example without a gradient, for estimators that need none through the draw.
-
-    Example:
-        >>> import pyro_vae as pv
-        >>> toy = pv.testing.LinearGaussian()
-        >>> terms = pv.trace.run(toy.program.model, toy.program.guide, (toy.draw(5),), draws=Detached)
-        >>> terms.draws[0].rows("z").requires_grad
-        False
-    """
-
-    needs_layout = True
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if self.layout.contains(msg) and not msg["is_observed"] and isinstance(msg["value"], Tensor):
-            msg["value"] = msg["value"].detach()
-        super()._pyro_post_sample(msg)
+        more = ", VIMCO or ReweightedWakeSleep; or sum over a small discrete site by Enumeration" if site.local else ""
+        raise ValueError(
+            f"guide: {user} needs a reparameterized sampler, but {found}. Use a posterior that has one, such as "
+            f"MeanFieldNormal; or use an estimator that needs none, such as ReinforceLOO{more}"
+        )
 
 
 class Enumerated(Reparameterized):

@@ -17,7 +17,7 @@ from pyro_vae.trace.divergence import kl_per_dimension
 from pyro_vae.trace.handlers import Recorder
 from pyro_vae.trace.site import Quantity, Site
 from pyro_vae.trace.terms import Draw, Terms
-from pyro_vae.trace.tracing import run
+from pyro_vae.trace.tracing import run_call
 
 __all__ = ["run_in_passes"]
 
@@ -64,14 +64,15 @@ def run_in_passes(
         recorder = draws(shared)
         # one step updates buffers, such as the statistics of a BatchNorm, once
         with nullcontext() if first else buffers_kept(call):
-            terms = run(call.model, call.guide, call.args, call.kwargs, num_particles=size, draws=lambda: recorder)
+            terms = run_call(replace(call, num_particles=size), lambda: recorder)
+        shared.update(recorder.subsamples)  # all passes see the same minibatch
         check(terms, recorder)
         return terms
 
     shared: dict[str, Any] = {}
     if size == total:
         return one_pass(size, first=True)
-    if outline(call).shared:  # these sites are drawn once for all passes
+    if outline(call).shared and not call.shared_per_particle:  # these sites are drawn once for all passes
         shared = draw_shared(replace(call, num_particles=1), draws)
     reads = read_by(formula, one_pass(min(size, 2)), total)
     whole, rest = divmod(total, size)
@@ -157,7 +158,7 @@ def without_tensors(terms: Terms) -> Terms:
 
     def strip(site: Site) -> CachedSite:
         new = CachedSite(site.name, bare(site.model), bare(site.guide), site.layout, site.enumerated, site.auxiliary)
-        new.reparameterized = site.reparameterized
+        new.has_path, new.reparameterized = site.has_path, site.reparameterized
         return new
 
     stripped = {site.name: strip(site) for site in terms.sites}

@@ -13,6 +13,7 @@ from torch import Tensor
 from pyro_vae.trace.divergence import closed_form_kl, kl_per_dimension
 from pyro_vae.trace.layout import Layout
 from pyro_vae.trace.plates import frames
+from pyro_vae.trace.score_function import rejection_sampler, score_function
 from pyro_vae.trace.values import average_inside
 
 __all__ = ["Marginal", "Quantity", "Site", "masked"]
@@ -55,6 +56,7 @@ class Site:
         stopped: returns the messages of the guide with its parameters, or with its draws, held constant
         values: the enumerated sites on whose values it may depend in a way that concerns the sum over its plates
         marginal: the density under the model, where it is a sum over the values of sites that only the model has
+        score_mask: which entries of the draw some term of the loss depends on, all of them if None
 
     Example:
         >>> import pyro_vae as pv
@@ -74,6 +76,7 @@ class Site:
     stopped: Callable[[str], dict[str, Any]] | None = None
     values: Sequence[Site] = ()
     marginal: Marginal | None = None
+    score_mask: Tensor | None = None
     _cache: dict[Quantity, Tensor | None] = field(default_factory=dict, repr=False)
 
     def read(self, quantity: Quantity) -> Any:
@@ -131,6 +134,11 @@ class Site:
         """Whether the site is in the plate of the data."""
         return self.layout.contains(self.model)
 
+    @property
+    def score_function(self) -> Tensor:
+        """The function whose gradient is what the gradient through the draw leaves out; see :class:`Terms`."""
+        return self.read(score_function)
+
     @cached_property
     def inner(self) -> bool:
         """Whether the site is in a plate other than that of the data."""
@@ -143,9 +151,14 @@ class Site:
         return self.read(unmasked_log_q)
 
     @cached_property
-    def reparameterized(self) -> bool:
+    def has_path(self) -> bool:
         """Whether a gradient goes through the draw."""
         return self.guide is None or bool(self.guide["fn"].has_rsample)
+
+    @cached_property
+    def reparameterized(self) -> bool:
+        """Whether the gradient through the draw is the whole gradient of an expectation."""
+        return self.has_path and (self.guide is None or rejection_sampler(self.guide["fn"]) is None)
 
     def per_example(self, message: Any, log_prob: Tensor) -> Tensor:
         """Apply the mask of a message and sum over plates inside an example."""

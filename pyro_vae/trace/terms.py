@@ -60,6 +60,7 @@ class Terms:
         draws: the values that the sites were scored at, pass by pass
         call: runs guide and model again
         values: all enumerated sites, in the order of their dimensions
+        order: names of the sites of the guide, and of those of the model, in the order of their sample statements
 
     Example:
         >>> import pyro_vae as pv
@@ -75,6 +76,7 @@ class Terms:
     draws: Sequence[Draw] = ()
     call: Any = None
     values: Sequence[Site] = ()
+    order: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def read(self, quantity: Callable[[Terms], Any]) -> Any:
@@ -133,24 +135,38 @@ class Terms:
         """
         return self.log_expect(self.log_ratio(beta, detached_params=detached_params))
 
-    def log_q(self, *, unreparameterized: bool = False, detached_draws: bool = False) -> Tensor | float:
+    def log_q(self, *, detached_draws: bool = False) -> Tensor | float:
         """Return the joint log-density of the latents under the guide, ``(particles, batch)``.
 
         Args:
-            unreparameterized: only the sites whose draws carry no gradient
             detached_draws: at constant draws, so that the gradient is the score
 
         Raises:
             ValueError: a site is enumerated, so that it has no single draw.
         """
         refuse_enumerated(self.latent, "log q of a draw")
-        sites = [site for site in self.latent if not (unreparameterized and site.reparameterized)]
-        return sum(site.log_q_detached_draws if detached_draws else site.log_q for site in sites)
+        return sum(site.log_q_detached_draws if detached_draws else site.log_q for site in self.latent)
+
+    def score_function(self) -> Tensor | float:
+        """Return the score function of the draws, ``(particles, batch)``.
+
+        Its gradient is what the gradient through the draws leaves out. It is the log-density under the guide of the
+        latents without a reparameterized sampler, and that of the accepted proposals of a rejection sampler; 0 where
+        all latents are reparameterized.
+
+        Raises:
+            ValueError: a site is enumerated, so that it has no single draw.
+        """
+        refuse_enumerated(self.latent, "a score function")
+        return sum(site.score_function for site in self.latent if not site.reparameterized)
 
     def kl(self, site: Site) -> Tensor:
         """Return the divergence of a latent site per example, ``(batch,)``: in closed form where there is one."""
-        each = self.expect(site.sampled_kl if site.closed_form_kl is None else site.closed_form_kl)
-        return each.mean(0)
+        return self.divergence(site).mean(0)
+
+    def divergence(self, site: Site) -> Tensor:
+        """Return the divergence of a latent site at each draw, ``(particles, batch)``; 1 particle in closed form."""
+        return self.expect(site.sampled_kl if site.closed_form_kl is None else site.closed_form_kl)
 
     def expect(self, term: Tensor) -> Tensor:
         """Average over the enumerated values, to ``(particles, batch)``."""

@@ -14,6 +14,7 @@ from pyro_vae.trace.handlers import Recorder
 from pyro_vae.trace.layout import same
 from pyro_vae.trace.marginals import marginals
 from pyro_vae.trace.rerun import rerun_guide
+from pyro_vae.trace.score_function import score_masks
 from pyro_vae.trace.site import Site
 from pyro_vae.trace.terms import Draw, Terms
 
@@ -53,14 +54,18 @@ def run(
         >>> [site.name for site in terms.latent], [site.name for site in terms.observed]
         (['z'], ['x'])
     """
-    call = Call(model, guide, args, kwargs or {}, check_int("num_particles", num_particles))
-    drawn = call.trace(guide, draws())
+    return run_call(Call(model, guide, args, kwargs or {}, check_int("num_particles", num_particles)), draws)
+
+
+def run_call(call: Call, draws: Callable[[], Recorder]) -> Terms:
+    """Run the guide of a call, replay the model against it, and pair their sites."""
+    drawn = call.trace(call.guide, draws())
     if len(drawn.sites) > 1:
         # separate the gradient of the densities from the gradient of later draws of the guide
         for name, message in drawn.sites.items():
             if isinstance(message["value"], Tensor) and not message["is_observed"]:
                 drawn.sites[name] = {**message, "value": message["value"].view_as(message["value"])}
-    scored = call.trace(model, Recorder({**drawn.sites, **drawn.subsamples}, len(drawn.enumerated)))
+    scored = call.trace(call.model, Recorder({**drawn.sites, **drawn.subsamples}, len(drawn.enumerated)))
     layout = check_sites(drawn, scored)
     stopped = cache(lambda what: rerun_guide(call, drawn, what))
     sites: list[Site] = []
@@ -79,6 +84,8 @@ def run(
         # such as the unconstrained value of an autoguide, whose image is the latent: a density of the guide alone
         alone = [(name, m) for name, m in drawn.sites.items() if name not in before]
         sites += [Site(name, m, m, layout, auxiliary=True, stopped=stopped) for name, m in alone]
+    for name, mask in score_masks(drawn.sites, scored.sites).items():
+        next(site for site in sites if site.name == name).score_mask = mask
     enumerated_sites: list[Site] = []
     if drawn.enumerated or scored.enumerated:
         by_name = {site.name: site for site in sites if site.guide is not None}
@@ -99,8 +106,9 @@ def run(
     return Terms(
         [site for site in sites if site.guide is not None],
         [site for site in sites if site.guide is None],
-        num_particles,
-        (Draw(0, num_particles, values, layout),),
+        call.num_particles,
+        (Draw(0, call.num_particles, values, layout),),
         call,
         enumerated_sites,
+        (tuple(drawn.sites), tuple(scored.sites)),
     )

@@ -250,9 +250,106 @@ def test_small_and_scored_are_importable():
 
         def bound(self, terms, beta):
             log_w = terms.log_w(beta)
-            score = terms.log_q(unreparameterized=True)
+            score = terms.score_function()
             return with_gradient_of(log_w.mean(0), (log_w + log_w.detach() * score).mean(0))
 
     vae, x = program_for(E.VIMCO)
     assert gradient_of(Reinforce(num_particles=2), vae, x).isfinite().all()
     assert small()[0] is not None
+
+
+# a step
+
+
+def test_calls_of_the_loss_module_in_training_mode_are_steps():
+    """A schedule moves under ``estimator(model, guide)`` and an optimizer of PyTorch."""
+    toy, x = LinearGaussian(off=0.3), LinearGaussian().draw(5)
+    estimator = E.ELBO(beta=lambda step: 0.1 * step)
+    module = estimator(toy.program.model, toy.program.guide)
+    terms = estimator.terms(toy.program.model, toy.program.guide, x)
+    kl = terms.latent[0].closed_form_kl.sum()
+    for step in range(4):
+        torch.manual_seed(0)
+        found = module(x)
+        torch.manual_seed(0)
+        exact = E.ELBO(beta=0.0).differentiable_loss(toy.program.model, toy.program.guide, x) + 0.1 * step * kl
+        torch.testing.assert_close(found, exact)
+    assert estimator.step == 4
+    module.eval()
+    module(x)
+    module.train()
+    with torch.no_grad():
+        module(x)
+    assert estimator.step == 4
+
+
+class Normalized(torch.nn.Sequential):
+    """A network with a BatchNorm, of the contract of `pyro_vae.nets`."""
+
+    def __init__(self, in_shape, out_shape):
+        width = torch.Size(out_shape).numel()
+        super().__init__(
+            torch.nn.Flatten(),
+            torch.nn.Linear(torch.Size(in_shape).numel(), 5),
+            torch.nn.BatchNorm1d(5),
+            torch.nn.Linear(5, width),
+        )
+
+
+def normalized(cls):
+    """Return a program with a BatchNorm in each network, of several layers where the estimator takes them."""
+    q = functools.partial(pv.posteriors.MeanFieldNormal, net=Normalized)
+    likelihood = functools.partial(pv.likelihoods.Normal, net=Normalized)
+    if cls in (E.BetaTC, E.DIP):
+        return pv.VAE(prior=pv.priors.Normal(3), likelihood=likelihood(3, (4,)), posterior=q((4,), 3))
+    if cls in (E.DisARM, E.Enumeration):
+        posterior = pv.posteriors.Bernoulli((4,), 3, net=Normalized)
+        return pv.VAE(prior=pv.priors.Bernoulli(3), likelihood=likelihood(3, (4,)), posterior=posterior)
+    return pv.programs.Hierarchical(
+        prior=pv.priors.StandardNormal(1),
+        layers=[q((1,), 2)],
+        likelihood=likelihood(2, (4,)),
+        inference=pv.programs.BottomUp([q((4,), 2), q((2,), 1)]),
+    )
+
+
+@pytest.mark.parametrize("cls", EVERY)
+def test_statistics_of_a_batch_norm_move_once_per_step(cls):
+    program, x = normalized(cls), torch.randn(6, 4)
+    norms = [module for module in program.modules() if isinstance(module, torch.nn.BatchNorm1d)]
+    assert len(norms) >= 2
+    options = [{}] if cls in shelf.over_batch() else [{}, {"particles_per_pass": 2}]
+    if cls is E.ReweightedWakeSleep:
+        options += [{"sleep": 0.5}, {"sleep": 0.5, "particles_per_pass": 2}]
+    for number, option in enumerate(options, 1):
+        shelf.build(cls, num_particles=4, **option).loss_and_grads(program.model, program.guide, x)
+        assert [int(norm.num_batches_tracked) for norm in norms] == [number] * len(norms), option
+
+
+def test_statistics_move_once_per_step_in_plain_functions_and_for_shared_latents():
+    import pyro
+    from pyro import distributions as dist
+
+    encoder, decoder = Normalized((4,), (3,)), Normalized((3,), (4,))
+    norms = [net[2] for net in (encoder, decoder)]
+
+    def decode(w, z):
+        return w.unsqueeze(-1) + decoder(z.reshape(-1, 3)).reshape(*z.shape[:-1], 4)
+
+    def model(x):
+        w = pyro.sample("w", dist.Normal(torch.zeros(()), 1.0))
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(decode(w, z), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.sample("w", dist.Normal(torch.zeros(()), 1.0))
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(encoder(x), 1.0).to_event(1))
+
+    x, number = torch.randn(6, 4), 0
+    for cls in (E.ELBO, E.IWAE):
+        for option in ({}, {"particles_per_pass": 2}):
+            cls(num_particles=4, **option).loss_and_grads(model, poutine.scale(guide, 1.0), x)
+            number += 1
+            assert [int(norm.num_batches_tracked) for norm in norms] == [number] * 2, (cls, option)

@@ -374,7 +374,7 @@ def test_score_without_the_path_of_a_number_is_seen():
     class Wrong(ReinforceLOO):
         def bound(self, terms, beta):
             for site in terms.latent:
-                site.reparameterized = False
+                site.has_path = site.reparameterized = False
             return super().bound(terms, beta)
 
     toy = Mixed(True)
@@ -399,7 +399,7 @@ def wrong_vimco(change):
             log_w = terms.log_w(beta)
             value = log_mean_exp(log_w)
             signal = value.detach() - pv.estimators.vimco.without_each(log_w.detach())
-            return change(log_w, value, signal, terms.log_q(unreparameterized=True))
+            return change(log_w, value, signal, terms.score_function())
 
     return Wrong(num_particles=2)
 
@@ -768,8 +768,8 @@ def test_sites_that_are_not_of_one_example_are_summed_or_refused():
             torch.manual_seed(0)
             losses.append(Enumeration().loss(*shared_bit(bits), x))
         assert losses[0] == pytest.approx(losses[1])
-    for estimator in (ReinforceLOO(), VIMCO(), NVIL(), ReweightedWakeSleep()):
-        with pytest.raises(ValueError, match="guide: .*'b'"):
+    for estimator in (VIMCO(), NVIL(), ReweightedWakeSleep()):
+        with pytest.raises(ValueError, match="guide: .*'b'.*ReinforceLOO"):
             estimator.loss(*shared_bit("outside"), x)
 
 

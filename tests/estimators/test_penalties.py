@@ -1,10 +1,17 @@
 """Capacity and free bits against closed forms (linear-Gaussian VAE)."""
 
 import functools
+import itertools
 
+import pyro
 import pytest
 import torch
-from torch.distributions import Normal, kl_divergence
+from helpers.brute_force import gradient_of
+from helpers.checks import within
+from pyro import distributions as dist
+from pyro import poutine
+from torch import nn
+from torch.distributions import Bernoulli, Normal, kl_divergence
 
 import pyro_vae as pv
 from pyro_vae.testing import LinearGaussian, check_estimator
@@ -70,8 +77,7 @@ def test_capacity_composes(estimator):
         torch.manual_seed(0)
         found = estimator(num_particles=4, capacity=capacity, particles_per_pass=per_pass)
         terms = found.terms(toy.program.model, toy.program.guide, x)
-        local = terms.split()[0]
-        assert torch.allclose(found.penalty(local, 0.0), 7.0 * kl)
+        assert torch.allclose(found.penalty(terms, 0.0), 8 * 7.0 * kl)
         if per_pass is None:
             assert torch.allclose(loss_of(found, toy.program, x), plain + 8 * 7.0 * kl)
     check_estimator(toy.program, estimator(num_particles=4, capacity=capacity), x)
@@ -134,11 +140,10 @@ def test_a_hinge_for_each_example_is_seen(free_bits, hinge, monkeypatch):
     """The mean over the batch stands inside of the hinge: outside of it the value is another."""
     toy, x = spread_toy()
 
-    def each_example(self, terms):
-        return torch.relu(self.nats - terms.latent[0].kl_per_dimension).sum(-1).mean()
+    def each_example(kl, sites, penalty, scores):
+        return penalty(kl).mean(0).sum()
 
-    monkeypatch.setattr(E.PerDimension, "hinge", each_example)
-    monkeypatch.setattr(E.PerSite, "hinge", lambda s, terms: torch.relu(s.nats - terms.kl(terms.latent[0])).mean())
+    monkeypatch.setattr(pv.estimators.penalties, "penalize_mean", each_example)
     exact = loss_of(E.ELBO(), toy.program, x) + 10 * hinge(kl_per_dimension(toy, x))
     assert not torch.allclose(loss_of(E.ELBO(free_bits=free_bits), toy.program, x), exact, rtol=1e-4)
 
@@ -222,3 +227,164 @@ def test_free_bits_for_each_dimension_need_a_product():
 def test_bad_free_bits(make, nats):
     with pytest.raises(ValueError, match="free_bits: "):
         make(nats)
+
+
+# scales
+
+PENALTIES = [{"free_bits": 0.6}, {"free_bits": E.PerSite(1.7)}, {"capacity": E.Capacity(1.0, 1, gamma=3.0)}]
+
+
+def penalty_of(options, model, guide, x, beta=1.0):
+    estimator = E.ELBO(**options)
+    estimator.step = 1
+    return estimator.penalty(estimator.terms(model, guide, x), beta)
+
+
+@pytest.mark.parametrize("options", PENALTIES, ids=lambda options: next(iter(options)))
+def test_a_scale_multiplies_the_penalty(options):
+    toy, x = spread_toy()
+    model, guide = (poutine.scale(f, 0.3) for f in (toy.program.model, toy.program.guide))
+    exact = penalty_of(options, toy.program.model, toy.program.guide, x)
+    assert exact > 0.1
+    torch.testing.assert_close(penalty_of(options, model, guide, x), 0.3 * exact)
+
+
+@pytest.mark.parametrize("options", PENALTIES, ids=lambda options: next(iter(options)))
+def test_an_example_of_weight_two_counts_as_two_examples(options):
+    toy, x = spread_toy()
+    weights = torch.tensor([1, 2, 0, 1, 3, 0, 0, 1, 1, 2])
+    with pyro.validation_enabled(False):  # which allows no weight of 0
+        model, guide = (poutine.scale(f, weights.double()) for f in (toy.program.model, toy.program.guide))
+        # all weights zero, such as those of padding: no cost, and no NaN
+        empty = [poutine.scale(f, torch.zeros(10).double()) for f in (toy.program.model, toy.program.guide)]
+    exact = penalty_of(options, toy.program.model, toy.program.guide, x.repeat_interleave(weights, 0))
+    assert exact > 0.1
+    torch.testing.assert_close(penalty_of(options, model, guide, x), exact)
+    assert penalty_of(options, *empty, x) == 0
+
+
+@pytest.mark.parametrize("particles_per_pass", [None, 2])
+@pytest.mark.parametrize("options", PENALTIES, ids=lambda options: next(iter(options)))
+def test_a_masked_example_does_not_count(options, particles_per_pass):
+    toy, x = spread_toy()
+    mask = torch.arange(10) % 3 > 0
+    options = {**options, "num_particles": 3, "particles_per_pass": particles_per_pass}
+    exact = penalty_of(options, toy.program.model, toy.program.guide, x[mask])
+    model, guide = (poutine.mask(f, mask) for f in (toy.program.model, toy.program.guide))
+    torch.testing.assert_close(penalty_of(options, model, guide, x), exact)
+    model, guide = (poutine.mask(f, False) for f in (toy.program.model, toy.program.guide))
+    assert penalty_of(options, model, guide, x) == 0
+
+
+def test_each_latent_has_the_scale_of_its_site():
+    def model(x, scales=(0.3, 2.0)):
+        with pyro.plate("data", len(x), dim=-1):
+            for i, scale in enumerate(scales):
+                with poutine.scale(scale=scale):
+                    pyro.sample(f"z{i}", dist.Normal(torch.zeros(()).double(), 1.0))
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+    def guide(x, scales=(0.3, 2.0)):
+        with pyro.plate("data", len(x), dim=-1):
+            for i, scale in enumerate(scales):
+                with poutine.scale(scale=scale):
+                    pyro.sample(f"z{i}", dist.Normal(0.1 * x, 0.9))
+
+    x = torch.arange(4.0).double()
+    hinge = torch.relu(0.3 - kl_divergence(Normal(0.1 * x, 0.9), Normal(0.0, 1.0)).mean())
+    for free_bits in (0.3, E.PerSite(0.3)):
+        torch.testing.assert_close(penalty_of({"free_bits": free_bits}, model, guide, x), 4 * 2.3 * hinge)
+    with pytest.raises(ValueError, match="capacity: .*'z1'"):
+        penalty_of({"capacity": E.Capacity(1.0, 1)}, model, guide, x)
+
+
+# draws without a gradient
+
+
+class Bits:
+    """Two bits, of which the divergence of the second depends on the first; one for all examples or one for each."""
+
+    def __init__(self, shared):
+        self.shared = shared
+        g = torch.Generator().manual_seed(0)
+        self.p = nn.ParameterDict({n: nn.Parameter(torch.randn((), generator=g).double()) for n in "abcde"})
+        self.x = torch.tensor([0.5, -1.0]).double()
+
+    def first(self, logits, plate):
+        if self.shared:
+            return pyro.sample("s", dist.Bernoulli(logits=logits if logits.dim() == 0 else logits.mean()))
+        with plate:
+            return pyro.sample("s", dist.Bernoulli(logits=logits))
+
+    def model(self, x):
+        plate = pyro.plate("data", len(x), dim=-1)
+        s = self.first(self.p["a"], plate)
+        with plate:
+            z = pyro.sample("z", dist.Bernoulli(logits=self.p["b"] * s))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(self, x):
+        plate = pyro.plate("data", len(x), dim=-1)
+        s = self.first(self.p["c"] * (1.0 if self.shared else x), plate)
+        with plate:
+            pyro.sample("z", dist.Bernoulli(logits=self.p["d"] * x + self.p["e"] * s))
+
+    def exact(self, nats, particles=2):
+        """Return the mean of the penalty over all values of the first bit, of all particles and examples."""
+        p, x = self.p, self.x
+        q_s = Bernoulli(logits=p["c"] * (torch.ones(1).double() if self.shared else x))
+        total = 0.0
+        for bits in itertools.product([0.0, 1.0], repeat=particles * len(q_s.logits)):
+            s = torch.tensor(bits).double().reshape(particles, -1)
+            kl = kl_divergence(Bernoulli(logits=p["d"] * x + p["e"] * s), Bernoulli(logits=(p["b"] * s).expand(-1, 2)))
+            penalty = torch.relu(nats - kl.mean())
+            if not self.shared:
+                penalty = penalty + torch.relu(nats - kl_divergence(q_s, Bernoulli(logits=p["a"])).mean())
+            total = total + q_s.log_prob(s).sum().exp() * 2 * penalty
+        return total
+
+
+def scored(cls, **options):
+    return cls(num_particles=2, free_bits=E.PerSite(0.25), **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "shared"),
+    [
+        (lambda: scored(E.ReinforceLOO), False),
+        (lambda: scored(E.ReinforceLOO, particles_per_pass=1), False),
+        (lambda: scored(E.VIMCO), False),
+        (lambda: scored(E.NVIL), False),
+        (lambda: scored(E.ReweightedWakeSleep), False),
+        (lambda: scored(E.ReinforceLOO), True),
+    ],
+)
+def test_a_penalty_has_the_score_of_the_draws_that_it_depends_on(make, shared):
+    toy, estimator = Bits(shared), make()
+    parameters = list(toy.p.values())
+    exact = gradient_of(toy.exact(0.25), parameters)
+
+    def draws(num_draws=400):
+        return torch.stack(
+            [
+                gradient_of(estimator.penalty(estimator.terms(toy.model, toy.guide, toy.x), 1.0), parameters)
+                for _ in range(num_draws)
+            ]
+        )
+
+    assert within(draws(), exact)
+
+
+def test_a_penalty_without_a_baseline_is_refused():
+    toy = Bits(shared=False)
+    for estimator in (E.NVIL(free_bits=E.PerSite(0.25)), E.NVIL(capacity=E.Capacity(1.0, 1))):
+        with pytest.raises(ValueError, match="free_bits or capacity: .*'z'"):
+            estimator.differentiable_loss(toy.model, toy.guide, toy.x)
+    # a single layer with a divergence in closed form needs none
+    vae = pv.VAE(
+        prior=pv.priors.Bernoulli(3),
+        likelihood=pv.likelihoods.Normal(3, (2,)),
+        posterior=pv.posteriors.Bernoulli((2,), 3),
+    )
+    for estimator in (E.NVIL(free_bits=0.1), E.DisARM(free_bits=0.1)):
+        assert estimator.differentiable_loss(vae.model, vae.guide, torch.zeros(3, 2)).isfinite()
