@@ -1,0 +1,252 @@
+"""Every estimator on every small program: value and gradient are exact, or the program is refused by name."""
+
+from types import SimpleNamespace
+
+import pyro
+import pytest
+import torch
+from helpers import shelf
+from helpers.small_programs import SmallProgram, programs
+from helpers.small_programs_answers import elbo
+from helpers.small_programs_draws import START, TABLE, Script, X, normal, observe, scripted
+from helpers.small_programs_estimators import FORMULAS, Constant, build, formula_of
+from helpers.small_programs_faults import REFUSED_BY_ALL, fault
+from helpers.small_programs_runs import structure
+from helpers.small_programs_table import MARKS, committed
+from helpers.small_programs_trials import Setting, Wrong, check, paired_distance, refusal, run, trial
+
+import pyro_vae as pv
+
+E = pv.estimators
+PROGRAMS = programs()
+FIXED = "remove it from tests/helpers/small_programs_faults.py"
+CLASSES = shelf.classes()
+#: Unbiased for the ELBO, value and gradient.
+UNBIASED = ("ELBO", "Enumeration", "ReinforceLOO", "DisARM")
+#: Programs on which beta and passes are tried as well.
+OPTIONS = {"beta": {"beta": 0.4}, "passes": {"particles_per_pass": 2}}
+WITH_OPTIONS = (
+    "one plate of data",
+    "two linear layers, guide from the top",
+    "two linear layers, guide from the bottom",
+    "a mask on latent and observation",
+    "a weight per example around everything",
+    "a shared latent and one per example",
+    "a binary latent, enumerated",
+    "a binary latent, drawn",
+    "a latent per example and one per entry of a plate inside",
+)
+
+
+def cases(names=PROGRAMS, classes=CLASSES):
+    """Return a parameter for each program and estimator; known faults are expected to fail."""
+    found = []
+    for name in names:
+        for cls in classes:
+            reason = fault(name, cls.__name__)
+            marks = [pytest.mark.xfail(strict=True, raises=Wrong, reason=reason)] if reason else []
+            found.append(pytest.param(name, cls, marks=marks, id=f"{name}-{cls.__name__}"))
+    return found
+
+
+@pytest.mark.parametrize(("name", "cls"), cases())
+def test_exact_or_refused_by_name(name, cls):
+    found = trial(cls, PROGRAMS[name])
+    page = committed().get((name, cls.__name__))
+    assert page == MARKS[found], f"found {found}: run `python tests/test_estimators_page.py`"
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize(("name", "cls"), cases(WITH_OPTIONS, [cls for cls in CLASSES if cls is not E.BetaTC]))
+def test_exact_or_refused_by_name_with_options(name, cls, options):
+    """As without them; the weight beta of BetaTC is that of one of three parts, so that it is left out here."""
+    found = trial(cls, PROGRAMS[name], **options)
+    assert found == "exact" or "particles_per_pass" in options or committed()[name, cls.__name__] != MARKS["exact"]
+
+
+@pytest.mark.parametrize("name", [name for name, program in PROGRAMS.items() if program.valid])
+def test_some_estimator_is_unbiased_for_the_elbo(name):
+    """For every program that Pyro accepts there is an estimator with an unbiased gradient."""
+    if name in REFUSED_BY_ALL:
+        pytest.xfail(REFUSED_BY_ALL[name])
+    marks = committed()
+    assert any(marks[name, cls] == MARKS["exact"] for cls in UNBIASED)
+
+
+@pytest.mark.parametrize("name", [name for name, program in PROGRAMS.items() if program.entangled])
+@pytest.mark.parametrize("cls", [cls for cls in CLASSES if formula_of(cls).twin], ids=lambda cls: cls.__name__)
+def test_gradients_through_shared_draws_have_the_right_mean(cls, name):
+    """Within five standard errors of the plain gradient at the same draws, for parameters of the guide at least."""
+    reason = fault("the mean gradient through shared draws", cls.__name__)
+    twin, program = getattr(E, formula_of(cls).twin), PROGRAMS[name]
+    module = program.build()
+    found = paired_distance(cls, twin, program)
+    used = set("agdhtv") if twin is E.MIWAE else {name for name, _ in module.named_parameters()}
+    wrong = {name: round(score, 1) for name, score in found.items() if name in used and score > 5}
+    if reason and wrong:
+        pytest.xfail(reason)
+    assert not wrong
+    assert not reason, FIXED
+
+
+@pytest.mark.parametrize("cls", [E.ELBO, E.Enumeration])
+def test_shared_latents_are_drawn_for_each_particle(cls):
+    """One run with draws of the right moments is exact, so that the particles differ in the shared latent."""
+    name = "a shared latent alone"
+    rows = list(range(4))
+    found, _ = run(cls, PROGRAMS[name], 4, structure(name).moments(), [Setting(1.0, rows)], analytic_kl=False)
+    reason = fault("one draw of a shared latent for all particles", cls.__name__)
+    if reason and found.value != pytest.approx(elbo(name).value):
+        pytest.xfail(reason)
+    check(found, elbo(name))
+    assert not reason, FIXED
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_estimator_has_a_formula(cls):
+    assert formula_of(cls) in FORMULAS.values()
+
+
+def test_answers_agree_with_other_means():
+    """The common answer is that of closed forms and of exact sums, and stays below the evidence."""
+    for name, program in PROGRAMS.items():
+        p = SimpleNamespace(**{n: torch.as_tensor(v).double().requires_grad_() for n, v in program.parameters.items()})
+        if program.exact is not None:
+            exact, answer = program.exact(p, *program.args), elbo(name)
+            assert answer.value == pytest.approx(float(exact.detach()), abs=1e-9)
+            used = [n for n, g in answer.gradient.items() if g.abs().sum() > 0]
+            grads = torch.autograd.grad(exact, [getattr(p, n) for n in used])
+            torch.testing.assert_close([answer.gradient[n] for n in used], list(grads))
+        if program.evidence is not None:
+            assert elbo(name).value < float(program.evidence(p, *program.args).detach())
+
+
+SAME = {
+    "one plate of data": (
+        "plate of data at dim -3 and nothing in between",
+        "no plate",
+        "a sequential plate",
+        "one plate entered several times",
+        "data as keyword argument x",
+        "a deterministic site",
+    ),
+    "a binary latent, enumerated": ("a binary latent, drawn", "a site marked for sequential enumeration"),
+    "a number as scale around everything": ("a tensor as scale around everything",),
+}
+
+
+@pytest.mark.parametrize(("name", "other"), [(name, other) for name, others in SAME.items() for other in others])
+def test_answers_of_one_model_written_in_two_ways_agree(name, other):
+    a, b = elbo(name), elbo(other)
+    assert a.value == pytest.approx(b.value, abs=1e-9)
+    assert set(a.gradient) <= set(b.gradient)
+    torch.testing.assert_close(a.gradient, {name: b.gradient[name] for name in a.gradient})
+
+
+#: Estimators over a batch, with penalties of full weight.
+PENALIZED = {
+    "BetaTC": lambda: E.BetaTC(data_size=100, alpha=2.0, beta=6.0, num_particles=4),
+    "DIP": lambda: E.DIP(of_means=False, num_particles=4),
+    "FactorVAE": lambda: E.FactorVAE(discriminator=Constant(), num_particles=4),
+    "InfoVAE": lambda: E.InfoVAE(alpha=0.5, num_particles=4),
+    "MMD": lambda: E.MMD(num_particles=4),
+    "WAE": lambda: E.WAE(num_particles=4),
+}
+
+
+@pytest.mark.parametrize("cls", shelf.over_batch(), ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("name", ["plate of data at dim -3 and nothing in between", "data as keyword argument x"])
+def test_penalties_of_one_model_written_in_two_ways_agree(cls, name):
+    reason = fault(f"penalties on {name}", cls.__name__)
+    found = []
+    for each in ("one plate of data", name):
+        program = PROGRAMS[each]
+        module, script = program.build(), Script(program.nesting, structure(each).arbitrary(4), rows=[0, 1, 2, 3])
+        torch.manual_seed(0)
+        with scripted(script):
+            loss = PENALIZED[cls.__name__]().differentiable_loss(
+                module.model, module.guide, *program.args, **program.kwargs
+            )
+        found.append([loss, *torch.autograd.grad(loss, list(module.parameters()))])
+    if reason and not torch.isclose(found[0][0], found[1][0]):
+        pytest.xfail(reason)
+    torch.testing.assert_close(*found)
+    assert not reason, FIXED
+
+
+def changing():
+    """A program whose plates depend on its data."""
+
+    def model(p, x):
+        with pyro.plate("data", x.shape[-1]):
+            with pyro.plate("inner", len(x), dim=-2) if x.dim() > 1 else pyro.poutine.block(hide=[]):
+                observe("x", p.w * normal("z", p.b, p.s) + p.c, x)
+
+    def guide(p, x):
+        with pyro.plate("data", x.shape[-1]):
+            with pyro.plate("inner", len(x), dim=-2) if x.dim() > 1 else pyro.poutine.block(hide=[]):
+                normal("z", p.a * x + p.d, p.t)
+
+    return SmallProgram("changing", model, guide, START, nesting=2)
+
+
+@pytest.mark.parametrize("order", [(X, TABLE), (TABLE, X)], ids=["more", "fewer"])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_plates_may_change_between_calls(cls, order):
+    """A later call gives what the first call of another copy gives."""
+    reason = fault("plates that change between calls", cls.__name__) if order[0] is X else None
+    found = []
+    for calls in (order, order[1:]):
+        module = changing().build()
+        for x in calls:
+            torch.manual_seed(1)
+            try:
+                loss = build(cls, 4).differentiable_loss(module.model, module.guide, x)
+                gradient = torch.autograd.grad(loss, list(module.parameters()))
+            except ValueError as error:
+                if reason:
+                    pytest.xfail(reason)
+                refusal(error, cls)
+                loss, gradient = torch.tensor(torch.nan), []
+        found.append([loss, *gradient])
+    torch.testing.assert_close(*found, equal_nan=True)
+    assert not reason, FIXED
+
+
+class NotAMean(E.IWAE):
+    def bound(self, terms, beta):
+        return terms.log_w(beta).logsumexp(0)
+
+
+class WithoutScore(E.IWAE):
+    def bound(self, terms, beta):
+        return (
+            terms.log_w(beta, detached_params=True).logsumexp(0) - terms.log_w(beta).detach().exp().mean(0).log() * 0
+        )
+
+
+class OneWeight(E.IWAE):
+    def bound(self, terms, beta):
+        log_w = terms.log_w(beta)
+        return super().bound(terms, beta) * 0 + log_w.sum(1).logsumexp(0) / log_w.shape[1]
+
+
+class ScaleInside(E.ELBO):
+    def local_loss(self, terms, beta):
+        loss, metrics = super().local_loss(terms, beta)
+        return loss / torch.as_tensor(terms.sites[0].scale).mean(), metrics
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [
+        (NotAMean, "one plate of data"),
+        (WithoutScore, "two linear layers, guide from the top"),
+        (OneWeight, "latents in a plate inside of the data"),
+        (ScaleInside, "a subsampled plate"),
+        (ScaleInside, "a number as scale around everything"),
+    ],
+)
+def test_a_wrong_estimator_is_seen(cls, name):
+    with pytest.raises(Wrong, match="wrong"):
+        trial(cls, PROGRAMS[name])
