@@ -142,9 +142,7 @@ def outlines_of(call: Call) -> dict[Any, Outline]:
         guides = _OUTLINES.get(model)
         if guides is None:
             guides = _OUTLINES[model] = weakref.WeakKeyDictionary()
-        known = guides.get(guide)
-        if known is None:
-            known = guides[guide] = {}
+        known = guides.setdefault(guide, {})
     except TypeError:  # objects without weak references or a hash
         known = {}
     return known
