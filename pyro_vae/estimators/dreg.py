@@ -34,6 +34,9 @@ class DReG(Estimator):
         num_particles: K
         options: ``particles_per_pass``, ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`
 
+    Raises:
+        ValueError: in the first step, a guide with a point (a Delta) in place of a density.
+
     Example:
         >>> import torch, pyro_vae as pv
         >>> toy = pv.testing.LinearGaussian()  # its guide is the exact posterior
