@@ -85,7 +85,7 @@ class NVIL(MeanOverParticles):
     def check_shared(self, terms: Terms) -> None:
         """Raise if a site that examples share may depend on the latents of an example: their signal leaves it out."""
         super().check_shared(terms)
-        refuse_later(terms, type(self).__name__)
+        refuse_later(terms, type(self).__name__, scored=True)
 
     @torch.no_grad()
     def update(self, terms: Terms) -> None:

@@ -411,6 +411,10 @@ def test_importance_weights_that_leave_a_dependence_out_are_refused():
     for estimator in (E.NVIL(), E.VIMCO(), E.DisARM()):
         with pytest.raises(ValueError, match="'y'"):
             estimator.loss(bits.model, bits.guide, X)
+    # a gradient through the draws needs no signal
+    values, gradients = draws_of(E.NVIL(num_particles=20), toy.model, toy.guide, (X,), [toy.p], 40)
+    assert within(values, toy.elbo(X).detach())
+    assert within(gradients, gradient_of(toy.elbo(X), [toy.p]))
     # what comes before the latents cannot depend on them
     for discrete in (False, True):
         toy = Total(discrete, first=True)
