@@ -111,7 +111,7 @@ def wide(in_shape, out_shape, **options):
     return pv.nets.MLP(in_shape, out_shape, hidden=(3,), **options)
 
 
-#: Values of options that are no numbers.
+#: Values of options other than numbers.
 OBJECTS = {
     "net": [wide],
     "activation": [nn.Tanh],
