@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae._util.code import checksum, code_of, function_code, globals_of, is_library, qualified, variables_of
+from pyro_vae._util.differences import join
 
 __all__ = ["Described", "constructor", "describe"]
 
@@ -230,8 +231,3 @@ def is_module(option: Any) -> bool:
 def array_is_numeric(value: Any) -> bool:
     """Whether torch can read an array."""
     return isinstance(value, Tensor) or value.dtype.kind in "fiubc"
-
-
-def join(path: str, name: str) -> str:
-    """Return the path of a part of an object."""
-    return f"{path}.{name}" if path else name

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["differences", "in_words", "not_compared"]
+__all__ = ["differences", "in_words", "join", "not_compared"]
 
-#: Parts of a description that do not appear in the path of a value.
-TRANSPARENT = {"options", "attributes", "modules", "buffers", "dict"}
+#: Parts of a description that are mappings from names; they do not appear in the path of a value.
+NAMES = {"options", "attributes", "modules", "buffers", "dict", "closure", "defaults", "globals"}
 
 #: Characters of a value in a message.
 LONGEST = 90
@@ -34,34 +34,36 @@ def differences(saved: Any, now: Any, path: str = "") -> list[str]:
         >>> differences(saved, {"prior": {"name": "priors.StandardNormal", "options": {"latent": 3}}})
         ['prior Laplace(latent=3, scale=1.0) (now StandardNormal(latent=3))']
     """
-    return list(dict.fromkeys(pairs(saved, now, path)))
+    return list(dict.fromkeys(named(saved, now, path)))
+
+
+def named(saved: dict[str, Any], now: dict[str, Any], path: str) -> Iterator[str]:
+    """Yield the differences of two mappings from names to descriptions."""
+    for name in {**saved, **now}:
+        yield from pairs(saved.get(name, Nothing()), now.get(name, Nothing()), join(path, name))
 
 
 def pairs(saved: Any, now: Any, path: str) -> Iterator[str]:
-    """Yield the differences."""
+    """Yield the differences of two descriptions."""
     if saved == now:
         return
     if isinstance(saved, dict) and isinstance(now, dict) and kind(saved) == kind(now):
         for key in {**saved, **now}:
-            inner = path if key in TRANSPARENT else f"{path}.{key}" if path else key
-            a, b = saved.get(key, Nothing()), now.get(key, Nothing())
-            if key == "code":
-                if a != b and str(a).partition(":")[0] == str(b).partition(":")[0]:
+            a, b = str(saved.get(key)).split(":"), str(now.get(key)).split(":")
+            if key in NAMES:
+                yield from named(saved.get(key, {}), now.get(key, {}), path)
+            elif key == "code":
+                if a[0] == b[0] and a != b:
                     yield f"other code of {path} ({in_words(saved)})"
             elif key == "values":
                 # without sums if not all rows were read, as those of a file
-                one, other = str(a).split(":"), str(b).split(":")
-                if one[0] != other[0] or (len(one) == len(other) and one != other):
+                if a[0] != b[0] or (len(a) == len(b) and a != b):
                     yield f"other values of {path} ({in_words(saved)})"
-            elif isinstance(a, Nothing) and key in TRANSPARENT:
-                yield from pairs({}, b, inner)
-            elif isinstance(b, Nothing) and key in TRANSPARENT:
-                yield from pairs(a, {}, inner)
             else:
-                yield from pairs(a, b, inner)
+                yield from pairs(saved.get(key, Nothing()), now.get(key, Nothing()), join(path, key))
     elif isinstance(saved, list) and isinstance(now, list) and len(saved) == len(now) and any_objects(saved):
         for i, (a, b) in enumerate(zip(saved, now, strict=True)):
-            yield from pairs(a, b, f"{path}.{i}")
+            yield from pairs(a, b, join(path, str(i)))
     else:
         yield f"{path} {in_words(saved)} (now {in_words(now)})"
 
@@ -102,19 +104,30 @@ def written(value: Any) -> str:
         inner = ", ".join([*map(written, value.get("args", [])), *(f"{k}={written(v)}" for k, v in options.items())])
         short = name.rpartition(".")[2]
         return short if "factory" in value and not inner else f"{short}({inner})"
-    return f"{{{', '.join(f'{k}: {written(v)}' for k, v in value.get('dict', value).items())}}}"
+    return f"{{{', '.join(f'{key}: {written(v)}' for key, v in value.get('dict', value).items())}}}"
 
 
-def not_compared(description: Any, path: str = "") -> list[str]:
+def not_compared(description: Any, path: str = "", *, names: bool = True) -> list[str]:
     """Return the paths of objects that have no plain description, with their class."""
     if isinstance(description, list):
-        return [found for i, value in enumerate(description) for found in not_compared(value, f"{path}.{i}")]
-    if not isinstance(description, dict):
+        items = [(value, join(path, str(i)), False) for i, value in enumerate(description)]
+    elif not isinstance(description, dict):
         return []
-    if "not compared" in description:
+    elif not names and "not compared" in description:
         return [f"{path} ({description['not compared']})"]
-    return [
-        found
-        for key, value in description.items()
-        for found in not_compared(value, path if key in TRANSPARENT else f"{path}.{key}" if path else key)
-    ]
+    else:
+        items = [
+            (value, path, True) if key in NAMES and not names else (value, join(path, key), False)
+            for key, value in description.items()
+        ]
+    return [found for value, place, inner in items for found in not_compared(value, place, names=inner)]
+
+
+def join(path: str, name: str) -> str:
+    """Return the path of a part of an object.
+
+    Example:
+        >>> join("", "prior"), join("prior", "scale")
+        ('prior', 'prior.scale')
+    """
+    return f"{path}.{name}" if path else name

@@ -158,7 +158,7 @@ class Log(Callback):
     def __init__(self, function: Callable[[dict[str, Any], int], Any], *, every: int | None = None) -> None:
         super().__init__(every=every)
         if not takes_metrics(function):
-            raise not_a_callback(function)
+            raise TypeError(not_a_callback(function))
         self.function = function
 
     def on_step_end(self, program: Program, metrics: dict[str, Any]) -> Any:
@@ -176,7 +176,7 @@ def as_callbacks(callbacks: Any, *, first_rank: bool) -> list[Callback]:
     Functions write or print: of several ranks only the first one calls them. All ranks call the callbacks.
     """
     if not isinstance(callbacks, Iterable):
-        raise not_a_callback(callbacks)
+        raise TypeError(not_a_callback(callbacks))
     called = [c if isinstance(c, Callback) else Log(c) for c in callbacks]
     return [Log(ignore, every=c.every) if isinstance(c, Log) and not first_rank else c for c in called]
 
@@ -194,9 +194,9 @@ def takes_metrics(function: Any) -> bool:
     return True
 
 
-def not_a_callback(given: Any) -> TypeError:
-    """Return the error for something that is no callback."""
-    return TypeError(
+def not_a_callback(given: Any) -> str:
+    """Return the text of the error about something other than a callback."""
+    return (
         "callbacks: expected a list of functions (metrics, step) and of objects such as "
         f"pyro_vae.training.EarlyStopping(), got {given!r}"
     )

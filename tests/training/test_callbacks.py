@@ -98,7 +98,7 @@ def test_none_and_false_continue(value):
 @pytest.mark.parametrize("value", [0, 1, 12.0, "yes", "", [], {"stop": True}, np.array([True]), torch.ones(3)])
 @pytest.mark.parametrize("every", [None, 1])
 def test_other_answers_are_refused(value, every):
-    """`lambda metrics, step: file.write(...)` returns a number of characters, which is no wish to stop."""
+    """`lambda metrics, step: file.write(...)` returns a number of characters, not a wish to stop."""
 
     def odd(metrics, step):
         return value

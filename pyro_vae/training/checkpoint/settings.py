@@ -30,6 +30,7 @@ def settings_of(
     that are called with the metrics.
     """
     precision = None if isinstance(svi.precision, nullcontext) else svi.precision
+    compiler = svi.every_compiler
     return {
         "program": describe(svi.program),
         "frozen": [name for name, p in svi.optim.named.items() if not p.requires_grad],
@@ -37,9 +38,7 @@ def settings_of(
         "optimizer": optimizer_of(svi),
         "clip_norm": svi.optim.clip_norm,
         "lr_schedule": describe(svi.optim.lr_schedule),
-        "compile": None
-        if svi.compiler is None
-        else getattr(svi.compiler, "__qualname__", type(svi.compiler).__name__),
+        "compile": None if compiler is None else getattr(compiler, "__qualname__", type(compiler).__name__),
         "precision": describe(precision),
         "skip_nonfinite": svi.skip_nonfinite,
         "batch_size": batches.batch_size,

@@ -24,11 +24,12 @@ TWICE = 2
 def fingerprint(batches: Batches) -> dict[str, Any]:
     """Return a description of data that other data rarely have, without reading all of a file or data set.
 
-    For each column it has shape and type of a row, a hash of 64 evenly spaced rows (fewer if there are fewer) and, for
-    data in memory, two exact sums over all rows. So an array, a file and a data set with these rows have the same.
-    It can miss a change of other rows of a file or data set; of rows in memory only one that keeps both sums. The rows
-    of a data set that draws them at random, and those of a stream, are not compared, nor is what a loader does with
-    them other than batch size and kind of sampler.
+    For each column it has shape and type of a row, a hash of 64 evenly spaced rows (fewer if there are fewer) and,
+    for data in memory, two exact sums over all rows. An array, a file and a data set with the same rows agree.
+
+    It can miss a change of other rows of a file or data set; of rows in memory only one that keeps both sums. The
+    rows of a data set that draws them at random, and those of a stream, are not compared, nor is what a loader does
+    with them other than batch size and kind of sampler.
 
     Args:
         batches: the data

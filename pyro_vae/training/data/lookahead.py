@@ -51,18 +51,18 @@ def joined(batches: Iterator[Batch], before: Callable[[int], object] | None = No
             before(next(numbers))
         return next(batches, None)
 
-    held = read()
-    while held is not None:
+    waiting = read()
+    while waiting is not None:
         following = read()
-        if following is not None and can_join(held, following):
+        if following is not None and can_join(waiting, following):
             beyond = read()
             if beyond is None:
-                held, following = Batch(map(torch.cat, zip(held, following, strict=True))), None
+                waiting, following = Batch(map(torch.cat, zip(waiting, following, strict=True))), None
             else:  # one example in the middle: a loader may choose its batches itself
-                yield held
-                held, following = following, beyond
-        yield held
-        held = following
+                yield waiting
+                waiting, following = following, beyond
+        yield waiting
+        waiting = following
 
 
 def can_join(batch: Batch, single: Batch) -> bool:
