@@ -26,6 +26,7 @@ def check_rows(program: Program, batches: Batches, *, progress: bool = True) -> 
         for chunk in progress_bar(batches.chunks(), desc="checking the data", delay=1, leave=False, progress=progress):
             try:
                 program.check(*chunk)
+                program.before_training(*chunk)
             except ValueError as error:
                 if first:
                     raise ValueError(f"{error} (counted from row {first:,} of the data)") from error
@@ -56,6 +57,7 @@ def check_batch(program: Program, batches: Batches, batch: Batch | None, number:
                 program.check_data(*batch)
         else:
             program.check(*batch)
+            program.before_training(*batch)
     except ValueError as error:
         where = f"batch {number} of the data loader"
         if batches.columns:
