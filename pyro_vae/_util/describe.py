@@ -17,6 +17,7 @@ from types import (
     MappingProxyType,
     MethodDescriptorType,
     MethodType,
+    ModuleType,
     WrapperDescriptorType,
 )
 from typing import Any, TypeVar
@@ -132,6 +133,8 @@ class Description:
             return {"dict": {str(key): self(item, join(path, str(key))) for key, item in value.items()}}
         if isinstance(value, (torch.dtype, torch.device, Path, Enum)):
             return {"value": str(value)}
+        if isinstance(value, ModuleType):  # which a function closes over
+            return {"value": value.__name__}
         if isinstance(value, (complex, range, slice, bytes, np.dtype)):
             return {"value": repr(value)}
         if isinstance(value, type):

@@ -179,6 +179,9 @@ class Program(Described, Abstract, PyroModule):
         likelihood = getattr(self, "likelihood", fn)
         check_entries(x, fn, likelihood, self.dtype, missing=missing if optional else None)
 
+    def before_training(self, x: Tensor, *context: Tensor) -> None:
+        """Warn about settings under which these data cannot train the program as a user would expect."""
+
 
 def mean_or_sample(fn: TorchDistributionMixin) -> Tensor:
     """Return the mean, or a sample of a distribution without a closed-form mean (such as an autoregressive one)."""

@@ -60,6 +60,11 @@ class Responsibilities(Conditional):
             )
         self.classes, self.prior, self.posterior = classes, prior, posterior
 
+    @property
+    def takes_missing(self) -> bool:
+        """Whether the posterior takes NaN for missing entries."""
+        return self.posterior.takes_missing
+
     def forward(self, x: Tensor, *context: Tensor) -> dist.OneHotCategorical:
         """Return q(k given x)."""
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pyro
@@ -13,6 +14,7 @@ from torch import Tensor
 from pyro_vae import posteriors, priors
 from pyro_vae._util.validation import check_number
 from pyro_vae.conditional import Conditional
+from pyro_vae.distributions.missing import hide_missing, readable
 from pyro_vae.likelihoods import Normal
 from pyro_vae.programs.checks import check_tensor
 from pyro_vae.programs.primitives import DataPlate, announce, observe
@@ -40,8 +42,11 @@ class SemiSupervised(Program):
         likelihood: p(x given z, y)
         classifier: q(y given x), a posterior over one-hot vectors such as ``posteriors.OneHotCategorical``
         posterior: q(z given x, y)
-        alpha: weight of the classification term; the paper uses 0.1 times the number of examples per label. Estimators
-            that weight samples, such as IWAE, take labels with 0 only (or 1, which adds a factor to the weights)
+        alpha: weight of the classification term of a labelled example. None for that of the paper, 0.1 times the
+            number of examples over that of labels, which are counted in each batch. Estimators that weight samples,
+            such as IWAE, take labels with 0 only (or 1, which adds a factor to the weights)
+        missing: whether entries of x may be missing (NaN). They do not contribute to the bound or its gradient, and
+            are 0 in the input of a classifier or posterior without the attribute ``takes_missing``
 
     Shape:
         data as a tuple ``(x, y)``: y one-hot floats of shape ``(n, classes)``, with a row of NaN where the label is
@@ -71,11 +76,13 @@ class SemiSupervised(Program):
         likelihood: Conditional,
         classifier: Conditional,
         posterior: Conditional,
-        alpha: float = 0.0,
+        alpha: float | None = None,
+        missing: bool = False,
     ) -> None:
         super().__init__()
         self.classes, self.prior, self.likelihood = classes, prior, likelihood
-        self.classifier, self.posterior, self.alpha = classifier, posterior, check_number("alpha", alpha, 0)
+        self.classifier, self.posterior, self.missing = classifier, posterior, missing
+        self.alpha = None if alpha is None else check_number("alpha", alpha, 0)
 
     @classmethod
     def example(cls, **options: Any) -> SemiSupervised:
@@ -98,13 +105,24 @@ class SemiSupervised(Program):
             label = self.sample_class(y)
             self.score_class(x, y)
             z = pyro.sample("z", self.prior(label))
-            return observe("x", self.likelihood(z, label), x)
+            fn = self.likelihood(z, label)
+            if self.missing:
+                fn, x = hide_missing(fn, x)
+            return observe("x", fn, x)
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Sample (or enumerate) missing labels, then sample the latents."""
         announce(classifier=self.classifier, posterior=self.posterior)
         with DataPlate(x):
-            return pyro.sample("z", self.posterior(x, self.infer_class(x, y)))
+            return pyro.sample("z", self.encode(x, self.infer_class(x, y)))
+
+    def encode(self, x: Tensor, y: Tensor) -> TorchDistributionMixin:
+        """Return q(z given x, y)."""
+        return self.posterior(readable(self.posterior, x) if self.missing else x, y)
+
+    def infer(self, x: Tensor) -> TorchDistributionMixin:
+        """Return q(y given x)."""
+        return self.classifier(readable(self.classifier, x) if self.missing else x)
 
     def sample_class(self, y: Tensor | None) -> Tensor:
         """Sample the class in the model, and observe it where the label is known."""
@@ -119,16 +137,18 @@ class SemiSupervised(Program):
 
     def score_class(self, x: Tensor, y: Tensor | None) -> None:
         """Add the classification term of the labelled examples: a training objective, not a part of p(x, y)."""
-        if y is None or not self.training or not self.alpha:
+        if y is None or not self.training or self.alpha == 0:
             return
         announce(classifier=self.classifier)
-        with poutine.mask(mask=labelled(y)), poutine.scale(scale=self.alpha):
-            pyro.sample("classified", self.classifier(x), obs=without_nan(y))
+        known = labelled(y)
+        alpha = 0.1 * len(y) / known.sum().clamp(min=1) if self.alpha is None else self.alpha
+        with poutine.mask(mask=known), poutine.scale(scale=alpha):
+            pyro.sample("classified", self.infer(x), obs=without_nan(y))
 
     def infer_class(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Sample or enumerate the class in the guide where the label is missing."""
         with poutine.mask(mask=y is None or ~labelled(y)):
-            sampled = pyro.sample("y", self.classifier(x), infer={"enumerate": "parallel"})
+            sampled = pyro.sample("y", self.infer(x), infer={"enumerate": "parallel"})
         return fill(sampled, y)
 
     def sample_latents(self, y: Tensor | None) -> Tensor:
@@ -147,7 +167,7 @@ class SemiSupervised(Program):
     def classify(self, x: Tensor) -> Tensor:
         """Return q(y given x), the probability of each class, of shape ``(n, classes)``."""
         with evaluating(self):
-            return self.classifier(x).probs
+            return self.infer(x).probs
 
     def sample(self, num_samples: int, *, y: Tensor | None = None, mean: bool = False, seed: int = 0) -> Tensor:
         """Sample new data as :meth:`Program.sample`, of the classes ``y`` (one-hot, ``(n, classes)``) if given."""
@@ -160,8 +180,8 @@ class SemiSupervised(Program):
 
     def decode_posterior(self, x: Tensor, y: Tensor | None = None) -> TorchDistributionMixin:
         """Sample missing labels and the latents given ``x`` and return p(x given z, y)."""
-        y = fill(self.classifier(x).sample(), y)
-        return self.likelihood(self.posterior(x, y).sample(), y)
+        y = fill(self.infer(x).sample(), y)
+        return self.likelihood(self.encode(x, y).sample(), y)
 
     def check_data(self, x: Tensor, *context: Tensor) -> None:
         """Raise if shape, type or values of the data do not fit, or the labels are neither one-hot nor NaN."""
@@ -182,6 +202,12 @@ class SemiSupervised(Program):
                 raise ValueError(
                     f"y: y[{row}] is {y[row].tolist()}, expected a one-hot row, or NaN where the label is missing"
                 )
+
+    def before_training(self, x: Tensor, *context: Tensor) -> None:
+        """Warn if there are labels from which the classifier cannot learn."""
+        if self.alpha == 0 and any(labelled(y).any() for y in context):
+            advice = "Leave it out, or pass 1.0, which every estimator takes"
+            warnings.warn(f"alpha: with 0 the labels do not train the classifier. {advice}", stacklevel=2)
 
 
 def labelled(y: Tensor) -> Any:

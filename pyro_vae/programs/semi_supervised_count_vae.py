@@ -169,3 +169,7 @@ class SemiSupervisedCountVAE(CountProgram):
         context, labels = self.split_labels(columns)
         super().check_data(x, *context)
         self.top.check_labels(x, *labels)
+
+    def before_training(self, x: Tensor, *columns: Tensor) -> None:
+        """Warn if there are labels from which the classifier cannot learn."""
+        self.top.before_training(x, *self.split_labels(columns)[1])

@@ -111,3 +111,7 @@ class StackedSemiSupervised(Program):
         """Raise if shape, type or values of the data do not fit, or the labels are neither one-hot nor NaN."""
         super().check_data(x)
         self.top.check_labels(x, *context)
+
+    def before_training(self, x: Tensor, *context: Tensor) -> None:
+        """Warn if there are labels from which the classifier cannot learn."""
+        self.top.before_training(x, *context)

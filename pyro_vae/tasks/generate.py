@@ -182,8 +182,7 @@ def reconstruct(program: Program, x: Any, *, seed: int = 0, progress: bool = Tru
 
     def mean(x: Tensor, *context: Tensor) -> Tensor:
         if semi_supervised:
-            y = program.classifier(x).sample()
-            return mean_or_sample(program.likelihood(program.posterior(x, y).sample(), y))
+            return mean_or_sample(program.decode_posterior(x))
         return mean_or_sample(program.decode(program.encode(x, *context).sample(), *context))
 
     return over(program, x, mean, seed=seed, desc="reconstruct", progress=progress)

@@ -164,6 +164,14 @@ def test_a_network_that_declares_other_shapes_is_refused(net):
         pv.likelihoods.Normal(3, (2, 3), net=net, context=2)
 
 
+def test_a_builder_may_close_over_a_python_module():
+    """The description of the part names the module; it does not walk through all modules that it imports."""
+    library = torch.nn
+    part = pv.likelihoods.Normal(3, (4,), net=lambda i, o: library.Linear(i[0], o[0]))
+    assert len(str(vars(part)["_arguments"])) < 10_000
+    assert part(torch.zeros(5, 3)).event_shape == (4,)
+
+
 def test_a_network_may_declare_a_flat_output_or_axes_of_size_one():
     for shape in ((6,), (1, 2, 3), (2, 3, 1)):
         net = lambda i, o, shape=shape: pv.nets.MLP(i, shape, hidden=(4,))  # noqa: E731

@@ -171,7 +171,7 @@ def test_flows_of_zuko_have_mass_one_or_are_refused(flows, context):
     assert refused == {"GF", "NCSF"}
 
 
-def test_a_flow_that_is_no_density_of_the_latents_is_refused(flows):
+def test_flows_over_something_else_than_the_latents_are_refused(flows):
     transform = flows.MAF(3).transform
     for flow in (lambda n, c: flows.MAF(n + 1, c), lambda n, c: transform):
         with pytest.raises(ValueError, match="^flow: expected a distribution of 3 real numbers"):

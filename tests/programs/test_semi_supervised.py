@@ -1,11 +1,14 @@
 """SemiSupervised and MixtureVAE: exact linear-Gaussian models with a class."""
 
+import functools
 import math
 
 import pyro
 import pytest
 import torch
 from helpers.classes import CLASSES, FEATURES, LATENT, SIGMA, Classes, Classifier, Decoder, Toy, given, labels
+from helpers.missing import holes
+from helpers.small_parts import SMALL
 from pyro import distributions as dist
 
 import pyro_vae as pv
@@ -86,6 +89,64 @@ def test_alpha_adds_the_classification_of_the_labelled_in_training_only():
     assert torch.allclose(loss(toy.program.eval()), loss(plain.program))
 
 
+@pytest.mark.filterwarnings("ignore:(?s).*enumerate")
+@pytest.mark.parametrize("known", [6, 4, 1, 0])
+def test_the_default_alpha_is_that_of_the_paper(known):
+    """A tenth of the number of examples times the mean over the labelled ones, under every kind of ELBO."""
+    toy, plain = Toy(off=0.3, alpha=None), Toy(off=0.3)
+    x, y = plain.program.sample(6), labels(6, known=known)
+    toy.program.train()
+    term = (toy.program.classifier(x).logits.log_softmax(-1) * y.nan_to_num()).sum() / max(known, 1)
+    expected = {
+        "ELBO": pv.estimators.ELBO(num_particles=2),
+        "Trace_ELBO": pyro.infer.Trace_ELBO(),
+        "TraceEnum_ELBO": pyro.infer.TraceEnum_ELBO(max_plate_nesting=1),
+    }
+    for elbo in expected.values():
+        losses = []
+        for program in (toy.program, plain.program):
+            torch.manual_seed(0)
+            losses.append(elbo.differentiable_loss(program.model, program.guide, x, y))
+        assert torch.allclose(losses[0], losses[1] - 0.1 * 6 * term)
+
+
+def learned(alpha, num_labelled=200):
+    """The error of a classifier of two clusters, trained with this alpha."""
+    y = torch.arange(200) % 2
+    x = torch.randn(200, 4) + 3 * y.unsqueeze(-1)
+    one_hot = torch.nn.functional.one_hot(y, 3).float()
+    one_hot[num_labelled:] = math.nan
+    program = pv.programs.SemiSupervised.example(alpha=alpha)
+    fast = functools.partial(torch.optim.Adam, lr=1e-2)
+    pv.fit(program, (x, one_hot), optimizer=fast, epochs=20, batch_size=50, progress=False)
+    return float((program.classify(x).argmax(-1) != y).float().mean())
+
+
+def test_the_default_alpha_trains_the_classifier_and_zero_warns():
+    assert learned(None) < 0.05
+    with pytest.warns(UserWarning, match="^alpha"):
+        learned(0.0)
+    learned(0.0, num_labelled=0)
+
+
+def test_labels_of_a_loader_warn_too():
+    toy = Toy(alpha=0.0)
+    data = torch.utils.data.TensorDataset(toy.program.sample(6), labels(6, known=4))
+    with pytest.warns(UserWarning, match="^alpha"):
+        pv.fit(toy.program, torch.utils.data.DataLoader(data, batch_size=3), epochs=1, progress=False)
+
+
+def test_a_compiled_step_has_the_default_alpha():
+    losses = []
+    for compiled in (False, pv.training.eager_graph):
+        torch.manual_seed(0)
+        program = Toy(off=0.3, alpha=None).program
+        data = program.sample(12), labels(12, known=5)
+        history = pv.fit(program, data, epochs=3, batch_size=6, compile=compiled, progress=False)
+        losses.append(torch.tensor(history["loss"]))
+    assert torch.allclose(*losses)
+
+
 class Clusters(pv.Conditional):
     """z given k: normal with a learned mean."""
 
@@ -129,6 +190,86 @@ def test_mixture_has_the_exact_evidence_of_a_mixture_of_normals():
     found = pv.estimators.ELBO(analytic_kl=False).per_datum(program.model, program.guide, x)
     assert torch.allclose(found, exact, atol=1e-9)
     assert torch.equal(program.cluster(x), Model().log_joint(x).argmax(-1))
+
+
+class Seen(pv.Conditional):
+    """The exact classifier or posterior given the observed entries."""
+
+    takes_missing = True
+
+    def __init__(self, toy, what):
+        super().__init__()
+        self.toy, self.what = [toy], what
+        self.off = torch.nn.Parameter(torch.zeros(()).double())
+
+    def forward(self, x, *y):
+        toy = self.toy[0]
+        if self.what == "class":
+            return dist.OneHotCategorical(logits=observed_log_joint(toy, x) + 0 * self.off)
+        seen = (~x.isnan()).double().unsqueeze(-1)
+        w = toy.w * seen
+        precision = w.mT @ w / SIGMA**2 + torch.eye(LATENT).double()
+        rest = (x.nan_to_num() - y[0] @ toy.mu).unsqueeze(-1) * seen
+        mean = torch.linalg.solve(precision, w.mT @ rest / SIGMA**2).squeeze(-1)
+        return dist.MultivariateNormal(mean + self.off, precision_matrix=precision)
+
+
+def observed_log_joint(toy, x):
+    """Exact log p(observed entries of x, y) for each class, of shape (n, classes)."""
+    rows = []
+    for row in x:
+        w, mu = toy.w[~row.isnan()], toy.mu.double()[:, ~row.isnan()]
+        covariance = w @ w.T + SIGMA**2 * torch.eye(len(w), dtype=torch.float64)
+        rows.append(dist.MultivariateNormal(mu, covariance).log_prob(row[~row.isnan()]) + toy.probs.double().log())
+    return torch.stack(rows)
+
+
+def test_missing_entries_leave_the_evidence_of_the_observed_ones():
+    """Exactly, with the exact guide given the observed entries; with labels for some rows, whose alpha is 0 here."""
+    toy = Toy()
+    parts = {"classes": toy.program.classes, "prior": toy.program.prior, "likelihood": toy.program.likelihood}
+    exact = {"classifier": Seen(toy, "class"), "posterior": Seen(toy, "latents")}
+    program = pv.programs.SemiSupervised(**parts, **exact, alpha=0.0, missing=True).double()
+    x, y = holes(toy.program.sample(8)), labels(8, known=3)
+    assert x.isnan().any()
+    joint = observed_log_joint(toy, x)
+    elbo = pv.estimators.ELBO(analytic_kl=False)
+    found = elbo.per_datum(program.model, program.guide, x)
+    assert torch.allclose(found, joint.logsumexp(-1), atol=1e-9)
+    found = elbo.per_datum(program.model, program.guide, x, y)
+    expected = torch.where(y.isnan().any(-1), joint.logsumexp(-1), (joint * y.nan_to_num()).sum(-1))
+    assert torch.allclose(found, expected, atol=1e-9)
+    assert torch.allclose(program.classify(x), joint.softmax(-1))
+
+
+@pytest.mark.parametrize("cls", [pv.programs.SemiSupervised, pv.programs.MixtureVAE])
+def test_programs_with_classes_train_with_missing_entries(cls):
+    """Networks that take no NaN see 0; the weights stay finite, and the results are numbers."""
+    program, x = cls.example(missing=True), holes(torch.randn(40, 4))
+    history = pv.fit(program, x, epochs=2, progress=False)
+    assert math.isfinite(history["loss"][-1])
+    assert all(p.isfinite().all() for p in program.parameters())
+    assert program.reconstruct(x).isfinite().all()
+    assert pv.tasks.classify(program, x, progress=False).probabilities.isfinite().all()
+    with pytest.raises(ValueError, match="^x: .*missing=True"):
+        pv.fit(cls.example(), x, epochs=1, progress=False)
+
+
+def test_responsibilities_read_what_their_posterior_reads():
+    net = functools.partial(pv.nets.ZeroImputed, net=SMALL)
+    for encoder in (net, SMALL):
+        parts = {
+            "classes": pv.priors.OneHotCategorical(3),
+            "prior": pv.priors.ConditionalNormal(2, context=3, net=SMALL),
+            "posterior": pv.posteriors.MeanFieldNormal((4,), 2, net=encoder),
+        }
+        classifier = pv.programs.Responsibilities(**parts)
+        likelihood = pv.likelihoods.Normal(2, (4,), net=SMALL)
+        program = pv.programs.MixtureVAE(**parts, likelihood=likelihood, classifier=classifier, missing=True)
+        x = holes(torch.randn(40, 4))
+        assert math.isfinite(pv.fit(program, x, epochs=1, progress=False)["loss"][-1])
+        zeros = program.classify(x.nan_to_num())
+        assert torch.equal(program.classify(x), zeros) == (encoder is SMALL)
 
 
 def test_bad_labels():

@@ -245,6 +245,7 @@ def test_labels_without_information_leave_the_count_vae(cls, latent_library):
         classifier=Given(lambda z1: dist.OneHotCategorical(logits=0 * z1.expand(*z1.shape[:-1], CLASSES))),
         # the exact posterior of z2, whatever the class
         posterior=Given(lambda z1, y: dist.Normal(0.6 * z1 + 0 * y[..., :1], 0.8).to_event(1)),
+        alpha=0.0,
     )
     program = SemiSupervisedCountVAE(top=top, **parts(WIDTH), **sizes(latent_library)).double()
     plain = CountVAE(

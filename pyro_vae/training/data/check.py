@@ -6,6 +6,7 @@ from collections.abc import Sized
 
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
+from pyro_vae.programs.compatibility import vouches
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.lookahead import Batch
@@ -25,6 +26,7 @@ def check_rows(program: Program, batches: Batches, *, progress: bool = True) -> 
         for chunk in progress_bar(batches.chunks(), desc="checking the data", delay=1, leave=False, progress=progress):
             try:
                 program.check(*chunk)
+                program.before_training(*chunk)
             except ValueError as error:
                 if first:
                     raise ValueError(f"{error} (counted from row {first:,} of the data)") from error
@@ -50,11 +52,12 @@ def check_batch(program: Program, batches: Batches, batch: Batch | None, number:
     if batch is None:
         raise ValueError(f"{batches.name}: expected at least one batch, got none from the data loader")
     try:
-        if number or epoch:  # the parts fit together, as the first batch has shown
+        if (number or epoch) and vouches(type(program)):  # the parts fit together, as the first batch has shown
             with evaluating(program), fork_rng(batches.device, 0):
                 program.check_data(*batch)
         else:
             program.check(*batch)
+            program.before_training(*batch)
     except ValueError as error:
         where = f"batch {number} of the data loader"
         if batches.columns:
