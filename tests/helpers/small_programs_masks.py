@@ -62,6 +62,7 @@ small_program("a mask on the observation alone")(lambda: handled(model_data=mask
 small_program("masks that differ between model and guide")(lambda: handled(mask(~KEEP), mask(), mask()))
 small_program("a mask that is False")(lambda: handled(model_data=mask(False)))
 small_program("a mask on an enumerated latent")(lambda: handled(mask(), mask(), mask(), of="y"))
+small_program("a mask on an enumerated latent alone")(lambda: handled(mask(), None, mask(), of="y"))
 small_program("a mask on the observation of an enumerated latent")(lambda: handled(model_data=mask(), of="y"))
 small_program("a number as scale around everything")(lambda: handled(both=around(2.5)))
 small_program("a tensor as scale around everything")(lambda: handled(both=around(NUMBER)))

@@ -153,7 +153,7 @@ class Run:
         """Run a function at the values of earlier sites; return its sites."""
         if earlier:
             values = {name: site["value"] for name, site in earlier.items()}
-            function = at_values(function, values)
+            function = AtValues(function, values)
         trace = poutine.trace(function).get_trace(*self.found.program.args, **self.found.program.kwargs)
         return {name: site for name, site in trace.nodes.items() if site["type"] == "sample" and not is_plate(site)}
 
@@ -192,7 +192,7 @@ def is_plate(site):
     return type(site["fn"]).__name__ == "_Subsample"
 
 
-class at_values(poutine.messenger.Messenger):
+class AtValues(poutine.messenger.Messenger):
     """Give latent sites the values of an earlier run."""
 
     def __init__(self, function, values):

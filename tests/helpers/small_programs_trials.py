@@ -12,7 +12,7 @@ import torch
 import pyro_vae as pv
 from helpers.small_programs_answers import bound, elbo
 from helpers.small_programs_draws import Script, scripted
-from helpers.small_programs_estimators import build, formula_of
+from helpers.small_programs_estimators import average, build, formula_of
 from helpers.small_programs_random import distance, means, standard_errors
 from helpers.small_programs_runs import PAIR, PARTICLES, Copies, run_at, structure
 
@@ -103,7 +103,6 @@ def compare(cls, program, **options):
         # a closed form does not know the draws
         sampled = {"analytic_kl": False} if issubclass(cls, pv.estimators.ELBO) else {}
         result, _ = run(cls, program, PAIR, noise, settings, **sampled, **options)
-        average = lambda log_w, log_q: (log_q.exp() * log_w).sum(0).mean(0)  # noqa: E731
         return check(result, bound(program.name, average, drawn=True, beta=beta, particles=PAIR))
     noise = found.arbitrary(PARTICLES)
     shared = range(max((len(noise[name]) for name in noise if name in found.shared), default=1))
@@ -112,9 +111,8 @@ def compare(cls, program, **options):
     if drawn:
         noise, settings = all_values(program)
         result, _ = run(cls, program, PAIR, noise, settings, **options)
-        weights = formula.weights
-        answer = bound(program.name, formula.value, weights, drawn=True, beta=beta, particles=PAIR)
-        return check(result, answer)
+        drawn = {"drawn": True, "beta": beta, "particles": PAIR}
+        return check(result, bound(program.name, formula.value, formula.weights, **drawn))
     if len(settings) > 1:
         result, _ = run(cls, program, PARTICLES, noise, settings, **options)
     if found.shared and not formula.shared:
@@ -167,8 +165,9 @@ def run(cls, program, num_particles, noise, settings, **options):
     for setting in settings:
         values = setting.values
         if values is None and program.valid:
-            sites = {name: structure(program.name).guide[name]["value"] for name in structure(program.name).discrete}
-            values = {n: v.double().expand(num_particles, *v.shape) for n, v in sites.items()}
+            known = structure(program.name)
+            sites = {name: known.guide[name]["value"].double() for name in known.discrete}
+            values = {name: value.expand(num_particles, *value.shape) for name, value in sites.items()}
         script = Script(program.nesting, noise, values or {}, setting.rows, setting.row, setting.shared_row, shared)
         estimator = build(cls, num_particles, **options)
         parameters = dict(module.named_parameters())
