@@ -205,7 +205,7 @@ class Estimator(Described, DivergenceWeight, PyroContract):
 
     def checked_bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the bound, after a check of its shape."""
-        bound, batch = self.bound(terms, beta), terms.sites[0].log_p.shape[-1]
+        bound, batch = self.bound(terms, beta), (terms.observed or terms.latent)[0].log_p.shape[-1]
         if bound.shape != (batch,):
             raise ValueError(
                 f"bound: expected one number per example, of shape ({batch},), got {tuple(bound.shape)} from "

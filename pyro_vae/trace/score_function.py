@@ -29,8 +29,8 @@ def score_function(site: Any) -> Tensor:
 def unsummed_score_function(site: Any) -> Tensor:
     """Return the score function of a site for each entry of its batch shape."""
     message = site.guide
-    recorded = message.get("score_function")  # together with the draw
-    score = score_function_of(message["fn"], message["value"]) if recorded is None else recorded
+    known = message.get("score_function")  # computed together with the draw
+    score = score_function_of(message["fn"], message["value"]) if known is None else known
     return score if site.score_mask is None else torch.where(site.score_mask, score, score.new_zeros(()))
 
 

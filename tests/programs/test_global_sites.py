@@ -163,6 +163,9 @@ def test_weights_have_the_right_scale_in_every_estimator(kind):
         with pytest.raises(ValueError, match="guide: CUBO .*'weights'"):
             loss(1)
         return
+    assert torch.allclose(loss(13) - loss(7), loss(7) - loss(1))
+    if kind is pv.estimators.ReinforceLOO:  # draws the weights once per particle
+        return
     drawn = pyro.poutine.trace(program.guide)
     torch.manual_seed(0)
     w = drawn.get_trace(x).nodes["weights"]
