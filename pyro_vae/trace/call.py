@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.distributions import Unit
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_vae._util.random_state import fork_rng
@@ -127,7 +129,7 @@ def outline(call: Call) -> Outline:
         with fork_rng(call.tensors), buffers_kept(call), torch.no_grad():
             drawn = single.trace(call.guide, Recorder())
             scored = single.trace(call.model, Recorder({**drawn.sites, **drawn.subsamples}, len(drawn.enumerated)))
-        layout = check_sites(drawn, scored)
+        layout = check_sites(single, drawn, scored)
         messages = [*drawn.sites.values(), *scored.sites.values()]
         nesting = max((-frame.dim for m in messages for frame in frames(m)), default=0)
         shared = any(not m["is_observed"] and not layout.contains(m) for m in scored.sites.values())
@@ -160,11 +162,12 @@ def code_of(function: Callable[..., Any]) -> Any:
     return getattr(getattr(function, "__func__", function), "__code__", None)
 
 
-def check_sites(drawn: Recorder, scored: Recorder) -> Layout:
+def check_sites(call: Call, drawn: Recorder, scored: Recorder) -> Layout:
     """Return the layout of the dimensions of a run; raise if model and guide do not fit together.
 
     Args:
-        drawn: a run of the guide
+        call: model and guide
+        drawn: a run of the guide, from which the observed sites of a guide that runs the model are removed
         scored: a run of the model at its values
 
     Raises:
@@ -177,24 +180,19 @@ def check_sites(drawn: Recorder, scored: Recorder) -> Layout:
         )
     layout = Layout.of(scored.sites, scored.enumerated)
     p = {name for name, message in scored.sites.items() if not message["is_observed"]}.difference(scored.enumerated)
-    q = set()
+    q, observed = set(), []
     for name, message in drawn.sites.items():
         check_plates(message, "guide")
-        if message["infer"].get("is_auxiliary"):
-            if isinstance(message["fn"], Unit) and "has_rsample" not in vars(message["fn"]):
-                raise ValueError(
-                    f"guide: factor {name!r} does not say whether it depends on a reparameterized draw: write "
-                    "pyro.factor(..., has_rsample=True) or has_rsample=False"
-                )
-            continue
         if message["is_observed"]:
-            raise ValueError(
-                f"guide: expected draws of latents, but site {name!r} is observed: observe it in the model, or mark "
-                'it infer={"is_auxiliary": True} to count its density as one of the guide'
-            )
+            observed.append(name)
+            continue
+        if message["infer"].get("is_auxiliary"):
+            continue
         q.add(name)
         if name in p:
             check_match(name, message, scored.sites[name])
+    if observed:
+        check_observed(call, drawn, observed)
     if p != q:
         alone = ((p - q, "model"), (q - p, "guide"))
         raise ValueError(
@@ -203,6 +201,23 @@ def check_sites(drawn: Recorder, scored: Recorder) -> Layout:
             + ': draw them in both, or mark discrete sites of the model infer={"enumerate": "parallel"}'
         )
     return layout
+
+
+def check_observed(call: Call, drawn: Recorder, observed: Sequence[str]) -> None:
+    """Raise if the guide observes a site that is not a density of its own, or a factor of unknown gradient."""
+    for name in observed:
+        if isinstance(poutine.unwrap(call.guide), Messenger):  # a guide that runs the model, whose sites they are
+            del drawn.sites[name]
+        elif not drawn.sites[name]["infer"].get("is_auxiliary"):
+            raise ValueError(
+                f"guide: expected draws of latents, but site {name!r} is observed: observe it in the model, or mark "
+                'it infer={"is_auxiliary": True} to count its density as one of the guide'
+            )
+        elif isinstance(drawn.sites[name]["fn"], Unit) and "has_rsample" not in vars(drawn.sites[name]["fn"]):
+            raise ValueError(
+                f"guide: factor {name!r} does not say whether it depends on a reparameterized draw: write "
+                "pyro.factor(..., has_rsample=True) or has_rsample=False"
+            )
 
 
 def draw_shared(call: Call, draws: Callable[[], Recorder]) -> dict[str, Any]:

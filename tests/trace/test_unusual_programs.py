@@ -9,7 +9,7 @@ from helpers import shelf
 from pyro import distributions as dist
 from pyro import poutine
 from pyro.contrib.easyguide import easy_guide
-from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal, AutoNormalMessenger
 from pyro.infer.reparam import ConjugateReparam, LocScaleReparam
 
 import pyro_vae as pv
@@ -465,3 +465,24 @@ def test_an_upper_bound_does_not_add_up_with_the_divergence_of_a_shared_latent()
     program = Shared()
     with pytest.raises(ValueError, match="guide: CUBO .*'w'"):
         E.CUBO().loss(program.model, program.guide, X)
+
+
+@pytest.mark.parametrize("cls", [E.ELBO, E.IWAE])
+def test_a_guide_that_runs_the_model(cls):
+    """The sites that it observes, and its factors, are those of the model, which count once."""
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(ZERO, 1.0))
+            pyro.factor("f", 0.3 * x)
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    pyro.clear_param_store()
+    guide = AutoNormalMessenger(model, init_scale=0.5)
+    options = {"analytic_kl": False} if cls is E.ELBO else {}
+    for _ in range(2):
+        torch.manual_seed(0)
+        ours = cls(num_particles=1, **options).loss(model, guide, X)
+    torch.manual_seed(0)
+    assert ours == pytest.approx(pyro.infer.Trace_ELBO().loss(model, guide, X))
+    pyro.clear_param_store()
