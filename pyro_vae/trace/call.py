@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 
 import pyro
 import torch
-from pyro.distributions import Unit
 from torch import Tensor, nn
 
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.programs.program import keep_buffers
 from pyro_vae.trace.handlers import Recorder
 from pyro_vae.trace.layout import Layout
-from pyro_vae.trace.plates import PARTICLES, check_match, check_plates, frames
+from pyro_vae.trace.matching import check_sites
+from pyro_vae.trace.plates import PARTICLES, frames
 
-__all__ = ["Call", "buffers_kept", "check_sites", "draw_shared", "module_of", "outline"]
+__all__ = ["Call", "buffers_kept", "draw_shared", "module_of", "outline"]
 
 
 class Outline(NamedTuple):
@@ -127,7 +127,7 @@ def outline(call: Call) -> Outline:
         with fork_rng(call.tensors), buffers_kept(call), torch.no_grad():
             drawn = single.trace(call.guide, Recorder())
             scored = single.trace(call.model, Recorder({**drawn.sites, **drawn.subsamples}, len(drawn.enumerated)))
-        layout = check_sites(drawn, scored)
+        layout = check_sites(call.guide, drawn, scored)
         messages = [*drawn.sites.values(), *scored.sites.values()]
         nesting = max((-frame.dim for m in messages for frame in frames(m)), default=0)
         shared = any(not m["is_observed"] and not layout.contains(m) for m in scored.sites.values())
@@ -158,51 +158,6 @@ def kind_of(argument: Any) -> Any:
 def code_of(function: Callable[..., Any]) -> Any:
     """Return the code of a function: a program may have several models, also of one name in a class and its base."""
     return getattr(getattr(function, "__func__", function), "__code__", None)
-
-
-def check_sites(drawn: Recorder, scored: Recorder) -> Layout:
-    """Return the layout of the dimensions of a run; raise if model and guide do not fit together.
-
-    Args:
-        drawn: a run of the guide
-        scored: a run of the model at its values
-
-    Raises:
-        ValueError: the latent sites differ, or one has other shapes or plates in model and guide; a dimension is in no
-            plate; the guide observes a site; the model has no sample statement.
-    """
-    if not scored.sites:
-        raise ValueError(
-            "model: expected a sample statement, got none: observe the data by pyro.sample('x', ..., obs=x)"
-        )
-    layout = Layout.of(scored.sites, scored.enumerated)
-    p = {name for name, message in scored.sites.items() if not message["is_observed"]}.difference(scored.enumerated)
-    q = set()
-    for name, message in drawn.sites.items():
-        check_plates(message, "guide")
-        if message["infer"].get("is_auxiliary"):
-            if isinstance(message["fn"], Unit) and "has_rsample" not in vars(message["fn"]):
-                raise ValueError(
-                    f"guide: factor {name!r} does not say whether it depends on a reparameterized draw: write "
-                    "pyro.factor(..., has_rsample=True) or has_rsample=False"
-                )
-            continue
-        if message["is_observed"]:
-            raise ValueError(
-                f"guide: expected draws of latents, but site {name!r} is observed: observe it in the model, or mark "
-                'it infer={"is_auxiliary": True} to count its density as one of the guide'
-            )
-        q.add(name)
-        if name in p:
-            check_match(name, message, scored.sites[name])
-    if p != q:
-        alone = ((p - q, "model"), (q - p, "guide"))
-        raise ValueError(
-            "model and guide: expected the same latent sites, but "
-            + "; ".join(f"{sorted(names)} occur only in the {where}" for names, where in alone if names)
-            + ': draw them in both, or mark discrete sites of the model infer={"enumerate": "parallel"}'
-        )
-    return layout
 
 
 def draw_shared(call: Call, draws: Callable[[], Recorder]) -> dict[str, Any]:

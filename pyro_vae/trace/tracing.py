@@ -9,10 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int
-from pyro_vae.trace.call import Call, check_sites
+from pyro_vae.trace.call import Call
 from pyro_vae.trace.handlers import Recorder
 from pyro_vae.trace.layout import same
 from pyro_vae.trace.marginals import marginals
+from pyro_vae.trace.matching import check_sites
 from pyro_vae.trace.rerun import rerun_guide
 from pyro_vae.trace.score_function import score_masks
 from pyro_vae.trace.site import Site
@@ -66,7 +67,7 @@ def run_call(call: Call, draws: Callable[[], Recorder]) -> Terms:
             if isinstance(message["value"], Tensor) and not message["is_observed"]:
                 drawn.sites[name] = {**message, "value": message["value"].view_as(message["value"])}
     scored = call.trace(call.model, Recorder({**drawn.sites, **drawn.subsamples}, len(drawn.enumerated)))
-    layout = check_sites(drawn, scored)
+    layout = check_sites(call.guide, drawn, scored)
     stopped = cache(lambda what: rerun_guide(call, drawn, what))
     sites: list[Site] = []
     order, before = list(drawn.sites), set()
