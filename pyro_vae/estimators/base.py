@@ -101,8 +101,11 @@ class Estimator(Described, DivergenceWeight, PyroContract):
 
     def terms(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Terms:
         """Run guide and model, in passes if there are several, and return the log-densities of their sites."""
-        call = self.call(model, guide, args, kwargs)
-        return run_in_passes(call, self.draws, self.check_terms, self.evaluate, self.particles_per_pass)
+        return self.terms_for(self.evaluate, self.call(model, guide, args, kwargs))
+
+    def terms_for(self, formula: Callable[[Terms], Any], call: Call) -> Terms:
+        """Return the terms of a call, of which passes keep what one formula reads."""
+        return run_in_passes(call, self.draws, self.check_terms, formula, self.particles_per_pass)
 
     def call(
         self, model: Callable[..., Any], guide: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -218,6 +221,9 @@ class Estimator(Described, DivergenceWeight, PyroContract):
 
     def per_datum(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """Return the bound itself (beta 1, unscaled) of each example in nats, ``(batch,)``; nothing is changed."""
-        terms = self.terms(model, guide, *args, **kwargs)
-        Estimator.check_plates(self, terms)  # examples of which plate?
-        return self.checked_bound(terms.split()[0], 1.0)
+
+        def bounds(terms: Terms) -> Tensor:
+            Estimator.check_plates(self, terms)  # examples of which plate?
+            return self.checked_bound(terms.split()[0], 1.0)
+
+        return bounds(self.terms_for(bounds, self.call(model, guide, args, kwargs)))

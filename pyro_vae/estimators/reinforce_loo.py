@@ -25,10 +25,16 @@ class ReinforceLOO(MeanOverParticles):
 
     The other particles of the same example are a baseline that needs no network and does not depend on the draw: value
     and gradient are unbiased. Only sites without a reparameterized sampler have a score; the others keep the gradient
-    through their draw.
+    through their draw, and rejection samplers have both.
+
+    Any program is possible: discrete latents that all examples share, further plates (nested, crossed, with data of
+    their own), no plate at all, sites with different scales. The signal of a draw then holds the terms of the loss
+    that may depend on it, those of the same entries of its plates, minus their mean over the other particles.
 
     References:
-        Buy 4 REINFORCE samples, get a baseline for free! (Kool et al., 2019), https://openreview.net/forum?id=r1lgTGL5DE
+        Buy 4 REINFORCE samples, get a baseline for free! (Kool et al., 2019), https://openreview.net/forum?id=r1lgTGL5DE;
+        Gradient estimation using stochastic computation graphs (Schulman et al., 2015),
+        https://arxiv.org/abs/1506.05254
 
     Args:
         num_particles: K, at least 2

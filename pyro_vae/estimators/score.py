@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pyro_vae.trace import Terms
+from pyro_vae.trace.terms import refuse_enumerated
 
 __all__ = ["leave_one_out", "pathless_log_q", "score_surrogate"]
 
@@ -15,15 +16,25 @@ def score_surrogate(terms: Terms, beta: float | Tensor, signal: Tensor) -> Tenso
     .. math:: \frac1K \sum_k \left( \nabla \log w_k + s_k \, \nabla_\phi \log q_\phi(z_k \mid x) \right)
 
     The score is that of sites without a reparameterized sampler. Its part in :math:`\nabla \log w`, which has mean
-    zero, is left out.
+    zero, is left out. Rejection samplers, whose draws carry a part of the gradient, have both.
 
     Args:
         terms: one run of guide and model
         beta: weight of the divergence
         signal: s, ``(particles, batch)``
     """
-    log_q, score = pathless_log_q(terms), terms.score_function()
-    return (terms.log_w(beta) + beta * log_q + signal.detach() * score).mean(0)
+    refuse_enumerated(terms.latent, "a score function")
+    surrogate, signal = terms.log_w(beta), signal.detach()
+    weight = beta + signal
+    for site in terms.latent:
+        if site.reparameterized:
+            continue
+        score = site.score_function
+        if score is site.log_q:  # the usual case, for speed
+            surrogate = surrogate + weight * score
+        else:
+            surrogate = surrogate + signal * score + (0.0 if site.has_path else beta * site.log_q)
+    return surrogate.mean(0)
 
 
 def pathless_log_q(terms: Terms) -> Tensor | float:

@@ -28,8 +28,9 @@ class BayesianDecoder(VAE):
               q(W) = \mathcal N(\mu, \operatorname{diag} \sigma^2), \quad p(W) = \mathcal N(0, s^2 I)
 
     The latent ``weights`` is outside the plate of the data. A batch of B examples is scaled by N / B, so that the KL
-    divergence of the weights counts once per data set. Every estimator samples the weights once per step, also with
-    many particles: an average over weights inside the logarithm of each example is not a bound on the joint evidence.
+    divergence of the weights counts once per data set. With many particles, ``ELBO`` and others that average over
+    particles sample the weights once per particle. All others sample them once per step: an average over weights
+    inside the logarithm of each example is not a bound on the joint evidence.
 
     References:
         Auto-encoding variational Bayes (Kingma and Welling, 2014), appendix F, https://arxiv.org/abs/1312.6114;

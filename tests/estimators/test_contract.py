@@ -107,6 +107,18 @@ def test_evaluation_changes_no_state(cls):
     assert estimator.step == 1
 
 
+@pytest.mark.parametrize("cls", [cls for cls in EVERY if cls not in shelf.over_batch()])
+def test_the_bound_of_each_example_in_passes(cls):
+    """The loss and `per_datum` may read different quantities; fixed draws give one value to both."""
+    program, x = program_for(cls)
+    estimator = estimator_for(cls, num_particles=4, particles_per_pass=2)
+    found = []
+    for loss in (lambda *args: estimator.per_datum(*args).sum().detach(), lambda *args: -estimator.loss(*args)):
+        torch.manual_seed(0)
+        found.append(float(loss(program.model, program.guide, x)))
+    assert found[0] == pytest.approx(found[1])
+
+
 def test_a_changing_formula_is_seen():
     """The fault: a formula with a memory breaks both laws."""
 

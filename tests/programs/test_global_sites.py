@@ -10,6 +10,7 @@ from helpers import shelf
 from pyro import distributions as dist
 
 import pyro_vae as pv
+from pyro_vae.estimators.mean_over_particles import MeanOverParticles
 from pyro_vae.trace import call as trace_call
 
 N = 6
@@ -164,12 +165,13 @@ def test_weights_have_the_right_scale_in_every_estimator(kind):
             loss(1)
         return
     assert torch.allclose(loss(13) - loss(7), loss(7) - loss(1))
-    if kind is pv.estimators.ReinforceLOO:  # draws the weights once per particle
-        return
+    # a mean over particles draws the weights once per particle
+    many = isinstance(estimator, MeanOverParticles) and estimator.num_particles > 1
     drawn = pyro.poutine.trace(program.guide)
     torch.manual_seed(0)
-    w = drawn.get_trace(x).nodes["weights"]
-    shared = w["fn"].log_prob(w["value"]) - dist.Normal(0.0, 1.0).log_prob(w["value"]).sum()
+    with pyro.plate("particles", estimator.num_particles, dim=-2) if many else pyro.poutine.scale(scale=1.0):
+        w = drawn.get_trace(x).nodes["weights"]
+    shared = (w["fn"].log_prob(w["value"]) - dist.Normal(0.0, 1.0).log_prob(w["value"]).sum(-1)).mean()
     assert torch.allclose(loss(7) - shared, 7 * (loss(1) - shared))
 
 
