@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -27,6 +28,7 @@ from pyro_vae.training.data.check import check_rows
 from pyro_vae.training.history import History
 from pyro_vae.training.loop import Loop
 from pyro_vae.training.ranks.distributed import Ranks, in_process_group
+from pyro_vae.training.schedules import last_step
 from pyro_vae.training.svi import SVI
 
 __all__ = ["fit"]
@@ -155,6 +157,7 @@ def fit(
             ranks=ranks,
             data=sources[0].on_device,
         )
+        warn_of_long_schedules(svi, epochs, sources[0].steps)
         called, started = as_callbacks(callbacks, first_rank=ranks.rank == 0), []
         loop = Loop(svi, sources[0], held_out=(*sources, None)[1], callbacks=called, observer=observer)
         settings = {"seed": seed, "epochs": epochs, "amount of data or batch_size": sources[0].shared}
@@ -186,6 +189,19 @@ def check_options(seed: Any, checkpoint_every: Any, **counts: Any) -> None:
     check_int("seed", seed, -(2**63), 2**63 - 1)
     if checkpoint_every != math.inf:  # which saves after epochs only
         check_number("checkpoint_every", checkpoint_every)
+
+
+def warn_of_long_schedules(svi: SVI, epochs: int, steps: int | None) -> None:
+    """Warn if the training ends before a schedule does; not for a stream, whose number of steps is unknown."""
+    schedules = {name: getattr(svi.estimator, name, None) for name in ("beta", "capacity")}
+    for name, schedule in {**schedules, "lr_schedule": svi.optim.lr_schedule}.items():
+        if steps is not None and last_step(schedule) > epochs * steps:
+            warnings.warn(
+                f"{name}: expected a schedule that ends within the training, which has {epochs * steps} steps "
+                f"({epochs} epochs of {steps}), got {schedule}, which ends at step {last_step(schedule):.0f}. Set the "
+                "length of the schedule, or epochs",
+                stacklevel=4,
+            )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 from pyro_vae._util.validation import check_int, check_number
 
-__all__ = ["BETA", "LEARNING_RATE", "Cosine", "Cyclical", "Linear", "MultiStep", "Sigmoid"]
+__all__ = ["BETA", "LEARNING_RATE", "Cosine", "Cyclical", "Linear", "MultiStep", "Sigmoid", "last_step"]
 
 
 @dataclass(frozen=True)
@@ -215,6 +215,13 @@ class Cosine:
 #: Schedules by name, as configurations and the command line use them.
 BETA = {cls.__name__: cls for cls in (Cyclical, Linear, Sigmoid)}
 LEARNING_RATE = {cls.__name__: cls for cls in (Cosine, Linear, MultiStep)}
+
+
+def last_step(schedule: Any) -> float:
+    """Return the step from which on a schedule is (nearly) constant; 0 for a number or a function."""
+    if isinstance(schedule, Sigmoid):
+        return schedule.midpoint + 2.2 * schedule.width
+    return max(getattr(schedule, "milestones", ()), default=getattr(schedule, "num_steps", 0))
 
 
 def store(schedule: Any, **values: Any) -> None:

@@ -23,7 +23,7 @@ FIGURES = ["latent.png", "reconstructions.png", "samples.png", "training.png"]
 CHOSEN = (
     "--latent 2 --posterior.net ConvEncoder --posterior.net.channels [4,4] --posterior.net.activation=Tanh "
     "--likelihood Normal --likelihood.scale Shared --likelihood.scale.initial 0.3 --likelihood.net.hidden [7] "
-    "--estimator.beta Linear --estimator.beta.num_steps 30 --precision bfloat16 --lr-schedule MultiStep "
+    "--estimator.beta Linear --estimator.beta.num_steps 5 --precision bfloat16 --lr-schedule MultiStep "
     "--lr-schedule.milestones [4,8] --epochs=1 --num-particles=3 --quiet"
 ).split()
 
@@ -79,7 +79,7 @@ def test_configuration_holds_the_choices():
     net = {"channels": [4, 4], "hidden": 256, "activation": tanh}
     assert config["posterior"]["options"]["net"] == {"name": "ConvEncoder", "options": net}
     assert config["likelihood"]["options"]["scale"] == {"name": "Shared", "options": {"initial": 0.3, "shape": []}}
-    assert config["estimator"]["options"]["beta"]["options"] == {"num_steps": 30, "start": 0.0, "end": 1.0}
+    assert config["estimator"]["options"]["beta"]["options"] == {"num_steps": 5, "start": 0.0, "end": 1.0}
     assert config["lr_schedule"] == {"name": "MultiStep", "options": {"milestones": [4, 8], "factor": 0.1}}
 
 

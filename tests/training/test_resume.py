@@ -113,7 +113,7 @@ RUNS = {
         "compile": pv.training.eager_graph,  # compiling it each time would take minutes
         "batch_size": 7,
         "estimator": pv.estimators.ELBO(beta=pv.training.Linear(3)),
-        "lr_schedule": pv.training.Cosine(9),
+        "lr_schedule": pv.training.Cosine(6),
     },
     "compiled, binary values sampled, bfloat16": lambda: {
         "compile": pv.training.eager_graph,
@@ -277,7 +277,7 @@ def test_killed_at_every_call_that_writes(epochs, every, tmp_path):
 
 def command(folder, *more, epochs=4):
     small = "--posterior.net.hidden=[4] --likelihood.net.hidden=[4] --latent=2 --num-particles=2 --quiet"
-    beta = "--estimator.beta Linear --estimator.beta.num_steps 20"
+    beta = "--estimator.beta Linear --estimator.beta.num_steps 10"
     settings = f"--epochs={epochs} --batch-size=200 --patience=2 {beta} {small}"
     return cli.main(["train", "--resume", f"--run-dir={folder}", *settings.split(), *more])
 

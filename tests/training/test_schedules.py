@@ -1,14 +1,16 @@
-"""Schedules of beta."""
+"""Schedules of beta and of the learning rate."""
 
 import functools
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, IterableDataset
 
 import pyro_vae as pv
 from pyro_vae.testing import LinearGaussian
-from pyro_vae.training import Cyclical, Linear, Sigmoid
+from pyro_vae.training import Cosine, Cyclical, Linear, MultiStep, Sigmoid
+from pyro_vae.training.schedules import BETA, LEARNING_RATE
 
 E = pv.estimators
 
@@ -84,3 +86,40 @@ def test_the_error_for_a_negative_beta_names_the_step(estimator):
     bound = estimator(beta=lambda step: 0.5 - 0.25 * step)
     with pytest.raises(ValueError, match="beta: .*at step 3"):
         pv.fit(toy.program, toy.draw(40), estimator=bound, batch_size=10, epochs=1, progress=False)
+
+
+#: Schedules that end at step 12, by class; each class of the shelves needs one.
+ENDS = {
+    Linear: Linear(12),
+    Cyclical: Cyclical(12),
+    Sigmoid: Sigmoid(9.8, 1.0),
+    MultiStep: MultiStep([3, 12]),
+    Cosine: Cosine(12),
+    E.Capacity: E.Capacity(2.0, 12),
+}
+
+
+@pytest.mark.parametrize("cls", {*BETA.values(), *LEARNING_RATE.values(), E.Capacity})
+def test_a_schedule_longer_than_the_training_warns_with_both_numbers(cls):
+    schedule = ENDS[cls]
+    name = "capacity" if cls is E.Capacity else "beta" if cls in BETA.values() else "lr_schedule"
+    toy = LinearGaussian(off=0.2)
+
+    def fit(epochs, data):
+        own = {"lr_schedule": schedule} if name == "lr_schedule" else {"estimator": E.ELBO(**{name: schedule})}
+        return pv.fit(toy.program, data, epochs=epochs, batch_size=5, progress=False, **own)
+
+    with pytest.warns(UserWarning, match=rf"^{name}: .* 9 steps \(3 epochs of 3\).*step 12"):
+        fit(3, toy.draw(15))
+    fit(4, toy.draw(15))
+    fit(1, DataLoader(Streamed(toy.draw(15)), batch_size=5))
+
+
+class Streamed(IterableDataset):
+    """A stream does not know its length."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __iter__(self):
+        return iter(self.x)
