@@ -78,7 +78,8 @@ class Choices:
             self.add_by_name(group, f"{key}.{option}", names, plain, parameter.default)
         group.add_class_arguments(cls, key, as_group=False, skip=skip)
         if "top" in skip:
-            group.add_class_arguments(SemiSupervised, key, as_group=False, skip=set(PARTS))
+            # the data of `top` are latents, which are never missing
+            group.add_class_arguments(SemiSupervised, key, as_group=False, skip={*PARTS, "missing"})
 
     def add_by_name(self, group: Any, key: str, shelf: dict[str, type], plain: Any, preset: Any) -> None:
         """Add an option whose value is a name, or a plain value of the type ``plain`` if there is one."""

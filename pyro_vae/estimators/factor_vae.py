@@ -14,6 +14,7 @@ from pyro_vae._util.validation import check_number
 from pyro_vae.estimators.averages import mean
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.over_batch import OverBatch, divergence, draws, reconstruction
+from pyro_vae.nets.contract import wide
 from pyro_vae.trace import Terms
 
 __all__ = ["FactorVAE"]
@@ -91,7 +92,7 @@ def permutations(terms: Terms) -> Tensor:
 
 def one_logit(logits: Tensor, z: Tensor) -> Tensor:
     """Return the logits as ``(particles, batch)``."""
-    if logits.numel() != z.shape[0] * z.shape[1]:
+    if wide(logits.shape) not in (wide(z.shape[:2]), wide((z.shape[0] * z.shape[1],))):
         raise ValueError(
             f"discriminator: expected one number per draw for {z.shape[0] * z.shape[1]} draws of {z.shape[2]} "
             f"dimensions, got shape {tuple(logits.shape)} for draws of shape {tuple(z.shape)}"

@@ -13,6 +13,7 @@ from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.mean_over_particles import MeanOverParticles
 from pyro_vae.estimators.score import score_surrogate
 from pyro_vae.estimators.shared import refuse_later
+from pyro_vae.nets.contract import wide
 from pyro_vae.trace import Scored, Terms
 
 __all__ = ["NVIL"]
@@ -105,7 +106,13 @@ class Baseline(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return b(x), ``(batch,)``; missing entries of x are replaced by 0."""
-        return self.net(torch.nan_to_num(x)).reshape(len(x))
+        y = self.net(torch.nan_to_num(x))
+        if wide(y.shape) != wide((len(x),)):
+            raise ValueError(
+                f"baseline: expected one number per example, of shape {(len(x),)}, got {tuple(y.shape)} from "
+                f"{type(self.net).__name__}. Build it with one output, such as nets.MLP(shape, (1,))"
+            )
+        return y.reshape(len(x))
 
     def normalize(self, residual: Tensor) -> Tensor:
         """Subtract the mean, and divide by the standard deviation where that is above 1."""

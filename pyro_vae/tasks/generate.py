@@ -32,7 +32,7 @@ def generate(
     temperature: float = 1.0,
     mean: bool = False,
     seed: int = 0,
-    **options: Any,
+    **options: float | Tensor,
 ) -> Tensor:
     r"""Generate new examples.
 

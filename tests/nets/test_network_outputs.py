@@ -229,6 +229,30 @@ def test_an_encoder_of_an_autoencoder_returns_one_row_per_example():
             program.check(torch.randn(ROWS, 4))
 
 
+def test_networks_of_estimators_return_one_number_per_row():
+    toy = pv.testing.LinearGaussian()
+    x = toy.draw(6)
+    wrong = [lambda y: y.expand(-1, 2), lambda y: y.mean(0, keepdim=True), lambda y: y.movedim(0, 1).expand(2, -1)]
+    for change in wrong:
+        baseline = nn.Sequential(pv.nets.MLP((5,), (1,), hidden=(4,)), Apply(change)).double()
+        program = pv.VAE(
+            prior=pv.priors.Bernoulli(2),
+            likelihood=pv.likelihoods.Normal(2, (5,), net=SMALL),
+            posterior=pv.posteriors.Bernoulli((5,), 2, net=SMALL),
+        ).double()
+        with pytest.raises(ValueError, match="baseline: "):
+            pv.estimators.NVIL(baseline=baseline).per_datum(program.model, program.guide, x)
+    for change in (
+        lambda y: y.expand(*y.shape[:-1], 2),
+        lambda y: y.transpose(0, 1),
+        lambda y: y.mean(1, keepdim=True),
+    ):
+        discriminator = nn.Sequential(nn.Linear(2, 1), Apply(change)).double()
+        estimator = pv.estimators.FactorVAE(discriminator=discriminator, num_particles=2)
+        with pytest.raises(ValueError, match="discriminator: "):
+            estimator.per_datum(toy.program.model, toy.program.guide, x)
+
+
 class Apply(nn.Module):
     def __init__(self, function):
         super().__init__()
