@@ -140,8 +140,9 @@ class Run:
         # scaled: of latent sites the log of p over q
         self.scaled_observed = self.scaled_latent = self.scaled_shared_observed = self.scaled_shared_latent = zero
         self.chance = self.shared_chance = zero
-        for site in model.values():
-            self.add("observed" if site["is_observed"] else "prior", site, +1)
+        for name, site in model.items():
+            # a site of the model alone is summed out of the density of the data
+            self.add("prior" if name in found.guide and not site["is_observed"] else "observed", site, +1)
         for name, site in scored.items():
             self.add("posterior", site, -1)
             if name in found.discrete:

@@ -17,6 +17,8 @@ passes the tests: expectations are taken exactly, over all values of discrete la
 moments, and compared to seven digits. The programs are in `tests/helpers/small_programs_*.py`, and
 `python tests/test_estimators_page.py` writes this page. Estimators with the same marks share a column.
 """
+#: A sentence for the time that there are any.
+FAULT = "A cross (✗) is a known fault: a value or gradient that is wrong, or a program that should be refused.\n"
 
 
 def sections():
@@ -39,7 +41,7 @@ def sections():
 
 def text(marks):
     """Return the page for the marks of each program and estimator."""
-    lines = [HEAD]
+    lines = [HEAD, *([FAULT] if MARKS["fault"] in marks.values() else [])]
     names = sorted((cls.__name__ for cls in shelf.classes()), key=str.lower)
     for heading, rows in sections().items():
         columns = {}
