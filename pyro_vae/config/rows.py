@@ -17,6 +17,8 @@ from pyro_vae.data import Table, files
 from pyro_vae.data.files import Values
 from pyro_vae.data.rows import array_of, check_rows, table_of, to_tensor
 from pyro_vae.data.tables import Column
+from pyro_vae.data.tables.values import plain
+from pyro_vae.data.tables.written import read_numbers as numbers_in
 from pyro_vae.programs import Program
 
 __all__ = ["Rows", "decode", "read_rows"]
@@ -105,14 +107,20 @@ def read_numbers(path: str, config: Mapping[str, Any]) -> Rows:
     content, shape = files.read(path), tuple(config["shape"])
     array, cells = array_of(content), None
     if array is None:
-        cells = {name: files.typed(values) for name, values in table_of(path, content).items()}
-        text = [name for name, values in cells.items() if any(isinstance(v, str) for v in values.tolist())]
-        if text:
-            raise ValueError(f"{path}: expected numbers in all columns, got text in {', '.join(text[:5])}")
-        array = np.stack([np.array(values, float) for values in cells.values()], 1)
+        cells = table_of(path, content)
+        array = np.stack([numbers_of(path, name, values) for name, values in cells.items()], 1)
     x = to_tensor(path, array)
     if cells is not None and x.shape[1] == np.prod(shape):
         x = x.reshape(-1, *shape)
     if x.shape[1:] != shape:
         raise ValueError(f"{path}: expected data of shape (n, {', '.join(map(str, shape))}), got {tuple(array.shape)}")
     return Rows(x, (), cells)
+
+
+def numbers_of(path: str, name: str, values: np.ndarray) -> np.ndarray:
+    """Return a column of a .csv as numbers, NaN where one is missing."""
+    cells, wrong, found = numbers_in(plain(values).astype(object), codes=False)
+    if cells is None:
+        row = int(wrong.argmax())
+        raise ValueError(f"{path}: expected numbers in all columns, got text in {name}: {values[row]!r} in row {row}")
+    return np.array([np.nan if value is None else value for value in found], float)

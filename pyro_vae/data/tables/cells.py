@@ -73,10 +73,29 @@ class Numbers(Cells):
     def write(self, numbers: np.ndarray) -> np.ndarray:
         """Return integers (objects with None where one is missing), or floats with the digits of a float32."""
         if not self.whole:
-            # the float64 with the shortest decimal form: 0.1 instead of 0.10000000149
-            short = numbers.astype(str) if numbers.dtype == np.float32 else numbers
-            return short.astype(float) + self.origin
+            return (shortest(numbers) if numbers.dtype == np.float32 else numbers) + self.origin
         return integers(numbers, int(self.origin))
+
+
+def shortest(numbers: np.ndarray) -> np.ndarray:
+    """Return each float32 as the float64 with the fewest decimals that rounds to it.
+
+    Example:
+        >>> float(np.float32(0.1)), float(shortest(np.array([0.1], np.float32))[0])
+        (0.10000000149011612, 0.1)
+    """
+    found = numbers.astype(float)
+    size = np.abs(found)
+    (todo,) = np.nonzero((size > 1e-15) & (size < 1e15))
+    for digits in (6, 7, 8):
+        places = digits - 1 - np.floor(np.log10(size[todo])).astype(int)
+        # powers of ten are exact in a float64 up to the 22nd
+        up, down = 10.0 ** np.maximum(places, 0), 10.0 ** np.maximum(-places, 0)
+        short = np.round(found[todo] * up / down) / up * down
+        fits = short.astype(np.float32) == numbers[todo]
+        found[todo[fits]] = short[fits]
+        todo = todo[~fits]
+    return found
 
 
 def integers(numbers: np.ndarray, origin: int = 0) -> np.ndarray:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import product
 
 import numpy as np
 
 from pyro_vae.data.tables.cells import Cells, integers
-from pyro_vae.data.tables.values import blank, objects
+from pyro_vae.data.tables.values import blank, each, objects
 
 __all__ = ["Dates", "Durations", "of_times", "read_dates"]
 
@@ -57,7 +58,7 @@ class Dates(Cells):
     def read(self, values: np.ndarray) -> np.ndarray:
         """Return dates as float64."""
         if values.dtype.kind == "O":
-            found = [moment(v, self.format) if isinstance(v, str) else None for v in values.tolist()]
+            found = each(lambda text: moment(text, self.format), values.tolist(), lambda value: None)
             for row, (value, date) in enumerate(zip(values.tolist(), found, strict=True)):
                 if date is None and value is not None:
                     raise ValueError(
@@ -168,7 +169,7 @@ def read_dates(values: np.ndarray) -> tuple[Cells | None, np.ndarray, list[datet
     if len(some) < len(set(cells) - {None}) / 2 and len(some) < FIRST:
         return None, bad, []
     for format in formats:
-        found = [moment(v, format) if isinstance(v, str) else None for v in cells]
+        found = each(partial(moment, format=format), cells, lambda value: None)
         wrong = np.array([d is None and v is not None for d, v in zip(found, cells, strict=True)], bool)
         if best is not None and not bad.any() and not wrong.any() and found != best[1]:
             text = next(v for v in cells if v is not None)

@@ -114,7 +114,7 @@ def is_text(values: np.ndarray) -> bool:
 
 def alike(source: np.ndarray, values: np.ndarray, *, text: bool) -> np.ndarray:
     """Return decoded values as objects with None if the source has objects, and as text if it is text."""
-    if source.dtype.kind != "O" or values.dtype.kind == "O":
+    if source.dtype.kind != "O":
         return values
     found = zip(values.tolist(), blank(values), strict=True)
     return objects(None if gone else str(value) if text else value for value, gone in found)
@@ -126,6 +126,9 @@ def restored(part: Part, values: np.ndarray) -> Any:
         gone = blank(values)
         if part.kind.kind in "OSU" and gone.any():
             return np.where(gone, None, values.astype(object))
+        if part.kind.kind in "SU":  # new text may be longer than that of the table
+            text = values.astype(part.kind.kind)
+            return text.astype(max(text.dtype, part.kind, key=lambda kind: kind.itemsize))
         # numpy's integers and booleans cannot be missing
         return values.astype(float if part.kind.kind in "iub" and gone.any() else part.kind)
     import pandas

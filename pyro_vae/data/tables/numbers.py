@@ -13,11 +13,14 @@ from torch import Tensor
 
 from pyro_vae.data.tables.cells import Cells, Numbers
 from pyro_vae.data.tables.column import Column
-from pyro_vae.data.tables.ranged import EXACT, MARGIN, Ranged, around, location_scale, moments, within
+from pyro_vae.data.tables.ranged import EXACT, MARGIN, Ranged, around, below_one, location_scale, moments, within
 from pyro_vae.distributions import NegativeBinomial, RoundedLogistic, TruncatedLogNormal, TruncatedNormal
 from pyro_vae.scales import positive
 
 __all__ = ["Count", "Integer", "Positive", "Real"]
+
+#: Scale of a logistic with standard deviation 1.
+LOGISTIC = math.sqrt(3) / math.pi
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,6 +122,10 @@ class Integer(Ranged):
     high: float = EXACT
     cells: Cells = field(default=Numbers(whole=True), kw_only=True)
 
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise ValueError(f"low, high: expected a range of {self.name!r}, got {self.low} and {self.high}")
+
     @classmethod
     def of(cls, name: str, numbers: np.ndarray, cells: Cells) -> Integer:
         """Return a column with the moments and the range of these numbers."""
@@ -129,7 +136,7 @@ class Integer(Ranged):
         """Return a rounded logistic distribution."""
         shift, scale, low, high = units
         loc = shift + scale * within(raw[..., 0], (low - shift) / scale, (high - shift) / scale)
-        return RoundedLogistic(loc, scale * positive(raw[..., 1]), low, high)
+        return RoundedLogistic(loc, scale * LOGISTIC * below_one(raw[..., 1]), low, high)
 
     def features(self, x: Tensor) -> Tensor:
         """Return the standardized value."""

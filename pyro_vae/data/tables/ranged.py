@@ -16,7 +16,7 @@ from pyro_vae.data.tables.column import Column
 from pyro_vae.distributions import TruncatedNormal
 from pyro_vae.scales import positive
 
-__all__ = ["EXACT", "MARGIN", "Ranged", "around", "location_scale", "moments", "within"]
+__all__ = ["EXACT", "MARGIN", "Ranged", "around", "below_one", "location_scale", "moments", "within"]
 
 #: Share of the observed range by which a column may exceed it.
 MARGIN = 0.05
@@ -39,10 +39,8 @@ class Ranged(Column):
     outputs: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        if (self.low is None) != (self.high is None) or (self.low is not None and self.low > self.high):
-            raise ValueError(
-                f"low, high: expected the ends of a range of {self.name!r}, got {self.low} and {self.high}"
-            )
+        if (self.low is None) != (self.high is None) or (self.low is not None and not self.low < self.high):
+            raise ValueError(f"low, high: expected a range of {self.name!r}, got {self.low} and {self.high}")
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -81,7 +79,7 @@ def around(low: float, high: float, *, logarithmic: bool = False, capped: bool =
         margin = MARGIN * (math.log(high / low) or 1.0)
         ends = low * math.exp(-margin), high * math.exp(margin)
     else:
-        margin = MARGIN * (high - low or abs(low) or 1.0)
+        margin = MARGIN * next(size for size in (high - low, abs(low), 1.0) if size > 1e3 * SMALLEST)
         ends = low - margin, high + margin
     below = max([ends[0], *(end for end in ENDS if capped and end <= low)])
     above = min([ends[1], *(end for end in ENDS if capped and end >= high)])
@@ -100,9 +98,17 @@ def location_scale(
 ) -> dist.TorchDistribution:
     """Return a distribution with location and scale from the network, truncated if units have a range."""
     shift, scale, *ends = units
-    width = scale * positive(raw[..., 1])
     if not ends:
-        return free(shift + scale * raw[..., 0], width)
+        return free(shift + scale * raw[..., 0], scale * positive(raw[..., 1]))
     low, high = ((end - shift) / scale for end in ends)
     loc = shift + scale * within(raw[..., 0], low, high)
-    return truncated(torch.maximum(torch.minimum(loc, ends[1]), ends[0]), width, *ends)
+    return truncated(torch.maximum(torch.minimum(loc, ends[1]), ends[0]), scale * below_one(raw[..., 1]), *ends)
+
+
+def below_one(raw: Tensor) -> Tensor:
+    """Return positive numbers below 1, for the scale of a truncated distribution in units of that of its column.
+
+    On average the variance given z is at most that of the column, and a wider one would be nearly uniform: its
+    location would have no gradient.
+    """
+    return -torch.expm1(-positive(raw))

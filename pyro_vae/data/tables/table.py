@@ -76,7 +76,9 @@ class Table:
         # where a float32 does not give the value back, the value itself is kept
         rows = self.x.numpy().T
         self._exact = [True] * len(self.columns)
-        self._exact = [bool(same(p.values, self._decode(j, rows[j], False)).all()) for j, p in enumerate(self._parts)]
+        self._exact = [
+            bool(same(p.values, self._decode(j, rows[j], own=False)).all()) for j, p in enumerate(self._parts)
+        ]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,14 +99,14 @@ class Table:
         if x.dim() != 2 or x.shape[1] != len(self.columns):
             raise ValueError(f"x: expected shape (n, {len(self.columns)}), got {tuple(x.shape)}")
         own = x.shape == self.x.shape and bool((torch.isnan(self.x) | (x.float() == self.x)).all())
-        values = [self._decode(j, codes, own) for j, codes in enumerate(x.numpy().T)]
+        values = [self._decode(j, codes, own=own) for j, codes in enumerate(x.numpy().T)]
         columns = [restored(part, found) for part, found in zip(self._parts, values, strict=True)]
         if self._frame is None:
             return dict(zip((part.key for part in self._parts), columns, strict=True))
         frame = frame_of(self._frame, self._parts, columns)
         return frame.set_axis(self._index) if own else frame
 
-    def _decode(self, j: int, codes: np.ndarray, own: bool) -> np.ndarray:
+    def _decode(self, j: int, codes: np.ndarray, *, own: bool) -> np.ndarray:
         """Return the values of a column, with those of the table where a code is one of its own."""
         source = self._parts[j].values
         found = alike(source, self.columns[j].decode(codes), text=self._parts[j].text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from numbers import Real
@@ -12,7 +12,7 @@ import numpy as np
 
 from pyro_vae._util.arrays import fill_masked
 
-__all__ = ["blank", "is_blank", "plain", "same", "whole"]
+__all__ = ["blank", "each", "is_blank", "plain", "same", "whole"]
 
 #: Text without a value, in lower case: the markers of pandas, a question mark and a hyphen.
 BLANK = {"", "-", "?", "#n/a", "#n/a n/a", "#na", "<na>", "n/a", "na", "nan", "-nan", "nat", "null"}
@@ -68,6 +68,8 @@ def plain(values: Any, *, labels: bool = False) -> np.ndarray:
 
 def one(value: Any, labels: bool) -> Any:
     """Return one value: None if it is missing, a number of Python, text, a time without a zone, or a label."""
+    if type(value) is str:  # most values of a file
+        return None if not labels and is_blank(value) else value
     if type(value).__name__ in NOTHING or (isinstance(value, float) and value != value):
         return None
     if isinstance(value, (bytes, np.bytes_)):
@@ -75,7 +77,7 @@ def one(value: Any, labels: bool) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str):
-        return None if not labels and is_blank(value) else str(value)
+        return one(str(value), labels)
     if labels or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, (Real, Decimal)):
@@ -88,6 +90,20 @@ def one(value: Any, labels: bool) -> Any:
     except TypeError as error:
         raise ValueError(f"expected numbers, text or dates, got a {type(value).__name__}") from error
     return value
+
+
+def each(function: Callable[[str], Any], values: Iterable[Any], other: Callable[[Any], Any]) -> list[Any]:
+    """Return the results of a function for each text, computed once per text, and of another one for all else."""
+    known: dict[str, Any] = {}
+    found = []
+    for value in values:
+        if not isinstance(value, str):
+            found.append(other(value))
+            continue
+        if value not in known:
+            known[value] = function(value)
+        found.append(known[value])
+    return found
 
 
 def objects(values: Iterable[Any]) -> np.ndarray:

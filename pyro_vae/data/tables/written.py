@@ -11,7 +11,7 @@ from unicodedata import category
 import numpy as np
 
 from pyro_vae.data.tables.cells import Cells, Numbers, parse
-from pyro_vae.data.tables.values import objects
+from pyro_vae.data.tables.values import each, objects
 
 __all__ = ["Written", "read_numbers"]
 
@@ -64,7 +64,7 @@ class Written(Cells):
 
     def read(self, values: np.ndarray) -> np.ndarray:
         """Return text as float64; numbers stay what they are."""
-        found = [self.value(v) if isinstance(v, str) else v for v in values.tolist()]
+        found = each(self.value, values.tolist(), lambda value: value)
         for row, (value, number) in enumerate(zip(values.tolist(), found, strict=True)):
             if number is None and value is not None:
                 raise ValueError(f"expected numbers such as {self.text(1234.5)}, got {value!r} in row {row}")
@@ -96,7 +96,7 @@ def read_numbers(values: np.ndarray, *, codes: bool = True) -> tuple[Cells | Non
     cells = values.tolist()
     best: tuple[Cells | None, np.ndarray, Any] | None = None
     for written in (None, *ways(cells)):
-        found = [reading(written, v) for v in cells]
+        found = each(parse if written is None else written.value, cells, number)
         bad = np.array([n is None and v is not None for n, v in zip(found, cells, strict=True)], bool)
         if best is None or bad.sum() < best[1].sum():
             best = (Numbers() if written is None else written), bad, found
@@ -108,16 +108,15 @@ def read_numbers(values: np.ndarray, *, codes: bool = True) -> tuple[Cells | Non
     return (None, *best[1:]) if best[1].any() else best
 
 
-def reading(written: Written | None, value: Any) -> Any:
-    """Return a value as a number, None if it is none."""
-    if isinstance(value, str):
-        return parse(value) if written is None else written.value(value)
+def number(value: Any) -> Any:
+    """Return a number, None for all other values."""
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def ways(cells: Sequence[Any]) -> Iterator[Written]:
     """Yield the ways in which numbers can be written with the signs of these cells."""
-    found = [m.groups() for m in (NUMBER.fullmatch(v.translate(SAME)) for v in cells if isinstance(v, str)) if m]
+    texts = {v for v in cells if isinstance(v, str)}
+    found = [m.groups() for m in (NUMBER.fullmatch(v.translate(SAME)) for v in sorted(texts)) if m]
     prefix = next((p + space for _, p, space, *_ in found if p and category(p) == "Sc"), "")
     suffix = next((space + s for *_, space, s in found if s and (s == "%" or category(s) == "Sc")), "")
     for thousands, decimal in SEPARATORS:
