@@ -99,7 +99,7 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("cls", {*BETA.values(), *LEARNING_RATE.values(), E.Capacity})
+@pytest.mark.parametrize("cls", dict.fromkeys([*BETA.values(), *LEARNING_RATE.values(), E.Capacity]))
 def test_a_schedule_longer_than_the_training_warns_with_both_numbers(cls):
     schedule = ENDS[cls]
     name = "capacity" if cls is E.Capacity else "beta" if cls in BETA.values() else "lr_schedule"
