@@ -106,6 +106,6 @@ def pairs(site: Site) -> Tensor:
             "MeanFieldNormal, or FactorVAE"
         )
     # move the rows of the draws to the far left, where no parameter has a dimension
-    row = z.dim() - fn.event_dim - 1
+    row = z.dim() - fn.event_dim + site.layout.dim
     log_q = q.log_prob(z.movedim(row, 0).unsqueeze(row + 1)).movedim(0, -1)
     return per_row(site, log_q, event_dim=fn.event_dim + 1).unflatten(-1, (-1, z.shape[row]))

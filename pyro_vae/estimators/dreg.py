@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae.estimators.base import Estimator
-from pyro_vae.estimators.gradients import refuse_points, split_gradient, with_gradient_of
+from pyro_vae.estimators.gradients import along_shared, refuse_points, split_gradient, with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.trace import Recorder, Terms
 
@@ -60,4 +60,8 @@ class DReG(Estimator):
         weights = log_w.detach().softmax(0)
         # the squared weights for beta = 1: the score of the guide enters the bound with beta
         path = weights * (1 - beta * (1 - weights))
-        return with_gradient_of(log_mean_exp(log_w), split_gradient(terms, beta, model=weights, path=path))
+        surrogate = split_gradient(terms, beta, model=weights, path=path)
+        # that of a latent which examples share is a part of the score too, where the guide of an example depends on it
+        log_q = sum(site.log_q_detached_params for site in terms.latent)
+        surrogate = surrogate + along_shared(terms, log_q, beta * weights) if terms.latent else surrogate
+        return with_gradient_of(log_mean_exp(log_w), surrogate)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from pyro.distributions import MaskedDistribution
 from torch import Tensor
 
 from pyro_vae.estimators.gradients import with_gradient_of
@@ -26,12 +27,15 @@ def seen(sites: Sequence[Site]) -> Tensor | None:
 
 def unmasked(site: Site) -> Tensor | None:
     """Return the number of entries of a latent that count, ``(particles, batch)``; None if it has no mask."""
-    message = site.guide
-    if message["mask"] is None or message["mask"] is True:
+    message, fn = site.guide, site.guide["fn"]
+    masks = [message["mask"], fn._mask if isinstance(fn, MaskedDistribution) else None]
+    masks = [mask for mask in masks if mask is not None and mask is not True]
+    if not masks:
         return None
-    entries = torch.as_tensor(message["mask"], device=message["value"].device)
-    shape = torch.broadcast_shapes(entries.shape, message["fn"].batch_shape)
-    return site.layout.per_example(entries.float().expand(shape), message)
+    entries = torch.ones(fn.batch_shape, device=message["value"].device)
+    for mask in masks:
+        entries = entries * mask
+    return site.layout.per_example(entries, message)
 
 
 def penalize_mean(

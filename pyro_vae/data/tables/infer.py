@@ -24,6 +24,8 @@ MAX_ORDINAL = 10
 MANY = 20
 #: Smallest ratio of variance to mean of counts: that of a Poisson is 1.
 LEAST_DISPERSION = 0.25
+#: Integers from here on are not inferred to be counts: samples of a negative binomial could overflow.
+MOST = 2**31
 #: Numbers that a float32 cannot hold.
 LARGEST = float(np.finfo(np.float32).max)
 #: Largest distance between neighbouring float32, in standard deviations, at which numbers have no origin.
@@ -157,7 +159,7 @@ def kind_of(numbers: np.ndarray, cells: Cells) -> type[Column]:
         return Binary
     if 2 < n <= MAX_ORDINAL and high - low == n - 1:
         return Ordinal
-    counts = n > 1 and low >= 0 and numbers.var() >= LEAST_DISPERSION * numbers.mean()
+    counts = n > 1 and 0 <= low <= high < MOST and numbers.var() >= LEAST_DISPERSION * numbers.mean()
     return Count if counts else Integer
 
 
