@@ -19,12 +19,6 @@ class Answer:
     gradient: dict
 
 
-def joint(runs):
-    """Return the log-density of latents of the model alone, data and other latents, summed over the former."""
-    each = [r.observed + r.prior + r.shared_observed + r.shared_prior for r in runs]
-    return torch.stack([e.sum() for e in each]).logsumexp(0)
-
-
 def log_p(runs, beta):
     """Return the log-density of the model per example, with the sites of the model alone summed out."""
     each = [r.observed + beta * r.prior for r in runs]
@@ -45,9 +39,7 @@ def elbo(name, beta=1.0, local=None, shared=None):
             for state in found.local_states:
                 runs = run_at(found, copies, noise, row, row, {**switch, **state})
                 r, weight = runs[0], runs[0].chance.exp()
-                if found.sums_over_all:
-                    here = joint(runs) - r.posterior.sum() - r.shared_posterior
-                elif len(runs) > 1:
+                if len(runs) > 1:
                     here = log_p(runs, local) - local * r.posterior
                 else:
                     here = r.scaled_observed + local * r.scaled_latent
@@ -56,7 +48,6 @@ def elbo(name, beta=1.0, local=None, shared=None):
                 inner = inner + here.sum()
                 chance = r.shared_chance.sum().exp()
                 outer = r.scaled_shared_observed + shared * r.scaled_shared_latent
-            outer = ZERO if found.sums_over_all else outer
             total = total + chance * (inner + outer.sum())
     value = total / rows
     return Answer(float(value.detach()), copies.gradient(value))
@@ -79,8 +70,6 @@ def tables(name, beta, particles):
     found = structure(name)
     copies, noise = Copies(found.program), found.arbitrary(particles)
     shared_rows = max((len(noise[n]) for n in noise if n in found.shared), default=1)
-    if found.sums_over_all:
-        return copies, None
     result = []
     for row, switch in itertools.product(range(shared_rows), found.shared_states):
         log_w, log_q = [], []

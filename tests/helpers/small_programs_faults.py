@@ -2,13 +2,6 @@
 
 #: The fault and the estimators that have it (all if None), by program.
 FAULTS = {
-    "an enumerated switch of the model alone": {
-        "accepted, although there is no bound per example": (
-            "CIWAE IWAE MIWAE PIWAE TVO VIMCO DReG GDReG JackknifeIWAE Renyi ReweightedWakeSleep StickingTheLanding"
-        ),
-        "accepted, although no bound": "CUBO",
-        "wrong value": "ELBO NVIL Enumeration ReinforceLOO",
-    },
     "the mean gradient through shared draws": {"biased for more than one particle": "DReG"},
     "penalties on plate of data at dim -3 and nothing in between": {"rows are those of dimension -1": "BetaTC"},
 }
@@ -16,7 +9,6 @@ FAULTS = {
 
 #: Valid programs that every estimator with an unbiased gradient of the ELBO refuses, and whether one should take them.
 REFUSED_BY_ALL = {
-    "an enumerated switch of the model alone": "no estimator takes it yet",
     "a normal site marked for enumeration": "intended: the estimators of this library enumerate discrete sites alone",
     "scales that differ between model and guide": "intended: such a program has no bound",
     "scale tensors that differ between model and guide": "intended: such a program has no bound",

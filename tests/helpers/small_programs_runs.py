@@ -35,8 +35,10 @@ class Structure:
             model = poutine.trace(poutine.replay(module.model, guide)).get_trace(*program.args, **program.kwargs)
         self.model, self.guide = (latents(trace) for trace in (model, guide))
         latent = {**self.model, **self.guide}
-        self.frames = {name: [f.name for f in site["cond_indep_stack"]] for name, site in latent.items()}
-        self.shared = frozenset(name for name in latent if not self.is_local(self.frames[name]))
+        # a site of the model alone that all examples share makes one example of the whole run
+        shared = [n for n, site in self.model.items() if n not in self.guide and not in_plate(site, program.data)]
+        self.data = None if shared else program.data
+        self.shared = frozenset(name for name, site in latent.items() if not in_plate(site, self.data))
         discrete = {name: site for name, site in latent.items() if site["fn"].has_enumerate_support}
         self.normals = {
             name: tuple(site["value"].shape)
@@ -48,18 +50,14 @@ class Structure:
         self.local_states = self.states({n: s for n, s in own.items() if n not in self.shared})
         self.shared_states = self.states({n: s for n, s in own.items() if n in self.shared})
         self.model_states = self.states(alone)
-        self.sums_over_all = any(name in self.shared for name in alone)
         self.discrete = tuple(own)
-
-    def is_local(self, frames):
-        return self.program.data is None or self.program.data in frames
 
     def states(self, sites):
         """Return all joint values of the sites; values of one example are the same for all examples."""
         choices = []
         for name, site in sites.items():
             shape, support = site["value"].shape, site["fn"].enumerate_support(expand=False).flatten()
-            plates = [f for f in site["cond_indep_stack"] if f.name == self.program.data and f.dim is not None]
+            plates = [f for f in site["cond_indep_stack"] if f.name == self.data and f.dim is not None]
             one = list(shape)
             for frame in plates:
                 one[frame.dim] = 1
@@ -162,7 +160,7 @@ class Run:
         log_prob = site["fn"].log_prob(site["value"])
         plain = self.per_example(site, scale_and_mask(log_prob, 1.0, site["mask"]))
         scaled = self.per_example(site, scale_and_mask(log_prob, site["scale"], site["mask"]))
-        local = self.found.is_local([f.name for f in site["cond_indep_stack"]])
+        local = in_plate(site, self.found.data)
         prefix = "" if local else "shared_"
         setattr(self, prefix + kind, getattr(self, prefix + kind) + plain)
         group = f"scaled_{prefix}" + ("observed" if kind == "observed" else "latent")
@@ -174,9 +172,9 @@ class Run:
 
     def per_example(self, site, log_prob):
         """Sum over all but the plate of the data."""
-        frames = [f for f in site["cond_indep_stack"] if f.name == self.found.program.data]
+        frames = [f for f in site["cond_indep_stack"] if f.name == self.found.data]
         if not frames:
-            return log_prob.sum().reshape([1] if self.found.program.data is None else [])
+            return log_prob.sum().reshape([1] if self.found.data is None else [])
         dim = frames[0].dim
         if log_prob.dim() < -dim or log_prob.shape[dim] != frames[0].size:
             shape = torch.broadcast_shapes(log_prob.shape, [frames[0].size] + [1] * (-dim - 1))
@@ -187,6 +185,11 @@ class Run:
 def latents(trace):
     """Return the latent sites of a trace, by name."""
     return {name: trace.nodes[name] for name in trace.stochastic_nodes if not is_plate(trace.nodes[name])}
+
+
+def in_plate(site, name):
+    """Whether a site is in a plate, as every site is where there is none."""
+    return name is None or name in [frame.name for frame in site["cond_indep_stack"]]
 
 
 def is_plate(site):
