@@ -35,7 +35,7 @@ def train(program: pv.Program, x: Tensor = X, run_dir: Path | None = None) -> pv
         program,
         x,
         valid=x[:10],
-        estimator=pv.estimators.IWAE(num_particles=3, beta=pv.training.Linear(10)),
+        estimator=pv.estimators.IWAE(num_particles=3, beta=pv.training.Linear(2)),
         optimizer=partial(torch.optim.Adam, lr=1e-3),
         epochs=1,
         batch_size=20,

@@ -85,7 +85,7 @@ def over(
             progress_bar(total=len(data) or None, desc=desc, unit="example", progress=progress) as bar,
         ):
             for rows in data.chunks() if data.columns else checked(data.epoch(0), program, check):
-                size = batch_size or max(1, at_once(rows[0]) // num_particles)
+                size = int(batch_size or max(1, at_once(rows[0]) // num_particles))
                 for batch in zip(*(column.split(size) for column in rows), strict=True):
                     leaves, structure = tree_flatten(function(*batch))
                     results.append([leaf.cpu() for leaf in leaves])

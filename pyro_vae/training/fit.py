@@ -29,6 +29,7 @@ from pyro_vae.training.history import History
 from pyro_vae.training.loop import Loop
 from pyro_vae.training.ranks.distributed import Ranks, in_process_group
 from pyro_vae.training.schedules import last_step
+from pyro_vae.training.step import check_loss
 from pyro_vae.training.svi import SVI
 
 __all__ = ["fit"]
@@ -145,6 +146,7 @@ def fit(
             stack.callback(source.close)
             if source.stored:
                 ranks.all_agree(partial(check_rows, program, source, progress=progress))
+        check_loss(estimator)
         svi = SVI(
             program,
             ELBO() if estimator is None else estimator,

@@ -24,7 +24,16 @@ from pyro_vae.programs.primitives import announcements_off
 from pyro_vae.programs.program import Program
 from pyro_vae.training.data.column import OnDevice
 
-__all__ = ["NonFiniteError", "Step", "Update", "check_estimator", "clip_factor", "global_norm", "minus_bound"]
+__all__ = [
+    "NonFiniteError",
+    "Step",
+    "Update",
+    "check_estimator",
+    "check_loss",
+    "clip_factor",
+    "global_norm",
+    "minus_bound",
+]
 
 Metrics = dict[str, Tensor]
 
@@ -45,6 +54,10 @@ def check_estimator(estimator: Any) -> None:
             f"estimator: expected one without torch.jit, got {type(estimator).__name__}. Use its variant without "
             "Jit, or an estimator of pyro_vae.estimators with compile=True"
         )
+
+
+def check_loss(estimator: Any) -> None:
+    """Raise a TypeError if an estimator has a gradient but no loss, whose training could not be watched."""
     if isinstance(estimator, TraceTailAdaptive_ELBO):
         raise TypeError(
             f"estimator: expected one that estimates a bound, got {type(estimator).__name__}, which has a gradient "

@@ -200,9 +200,9 @@ def not_reduced():
 
 
 def not_finite():
-    """The second share of rank 1 contains a NaN."""
+    """The second share of rank 1 contains a number whose square is infinite."""
     data = rows(40)
-    data[Shuffled(40, seed=FIT["seed"], epoch=0).rows(np.arange(40))[30]] = float("nan")
+    data[Shuffled(40, seed=FIT["seed"], epoch=0).rows(np.arange(40))[30]] = 1e30
     return trained(data, epochs=1)
 
 

@@ -180,10 +180,10 @@ def test_a_learning_rate_that_something_else_changes_is_refused():
     """ClippedAdam lowers its own rate; a callback may set it. Alone both work."""
     falling = functools.partial(pyro.optim.clipped_adam.ClippedAdam, lr=1e-2, lrd=0.9)
     with pytest.raises(ValueError, match="lr_schedule: .*ClippedAdam"):
-        train(optimizer=falling, lr_schedule=pv.training.Cosine(9))
+        train(optimizer=falling, lr_schedule=pv.training.Cosine(4))
     train(optimizer=falling)
     with pytest.raises(ValueError, match="lr_schedule: .*AdagradRMSProp"):
-        train(optimizer=pyro.optim.AdagradRMSProp({"eta": 0.1}), lr_schedule=pv.training.Cosine(9))
+        train(optimizer=pyro.optim.AdagradRMSProp({"eta": 0.1}), lr_schedule=pv.training.Cosine(4))
     vae = program()
     adam = torch.optim.Adam(vae.parameters(), lr=1e-2)
 
@@ -191,7 +191,7 @@ def test_a_learning_rate_that_something_else_changes_is_refused():
         adam.param_groups[0]["lr"] /= 2
 
     with pytest.raises(ValueError, match="lr_schedule: .*callback"):
-        train(program=vae, optimizer=adam, callbacks=[halve], lr_schedule=pv.training.Cosine(9))
+        train(program=vae, optimizer=adam, callbacks=[halve], lr_schedule=pv.training.Cosine(4))
 
 
 def test_a_learning_rate_in_a_tensor_may_change_in_place():

@@ -134,6 +134,8 @@ OBJECTS = {
     "exemplars": [torch.ones(5, 2, 2)],
     "counts": [torch.full((4,), 3.0)],
     "library": [True],
+    "low": [0.25],
+    "high": [50.0],
 }
 #: Required arguments of classes without `example`.
 REQUIRED = {

@@ -111,6 +111,7 @@ def disentanglement_of_means(z: Any, factors: Any, *, num_bins: int = 20, seed: 
         ValueError: the shapes are wrong, or a factor has a single value.
 
     Example:
+        >>> import torch
         >>> factors = torch.cartesian_prod(torch.arange(5), torch.arange(5)).repeat(40, 1)
         >>> found = disentanglement_of_means(factors.double(), factors)
         >>> round(found.scores["MIG"], 2)
