@@ -1,6 +1,13 @@
 """All figures of the library: functions that return a matplotlib ``Figure``, without pyplot or a backend."""
 
-from pyro_vae.plots.checks import factor_map, nearest_neighbours, predictive_checks, rank_curves, scores
+from pyro_vae.plots.checks import (
+    factor_map,
+    nearest_neighbours,
+    perplexities,
+    predictive_checks,
+    rank_curves,
+    scores,
+)
 from pyro_vae.plots.evaluations import inference_gaps, latent_units, log_likelihoods, marginal_bounds, rate_distortion
 from pyro_vae.plots.images import image_grid, image_rows, is_image, reconstructions, vectors
 from pyro_vae.plots.latents import latent_map
@@ -18,6 +25,7 @@ __all__ = [
     "log_likelihoods",
     "marginal_bounds",
     "nearest_neighbours",
+    "perplexities",
     "predictive_checks",
     "rank_curves",
     "rate_distortion",

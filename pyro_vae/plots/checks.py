@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from pyro_vae.plots.images import is_image, reconstructions
 from pyro_vae.plots.style import COLOURS, WIDTH, histogram, integer_ticks, panels, styled
 
-__all__ = ["factor_map", "nearest_neighbours", "predictive_checks", "rank_curves", "scores"]
+__all__ = ["factor_map", "nearest_neighbours", "perplexities", "predictive_checks", "rank_curves", "scores"]
 
 
 @styled
@@ -112,6 +112,34 @@ def nearest_neighbours(result: Any) -> Figure:
         histogram(axes, values, i, density=True, label=name)
     axes.set(xlabel="Euclidean distance", ylabel="density", xlim=(0, None))
     axes.legend()
+    return figure
+
+
+@styled
+def perplexities(result: Any, title: str = "Perplexity: equally probable words to choose from") -> Figure:
+    """Plot the perplexities of documents as bars.
+
+    Args:
+        result: the result of ``perplexity``
+        title: title of the figure
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> program = pv.programs.TopicModel.example()
+        >>> words = torch.ones(5, *program.likelihood.shape)
+        >>> perplexities(pv.evaluation.perplexity(program, words), "Five documents").get_suptitle()
+        'Five documents'
+    """
+    rows = result.rows()
+    figure, (axes,) = panels(1, height=1.2 + 0.4 * len(rows), title=title)
+    bars = axes.barh([row["average"] for row in rows], [row["perplexity"] for row in rows], color=COLOURS[0])
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.margins(x=0.15)
+    axes.invert_yaxis()
+    axes.set(xlabel="perplexity, words (lower is better)", ylabel="mean")
     return figure
 
 

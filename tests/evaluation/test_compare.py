@@ -176,6 +176,7 @@ def test_estimators_of_pyro(toy):
         "MeanField": infer.TraceMeanField_ELBO(),
         "Graph": infer.TraceGraph_ELBO(),
         "Renyi": infer.RenyiELBO(alpha=0, **vectorized),
+        "Tail": infer.TraceTailAdaptive_ELBO(**vectorized),
         "RWS": infer.ReweightedWakeSleep(num_particles=2, max_plate_nesting=1),
     }
     ours = {"ELBO": ELBO(), "ELBO sampled": ELBO(analytic_kl=False), "IWAE": IWAE(num_particles=3)}

@@ -134,8 +134,8 @@ OBJECTS = {
     "exemplars": [torch.ones(5, 2, 2)],
     "counts": [torch.full((4,), 3.0)],
     "library": [True],
-    "low": [0.25],
-    "high": [50.0],
+    "low": [0.5],
+    "high": [60.0],
 }
 #: Required arguments of classes without `example`.
 REQUIRED = {
@@ -161,7 +161,7 @@ SPECIAL = {
 #: Options without another value, as the class refuses all.
 REFUSED = {"num_particles", "particles_per_pass", "capacity"}
 #: What an option needs in addition.
-TOGETHER = {"library": {"context": 1}}
+TOGETHER = {"library": {"context": 1}, "low": {"high": 50.0}, "high": {"low": 0.25}}
 SHELVES = ("prior", "likelihood", "posterior", "estimator", "network", "scale", "penalty", "schedule", "lr_schedule")
 MORE = (pv.training.EarlyStopping, pv.data.tables.Features, E.RBF, E.InverseMultiquadratic)
 

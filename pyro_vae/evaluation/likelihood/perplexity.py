@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators import ELBO
 from pyro_vae.evaluation.over import over
+from pyro_vae.evaluation.result import Result
 from pyro_vae.programs.count_program import check_totals
 from pyro_vae.programs.program import Program
 
@@ -18,7 +19,7 @@ __all__ = ["Perplexity", "perplexity"]
 
 
 @dataclass(frozen=True)
-class Perplexity:
+class Perplexity(Result, plot="perplexities"):
     r"""Perplexities of documents with :math:`N_d` words, in the two conventions of the literature.
 
     Both refer to the words in their order, without the multinomial coefficient: a uniform distribution over V words
@@ -34,6 +35,13 @@ class Perplexity:
 
     per_token: float
     per_document: float
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return both perplexities."""
+        return [
+            {"average": "per token", "perplexity": self.per_token},
+            {"average": "per document", "perplexity": self.per_document},
+        ]
 
     @classmethod
     def of(cls, log_likelihood: Tensor, x: Tensor) -> Perplexity:
