@@ -64,7 +64,7 @@ def run_in_passes(
         recorder = draws(shared)
         # one step updates buffers, such as the statistics of a BatchNorm, once
         with nullcontext() if first else buffers_kept(call):
-            terms = run_call(replace(call, num_particles=size), lambda: recorder)
+            terms = run_call(call if size == total else replace(call, num_particles=size), lambda: recorder)
         shared.update(recorder.subsamples)  # all passes see the same minibatch
         check(terms, recorder)
         return terms
