@@ -121,7 +121,12 @@ def alike(source: np.ndarray, values: np.ndarray, *, text: bool) -> np.ndarray:
 
 
 def restored(part: Part, values: np.ndarray) -> Any:
-    """Return decoded values of a column in the dtype that it had: an array, or a series of pandas."""
+    """Return decoded values of a column in the dtype that it had: an array, or a series of pandas.
+
+    A sample beyond the largest integer of the dtype becomes that integer.
+    """
+    numpy = part.kind if isinstance(part.kind, np.dtype) else getattr(part.kind, "numpy_dtype", np.dtype(np.int64))
+    values = limited(values, numpy) if isinstance(numpy, np.dtype) and numpy.kind in "iu" else values
     if isinstance(part.kind, np.dtype):
         gone = blank(values)
         if part.kind.kind in "OSU" and gone.any():
@@ -140,6 +145,17 @@ def restored(part: Part, values: np.ndarray) -> Any:
     if name == "DatetimeTZDtype":
         return pandas.Series(values).dt.tz_localize("UTC").astype(part.kind)
     return pandas.Series(values, dtype=object).astype(part.kind)
+
+
+def limited(values: np.ndarray, kind: np.dtype[Any]) -> np.ndarray:
+    """Return integers within the limits of a dtype; other values as they are."""
+    ends = np.iinfo(kind)
+    low, high = int(ends.min), int(ends.max)
+    if values.dtype.kind in "iu":
+        return np.clip(values, max(low, np.iinfo(values.dtype).min), min(high, np.iinfo(values.dtype).max))
+    if values.dtype.kind != "O":
+        return values
+    return objects(min(max(v, low), high) if isinstance(v, int) and not isinstance(v, bool) else v for v in values)
 
 
 def frame_of(frame: type, parts: Sequence[Part], columns: Sequence[Any]) -> Any:
