@@ -225,7 +225,8 @@ def topic_model(decoder, seed):
 
 def train_topics(model, documents, *, rate, batch_size=64, **how):
     """Train with the weight of the divergence rising, which keeps topics from becoming all alike."""
-    estimator = pv.estimators.ELBO(beta=pv.training.Linear(200))
+    steps = how["epochs"] * -(-len(documents) // batch_size)
+    estimator = pv.estimators.ELBO(beta=pv.training.Linear(min(200, steps)))
     adam = partial(torch.optim.Adam, lr=rate, betas=(0.99, 0.999))
     pv.fit(model, documents, estimator=estimator, optimizer=adam, batch_size=batch_size, **how)
 
