@@ -225,8 +225,7 @@ def topic_model(decoder, seed):
 
 def train_topics(model, documents, *, rate, batch_size=64, **how):
     """Train with the weight of the divergence rising, which keeps topics from becoming all alike."""
-    steps = how["epochs"] * -(-len(documents) // batch_size)
-    estimator = pv.estimators.ELBO(beta=pv.training.Linear(min(200, steps)))
+    estimator = pv.estimators.ELBO(beta=pv.training.Linear(min(200, how["epochs"] * len(documents) // batch_size)))
     adam = partial(torch.optim.Adam, lr=rate, betas=(0.99, 0.999))
     pv.fit(model, documents, estimator=estimator, optimizer=adam, batch_size=batch_size, **how)
 
