@@ -99,10 +99,15 @@ class Program(Described, Abstract, PyroModule):
         return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
 
     def __getattr__(self, name: str) -> Any:
+        own = self.__dict__
+        outer = own.get("_outer_context")
+        inside = outer is not None and outer.active
+        part = own.get("_modules", {}).get(name)
+        if part is not None and not inside and not own["_pyro_context"].active and not isinstance(part, PyroModule):
+            return part  # for speed: a PyroModule would return it as well
         found = super().__getattr__(name)
         # a PyroModule that contains this program may use a part of it outside of `model` and `guide`
-        outer = self.__dict__.get("_outer_context")
-        if outer is not None and outer.active and isinstance(found, (nn.Module, nn.Parameter)):
+        if inside and isinstance(found, (nn.Module, nn.Parameter)):
             announce(**{name: found})
         return found
 
