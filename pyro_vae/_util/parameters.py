@@ -48,15 +48,22 @@ def send(root: str, named: Mapping[str, Tensor]) -> None:
         # parameter itself would be copied and pickled with it
         value: Any = parameter.detach()
         value.unconstrained = HandOver(parameter, name)
-        answer = effectful(lambda *args, value=value, **kwargs: value, type="param")(
-            name=name, constraint=constraints.real
-        )
+        answer = statement(value, name=name, constraint=constraints.real)
         if parameter_of(answer) is not parameter:
             raise ValueError(
                 f"{name}: expected no handler to replace a parameter of a module, which uses its own value, got one "
                 "that does (poutine.lift or poutine.substitute). Use pyro_vae.programs.BayesianDecoder for a "
                 "distribution over the weights of a decoder, and load_state_dict for other values"
             )
+
+
+def value_of(value: Tensor, **options: Any) -> Tensor:
+    """Return a parameter, as the function of its statement."""
+    return value
+
+
+#: The statement of a parameter outside of the store.
+statement = effectful(value_of, type="param")
 
 
 def unique(root: str, named: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -40,9 +40,6 @@ def announce(**modules: nn.Module | nn.Parameter) -> None:
             ``JitTrace_ELBO`` does, which needs the global parameter store.
         ValueError: a handler replaces a parameter (``poutine.lift``, ``poutine.substitute``).
 
-    Raises:
-        TypeError: an argument is not a module, such as a single parameter.
-
     Example:
         >>> import torch
         >>> with pyro.poutine.trace() as tracer:
