@@ -117,7 +117,12 @@ class Net(Described, nn.Module):
 
     def check_output(self, y: Any, n: int) -> None:
         """Raise unless reshaping the output of ``body`` for ``n`` rows to ``(n, *out_shape)`` only renames axes."""
-        expected = f"of shape {(n, *self.out_shape)}, which is (rows, *out_shape)"
+        out = self.out_shape
+        if isinstance(y, Tensor) and y.dim() and y.shape[0] == n:
+            rows = tuple(y.shape[1:])
+            if rows == (math.prod(out),) or wide(rows) == wide(out):
+                return
+        expected = f"of shape {(n, *out)}, which is (rows, *out_shape)"
         if not isinstance(y, Tensor):
             many = isinstance(y, (tuple, list))
             shapes = [tuple(t.shape) if isinstance(t, Tensor) else type(t).__name__ for t in y] if many else ""
@@ -125,14 +130,11 @@ class Net(Described, nn.Module):
             raise NetError(
                 self, f"net: expected one tensor {expected}, got a {type(y).__name__} {shapes}".rstrip(), advice
             )
-        rows, out = tuple(y.shape[1:]), self.out_shape
-        if y.dim() and y.shape[0] == n and (rows == (math.prod(out),) or wide(rows) == wide(out)):
-            return
         if n == 1 and tuple(y.shape) == wide(out):
             return  # `squeeze` removes the dimension of a single row as well
         if not y.dim() or y.shape[0] != n:
             advice = "Row i of the output belongs to row i of the input: keep the first dimension"
-        elif sorted(wide(rows)) == sorted(wide(out)):
+        elif sorted(wide(y.shape[1:])) == sorted(wide(out)):
             advice = "Put the axes in the order of out_shape, for example by `movedim`"
         else:
             advice = "Its last layer must return out_shape"
