@@ -9,9 +9,9 @@ from torch import Tensor
 
 from pyro_vae.trace import Site, Terms
 from pyro_vae.trace.layout import same
+from pyro_vae.trace.masks import masked
 from pyro_vae.trace.plates import frames, particle_dim
 from pyro_vae.trace.score_function import unsummed_score_function
-from pyro_vae.trace.site import masked
 from pyro_vae.trace.terms import refuse_enumerated
 
 __all__ = ["downstream_loss", "one_value_per_example"]
@@ -107,12 +107,12 @@ def log_p_by_plate(site: Site) -> Tensor:
     if site.marginal is not None:  # has an entry per example
         per_example = site.log_p.movedim(-1, 0).unsqueeze(-1)
         return per_example.reshape(-1, *[1] * (-site.layout.dim - 1), *per_example.shape[1:])
-    return by_plate(site.model, masked(site.model, site.model["fn"].log_prob(site.model["value"])))
+    return by_plate(site.model, masked(site.model["mask"], site.model["fn"].log_prob(site.model["value"])))
 
 
 def log_q_by_plate(site: Site) -> Tensor:
     """Log-density under the guide of each entry of a site, ``(*plates, particles, 1)``."""
-    return by_plate(site.guide, masked(site.guide, site.guide["fn"].log_prob(site.guide["value"])))
+    return by_plate(site.guide, masked(site.guide["mask"], site.unmasked_log_q))
 
 
 def score_by_plate(site: Site) -> Tensor:

@@ -9,6 +9,8 @@ from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_vae.trace.masks import masked
+
 __all__ = ["closed_form_kl", "factors", "kl_per_dimension"]
 
 
@@ -43,10 +45,7 @@ def kl_per_dimension(site: Any) -> Tensor:
         except NotImplementedError:
             pass
     kl, mask = kl.reshape(*kl.shape[: kl.dim() - event_dim], -1), site.guide["mask"]
-    if mask is not None and mask is not True:
-        kl = (
-            torch.where(mask.unsqueeze(-1), kl, kl.new_zeros(())) if isinstance(mask, Tensor) else torch.zeros_like(kl)
-        )
+    kl = masked(mask.unsqueeze(-1) if isinstance(mask, Tensor) else mask, kl)
     return site.layout.per_example(kl, site.guide, event_dim=1)
 
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from pyro_vae.trace.handlers import Recorder
 from pyro_vae.trace.layout import Layout, same
+from pyro_vae.trace.masks import masked
 from pyro_vae.trace.plates import PARTICLES, VALUES_DIM, frames
-from pyro_vae.trace.site import Marginal, Site, masked
+from pyro_vae.trace.site import Marginal, Site
 from pyro_vae.trace.values import average_inside, check_inside
 
 __all__ = ["marginals"]
@@ -103,7 +104,7 @@ def marginal(messages: Sequence[Any], dims: Mapping[str, int], layout: Layout, v
     for message, log_p in zip(messages, densities, strict=True):
         own = {frame.dim: frame for frame in frames(message)}
         # the probabilities of a masked site still sum to 1
-        log_p = (log_p if message["name"] in dims else masked(message, log_p)).to(dtype)
+        log_p = (log_p if message["name"] in dims else masked(message["mask"], log_p)).to(dtype)
         of_dim = {dim: symbols[own[dim].name if dim in own else dim] for dim in range(-log_p.dim(), 0)}
         to_dim |= {symbol: dim for dim, symbol in of_dim.items()}
         plates |= {of_dim[dim]: frame for dim, frame in own.items()}

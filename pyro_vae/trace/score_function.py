@@ -11,6 +11,7 @@ from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 from torch.distributions import Independent
 
+from pyro_vae.trace.masks import masked
 from pyro_vae.trace.plates import frames
 
 __all__ = ["rejection_sampler", "score_function", "score_function_of", "score_masks", "unsummed_score_function"]
@@ -31,7 +32,7 @@ def unsummed_score_function(site: Any) -> Tensor:
     message = site.guide
     known = message.get("score_function")  # computed together with the draw
     score = score_function_of(message["fn"], message["value"]) if known is None else known
-    return score if site.score_mask is None else torch.where(site.score_mask, score, score.new_zeros(()))
+    return masked(site.score_mask, score)
 
 
 def score_masks(guide: dict[str, Any], model: dict[str, Any]) -> dict[str, Tensor]:

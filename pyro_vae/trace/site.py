@@ -12,11 +12,12 @@ from torch import Tensor
 
 from pyro_vae.trace.divergence import closed_form_kl, kl_per_dimension
 from pyro_vae.trace.layout import Layout
+from pyro_vae.trace.masks import masked
 from pyro_vae.trace.plates import frames
 from pyro_vae.trace.score_function import rejection_sampler, score_function
 from pyro_vae.trace.values import average_inside
 
-__all__ = ["Marginal", "Quantity", "Site", "masked"]
+__all__ = ["Marginal", "Quantity", "Site"]
 
 #: A function of a site whose result :meth:`Site.read` caches: ``(*values, particles, batch)`` or None.
 Quantity = Callable[[Any], Tensor | None]
@@ -162,7 +163,7 @@ class Site:
 
     def per_example(self, message: Any, log_prob: Tensor) -> Tensor:
         """Apply the mask of a message and sum over plates inside an example."""
-        log_prob = masked(message, log_prob)
+        log_prob = masked(message["mask"], log_prob)
         if self.values:
             log_prob = average_inside(self.values, message, log_prob)
         return self.layout.per_example(log_prob, message)
@@ -214,14 +215,3 @@ def stopped(site: Site, what: str) -> Any:
             f"{why}: use ELBO or IWAE"
         )
     return site.stopped(what)[site.name]
-
-
-def masked(message: Any, log_prob: Tensor) -> Tensor:
-    """Set masked entries to zero."""
-    mask = message["mask"]
-    if mask is None or mask is True:
-        return log_prob
-    if mask is False:
-        return torch.zeros_like(log_prob)
-    # where, not a product: a masked entry may be NaN or -inf
-    return torch.where(mask, log_prob, log_prob.new_zeros(()))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_vae.trace.masks import masked
 from pyro_vae.trace.plates import VALUES_DIM, frames
 
 __all__ = ["Probabilities", "average_inside", "check_inside"]
@@ -27,13 +28,11 @@ class Probabilities(NamedTuple):
 
     def average(self, x: Tensor, dim: int = 0, *, keepdim: bool = False) -> Tensor:
         """Return the mean over the values; a value of probability 0 does not count, whatever x is there."""
-        x = torch.where(self.possible, x, x.new_zeros(()))
-        return (self.q * x).sum(dim, keepdim=keepdim)
+        return (self.q * masked(self.possible, x)).sum(dim, keepdim=keepdim)
 
     def log_average(self, x: Tensor) -> Tensor:
         """Return the logarithm of the mean of exponentials over the first dimension."""
-        x = torch.where(self.possible, x, x.new_zeros(()))
-        return (self.log_q + x).logsumexp(0)
+        return (self.log_q + masked(self.possible, x)).logsumexp(0)
 
 
 def average_inside(values: Sequence[Any], message: Any, x: Tensor) -> Tensor:
