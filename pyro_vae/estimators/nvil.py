@@ -80,8 +80,12 @@ class NVIL(MeanOverParticles):
         return with_gradient_of(log_w.mean(0), score_surrogate(terms, beta, signal) + regression)
 
     def predicted(self, terms: Terms) -> Tensor | float:
-        """Return the baseline of each example, ``(batch,)``; 0.0 without a network."""
-        return 0.0 if self.module.net is None else self.module(terms.call.x)
+        """Return the baseline of each example, ``(batch,)``, of one run of its network; 0.0 without a network."""
+        return 0.0 if self.module.net is None else terms.read(self.run_baseline)
+
+    def run_baseline(self, terms: Terms) -> Tensor:
+        """Run the network of the baseline on the batch."""
+        return self.module(terms.call.x)
 
     def check_shared(self, terms: Terms) -> None:
         """Raise if a site that examples share may depend on the latents of an example: their signal leaves it out."""

@@ -635,6 +635,15 @@ def test_baseline_of_nvil_learns_the_bound_of_each_example():
     assert left.var() < 0.1 * exact.var()
 
 
+def test_network_of_the_baseline_runs_once_in_a_training_step():
+    toy = Toy("bits")
+    net = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 1)).double()
+    nvil = NVIL(baseline=net)
+    for step in range(1, 4):
+        nvil.loss_and_grads(toy.program.model, toy.program.guide, toy.program.sample(8, seed=step))
+        assert int(net[0].num_batches_tracked) == step
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ALL)
 def test_estimator_obeys_the_laws(name, kind):
