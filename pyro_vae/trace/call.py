@@ -116,7 +116,7 @@ def outline(call: Call) -> Outline:
 
     It may depend on the number of dimensions of a tensor argument, and on arguments that are numbers or strings.
     """
-    args = tuple([x.dim() if isinstance(x, Tensor) else kind_of(x) for x in call.args])
+    args = tuple([kind_of(x) for x in call.args])
     kwargs = frozenset((name, kind_of(x)) for name, x in call.kwargs.items()) if call.kwargs else None
     key = code_of(call.model), code_of(call.guide), args, kwargs
     known = outlines_of(call)
