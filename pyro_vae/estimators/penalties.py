@@ -53,10 +53,11 @@ class FreeBits(ABC):
             terms: one run of guide and model
             scores: see :func:`penalize_mean`
         """
-        each = [(self.divergences(terms, site), [site]) for site in terms.latent]
-        return sum(
-            penalize_mean(kl, sites, lambda kl: torch.relu(self.nats - kl).sum(-1), scores) for kl, sites in each
-        )
+
+        def missing(kl: Tensor) -> Tensor:
+            return torch.relu(self.nats - kl).sum(-1)
+
+        return sum(penalize_mean(self.divergences(terms, site), [site], missing, scores) for site in terms.latent)
 
 
 class PerDimension(FreeBits):
@@ -140,7 +141,7 @@ class Capacity:
         """Return what the mean divergence of a batch, ``()``, costs under a target."""
         return self.gamma * (kl - target).abs()
 
-    def distance(self, terms: Terms, target: float | Tensor, scores: Scores = NO_SCORES) -> Tensor | float:
+    def distance(self, terms: Terms, target: float | Tensor, scores: Scores = NO_SCORES) -> Tensor:
         """Return the penalty times the scale of the examples, summed over the batch, ``()``.
 
         Args:
@@ -151,8 +152,6 @@ class Capacity:
         Raises:
             ValueError: the latent sites of an example have different scales.
         """
-        if not terms.latent:
-            return 0.0
         first = terms.latent[0]
         for site in terms.latent:
             if not same(site.scale, first.scale):
