@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,16 @@ def as_labels(name: str, labels: Any) -> np.ndarray:
 
 def collate(batch: Any) -> Any:
     """Return the batch of torch's ``default_collate``, which drops masks, with NaN for masked entries."""
-    return default_collate(tree_map(fill_masked, batch))
+    return default_collate(tree_map(fill_masked, batch) if contains_mask(batch) else batch)
+
+
+def contains_mask(x: Any) -> bool:
+    """Whether there is a masked array among the parts of a batch, which is faster to find than to walk by pytree."""
+    if isinstance(x, (list, tuple, deque)):
+        return any(map(contains_mask, x))
+    if isinstance(x, dict):
+        return any(map(contains_mask, x.values()))
+    return isinstance(x, (np.ma.MaskedArray, MaskedTensor))
 
 
 def keep_masks(loader: DataLoader) -> DataLoader:

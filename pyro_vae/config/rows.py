@@ -123,4 +123,4 @@ def numbers_of(path: str, name: str, values: np.ndarray) -> np.ndarray:
     if cells is None:
         row = int(wrong.argmax())
         raise ValueError(f"{path}: expected numbers in all columns, got text in {name}: {values[row]!r} in row {row}")
-    return np.array([np.nan if value is None else value for value in found], float)
+    return np.array(found, float)

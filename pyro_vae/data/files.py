@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.data.tables.cells import parse
-from pyro_vae.data.tables.values import is_blank, objects, plain
+from pyro_vae.data.tables.values import each, is_blank, objects, plain, unread
 
 __all__ = ["ENDINGS", "Values", "encode", "ending", "read", "to_columns", "typed"]
 
@@ -142,9 +142,8 @@ def typed(cells: np.ndarray) -> np.ndarray:
     found = plain(cells)
     if found.dtype != object:
         return found
-    numbers = [parse(value) if isinstance(value, str) else value for value in found.tolist()]
-    same = all((a is None) == (b is None) for a, b in zip(numbers, found.tolist(), strict=True))
-    return plain(numbers) if same else found
+    numbers = each(parse, found.tolist(), lambda value: value)
+    return found if unread(found, numbers).any() else plain(numbers)
 
 
 def encode(kind: str, values: Values) -> bytes:

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from pyro import distributions as dist
 from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.utils import broadcast_all
 
-__all__ = ["Distribution", "ValidatedLogProb"]
+__all__ = ["Distribution", "Ranged", "ValidatedLogProb"]
 
 
 class ValidatedLogProb:
@@ -54,3 +56,26 @@ class Distribution(ValidatedLogProb, dist.TorchDistribution):
 
     def _extended_shape(self, sample_shape: Sequence[int] = ()) -> torch.Size:
         return super()._extended_shape(torch.Size(sample_shape))
+
+
+class Ranged(Distribution):
+    """A distribution with a location, a scale, and a range that holds nearly all of its mass."""
+
+    arg_constraints = {
+        "loc": constraints.real,
+        "scale": constraints.positive,
+        "low": constraints.real,
+        "high": constraints.real,
+    }
+
+    def __init__(
+        self,
+        loc: Tensor | float,
+        scale: Tensor | float,
+        low: Tensor | float,
+        high: Tensor | float,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.loc, self.scale, self.low, self.high = broadcast_all(loc, scale, low, high)
+        super().__init__(self.loc.shape, validate_args=validate_args)

@@ -6,11 +6,9 @@ import math
 
 import torch
 from torch import Tensor
-from torch.distributions import constraints
-from torch.distributions.utils import broadcast_all
 from torch.nn.functional import logsigmoid
 
-from pyro_vae.distributions.base import Distribution
+from pyro_vae.distributions.base import Ranged
 from pyro_vae.distributions.special import OUTSIDE, log_interval, log_outside, mean_between
 from pyro_vae.distributions.supports import whole_numbers
 
@@ -22,7 +20,7 @@ WIDE = 20.0
 SMOOTH, NEIGHBOURS = 0.75, 12
 
 
-class RoundedLogistic(Distribution):
+class RoundedLogistic(Ranged):
     r"""A logistic truncated to a range of whole numbers and rounded, with small probabilities outside it.
 
     .. math:: p(k) = (1 - \epsilon) \frac{F(k + \frac12) - F(k - \frac12)}{F(h + \frac12) - F(l - \frac12)}, \qquad
@@ -46,25 +44,7 @@ class RoundedLogistic(Distribution):
         tensor(1.)
     """
 
-    arg_constraints = {
-        "loc": constraints.real,
-        "scale": constraints.positive,
-        "low": constraints.real,
-        "high": constraints.real,
-    }
     support = whole_numbers
-
-    def __init__(
-        self,
-        loc: Tensor | float,
-        scale: Tensor | float,
-        low: Tensor | float,
-        high: Tensor | float,
-        *,
-        validate_args: bool | None = None,
-    ) -> None:
-        self.loc, self.scale, self.low, self.high = broadcast_all(loc, scale, low, high)
-        super().__init__(self.loc.shape, validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:

@@ -7,9 +7,8 @@ import math
 import torch
 from torch import Tensor
 from torch.distributions import constraints
-from torch.distributions.utils import broadcast_all
 
-from pyro_vae.distributions.base import Distribution
+from pyro_vae.distributions.base import Ranged
 from pyro_vae.distributions.special import OUTSIDE, log_outside, mean_between
 
 __all__ = ["TruncatedLogNormal", "TruncatedNormal"]
@@ -22,7 +21,7 @@ UNIFORM = 30.0
 TOLERANCE = 1e-5
 
 
-class TruncatedNormal(Distribution):
+class TruncatedNormal(Ranged):
     r"""A normal truncated to a range, with a density outside it that is small but not zero.
 
     .. math:: p(x) = (1 - \epsilon) \frac{\mathcal N(x; \mu, \sigma^2)}{\Phi(\beta) - \Phi(\alpha)}, \quad
@@ -46,25 +45,7 @@ class TruncatedNormal(Distribution):
         (tensor(0.6128), tensor([  0.3842, -21.9876]))
     """
 
-    arg_constraints = {
-        "loc": constraints.real,
-        "scale": constraints.positive,
-        "low": constraints.real,
-        "high": constraints.real,
-    }
     support = constraints.real
-
-    def __init__(
-        self,
-        loc: Tensor | float,
-        scale: Tensor | float,
-        low: Tensor | float,
-        high: Tensor | float,
-        *,
-        validate_args: bool | None = None,
-    ) -> None:
-        self.loc, self.scale, self.low, self.high = broadcast_all(loc, scale, low, high)
-        super().__init__(self.loc.shape, validate_args=validate_args)
 
     @property
     def mean(self) -> Tensor:

@@ -65,6 +65,9 @@ def fit(
 
     .. math:: -\frac{1}{B} \sum_{n \in \text{batch}} \mathrm{bound}(x_n).
 
+    The program is moved to ``device`` and stays there. It is trained in training mode, and is in evaluation mode when
+    the training has ended, also by an error.
+
     Processes started by torchrun train together: see :mod:`pyro_vae.training.ranks.distributed`.
 
     Args:

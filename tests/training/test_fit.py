@@ -297,6 +297,18 @@ def test_global_state_does_not_change():
     assert len(pyro.get_param_store()) == 0
 
 
+def test_a_trained_program_is_in_evaluation_mode_also_after_an_error():
+    def fail(metrics, step):
+        raise LookupError("from a callback")
+
+    vae = with_batch_norm().train()
+    pv.fit(vae, X, epochs=1, progress=False)
+    assert not any(m.training for m in vae.modules())
+    with pytest.raises(LookupError, match="from a callback"):
+        pv.fit(vae.train(), X, epochs=1, callbacks=[fail], progress=False)
+    assert not any(m.training for m in vae.modules())
+
+
 def test_evaluation_changes_neither_buffers_nor_modes():
     vae = with_batch_norm().train()
     before = {k: v.clone() for k, v in vae.state_dict().items()}

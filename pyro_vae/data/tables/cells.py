@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pyro_vae.data.tables.values import blank
+from pyro_vae.data.tables.values import blank, check_read, each, objects
 
 __all__ = ["Cells", "Numbers"]
 
@@ -62,7 +62,9 @@ class Numbers(Cells):
     def read(self, values: np.ndarray) -> np.ndarray:
         """Return values as float64."""
         if values.dtype.kind == "O":
-            values = np.array([number(value, row) for row, value in enumerate(values.tolist())], object)
+            found = each(parse, values.tolist(), lambda v: v if isinstance(v, (bool, int, float)) else None)
+            check_read("numbers", values, found)
+            values = objects(found)
         if values.dtype.kind not in "Ofiub":
             raise ValueError(f"expected numbers, got {values[0]} in row 0")
         gone = blank(values)
@@ -105,18 +107,6 @@ def integers(numbers: np.ndarray, origin: int = 0) -> np.ndarray:
     fits = np.abs(rounded).max(initial=0) + abs(origin) < 2**62
     found = rounded.astype(np.int64) + origin if fits else np.array([int(v) + origin for v in rounded], object)
     return np.where(gone, None, found.astype(object)) if gone.any() else found
-
-
-def number(value: object, row: int) -> object:
-    """Return a value that is a number, or the number in a text."""
-    if not isinstance(value, str):
-        if value is None or isinstance(value, (bool, int, float)):
-            return value
-        raise ValueError(f"expected numbers, got {value!r} in row {row}")
-    found = parse(value)
-    if found is None:
-        raise ValueError(f"expected numbers, got {value!r} in row {row}")
-    return found
 
 
 def parse(text: str) -> int | float | None:

@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 
 from pyro_vae.data.tables.cells import Cells, integers
-from pyro_vae.data.tables.values import blank, each, objects
+from pyro_vae.data.tables.values import blank, check_read, each, objects, unread
 
 __all__ = ["Dates", "Durations", "of_times", "read_dates"]
 
@@ -59,11 +59,7 @@ class Dates(Cells):
         """Return dates as float64."""
         if values.dtype.kind == "O":
             found = each(lambda text: moment(text, self.format), values.tolist(), lambda value: None)
-            for row, (value, date) in enumerate(zip(values.tolist(), found, strict=True)):
-                if date is None and value is not None:
-                    raise ValueError(
-                        f"expected dates such as {self.write(np.zeros(1))[0]}, got {value!r} in row {row}"
-                    )
+            check_read(f"dates such as {self.write(np.zeros(1))[0]}", values, found)
             values = np.array(found, "M8[us]")
         elif values.dtype.kind != "M":
             raise ValueError(f"expected dates, got {values[0]} in row 0")
@@ -163,14 +159,14 @@ def read_dates(values: np.ndarray) -> tuple[Cells | None, np.ndarray, list[datet
         ValueError: day and month could be the other way round in every value.
     """
     cells = values.tolist()
-    bad, best = np.array([v is not None for v in cells]), None
+    bad, best = ~blank(values), None
     some = [v for v in dict.fromkeys(cells) if isinstance(v, str) and v[:1].isalnum() and len(v) < 40][:FIRST]
     formats = [d + t for t, d in product(TIMES, DAYS) if any(moment(v, d + t) for v in some)]
     if len(some) < len(set(cells) - {None}) / 2 and len(some) < FIRST:
         return None, bad, []
     for format in formats:
         found = each(partial(moment, format=format), cells, lambda value: None)
-        wrong = np.array([d is None and v is not None for d, v in zip(found, cells, strict=True)], bool)
+        wrong = unread(values, found)
         if best is not None and not bad.any() and not wrong.any() and found != best[1]:
             text = next(v for v in cells if v is not None)
             raise ValueError(

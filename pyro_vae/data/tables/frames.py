@@ -62,8 +62,10 @@ def columns_of(table: Any) -> list[Part]:
                 f"{array.shape}"
             )
         parts = [of_values(str(i), values) for i, values in enumerate(array.T)]
-    names = [part.name for part in parts]
-    twice = {name: [i for i, other in enumerate(names) if other == name] for name in names if names.count(name) > 1}
+    places: dict[str, list[int]] = {}
+    for i, part in enumerate(parts):
+        places.setdefault(part.name, []).append(i)
+    twice = {name: at for name, at in places.items() if len(at) > 1}
     if twice:
         listed = "; ".join(f"{name!r} of columns {', '.join(map(str, at))}" for name, at in twice.items())
         raise ValueError(f"table: expected columns of different names, got {listed}, counted from 0. Rename them")

@@ -51,10 +51,6 @@ class Real(Ranged):
         """Return a normal distribution in the units of the table."""
         return location_scale(dist.Normal, TruncatedNormal, raw, *units)
 
-    def features(self, x: Tensor) -> Tensor:
-        """Return the standardized value."""
-        return ((x - self.shift) / self.scale).unsqueeze(-1)
-
 
 @dataclass(frozen=True, repr=False)
 class Positive(Ranged):
@@ -137,10 +133,6 @@ class Integer(Ranged):
         shift, scale, low, high = units
         loc = shift + scale * within(raw[..., 0], (low - shift) / scale, (high - shift) / scale)
         return RoundedLogistic(loc, scale * LOGISTIC * below_one(raw[..., 1]), low, high)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return the standardized value."""
-        return ((x - self.shift) / self.scale).unsqueeze(-1)
 
     def nearest(self, x: Tensor) -> Tensor:
         """Return the nearest integers."""

@@ -75,10 +75,7 @@ class Table:
         self._frame, self._index = (type(data), data.index) if frame else (None, None)
         # where a float32 does not give the value back, the value itself is kept
         rows = self.x.numpy().T
-        self._exact = [True] * len(self.columns)
-        self._exact = [
-            bool(same(p.values, self._decode(j, rows[j], own=False)).all()) for j, p in enumerate(self._parts)
-        ]
+        self._exact = [bool(same(p.values, self._read(j, rows[j])).all()) for j, p in enumerate(self._parts)]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -87,7 +84,8 @@ class Table:
 
     def like(self, data: Any) -> Table:
         """Return another table with these columns; any more columns are left out."""
-        more = [part.name for part in columns_of(data) if part.name not in self.names]
+        own = set(self.names)
+        more = [part.name for part in columns_of(data) if part.name not in own]
         return Table(data, self.columns, leave_out=more)
 
     def decode(self, x: Tensor) -> Any:
@@ -108,8 +106,7 @@ class Table:
 
     def _decode(self, j: int, codes: np.ndarray, *, own: bool) -> np.ndarray:
         """Return the values of a column, with those of the table where a code is one of its own."""
-        source = self._parts[j].values
-        found = alike(source, self.columns[j].decode(codes), text=self._parts[j].text)
+        source, found = self._parts[j].values, self._read(j, codes)
         if self._exact[j]:
             return found
         if own:
@@ -117,6 +114,10 @@ class Table:
         known, first = np.unique(self.x[:, j].numpy(), return_index=True)
         at = np.searchsorted(known, codes.astype(np.float32)).clip(max=len(known) - 1)
         return np.where(known[at] == codes, source[first[at]], found)
+
+    def _read(self, j: int, codes: np.ndarray) -> np.ndarray:
+        """Return the values of a column, as far as its type knows them."""
+        return alike(self._parts[j].values, self.columns[j].decode(codes), text=self._parts[j].text)
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{c.name} {type(c).__name__}" for c in self.columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from numbers import Real
@@ -12,7 +12,7 @@ import numpy as np
 
 from pyro_vae._util.arrays import fill_masked
 
-__all__ = ["blank", "each", "is_blank", "plain", "same", "whole"]
+__all__ = ["blank", "check_read", "each", "is_blank", "objects", "plain", "same", "unread", "whole"]
 
 #: Text without a value, in lower case: the markers of pandas, a question mark and a hyphen.
 BLANK = {"", "-", "?", "#n/a", "#n/a n/a", "#na", "<na>", "n/a", "na", "nan", "-nan", "nat", "null"}
@@ -104,6 +104,19 @@ def each(function: Callable[[str], Any], values: Iterable[Any], other: Callable[
             known[value] = function(value)
         found.append(known[value])
     return found
+
+
+def unread(values: np.ndarray, found: Iterable[Any]) -> np.ndarray:
+    """Return a mask of the present values of a :func:`plain` array for which a reader found None."""
+    return np.array([result is None for result in found], bool) & ~blank(values)
+
+
+def check_read(expected: str, values: np.ndarray, found: Sequence[Any]) -> None:
+    """Raise if a reader found None for a present value of a :func:`plain` array; the message names the first one."""
+    wrong = unread(values, found)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(f"expected {expected}, got {values.tolist()[row]!r} in row {row}")
 
 
 def objects(values: Iterable[Any]) -> np.ndarray:

@@ -11,7 +11,7 @@ from unicodedata import category
 import numpy as np
 
 from pyro_vae.data.tables.cells import Cells, Numbers, parse
-from pyro_vae.data.tables.values import each, objects
+from pyro_vae.data.tables.values import blank, check_read, each, objects, unread
 
 __all__ = ["Written", "read_numbers"]
 
@@ -65,10 +65,8 @@ class Written(Cells):
     def read(self, values: np.ndarray) -> np.ndarray:
         """Return text as float64; numbers stay what they are."""
         found = each(self.value, values.tolist(), lambda value: value)
-        for row, (value, number) in enumerate(zip(values.tolist(), found, strict=True)):
-            if number is None and value is not None:
-                raise ValueError(f"expected numbers such as {self.text(1234.5)}, got {value!r} in row {row}")
-        return np.array([np.nan if v is None else v for v in found], float)
+        check_read(f"numbers such as {self.text(1234.5)}", values, found)
+        return np.array(found, float)
 
     def write(self, numbers: np.ndarray) -> np.ndarray:
         """Return numbers as text, rounded to the decimals of the column."""
@@ -97,14 +95,14 @@ def read_numbers(values: np.ndarray, *, codes: bool = True) -> tuple[Cells | Non
     best: tuple[Cells | None, np.ndarray, Any] | None = None
     for written in (None, *ways(cells)):
         found = each(parse if written is None else written.value, cells, number)
-        bad = np.array([n is None and v is not None for n, v in zip(found, cells, strict=True)], bool)
+        bad = unread(values, found)
         if best is None or bad.sum() < best[1].sum():
             best = (Numbers() if written is None else written), bad, found
         if not bad.any():
             break
     named = codes and isinstance(best[0], Numbers) and any(isinstance(v, str) and CODE.match(v) for v in cells)
     if named:
-        return None, np.array([v is not None for v in cells], bool), []
+        return None, ~blank(values), []
     return (None, *best[1:]) if best[1].any() else best
 
 

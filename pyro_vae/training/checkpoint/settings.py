@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from pyro_vae._util.code import code_of, qualified
 from pyro_vae._util.describe import Described, describe
 from pyro_vae._util.differences import differences, not_compared
 from pyro_vae.training.callbacks import Callback, Log
@@ -80,8 +81,7 @@ def optimizer_of(svi: SVI) -> dict[str, Any]:
 
 def describe_callback(callback: Callback) -> dict[str, Any]:
     """Return the class of a callback and those of its options that change the result."""
-    found = describe(callback)
-    return {**{key: found[key] for key in ("name", "code") if key in found}, "options": callback.settings()}
+    return {"name": qualified(type(callback)), **code_of(type(callback)), "options": callback.settings()}
 
 
 def check_settings(settings: Mapping[str, Any], saved: Mapping[str, Any], path: Path) -> None:
