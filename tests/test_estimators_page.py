@@ -5,7 +5,7 @@
 
 from helpers import shelf
 from helpers.small_programs import programs
-from helpers.small_programs_table import PAGE, committed, mark, text
+from helpers.small_programs_table import MARKS, PAGE, committed, text
 from helpers.small_programs_trials import trial
 
 
@@ -17,6 +17,6 @@ def test_page_lists_every_program_and_estimator():
 
 
 if __name__ == "__main__":
-    found = {(name, cls.__name__): mark(p, cls, trial) for name, p in programs().items() for cls in shelf.classes()}
+    found = {(name, cls.__name__): MARKS[trial(cls, p)] for name, p in programs().items() for cls in shelf.classes()}
     PAGE.write_text(text(found))
     print(text(found))

@@ -33,6 +33,7 @@ class SmallProgram:
         exact: returns the exact ELBO or None, by other means than the common answer
         evidence: likewise for the exact log evidence
         random: returns log-densities on a grid of the one latent, where draws cannot be scripted
+        file: name of the module that registers it, whose programs share a heading of the page
     """
 
     name: str
@@ -48,6 +49,7 @@ class SmallProgram:
     exact: object = None
     evidence: object = None
     random: object = None
+    file: str = ""
 
     def build(self):
         """Return a module with the methods ``model`` and ``guide``."""
@@ -75,7 +77,8 @@ def small_program(name, **facts):
 
     def register(make):
         model, guide, parameters, *args = make()
-        PROGRAMS[name] = SmallProgram(name, model, guide, parameters, tuple(args), **facts)
+        file = make.__module__.split(".")[-1]
+        PROGRAMS[name] = SmallProgram(name, model, guide, parameters, tuple(args), file=file, **facts)
         return make
 
     return register

@@ -1,5 +1,7 @@
 """Small programs: discrete latents in all positions, enumerated or not."""
 
+from functools import partial
+
 import pyro
 import torch
 
@@ -9,7 +11,9 @@ from helpers.small_programs_draws import TABLE, X, binary, choice, normal, obser
 START = {"b": 0.3, "w": 1.4, "c": -0.2, "a": 0.7, "d": 0.1, "t": 0.6, "u": 0.8, "v": -0.5}
 
 
-def local(marked):
+def local(**marks):
+    """A binary latent per example, whose site in the guide has the given marks."""
+
     def model(p, x):
         with pyro.plate("data", len(x)):
             y = binary("y", p.b)
@@ -17,21 +21,23 @@ def local(marked):
 
     def guide(p, x):
         with pyro.plate("data", len(x)):
-            binary("y", p.a * x + p.d, marked=marked)
+            binary("y", p.a * x + p.d, **marks)
 
     return model, guide, START, X
 
 
-def evidence_of_local(p, x):
-    """Return the exact log evidence by a sum over both values."""
+def evidence(p, x, shared=False):
+    """Return the exact log evidence; the sum over a shared switch is outside of the product over examples."""
     prior = torch.distributions.Bernoulli(logits=p.b)
     y = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     likelihood = torch.distributions.Normal(p.w * y + p.c, 0.7).log_prob(x)
+    if shared:
+        likelihood = likelihood.sum(1, keepdim=True)
     return (prior.log_prob(y) + likelihood).logsumexp(0).sum()
 
 
-small_program("a binary latent, enumerated", evidence=evidence_of_local)(lambda: local(True))
-small_program("a binary latent, drawn", evidence=evidence_of_local)(lambda: local(False))
+small_program("a binary latent, enumerated", evidence=evidence)(lambda: local(marked=True))
+small_program("a binary latent, drawn", evidence=evidence)(lambda: local())
 
 
 @small_program("a class and a number that depends on it")
@@ -66,14 +72,7 @@ def switch(marked, extra=False):
     return model, guide, START, X
 
 
-def evidence_of_switch(p, x):
-    """Return the exact log evidence: the sum over the switch is outside of the product over examples."""
-    prior = torch.distributions.Bernoulli(logits=p.b)
-    s = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
-    likelihood = torch.distributions.Normal(p.w * s + p.c, 0.7).log_prob(x).sum(1, keepdim=True)
-    return (prior.log_prob(s) + likelihood).logsumexp(0).sum()
-
-
+evidence_of_switch = partial(evidence, shared=True)
 small_program("a switch that all data share, enumerated", evidence=evidence_of_switch)(lambda: switch(True))
 small_program("a switch that all data share, drawn", evidence=evidence_of_switch)(lambda: switch(False))
 small_program("an enumerated switch and an enumerated latent per example")(lambda: switch(True, extra=True))

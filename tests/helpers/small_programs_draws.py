@@ -85,8 +85,8 @@ def scripted(script):
         _ACTIVE.pop()
 
 
-class Normal(dist.Normal):
-    """A normal distribution that takes its noise from the script."""
+class OfASite:
+    """A distribution that knows the name of its site and the number of dimensions of an event there."""
 
     site, inner = "", 0
 
@@ -95,6 +95,10 @@ class Normal(dist.Normal):
         new.site, new.inner = self.site, self.inner
         return new
 
+
+class Normal(OfASite, dist.Normal):
+    """A normal distribution that takes its noise from the script."""
+
     def rsample(self, sample_shape=()):
         if not _ACTIVE:
             return super().rsample(sample_shape)
@@ -102,15 +106,8 @@ class Normal(dist.Normal):
         return self.loc + self.scale * _ACTIVE[-1].noise_for(self.site, shape, self.inner).to(self.loc.dtype)
 
 
-class Bernoulli(dist.Bernoulli):
-    """A Bernoulli distribution that takes its values from the script."""
-
-    site = ""
-
-    def expand(self, batch_shape, _instance=None):
-        new = super().expand(batch_shape, _instance)
-        new.site = self.site
-        return new
+class Discrete(OfASite):
+    """A discrete distribution that takes its values from the script."""
 
     def sample(self, sample_shape=()):
         if not _ACTIVE:
@@ -118,20 +115,15 @@ class Bernoulli(dist.Bernoulli):
         return _ACTIVE[-1].values_for(self.site, self._extended_shape(torch.Size(sample_shape)))
 
 
-class Categorical(dist.Categorical):
+class Bernoulli(Discrete, dist.Bernoulli):
+    """A Bernoulli distribution that takes its values from the script."""
+
+
+class Categorical(Discrete, dist.Categorical):
     """A categorical distribution that takes its values from the script."""
 
-    site = ""
-
-    def expand(self, batch_shape, _instance=None):
-        new = super().expand(batch_shape, _instance)
-        new.site = self.site
-        return new
-
     def sample(self, sample_shape=()):
-        if not _ACTIVE:
-            return super().sample(sample_shape)
-        return _ACTIVE[-1].values_for(self.site, self._extended_shape(torch.Size(sample_shape))).long()
+        return super().sample(sample_shape).long()
 
 
 #: Data of one and of two dimensions, and parameters to start from.

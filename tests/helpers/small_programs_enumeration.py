@@ -4,7 +4,7 @@ import pyro
 import torch
 
 from helpers.small_programs import small_program
-from helpers.small_programs_discrete import START
+from helpers.small_programs_discrete import START, local
 from helpers.small_programs_draws import TABLE, X, binary, normal, observe
 
 
@@ -68,22 +68,9 @@ small_program("a Markov chain, enumerated", evidence=evidence_of_chain)(lambda: 
 small_program("a Markov chain of the model alone", exact=evidence_of_chain)(lambda: chain(False))
 
 
-def hint(**infer):
-    def model(p, x):
-        with pyro.plate("data", len(x)):
-            y = binary("y", p.b)
-            observe("x", p.w * y + p.c, x)
-
-    def guide(p, x):
-        with pyro.plate("data", len(x)):
-            binary("y", p.a * x + p.d, **infer)
-
-    return model, guide, START, X
-
-
-small_program("a site marked for sequential enumeration")(lambda: hint(enumerate="sequential"))
-small_program("a site with infer num_samples")(lambda: hint(num_samples=2))
-small_program("an enumerated site with infer num_samples")(lambda: hint(enumerate="parallel", num_samples=2))
+small_program("a site marked for sequential enumeration")(lambda: local(enumerate="sequential"))
+small_program("a site with infer num_samples")(lambda: local(num_samples=2))
+small_program("an enumerated site with infer num_samples")(lambda: local(enumerate="parallel", num_samples=2))
 
 
 @small_program("a normal site marked for enumeration")

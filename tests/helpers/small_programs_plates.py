@@ -16,18 +16,31 @@ def elbo_of_one_plate(p, x):
     return (likelihood - kl).sum()
 
 
-@small_program("one plate of data", exact=elbo_of_one_plate)
-def one_plate():
+def extended(in_model=None, in_guide=None, outside=None):
+    """One plate of data with a further statement in it."""
+
     def model(p, x):
+        if outside:
+            outside(p, x)
         with pyro.plate("data", len(x)):
             z = normal("z", p.b, p.s)
+            if in_model:
+                in_model(p, z, x)
             observe("x", p.w * z + p.c, x)
 
     def guide(p, x):
         with pyro.plate("data", len(x)):
-            normal("z", p.a * x + p.d, p.t)
+            z = normal("z", p.a * x + p.d, p.t)
+            if in_guide:
+                in_guide(p, z, x)
 
-    return model, guide, START, X
+    return model, guide, {**START, "u": 0.7}, X
+
+
+@small_program("one plate of data", exact=elbo_of_one_plate)
+def one_plate():
+    model, guide, _, x = extended()
+    return model, guide, START, x
 
 
 @small_program("plate of data at dim -2", nesting=2)

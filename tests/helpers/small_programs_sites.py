@@ -7,7 +7,7 @@ from pyro import poutine
 
 from helpers.small_programs import small_program
 from helpers.small_programs_draws import START, X, normal, observe
-from helpers.small_programs_plates import one_plate
+from helpers.small_programs_plates import extended, one_plate
 
 KEEP = torch.tensor([True, False])
 
@@ -37,27 +37,6 @@ small_program("two linear layers, guide from the top")(lambda: two_layers(True))
 small_program("two linear layers, guide from the bottom")(lambda: two_layers(False))
 
 
-def extended(in_model=None, in_guide=None, outside=None):
-    """One plate of data with a further statement in it."""
-
-    def model(p, x):
-        if outside:
-            outside(p, x)
-        with pyro.plate("data", len(x)):
-            z = normal("z", p.b, p.s)
-            if in_model:
-                in_model(p, z, x)
-            observe("x", p.w * z + p.c, x)
-
-    def guide(p, x):
-        with pyro.plate("data", len(x)):
-            z = normal("z", p.a * x + p.d, p.t)
-            if in_guide:
-                in_guide(p, z, x)
-
-    return model, guide, {**START, "u": 0.7}, X
-
-
 small_program("a factor in the plate of the data")(
     lambda: extended(in_model=lambda p, z, x: pyro.factor("extra", p.u * z - z**2))
 )
@@ -75,18 +54,13 @@ small_program("a site that is not traced")(
 
 @small_program("an auxiliary site per example")
 def auxiliary():
-    def model(p, x):
-        with pyro.plate("data", len(x)):
-            z = normal("z", p.b, p.s)
-            observe("x", p.w * z + p.c, x)
-
     def guide(p, x):
         with pyro.plate("data", len(x)):
             r = normal("r", p.a * x + p.d, p.t, infer={"is_auxiliary": True})
             density = (-p.u).expand(r.shape)
             pyro.sample("z", dist.Delta(p.u.exp() * r + 0.1, log_density=density))
 
-    return model, guide, {**START, "u": 0.3}, X
+    return one_plate()[0], guide, {**START, "u": 0.3}, X
 
 
 @small_program("an auxiliary site that all data share")
@@ -105,16 +79,11 @@ def auxiliary_shared():
 
 @small_program("a point estimate as guide")
 def delta():
-    def model(p, x):
-        with pyro.plate("data", len(x)):
-            z = normal("z", p.b, p.s)
-            observe("x", p.w * z + p.c, x)
-
     def guide(p, x):
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Delta(p.a * x + p.d))
 
-    return model, guide, START, X
+    return one_plate()[0], guide, START, X
 
 
 @small_program("data with an obs_mask")
@@ -158,11 +127,7 @@ def no_observation():
         with pyro.plate("data", len(x)):
             normal("z", p.b, p.s)
 
-    def guide(p, x):
-        with pyro.plate("data", len(x)):
-            normal("z", p.a * x + p.d, p.t)
-
-    return model, guide, START, X
+    return model, one_plate()[1], START, X
 
 
 def invalid(model_latents, guide_latents, plate_in_guide=True, twice=False):

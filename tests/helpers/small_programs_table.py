@@ -4,10 +4,9 @@ from pathlib import Path
 
 from helpers import shelf
 from helpers.small_programs import programs
-from helpers.small_programs_faults import fault
 
 PAGE = Path(__file__).parents[2] / "tutorials" / "site" / "estimators_on_programs.md"
-MARKS = {"exact": "✓", "refused": "–", "fault": "✗"}
+MARKS = {"exact": "✓", "refused": "–"}
 HEAD = """# Estimators on programs
 
 What each estimator does on a program that is not the usual one: one plate of data with its latents inside. On each
@@ -17,8 +16,6 @@ passes the tests: expectations are taken exactly, over all values of discrete la
 moments, and compared to seven digits. The programs are in `tests/helpers/small_programs_*.py`, and
 `python tests/test_estimators_page.py` writes this page. Estimators with the same marks share a column.
 """
-#: A sentence for the time that there are any.
-FAULT = "A cross (✗) is a known fault: a value or gradient that is wrong, or a program that should be refused.\n"
 
 
 def sections():
@@ -34,14 +31,14 @@ def sections():
     }
     found = {heading: [] for heading in (*headings.values(), "Invalid programs")}
     for name, program in programs().items():
-        heading = headings[program.model.__module__.split(".")[-1]] if program.valid else "Invalid programs"
+        heading = headings[program.file] if program.valid else "Invalid programs"
         found[heading].append(name)
     return found
 
 
 def text(marks):
     """Return the page for the marks of each program and estimator."""
-    lines = [HEAD, *([FAULT] if MARKS["fault"] in marks.values() else [])]
+    lines = [HEAD]
     names = sorted((cls.__name__ for cls in shelf.classes()), key=str.lower)
     for heading, rows in sections().items():
         columns = {}
@@ -64,10 +61,3 @@ def committed():
         elif line.startswith("| "):
             marks |= {(cells[0], name): mark for group, mark in zip(groups, cells[1:], strict=True) for name in group}
     return marks
-
-
-def mark(program, cls, trial):
-    """Return the mark of an estimator on a program."""
-    if fault(program.name, cls.__name__):
-        return MARKS["fault"]
-    return MARKS[trial(cls, program)]
