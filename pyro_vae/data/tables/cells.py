@@ -1,4 +1,4 @@
-"""How the values of a column are written in a table, and numbers that a float32 can hold for them."""
+"""How the values of a column are written in a table, and their conversion to numbers that a float32 can hold."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def integers(numbers: np.ndarray, origin: int = 0) -> np.ndarray:
 
 
 def number(value: object, row: int) -> object:
-    """Return a value that is a number, or the number in a text."""
+    """Return a number as it is, or the number that a text contains."""
     if not isinstance(value, str):
         if value is None or isinstance(value, (bool, int, float)):
             return value
@@ -120,7 +120,7 @@ def number(value: object, row: int) -> object:
 
 
 def parse(text: str) -> int | float | None:
-    """Return the number in a text, None if it is no number.
+    """Return the number in a text, None if it is not a number.
 
     Example:
         >>> parse("12"), parse("-1.5e3"), parse("1_000")
