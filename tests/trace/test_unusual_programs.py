@@ -123,7 +123,7 @@ def test_two_models_of_one_object():
 
 
 class Slots:
-    """A model and a guide that no dictionary can hold weakly."""
+    """A model and a guide whose objects allow no weak references."""
 
     __slots__ = ()
 
@@ -468,7 +468,7 @@ def test_an_upper_bound_does_not_add_up_with_the_divergence_of_a_shared_latent()
 
 @pytest.mark.parametrize("cls", [E.ELBO, E.IWAE])
 def test_a_guide_that_runs_the_model(cls):
-    """The sites that it observes, and its factors, are those of the model, which count once."""
+    """The sites that it observes, and its factors, belong to the model and count once."""
 
     def model(x):
         with pyro.plate("data", len(x), dim=-1):
