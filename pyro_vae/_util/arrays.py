@@ -52,7 +52,8 @@ def as_labels(name: str, labels: Any) -> np.ndarray:
     """
     found = np.asarray(fill_masked(labels.detach().cpu() if isinstance(labels, Tensor) else labels))
     if found.dtype.kind == "f" and np.isnan(found).any():
-        raise ValueError(f"{name}: expected a label for each example, got {int(np.isnan(found).sum())} NaN or masked")
+        missing = int(np.isnan(found).sum())
+        raise ValueError(f"{name}: expected a label for each example, got {missing} NaN or masked. Leave them out")
     return found
 
 

@@ -18,10 +18,10 @@ __all__ = ["checksum", "code_of", "function_code", "globals_of", "is_library", "
 #: Packages whose code is compared by name alone.
 LIBRARIES = {"numpy", "pyro", "pyro_vae", "torch"}
 
-#: Rows of a tensor whose values are hashed.
+#: Largest number of rows of a tensor that are hashed.
 ROWS = 64
 
-#: Numbers that are summed at once.
+#: How many numbers are summed at once.
 CHUNK = 2**22
 
 
@@ -32,7 +32,7 @@ def is_library(module: str | None) -> bool:
 
 
 def function_code(function: FunctionType) -> str:
-    """Return a hash of what a function does: its bytecode, names and constants, but not its docstring or its lines."""
+    """Return a hash of what a function does: its bytecode, names and constants, without docstring and line numbers."""
     return f"{sys.implementation.cache_tag}:{digest(code_parts(function.__code__, function.__doc__))}"
 
 
@@ -103,7 +103,7 @@ def names_of(code: CodeType) -> set[str]:
 
 
 def digest(value: Any) -> str:
-    """Return 16 digits of the SHA-256 of the repr of a value."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of the repr of a value."""
     return hashlib.sha256(repr(value).encode()).hexdigest()[:16]
 
 

@@ -33,13 +33,13 @@ __all__ = ["Described", "constructor", "describe"]
 
 T = TypeVar("T")
 
-#: Objects inside of each other, beyond which a description ends.
+#: Largest depth of nested objects that is described.
 DEPTH = 12
 
 #: Types of functions that are written in C.
 IN_C = (BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType, np.ufunc)
 
-#: Numbers of a tensor, beyond which only some of its rows are compared.
+#: Largest number of elements of a tensor of which all rows are compared.
 LARGE = 2**24
 
 
@@ -104,7 +104,7 @@ def describe(value: Any) -> Any:
 
 
 class Description:
-    """Describes one object after the other.
+    """A function from objects to their descriptions, which remembers the modules that it has described.
 
     Args:
         live: whether to describe modules as they are now; otherwise they are left to the attributes of their owner

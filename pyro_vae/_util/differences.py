@@ -10,12 +10,12 @@ __all__ = ["differences", "in_words", "join", "not_compared"]
 #: Parts of a description that are mappings from names; they do not appear in the path of a value.
 NAMES = {"options", "attributes", "modules", "buffers", "dict", "closure", "defaults", "globals"}
 
-#: Characters of a value in a message.
+#: Largest number of characters of a value in a message.
 LONGEST = 90
 
 
 class Nothing:
-    """The place of a value that only the other description has."""
+    """A value that only the other description has."""
 
     def __str__(self) -> str:
         return "nothing"
@@ -56,7 +56,7 @@ def pairs(saved: Any, now: Any, path: str) -> Iterator[str]:
                 if a[0] == b[0] and a != b:
                     yield f"other code of {path} ({in_words(saved)})"
             elif key == "values":
-                # without sums if not all rows were read, as those of a file
+                # a checksum has no sums where not all rows were read, such as those of a file
                 if a[0] != b[0] or (len(a) == len(b) and a != b):
                     yield f"other values of {path} ({in_words(saved)})"
             else:

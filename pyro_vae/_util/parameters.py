@@ -29,8 +29,8 @@ def send(root: str, named: Mapping[str, Tensor]) -> None:
     """Send parameters to Pyro's handlers, as ``pyro.module`` does, without the global parameter store.
 
     Args:
-        root: start of their names. Where a trace already holds other parameters of these names, from a second program
-            in the same model say, it is ``root__1``, ``root__2``, ...
+        root: start of their names. Where a trace already holds other parameters of these names, such as those of a
+            second program in the same model, it is ``root__1``, ``root__2``, ...
         named: the parameters; the name in the trace is ``root.name``, or ``root`` if the name is empty
 
     Raises:
@@ -51,8 +51,8 @@ def send(root: str, named: Mapping[str, Tensor]) -> None:
         answer = statement(value, name=name, constraint=constraints.real)
         if parameter_of(answer) is not parameter:
             raise ValueError(
-                f"{name}: expected no handler to replace a parameter of a module, which uses its own value, got one "
-                "that does (poutine.lift or poutine.substitute). Use pyro_vae.programs.BayesianDecoder for a "
+                f"{name}: expected no handler that replaces a parameter of a module, because the module would not use "
+                "the new value, got poutine.lift or poutine.substitute. Use pyro_vae.programs.BayesianDecoder for a "
                 "distribution over the weights of a decoder, and load_state_dict for other values"
             )
 
@@ -140,12 +140,12 @@ def forget(key: Any) -> None:
 
 
 class OwnParameters(Messenger):
-    """Keeps parameter statements from the handlers outside, and collects their names and parameters."""
+    """A handler that hides parameter statements from outer handlers, and collects their names and parameters."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[tuple[str, Tensor]] = []
-        #: Parameters of modules in place of which the store returned others of the same name.
+        #: Parameters of modules for which the store returned another one of the same name.
         self.replaced: dict[str, Tensor] = {}
 
     def _pyro_param(self, msg: Any) -> None:
@@ -182,7 +182,7 @@ def own_store(store: ParamStoreDict) -> Iterator[OwnParameters]:
         vars(store).update(vars(shared))
         vars(shared).update(outside)
     known = [{id(parameter_of(n["value"])) for n in nodes.values() if n["type"] == "param"} for nodes in traces()]
-    # those that are frozen stay away from optimizers, as in `announce`
+    # frozen parameters are not sent, so that no optimizer changes them, as in `announce`
     for i, (name, parameter) in {id(p): (name, p) for name, p in reversed(own.found) if p.requires_grad}.items():
         if not known or not all(i in ids for ids in known):
             send(name, {"": parameter})

@@ -125,7 +125,9 @@ def estimators_of(text: str, num_particles: int) -> dict[str, pyro.infer.ELBO]:
         entries = ast.parse(f"[{text}]", mode="eval").body.elts
         parsed = [(ast.unparse(entry), *name_and_options(entry)) for entry in entries]
     except (SyntaxError, ValueError) as error:
-        raise ValueError(f"estimators: expected NAME or NAME(option=value), by commas, got {text!r}") from error
+        raise ValueError(
+            f"estimators: expected NAME or NAME(option=value), separated by commas, got {text!r}"
+        ) from error
     shelf = parts.shelves()["estimator"] | pyros()
     found = {}
     for name, cls, options in parsed:

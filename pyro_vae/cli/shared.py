@@ -48,7 +48,7 @@ def add_training(choices: Choices, *, batch_size: int) -> None:
     add = choices.option
     add("--data", default="digits", help=f"data set: {', '.join(data.names())}; or a file .npy, .npz or .csv")
     add("--columns", type=str | None, help="types of columns of a table, such as 'age=Count,size=Ordinal(S<M<L)'")
-    add("--leave-out", type=str | None, help="columns of a table that are not used, by commas")
+    add("--leave-out", type=str | None, help="columns of a table that are not used, separated by commas")
     kinds = ("none", *BINARIZATIONS)
     add("--binarize", choices=kinds, default="none", help="how grey levels become binary values")
     add("--latent", type=PositiveInt, default=8, help="number of latents")
@@ -77,7 +77,7 @@ def types_of(text: str | None) -> dict[str, str] | None:
     """
     found = [re.fullmatch(r"(.+)=(\w+(?:\(.*\))?)", cell) for cell in cells_of(text)]
     if not all(found):
-        raise ValueError(f"columns: expected NAME=TYPE, by commas, got {text!r}")
+        raise ValueError(f"columns: expected NAME=TYPE, separated by commas, got {text!r}")
     return {match[1]: match[2] for match in found} or None
 
 

@@ -27,7 +27,7 @@ class Source:
         dataset: three splits; labels are class numbers, -1 where a label is missing
         kind: ``"binary"``, ``"grey"``, ``"real"`` or ``"mixed"`` (a table), which sets the default likelihood
         facts: entries for the configuration: ``shape``, ``columns`` of a table, and ``classes``, the labels
-        columns: the columns of a table in words, one per line
+        columns: a description of the columns of a table, one line per column
     """
 
     dataset: Dataset
@@ -80,7 +80,7 @@ def from_file(path: str, config: Mapping[str, Any]) -> Source:
             raise ValueError(f"{path}: expected a value of x[:, {index}] in some row, all are missing. Leave it out")
         kind, facts = kind_of(x), {"shape": list(x.shape[1:])}
         if config.get("types") or config.get("leave_out"):
-            raise ValueError(f"columns: expected none for {path}, which is an array and no table")
+            raise ValueError(f"columns: expected none for {path}, which is an array, not a table. Leave them out")
     else:
         cells = table_of(path, content)
         if label is not None and label not in cells:

@@ -21,7 +21,7 @@ __all__ = ["ENDINGS", "Values", "encode", "ending", "read", "to_columns", "typed
 Values = np.ndarray | dict[str, np.ndarray]
 
 ENDINGS = (".npy", ".npz", ".csv")
-#: Numbers whose comma is a decimal one or separates thousands.
+#: Numbers in which the comma can be a decimal comma or a separator of thousands.
 EITHER = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 #: The first bytes of numpy's files.
 MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK\x03\x04"}
@@ -104,7 +104,7 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
 
 
 def check_commas(path: Path, columns: dict[str, np.ndarray]) -> None:
-    """Raise if the comma in every number of a column can be one of decimals or of thousands."""
+    """Raise if every comma in a column can be a decimal comma or a separator of thousands."""
     for name, column in columns.items():
         present = [cell for cell in column.tolist() if not is_blank(cell)]
         if present and all(EITHER.fullmatch(cell) for cell in present):

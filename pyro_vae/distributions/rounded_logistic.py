@@ -14,9 +14,9 @@ from pyro_vae.distributions.supports import whole_numbers
 
 __all__ = ["RoundedLogistic"]
 
-#: Scales beyond which the mean ignores the logistic.
+#: The mean leaves out tails that begin this many scales from ``loc``.
 WIDE = 20.0
-#: Scales above which the rounded mean is that of the logistic, and whole numbers around it that matter below.
+#: Scale from which on the mean is an integral; below it is a sum over this many whole numbers on each side.
 SMOOTH, NEIGHBOURS = 0.75, 12
 
 
@@ -26,7 +26,7 @@ class RoundedLogistic(Ranged):
     .. math:: p(k) = (1 - \epsilon) \frac{F(k + \frac12) - F(k - \frac12)}{F(h + \frac12) - F(l - \frac12)}, \qquad
               F(x) = \operatorname{sigmoid} \frac{x - \mu}{s}, \quad k = l, \dots, h
 
-    Outside of the range the mass :math:`\epsilon = 2^{-30}` decays geometrically. Samples and ``mean`` are those of
+    Outside the range the mass :math:`\epsilon = 2^{-30}` decays geometrically. Samples and ``mean`` are those of
     the range, as in :class:`TruncatedNormal`.
 
     Args:

@@ -26,10 +26,10 @@ __all__ = [
 #: Steps of the recurrence after which the asymptotic series is accurate to float64 rounding.
 RECURRENCE_STEPS = 10
 
-#: Nodes and weights of an integral over [-1, 1].
+#: Gauss-Legendre nodes and weights for integrals over [-1, 1].
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(48)
 
-#: Mass that a truncated distribution keeps outside of its range.
+#: Mass of a truncated distribution outside its range.
 OUTSIDE = 2.0**-30
 
 
@@ -133,7 +133,7 @@ def digamma_remainder(x: Tensor) -> Tensor:
 def mean_between(
     low: Tensor, high: Tensor, log_density: Callable[[Tensor], Tensor], value: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Return the mean of ``value`` under a smooth density truncated to a range, which lies among its values.
+    """Return the mean of ``value`` under a smooth density truncated to a range, by quadrature with positive weights.
 
     Args:
         low, high: ends of the range

@@ -13,9 +13,9 @@ from pyro_vae.distributions.special import OUTSIDE, log_outside, mean_between
 
 __all__ = ["TruncatedLogNormal", "TruncatedNormal"]
 
-#: Standard deviations beyond which the mean ignores the normal.
+#: The mean leaves out tails that begin this many standard deviations from ``loc``.
 WIDE = 8.0
-#: Scales above which the density is nearly uniform, in widths of the range.
+#: Scale, in widths of the range, above which the density counts as uniform to second order.
 UNIFORM = 30.0
 #: Share of the range by which a rounded value may exceed it.
 TOLERANCE = 1e-5
@@ -27,12 +27,12 @@ class TruncatedNormal(Ranged):
     .. math:: p(x) = (1 - \epsilon) \frac{\mathcal N(x; \mu, \sigma^2)}{\Phi(\beta) - \Phi(\alpha)}, \quad
               \alpha = \frac{l - \mu}{\sigma} \le 0 \le \beta = \frac{h - \mu}{\sigma}, \qquad l \le x \le h
 
-    Outside of the range the mass :math:`\epsilon = 2^{-30}` decays exponentially, so that a value that was never
+    Outside the range the mass :math:`\epsilon = 2^{-30}` decays exponentially, so that a value that was never
     observed has a finite density. Samples and ``mean`` are those of the range: a float32 cannot sample an event of
     probability :math:`\epsilon`.
 
     Args:
-        loc: :math:`\mu`, inside the range, which leaves no difference of small numbers
+        loc: :math:`\mu`, inside the range, so that no difference of small probabilities is taken
         scale: :math:`\sigma`
         low, high: l and h, the ends of the range
 

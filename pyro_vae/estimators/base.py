@@ -104,7 +104,7 @@ class Estimator(Described, DivergenceWeight, PyroContract):
         return self.terms_for(self.evaluate, self.call(model, guide, args, kwargs))
 
     def terms_for(self, formula: Callable[[Terms], Any], call: Call) -> Terms:
-        """Return the terms of a call, of which passes keep what one formula reads."""
+        """Return the terms of a call; in several passes only what the formula reads is stored."""
         return run_in_passes(call, self.draws, self.check_terms, formula, self.particles_per_pass)
 
     def call(
@@ -134,8 +134,8 @@ class Estimator(Described, DivergenceWeight, PyroContract):
         self.check_shared(terms)
 
     def check_shared(self, terms: Terms) -> None:
-        """Raise if a site that examples share may depend on their latents: the formula of an example leaves it out."""
-        # where there are several particles its shape shows that it does
+        """Raise if a site that examples share may depend on their latents: bounds of examples leave it out."""
+        # with several particles the shape of the site shows the dependence
         if terms.num_particles == 1 and (self.num_particles > 1 or issubclass(self.draws, Scored)):
             refuse_later(terms, type(self).__name__)
 
@@ -149,7 +149,7 @@ class Estimator(Described, DivergenceWeight, PyroContract):
             )
 
     def check_divergence(self, site: Site) -> None:
-        """Raise if the divergence of a site is weighted, but not its own: part of another site's, or of several."""
+        """Raise if beta, free bits or a capacity apply to a site that has no divergence of its own."""
         # the sum of all divergences is known where sites are auxiliary
         if self.free_bits.nats or (not site.auxiliary and (self.scheduled or self.beta != 1.0)):
             name = "free_bits" if self.free_bits.nats else "capacity" if self.capacity is not None else "beta"
@@ -223,7 +223,7 @@ class Estimator(Described, DivergenceWeight, PyroContract):
         """Return the bound itself (beta 1, unscaled) of each example in nats, ``(batch,)``; nothing is changed."""
 
         def bounds(terms: Terms) -> Tensor:
-            Estimator.check_plates(self, terms)  # examples of which plate?
+            Estimator.check_plates(self, terms)  # whose examples are those of the bounds
             return self.checked_bound(terms.split()[0], 1.0)
 
         return bounds(self.terms_for(bounds, self.call(model, guide, args, kwargs)))

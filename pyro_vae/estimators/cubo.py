@@ -56,8 +56,8 @@ class CUBO(Estimator):
         for site in terms.latent:
             if not site.local:
                 raise ValueError(
-                    f"guide: CUBO is an upper bound, but the divergence of site {site.name!r}, which examples share, "
-                    "makes a lower one: use ELBO or IWAE"
+                    f"guide: expected no latent that examples share, got site {site.name!r}: its divergence enters a "
+                    "lower bound, and CUBO is an upper one: use ELBO or IWAE"
                 )
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:

@@ -74,5 +74,5 @@ class DivergenceWeight:
         return total
 
     def weight(self, site: Site, beta: float | Tensor) -> float | Tensor:
-        """Return the weight of the divergence of a latent site: a capacity is that of the latents of each example."""
+        """Return the weight of the divergence of a latent site; a capacity leaves sites that examples share at 1."""
         return beta if site.local or self.capacity is None else 1.0

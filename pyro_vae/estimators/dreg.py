@@ -35,7 +35,7 @@ class DReG(Estimator):
         options: ``particles_per_pass``, ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`
 
     Raises:
-        ValueError: in the first step, a guide with a point (a Delta) in place of a density.
+        ValueError: in the first step, a guide with a point estimate (a Delta) in place of a density.
 
     Example:
         >>> import torch, pyro_vae as pv

@@ -95,7 +95,7 @@ class GDReG(Estimator):
 
 
 def slopes(value: Tensor, z: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the gradients of the sum of a quantity by the draws, 0 where it does not depend on them."""
+    """Return the gradients of a sum with respect to the draws, 0 where it does not depend on them."""
     if not value.requires_grad:
         return [torch.zeros_like(each) for each in z]
     return torch.autograd.grad(value.sum(), z, retain_graph=True, materialize_grads=True)

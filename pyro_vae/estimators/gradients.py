@@ -46,7 +46,7 @@ def along_paths(terms: Terms, log_w: Tensor, weights: Tensor) -> Tensor | float:
 
     Args:
         terms: one run of guide and model
-        log_w: what is differentiated by the draws, ``(particles, batch)``
+        log_w: what is differentiated with respect to the draws, ``(particles, batch)``
         weights: v, likewise; constants
     """
     draws = [(draw, name) for draw in terms.draws for name, (z, _) in draw.values.items() if z.requires_grad]
@@ -68,7 +68,7 @@ def along_shared(terms: Terms, log_w: Tensor, weights: Tensor) -> Tensor | float
 
     Args:
         terms: one run of guide and model
-        log_w: what is differentiated by the draws, ``(particles, batch)``
+        log_w: what is differentiated with respect to the draws, ``(particles, batch)``
         weights: v, likewise; constants
     """
     shared = [u for draw in terms.draws for u, _ in draw.shared.values() if u.requires_grad]
@@ -80,7 +80,7 @@ def along_shared(terms: Terms, log_w: Tensor, weights: Tensor) -> Tensor | float
 
 
 def refuse_points(terms: Terms, user: str) -> None:
-    """Raise if the guide has a point in place of a density, whose score cannot be turned into a gradient along paths.
+    """Raise if the guide has a point estimate, whose score cannot be replaced by a gradient along paths.
 
     Args:
         terms: one run of guide and model

@@ -149,8 +149,8 @@ STACK = """Stack them in a module around it:
             self.net = net
         def forward(self, *inputs):
             return torch.stack(self.net(*inputs), 1)
-and pass net=lambda in_shape, out_shape: Stacked(...). A part makes a scale of an output r by softplus(r) + 1e-4, not \
-exp(r / 2) as for a log-variance: train the network with the part"""
+and pass net=lambda in_shape, out_shape: Stacked(...). A part turns an output r into a scale by softplus(r) + 1e-4, \
+not by exp(r / 2) as for a log-variance: train the network with the part"""
 
 
 #: What ``net=`` takes everywhere: ``net(in_shape, out_shape)``, with ``context=`` if there is one, returns a module.
@@ -208,7 +208,7 @@ def build(net: NetBuilder, in_shape: Shape, out_shape: Shape, context: int = 0) 
     if found[::2] != asked[::2] or not same:
         raise ValueError(
             f"net: expected a network with in_shape {in_shape}, out_shape {out_shape} and context {context}, got "
-            f"{type(module).__name__} with {found[0]}, {found[1]} and {found[2]} from {call}. Pass its arguments on"
+            f"{type(module).__name__} with {found[0]}, {found[1]} and {found[2]} from {call}. Pass these arguments"
         )
     return Net(module, in_shape, out_shape, context=context)
 

@@ -81,7 +81,7 @@ class SemiAmortized(Conditional):
 
     @property
     def takes_missing(self) -> bool:
-        """Whether NaN may mark missing entries of ``x``: always. Assign what holds for the wrapped posterior."""
+        """Whether NaN may mark missing entries of ``x``: always. Assigning it sets that of the wrapped posterior."""
         return True
 
     @takes_missing.setter

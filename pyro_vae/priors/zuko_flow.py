@@ -40,8 +40,8 @@ class ZukoFlow(Conditional):
         ImportError: zuko is not installed.
         ValueError: ``flow`` does not build a normalized density of ``latent`` real numbers. Those of ``zuko.flows``
             do, except ``NCSF`` (a density of angles, periodic outside of their interval) and ``GF`` (its map saturates
-            before it reaches the tails of its base). ``NAF``, ``UNAF`` and ``SOSPF`` lose up to some
-            hundredths of the mass in the tails, as they clip values beyond 10 softly.
+            before it reaches the tails of its base). ``NAF``, ``UNAF`` and ``SOSPF`` lose up to a
+            few percent of the mass in the tails, as they clip values beyond 10 softly.
 
     Example:
         >>> ZukoFlow(3)().event_shape  # doctest: +SKIP

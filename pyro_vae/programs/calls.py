@@ -17,7 +17,7 @@ __all__ = ["Calls"]
 
 
 class Calls:
-    """Check each call of a part of a program, and add the name of the part to errors of its network.
+    """A context that checks each call of a part of a program, and adds the name of the part to errors of its network.
 
     Args:
         program: a Program
@@ -93,7 +93,7 @@ class Calls:
 
 
 def leads(batch: torch.Size, shapes: Sequence[torch.Size]) -> bool:
-    """Return whether a batch shape consists of leading dimensions of inputs; all but the first end in a width."""
+    """Return whether a batch shape is that of the leading dimensions of the inputs; a context has one more."""
     if not shapes or not batch:
         return not batch
     if any(shape[: len(batch)] == batch for shape in shapes):

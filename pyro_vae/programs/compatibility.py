@@ -22,7 +22,7 @@ from pyro_vae.programs.primitives import announcements_off
 __all__ = ["check_parts"]
 
 
-#: Rows of the first dry run: a number that is rarely the size of anything else, so that no other axis passes for them.
+#: Rows of the first dry run: a number that is rarely the size of another axis, so that none is taken for the rows.
 ROWS = 7
 
 #: Rows of each further dry run.
@@ -57,12 +57,12 @@ def check_parts(program: nn.Module, x: Tensor, *context: Tensor) -> None:
                 raise
             name, nan = next((f"context[{i - 1}]" if i else "x", nan) for i, nan in enumerate(missing) if nan.any())
             raise ValueError(
-                f"{name}: {name}[{first(nan, start)}] is NaN, with which the program fails: {error}"
+                f"{name}: {name}[{first(nan, start)}] is NaN, and the program fails on it: {error}"
             ) from error
 
 
 def vouches(cls: type) -> bool:
-    """Return whether ``check_data`` was written for the observations of ``model``, by the same class or a subclass."""
+    """Return whether ``check_data`` is defined by the class that defines ``model``, or by a subclass of it."""
     order = [next(i for i, base in enumerate(cls.__mro__) if name in vars(base)) for name in ("check_data", "model")]
     return order[0] <= order[1]
 

@@ -124,7 +124,7 @@ class FunctionProgram(Program):
 
 
 class CreateParameters(Messenger):
-    """Create an ``nn.Parameter`` for each new ``pyro.param`` statement, so that a program can hold it.
+    """A handler that creates an ``nn.Parameter`` for each new ``pyro.param`` statement, so that a program can hold it.
 
     Args:
         parts: modules, for whose tensors there is nothing to create

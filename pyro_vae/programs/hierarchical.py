@@ -78,8 +78,8 @@ class Hierarchical(Program):
         net = getattr(likelihood, "net", None)
         if skip and isinstance(net, Net) and not (net.context or likelihood.context):
             raise ValueError(
-                f"likelihood: expected one with a context, the layers above z1, as skip=True, got "
-                f"{type(likelihood).__name__} with context=0. Build it with context= their number of latents"
+                f"likelihood: expected one whose context is the layers above z1, because skip=True, got "
+                f"{type(likelihood).__name__} with context=0. Build it with context=N for N latents in those layers"
             )
         self.prior, self.layers, self.likelihood = prior, nn.ModuleList(layers), likelihood
         self.inference, self.skip = inference, skip

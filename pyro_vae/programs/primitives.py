@@ -28,16 +28,16 @@ def announce(**modules: nn.Module | nn.Parameter) -> None:
     silently shares (and stops training) its parameters. This function sends the same ``"param"`` messages with the
     module's own parameters. Call it at the start of a model or guide.
 
-    Optimizers of Pyro save their state, and choose options, by these names. Where one model contains two programs the
+    Optimizers of Pyro save their state, and choose options, by these names. Where one model contains two programs, the
     names of the second are ``likelihood__1.weight``, ... Use one optimizer for each model.
 
     Args:
         modules: modules by name; the parameters of ``likelihood=net`` are named ``likelihood.weight``, ... A single
-            parameter has the name itself
+            parameter has the name of its argument
 
     Raises:
-        TypeError: something else than a module or parameter is given; or ``torch.jit`` traces the program, as
-            ``JitTrace_ELBO`` does, which needs the global parameter store.
+        TypeError: an argument is neither a module nor a parameter; or ``torch.jit`` traces the program, as under
+            ``JitTrace_ELBO``, which needs the global parameter store.
         ValueError: a handler replaces a parameter (``poutine.lift``, ``poutine.substitute``).
 
     Example:

@@ -42,9 +42,9 @@ class SemiSupervised(Program):
         likelihood: p(x given z, y)
         classifier: q(y given x), a posterior over one-hot vectors such as ``posteriors.OneHotCategorical``
         posterior: q(z given x, y)
-        alpha: weight of the classification term of a labelled example. None for that of the paper, 0.1 times the
-            number of examples over that of labels, which are counted in each batch. Estimators that weight samples,
-            such as IWAE, take labels with 0 only (or 1, which adds a factor to the weights)
+        alpha: weight of the classification term of a labelled example. None for the weight of the paper: 0.1 times the
+            number of examples divided by the number of labels, both counted in each batch. Estimators that weight
+            samples, such as IWAE, take labels with 0 only (or 1, which adds a factor to the weights)
         missing: whether entries of x may be missing (NaN). They do not contribute to the bound or its gradient, and
             are 0 in the input of a classifier or posterior without the attribute ``takes_missing``
 

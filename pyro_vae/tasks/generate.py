@@ -53,7 +53,7 @@ def generate(
         Examples of shape ``(num_samples, *shape)``.
 
     Raises:
-        TypeError: the program has no prior, or is no VAE and ``prior`` or ``temperature`` is given.
+        TypeError: the program has no prior, or is not a VAE and ``prior`` or ``temperature`` is given.
         ValueError: an argument is invalid, or the prior does not support the temperature.
 
     Example:
@@ -70,7 +70,7 @@ def generate(
             return program.sample(num_samples, *(() if "y" in given else rows), mean=mean, seed=seed, **given)
         vae = require_vae(program)
         if options:
-            raise ValueError(f"{', '.join(options)}: expected no such argument with `prior` or `temperature`")
+            raise ValueError(f"{', '.join(options)}: expected none with prior or temperature. Leave it out")
         fn = (prior or vae.prior)(*rows).expand((num_samples,))
         return decode(vae, tempered(fn, temperature).sample(), rows, mean=mean)
 
@@ -90,7 +90,8 @@ def sample_options(program: Program, context: Sequence[Tensor], options: dict[st
             raise ValueError(f"context: expected {'the class y alone' if 'y' in own else 'none'} for {name}")
         options = {"y": context[0], **options}
     for key in options.keys() - own.keys():
-        raise ValueError(f"{key}: expected one of {sorted(own) or 'no'} further arguments of {name}.sample, got {key}")
+        known = " or ".join(sorted(own)) or "no further argument"
+        raise ValueError(f"{key}: expected {known} for {name}.sample, got {key}")
     for key, p in own.items():
         if p.default is p.empty and key not in options:
             raise ValueError(f"{key}: expected a value, which {name} needs. Call generate(program, n, {key}=...)")

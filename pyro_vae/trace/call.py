@@ -24,7 +24,7 @@ __all__ = ["Call", "buffers_kept", "draw_shared", "module_of", "outline"]
 
 
 class Outline(NamedTuple):
-    """The structure of a program: its number of plate dimensions, the plate of the data, and if latents are shared."""
+    """The structure of a program: number of plate dimensions, plate of the data, and whether latents are shared."""
 
     nesting: int
     layout: Layout
@@ -34,7 +34,7 @@ class Outline(NamedTuple):
 #: The largest number of outlines of a pair of model and guide: arguments may be numbers that differ in each step.
 MAX_OUTLINES = 64
 
-#: By the owners of model and guide, then by what else decides the structure.
+#: The outlines by the owners of model and guide, then by whatever else decides the structure.
 _OUTLINES: weakref.WeakKeyDictionary[Any, weakref.WeakKeyDictionary[Any, dict[Any, Outline]]]
 _OUTLINES = weakref.WeakKeyDictionary()
 
@@ -149,7 +149,7 @@ def outlines_of(call: Call) -> dict[Any, Outline]:
 
 
 def kind_of(argument: Any) -> Any:
-    """Return what of an argument may change the structure of a program."""
+    """Return the properties of an argument that may change the structure of a program."""
     if isinstance(argument, Tensor):
         return argument.dim()
     return argument if isinstance(argument, (bool, int, str)) else type(argument)

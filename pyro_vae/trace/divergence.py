@@ -1,4 +1,4 @@
-"""Divergences of a latent site from its prior that are not taken at its draws."""
+"""Divergences of a latent site from its prior, in closed form and per dimension."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Recorder(Messenger):
             earlier = self.subsamples.setdefault(name, msg)
             if earlier is not msg and not torch.equal(earlier["value"], msg["value"]):
                 raise ValueError(
-                    f"two plates are named {name!r} and have different rows: reuse one `pyro.plate` object"
+                    f"name: expected the same rows in all plates named {name!r}, got others: use one `pyro.plate`"
                 )
             return
         # draws inside a reparameterization, and named values: neither has a density of its own
@@ -95,7 +95,7 @@ class Recorder(Messenger):
         """Return all values of a site in a dimension of their own; ``num_samples`` of Pyro is not needed for that."""
         name, fn, number = msg["name"], msg["fn"], self.first + len(self.enumerated)
         if number >= MAX_SITES:
-            raise ValueError(f"infer: expected at most {MAX_SITES} enumerated sites, got another one, {name!r}")
+            raise ValueError(f"infer: expected at most {MAX_SITES} enumerated sites, got also {name!r}: draw some")
         try:
             values = self.values(msg)
         except NotImplementedError as error:

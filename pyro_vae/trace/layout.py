@@ -130,7 +130,8 @@ class Layout(NamedTuple):
         if not per_row or scale.numel() != scale.shape[self.dim]:
             raise ValueError(
                 f"scale: expected a number, or one number per example, at site {message['name']!r}, got a tensor of "
-                f"shape {tuple(scale.shape)} that differs within an example or at a site that all examples share"
+                f"shape {tuple(scale.shape)} that differs within an example or at a site that all examples share: use "
+                "one number"
             )
         return scale.reshape(-1)
 

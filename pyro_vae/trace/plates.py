@@ -20,7 +20,7 @@ RIGHT = range(-1, VALUES_DIM, -1)
 
 
 def frames(message: Any) -> list[Any]:
-    """Return the vectorized plates round a site from the outside in, without the plate over particles."""
+    """Return the vectorized plates around a site from the outside in, without the plate over particles."""
     found = [f for f in message["cond_indep_stack"] if f.dim is not None and f.name != PARTICLES]
     return found if len(found) < 2 else sorted(found, key=lambda frame: frame.counter)
 

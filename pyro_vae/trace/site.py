@@ -55,7 +55,7 @@ class Site:
         closed_form: whether a closed-form divergence of this site alone is unbiased, because no latent that the model
             draws before this one depends on it in the guide
         stopped: returns the messages of the guide with its parameters, or with its draws, held constant
-        values: the enumerated sites on whose values it may depend in a way that concerns the sum over its plates
+        values: the enumerated sites whose values are averaged before the sum over the plates of this site
         marginal: the density under the model, where it is a sum over the values of sites that only the model has
         score_mask: which entries of the draw some term of the loss depends on, all of them if None
 
@@ -209,7 +209,7 @@ def log_q_detached_draws(site: Site) -> Tensor:
 def stopped(site: Site, what: str) -> Any:
     """Return the message of the guide with its parameters or its draws held constant."""
     if site.enumerated or site.auxiliary or site.stopped is None:
-        why = "another latent is made of it" if site.auxiliary else "its values are summed over"
+        why = "another latent is computed from it" if site.auxiliary else "its values are summed over"
         raise ValueError(
             f"guide: gradients of the parameters and of the draws of site {site.name!r} cannot be separated, because "
             f"{why}: use ELBO or IWAE"

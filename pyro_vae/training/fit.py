@@ -75,8 +75,9 @@ def fit(
         data: rows of data: a tensor, numpy array or memmap, a split of ``pyro_vae.data.load``, a tuple
             ``(x, context)`` of these, a torch Dataset or DataLoader
         estimator: estimator of ``pyro_vae.estimators`` (ELBO by default) or of ``pyro.infer``
-        optimizer: makes the optimizer from the list of parameters; ``functools.partial(torch.optim.Adam, lr=1e-3)``
-            by default
+        optimizer: makes the optimizer from the list of parameters, ``functools.partial(torch.optim.Adam, lr=1e-3)``
+            by default; or options by parameter name (``pyro_vae.training.ParameterGroups``), a torch optimizer of the
+            program's parameters, or a plain optimizer of ``pyro.optim``
         epochs: passes over the data
         batch_size: rows per step, of all processes together
         valid: held-out data, whose bound (beta 1) is estimated after each epoch
@@ -101,7 +102,7 @@ def fit(
         keep: number of checkpoints to keep, in addition to the one with the best bound on ``valid``
         checkpoint_every: seconds between two checkpoints within an epoch
         callbacks: objects of :class:`Callback`, such as EarlyStopping; or functions ``(metrics, step)``, which
-            are called on the first of several processes
+            are called after each epoch on the first of several processes; :class:`Log` calls one after steps
         progress: show a progress bar
 
     Returns:

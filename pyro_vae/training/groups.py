@@ -29,7 +29,7 @@ class ParameterGroups:
             the parameters that match no pattern
         patterns: from a pattern of names, such as ``"posterior.*"``, to options, such as ``{"lr": 1e-4}``. ``*``
             stands for any characters, ``?`` for one. The names are those of ``program.named_parameters()``, and
-            ``estimator.*`` for what the estimator learns; the first pattern that matches counts
+            ``estimator.*`` for what the estimator learns; the first pattern that matches applies
 
     Raises:
         ValueError: a pattern matches no parameter, or sets an option that the optimizer does not have; raised by

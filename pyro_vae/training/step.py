@@ -57,7 +57,7 @@ def check_estimator(estimator: Any) -> None:
 
 
 def check_loss(estimator: Any) -> None:
-    """Raise a TypeError if an estimator has a gradient but no loss, whose training could not be watched."""
+    """Raise a TypeError if an estimator has a gradient but no loss, so that its training cannot be monitored."""
     if isinstance(estimator, TraceTailAdaptive_ELBO):
         raise TypeError(
             f"estimator: expected one that estimates a bound, got {type(estimator).__name__}, which has a gradient "

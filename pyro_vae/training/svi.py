@@ -161,7 +161,7 @@ class SVI(pyro.infer.SVI):
             self.compiler, self.recording = self.every_compiler, {}
             if self.recompiled > RECOMPILATIONS:
                 self.compiler, self.recording = None, {"batch": [], "used": []}
-                warnings.warn("compile: the step runs uncompiled, as its parameters change too often", stacklevel=3)
+                warnings.warn("compile: the step runs uncompiled, as parameters are frozen too often", stacklevel=3)
 
     def compile(self, batch: tuple[Tensor, ...]) -> bool:
         """Record and compile the step for batches of this shape, if that is possible; other shapes stay eager."""

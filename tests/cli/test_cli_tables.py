@@ -1,4 +1,4 @@
-"""The command on tables as people have them: amounts, shares, dates and missing values, and types that are chosen."""
+"""The command on tables as people write them: amounts, shares, dates and missing values, and types that are chosen."""
 
 import json
 import re
@@ -108,7 +108,7 @@ def test_samples_look_like_the_data(table, tmp_path):
     [
         (["--missing"], 1, r"column 'who': .*60 different texts.* 'person 0' in row 0.*--leave-out NAME, --columns"),
         (["--missing", "--leave-out=whom"], 1, r"leave-out: expected names of columns .who, age.*got whom"),
-        (["--missing", "--leave-out=who", "--columns=size"], 2, "columns: expected NAME=TYPE, by commas, got 'size'"),
+        (["--missing", "--leave-out=who", "--columns=size"], 2, "columns: .*NAME=TYPE.*'size'"),
         (["--missing", "--leave-out=who", "--columns=size=Grade"], 1, "columns: expected one of Binary.*'Grade'"),
         (["--missing", "--leave-out=who", "--columns=sise=Count"], 1, "columns: expected names of columns.*sise"),
         (["--missing", "--leave-out=who", "--columns=size=Ordinal"], 1, "column 'size': .*Ordinal.L<M<S"),

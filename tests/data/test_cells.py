@@ -139,7 +139,7 @@ DATES = {
 
 @pytest.mark.parametrize("name", DATES)
 def test_dates_are_numbers_with_a_unit(name):
-    """They come back as dates, also where one is missing."""
+    """They are decoded to dates, also where one is missing."""
     cells, numbers, dates = DATES[name]
     column, x, table = read([*cells, "NaT" if name == "days" else ""])
     assert type(column).__name__ == "Integer"

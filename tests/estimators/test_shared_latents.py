@@ -398,7 +398,7 @@ def test_an_observation_of_the_whole_batch_is_averaged_over_particles(options):
 
 
 def test_importance_weights_that_leave_a_dependence_out_are_refused():
-    """No formula of an example can weight what all examples together decide."""
+    """The weight of one example cannot hold an observation that depends on all examples."""
     toy = Total()
     for cls in (E.IWAE, E.DReG, E.Renyi, E.ReweightedWakeSleep):
         for options in ({}, {"particles_per_pass": 1}):

@@ -60,7 +60,7 @@ def test_exact_or_refused_by_name(name, cls):
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize(("name", "cls"), cases(WITH_OPTIONS, [cls for cls in CLASSES if cls is not E.BetaTC]))
 def test_exact_or_refused_by_name_with_options(name, cls, options):
-    """As without them; the weight beta of BetaTC is that of one of three parts, so that it is left out here."""
+    """With beta and passes; BetaTC is left out here, because its beta weights one of three parts."""
     found = trial(cls, PROGRAMS[name], **options)
     assert found == "exact" or "particles_per_pass" in options or committed()[name, cls.__name__] != MARKS["exact"]
 
@@ -99,8 +99,8 @@ def test_every_estimator_has_a_formula(cls):
     assert formula_of(cls) in FORMULAS.values()
 
 
-def test_answers_agree_with_other_means():
-    """The common answer is that of closed forms and of exact sums, and stays below the evidence."""
+def test_answers_agree_with_closed_forms_and_exact_sums():
+    """The general answer equals those of closed forms and exact sums, and is below the evidence."""
     for name, program in PROGRAMS.items():
         p = SimpleNamespace(**{n: torch.as_tensor(v).double().requires_grad_() for n, v in program.parameters.items()})
         if program.exact is not None:

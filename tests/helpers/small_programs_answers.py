@@ -137,7 +137,7 @@ def bound(name, formula, weights=None, *, guide=False, drawn=False, beta=1.0, pa
 
 
 def tuples(log_w, log_q):
-    """Return the log weights of all pairs of values, ``(1, particles, pairs * ..., examples)``, and their chances."""
+    """Return log weights ``(1, particles, pairs * ..., examples)`` of all pairs of values, and their probabilities."""
     states, particles, examples = log_w.shape
     assert particles == PAIR
     index = torch.cartesian_prod(torch.arange(states), torch.arange(states))

@@ -9,11 +9,11 @@ PAGE = Path(__file__).parents[2] / "tutorials" / "site" / "estimators_on_program
 MARKS = {"exact": "✓", "refused": "–"}
 HEAD = """# Estimators on programs
 
-What each estimator does on a program that is not the usual one: one plate of data with its latents inside. On each
-program below (a model and a guide of a few lines) an estimator either has the exact value and the exact gradient of
-what it estimates (✓), or it refuses the program by an error that names the site and the way out (–). Nothing else
-passes the tests: expectations are taken exactly, over all values of discrete latents and over noise with the right
-moments, and compared to seven digits. The programs are in `tests/helpers/small_programs_*.py`, and
+What each estimator does on programs other than the usual one, which has one plate of data with its latents inside. On
+each program below (a model and a guide of a few lines) an estimator either has the exact value and the exact gradient
+of what it estimates (✓), or it refuses the program by an error that names the site and the way out (–). The tests
+check every mark: expectations are computed exactly, over all values of discrete latents and over noise with the right
+moments, and agree to seven digits. The programs are in `tests/helpers/small_programs_*.py`, and
 `python tests/test_estimators_page.py` writes this page. Estimators with the same marks share a column.
 """
 

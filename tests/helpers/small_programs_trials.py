@@ -35,7 +35,7 @@ class Result:
 
 @dataclass
 class Setting:
-    """One run: its chance and the draws."""
+    """One run: its probability and the draws."""
 
     chance: float
     rows: list

@@ -310,7 +310,7 @@ def converted():
 
 
 @pytest.mark.parametrize("make", [lambda: both()[0], FunctionProgram.example, pv.VAE.example, converted])
-def test_a_statement_of_the_user_around_a_program_does_not_matter(make):
+def test_pyro_module_around_a_program_changes_nothing(make):
     """`pyro.module` outside of a program fills the global store, and leaves the program as it is."""
     program = make()
     program.check(x())

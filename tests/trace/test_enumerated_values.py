@@ -14,7 +14,7 @@ import pyro_vae as pv
 E = pv.estimators
 X = torch.tensor([[0.3, -1.0], [2.0, 0.4], [-0.7, 1.1]]).double()
 ENUM = {"enumerate": "parallel"}
-#: Estimators that are sums over sites; all others weigh draws.
+#: Estimators that are sums over sites; all others weight draws.
 SUMS = {E.ELBO, E.Enumeration}
 
 
@@ -187,7 +187,7 @@ def test_the_sum_is_that_of_pyro(kind):
 
 @pytest.mark.parametrize("kind", [Inner, Switch, Alone])
 @pytest.mark.parametrize("cls", shelf.classes())
-def test_estimators_that_weigh_draws_refuse_by_name(cls, kind):
+def test_estimators_that_weight_draws_refuse_by_name(cls, kind):
     toy = kind()
     if cls in SUMS:
         assert shelf.build(cls).loss(toy.model, toy.guide, X) == pytest.approx(-float(toy.exact(X).detach()))

@@ -123,7 +123,7 @@ def test_two_models_of_one_object():
 
 
 class Slots:
-    """A model and a guide that no dictionary can hold weakly."""
+    """A model and a guide whose objects allow no weak references."""
 
     __slots__ = ()
 
@@ -462,13 +462,13 @@ def test_the_guide_of_a_shared_latent_follows_the_bounds_of_the_guide():
 
 def test_an_upper_bound_does_not_add_up_with_the_divergence_of_a_shared_latent():
     program = Shared()
-    with pytest.raises(ValueError, match="guide: CUBO .*'w'"):
+    with pytest.raises(ValueError, match="guide: .*'w'.*CUBO"):
         E.CUBO().loss(program.model, program.guide, X)
 
 
 @pytest.mark.parametrize("cls", [E.ELBO, E.IWAE])
 def test_a_guide_that_runs_the_model(cls):
-    """The sites that it observes, and its factors, are those of the model, which count once."""
+    """The sites that it observes, and its factors, belong to the model and count once."""
 
     def model(x):
         with pyro.plate("data", len(x), dim=-1):

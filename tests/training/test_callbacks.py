@@ -21,7 +21,7 @@ EXPORTED = [
 
 
 @pytest.mark.parametrize("cls", EXPORTED)
-def test_a_callback_starts_afresh_in_a_second_run(cls, tmp_path):
+def test_a_callback_starts_again_in_a_second_run(cls, tmp_path):
     """A used object gives the losses, weights and state of a new one."""
     ends = []
     for folder in (tmp_path / "used", tmp_path / "new"):
@@ -98,7 +98,7 @@ def test_none_and_false_continue(value):
 @pytest.mark.parametrize("value", [0, 1, 12.0, "yes", "", [], {"stop": True}, np.array([True]), torch.ones(3)])
 @pytest.mark.parametrize("every", [None, 1])
 def test_other_answers_are_refused(value, every):
-    """`lambda metrics, step: file.write(...)` returns a number of characters, not a wish to stop."""
+    """`lambda metrics, step: file.write(...)` returns a number of characters, which does not mean "stop"."""
 
     def odd(metrics, step):
         return value

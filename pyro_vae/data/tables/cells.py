@@ -1,4 +1,4 @@
-"""How the values of a column are written in a table, and numbers that a float32 can hold for them."""
+"""How the values of a column are written in a table, and their conversion to numbers that a float32 can hold."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def integers(numbers: np.ndarray, origin: int = 0) -> np.ndarray:
 
 
 def parse(text: str) -> int | float | None:
-    """Return the number in a text, None if it is no number.
+    """Return the number in a text, None if it is not a number.
 
     Example:
         >>> parse("12"), parse("-1.5e3"), parse("1_000")

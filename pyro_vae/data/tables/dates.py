@@ -15,24 +15,24 @@ from pyro_vae.data.tables.values import blank, check_read, each, objects, unread
 
 __all__ = ["Dates", "Durations", "of_times", "read_dates"]
 
-#: Units from the coarsest on, as numpy has them, and their names.
+#: Units from the coarsest to the finest, as numpy names them, and their names in English.
 UNITS = {"D": "days", "h": "hours", "m": "minutes", "s": "seconds", "ms": "ms", "us": "µs", "ns": "ns"}
 #: Ways to write a date and the time after it, in the order in which they are tried.
 DAYS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y-%m")
 DAYS += ("%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y")
 TIMES = ("", " %H:%M:%S", "T%H:%M:%S", " %H:%M", "T%H:%M", " %H:%M:%S.%f", "T%H:%M:%S.%f")
 ZONE = re.compile(r"(?<=:\d\d)(\.\d+)?(Z|[+-]\d\d:?\d\d)$")
-#: Cells from which the ways to try are found.
+#: Number of cells from which the formats to try are found.
 FIRST = 20
 
 
 @dataclass(frozen=True)
 class Dates(Cells):
-    """Dates and times, as the time since one of them.
+    """Dates and times as the time since an origin.
 
     Args:
         origin: the date of 0, as ISO text, in UTC if there is a zone
-        unit: unit of the numbers, as numpy has it: ``"D"``, ``"h"``, ``"m"``, ``"s"``, ``"ms"``, ``"us"`` or ``"ns"``
+        unit: unit of the numbers as in numpy: ``"D"``, ``"h"``, ``"m"``, ``"s"``, ``"ms"``, ``"us"`` or ``"ns"``
         format: how dates are written in text, as in ``datetime.strftime``; empty for datetime64
         zone: offset of the times in text from UTC, such as ``"+01:00"`` or ``"Z"``; empty for none
 
@@ -49,7 +49,7 @@ class Dates(Cells):
 
     @property
     def has_zero(self) -> bool:
-        """Whether 0 is the zero of the quantity: the first date is none."""
+        """Whether 0 is the zero of the quantity: it is not, but the first date."""
         return False
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class Dates(Cells):
 
 @dataclass(frozen=True)
 class Durations(Cells):
-    """Durations, timedelta64.
+    """Durations (timedelta64) as numbers with a unit.
 
     Args:
         unit: unit of the numbers, as in :class:`Dates`
@@ -103,7 +103,7 @@ class Durations(Cells):
 
 
 def of_times(values: np.ndarray, format: str = "", zone: str = "") -> Cells:
-    """Return cells for datetime64 or timedelta64, with the coarsest unit that keeps all of them whole."""
+    """Return cells for datetime64 or timedelta64, with the coarsest unit in which all of them are integers."""
     values = in_days(values)
     present = values[~blank(values)]
     origin = present.min() if values.dtype.kind == "M" else np.timedelta64(0, "D")
@@ -152,8 +152,8 @@ def read_dates(values: np.ndarray) -> tuple[Cells | None, np.ndarray, list[datet
         values: a :func:`plain` array of objects
 
     Returns:
-        How they are written, or None if some cannot be read as dates; a mask of those in the best way to read them;
-        and all of them as datetimes.
+        How they are written, or None if some cannot be read as dates; a mask of those that the best format cannot
+        read; and all of them as datetimes.
 
     Raises:
         ValueError: day and month could be the other way round in every value.

@@ -15,7 +15,7 @@ __all__ = ["Part", "columns_of", "frame_of", "restored"]
 
 @dataclass(frozen=True)
 class Part:
-    """One column of a table as it came.
+    """One column of a table as it was passed.
 
     Attributes:
         key: its name in the table, of any type

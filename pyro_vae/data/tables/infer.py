@@ -26,7 +26,7 @@ MANY = 20
 LEAST_DISPERSION = 0.25
 #: Integers from here on are not inferred to be counts: samples of a negative binomial could overflow.
 MOST = 2**31
-#: Numbers that a float32 cannot hold.
+#: Largest float32: numbers of at least this size are refused.
 LARGEST = float(np.finfo(np.float32).max)
 #: Largest distance between neighbouring float32, in standard deviations, at which numbers have no origin.
 COARSE = 1e-3
@@ -110,7 +110,7 @@ def infer_plain(
 
 
 def read(values: np.ndarray, kind: type[Column] | None) -> tuple[Cells | None, np.ndarray]:
-    """Return how the values of a column are written, or None for labels; and those that are present as numbers."""
+    """Return how the values of a column are written, or None for labels; and the present values as numbers."""
     gone = blank(values)
     if values.dtype.kind in "Mm":
         cells = of_times(values)
@@ -129,7 +129,7 @@ def read(values: np.ndarray, kind: type[Column] | None) -> tuple[Cells | None, n
 
 
 def check_text(values: np.ndarray, wrong: Mapping[str, np.ndarray], kind: type[Column] | None) -> None:
-    """Raise if text is neither numbers nor dates, as most of it is or as it must be, and no label either."""
+    """Raise if a text column is mostly numbers or dates, if ``kind`` needs them, or if it has too many labels."""
     gone = blank(values)
     present, different = int((~gone).sum()), len(set(values[~gone].tolist()))
     what = min(wrong, key=lambda name: wrong[name].sum())

@@ -27,7 +27,7 @@ class Labels(Column):
     """The base of columns of labels, encoded as the codes 0, 1, 2, ... of ``values``."""
 
     values: tuple[Any, ...] = (0, 1)
-    #: Smallest number of labels, and the text between two of them.
+    #: Smallest number of labels, and the text between two labels in a description.
     least: ClassVar[int] = 2
     between: ClassVar[str] = ", "
 
@@ -90,7 +90,7 @@ class Labels(Column):
 
 
 def code(value: Any, codes: dict[Any, float], text: bool) -> float | None:
-    """Return the code of a label; text is a number if all labels are, and a number is text if labels are."""
+    """Return the code of a label; text is read as a number if no label is text, and a number as text otherwise."""
     found = codes.get(value)
     if found is None and isinstance(value, str) and not text:
         return codes.get(parse(value))

@@ -27,7 +27,7 @@ LOGISTIC = math.sqrt(3) / math.pi
 class Real(Ranged):
     """Real numbers: normal distribution, truncated to a range if there is one.
 
-    Outside of the range the density is small, but not zero; samples and means lie inside.
+    Outside the range the density is small but not zero; samples and means lie inside.
 
     Args:
         shift: mean, in the units of the table

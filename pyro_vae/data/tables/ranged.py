@@ -20,11 +20,11 @@ __all__ = ["EXACT", "MARGIN", "Ranged", "around", "below_one", "location_scale",
 
 #: Share of the observed range by which a column may exceed it.
 MARGIN = 0.05
-#: Where amounts, proportions and percentages end: no margin crosses one of these.
+#: Natural limits of amounts, proportions and percentages, which no margin crosses.
 ENDS = (-100.0, -1.0, 0.0, 1.0, 100.0)
 #: Smallest scale that a float32 holds with all its digits.
 SMALLEST = float(np.finfo(np.float32).tiny)
-#: Largest integer up to which a float32 holds all.
+#: A float32 holds every integer up to this one.
 EXACT = 2**24
 
 

@@ -15,13 +15,13 @@ from pyro_vae.data.tables.values import blank, check_read, each, objects, unread
 
 __all__ = ["Written", "read_numbers"]
 
-#: Separators of thousands and decimals, in the order in which they are tried: 1,234 is more than a thousand, 1,5 less.
+#: Separators of thousands and decimals, in the order in which they are tried: 1,234 is read as 1234, and 1,5 as 1.5.
 SEPARATORS = ((",", "."), (".", ","), (" ", "."), (" ", ","), ("'", "."))
 #: Other spaces, minus signs and apostrophes.
 SAME = str.maketrans({"\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2212": "-", "\u2019": "'"})
 #: Sign, one character before the digits, sign, digits with their separators, one character after them.
 NUMBER = re.compile(r"([+-]?)\s*([^\d\s.,'+-]?)(\s*)([+-]?)((?:[.,]?\d[\d.,' ]*)?\d[.,]?)(\s*)([^\d\s.,'+-]?)")
-#: Numbers that are names, such as postcodes.
+#: Numbers with a leading zero, which are labels, such as postcodes.
 CODE = re.compile(r"[+-]?0\d")
 
 
@@ -59,7 +59,7 @@ class Written(Cells):
             return None
         digits = digits.replace(self.thousands, "") if self.thousands else digits
         number = float(sign + inner + digits.replace(self.decimal, "."))
-        # a share without its sign would be a hundred times as large, or as small
+        # without its sign a percentage may have been written as a proportion
         return None if self.suffix.strip() == "%" and not suffix and number else number
 
     def read(self, values: np.ndarray) -> np.ndarray:
@@ -85,11 +85,11 @@ def read_numbers(values: np.ndarray, *, codes: bool = True) -> tuple[Cells | Non
 
     Args:
         values: a :func:`plain` array of objects
-        codes: whether a leading zero, as in 007, makes a name of a number
+        codes: whether numbers with a leading zero, such as 007, are labels
 
     Returns:
-        How they are written, or None if some cannot be read as numbers, or are names; a mask of those in the best way
-        to read them; and the numbers, as Python has them.
+        How they are written, or None if some cannot be read as numbers, or are labels; a mask of those that the best
+        way to read them cannot read; and the numbers, as Python objects.
     """
     cells = values.tolist()
     best: tuple[Cells | None, np.ndarray, Any] | None = None

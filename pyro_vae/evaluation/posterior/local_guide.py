@@ -76,7 +76,7 @@ class LocalGuide(Program):
 
         def keep(owner: nn.Module, module: nn.Module, inputs: Any, output: Tensor) -> None:
             running.pop()
-            if not running:  # a network that is called by another one does not have the last word
+            if not running:  # the outermost network returns the parameters
                 found[owner] = output
 
         owners = [

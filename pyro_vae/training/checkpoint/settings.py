@@ -18,7 +18,7 @@ from pyro_vae.training.svi import SVI
 
 __all__ = ["check_settings", "settings_of"]
 
-#: Most differences that a message names.
+#: Largest number of differences that a message names.
 SHOWN = 8
 
 

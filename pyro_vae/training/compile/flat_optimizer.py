@@ -149,7 +149,7 @@ class Group:
                 state[key] = state[key].clone()
 
     def read_learning_rate(self) -> None:
-        """Copy the current learning rate to the device if it has changed, or may have as it is a tensor."""
+        """Copy the current learning rate to the device if it has changed, or is a tensor, which may have changed."""
         if self.options["lr"] is not self.learning_rate or isinstance(self.learning_rate, Tensor):
             self.learning_rate = self.options["lr"]
             self.lr.fill_(self.learning_rate)

@@ -1,4 +1,4 @@
-"""The training data as a position that a checkpoint saves: batches of an epoch, and the random state behind them."""
+"""The batches of any epoch, with the position and the random state that a checkpoint saves."""
 
 from __future__ import annotations
 
