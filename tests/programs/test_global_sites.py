@@ -161,7 +161,7 @@ def test_weights_have_the_right_scale_in_every_estimator(kind):
         return estimator.differentiable_loss(program.model, program.guide, x)
 
     if kind is pv.estimators.CUBO:  # the divergence of the weights is part of a lower bound
-        with pytest.raises(ValueError, match="guide: CUBO .*'weights'"):
+        with pytest.raises(ValueError, match="guide: .*'weights'.*CUBO"):
             loss(1)
         return
     assert torch.allclose(loss(13) - loss(7), loss(7) - loss(1))
