@@ -352,7 +352,7 @@ def scored(cls, **options):
     ("make", "shared"),
     [
         (lambda: scored(E.ReinforceLOO), False),
-        (lambda: scored(E.ReinforceLOO, particles_per_pass=1), False),
+        pytest.param(lambda: scored(E.ReinforceLOO, particles_per_pass=1), False, marks=pytest.mark.slow),
         (lambda: scored(E.VIMCO), False),
         (lambda: scored(E.NVIL), False),
         (lambda: scored(E.ReweightedWakeSleep), False),

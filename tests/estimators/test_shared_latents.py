@@ -450,7 +450,7 @@ class Mean:
     [
         (E.ELBO, {}),
         (E.ELBO, {"particles_per_pass": 7}),
-        (E.ELBO, {"particles_per_pass": 1}),
+        pytest.param(E.ELBO, {"particles_per_pass": 1}, marks=pytest.mark.slow),
         (E.Enumeration, {}),
         (E.ReinforceLOO, {}),
         (E.ReinforceLOO, {"particles_per_pass": 7}),

@@ -23,11 +23,12 @@ from pyro_vae.testing import parts
 from pyro_vae.training import SVI, eager_graph, inductor
 
 SHARING = list(sharing_cases())
+QUICK = {"VampPrior", "tied weights", "layer used twice", "shared buffer", "frozen layer", "estimator with a module"}
 PROGRAMS = {kind.__name__: kind for kind in parts(pv.programs, pv.Program)}
 ESTIMATORS = {kind.__name__: kind for kind in parts(E, E.Estimator)}
 
 
-@pytest.mark.parametrize("name", SHARING)
+@pytest.mark.parametrize("name", slow_but(QUICK, SHARING))
 def test_shared_parameters(name, tmp_path):
     compare(sharing_cases()[name], eager_graph, tmp_path)
 
