@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from pyro_vae.data.tables.objects import converted
 from pyro_vae.data.tables.values import blank, objects, plain
 
-__all__ = ["Part", "columns_of", "frame_of", "restored"]
+__all__ = ["Part", "columns_of", "entries_of", "frame_of", "known", "restored"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Part:
         categories: all labels of a column of categories, otherwise None
         ordered: whether the categories are ordered
         text: whether the values are text
+        make: makes an object of the column from one of ``values``; None if they are the same
     """
 
     key: Hashable
@@ -32,6 +34,7 @@ class Part:
     categories: Sequence[Any] | None = None
     ordered: bool = False
     text: bool = False
+    make: Callable[[Any], Any] | None = None
 
     @property
     def name(self) -> str:
@@ -39,36 +42,28 @@ class Part:
         return str(self.key)
 
 
-def columns_of(table: Any) -> list[Part]:
-    """Return the columns of a table.
+def columns_of(table: Any, leave_out: Collection[str] = ()) -> list[Part]:
+    """Return the columns of a table, without those of some names, whose values are not read.
 
     Args:
         table: a data frame, a dict of columns, a structured array, or an array ``(rows, columns)``
+        leave_out: names of columns
 
     Raises:
-        ValueError: ``table`` is none of these, or two columns have one name.
+        ValueError: ``table`` is none of these, two columns have one name, or a column cannot be read.
     """
-    if hasattr(table, "iloc"):
-        parts = [of_series(key, table.iloc[:, i]) for i, key in enumerate(table.columns)]
-    elif isinstance(table, dict):
-        parts = [of_values(key, values) for key, values in table.items()]
-    elif names := getattr(getattr(table, "dtype", None), "names", None):
-        parts = [of_values(name, table[name]) for name in names]
-    else:
-        array = table if isinstance(table, np.ma.MaskedArray) else np.asarray(table)
-        if array.ndim != 2:
-            raise ValueError(
-                "table: expected a data frame, a dict of columns or an array (rows, columns), got an array of shape "
-                f"{array.shape}"
-            )
-        parts = [of_values(str(i), values) for i, values in enumerate(array.T)]
+    entries = entries_of(table)
     places: dict[str, list[int]] = {}
-    for i, part in enumerate(parts):
-        places.setdefault(part.name, []).append(i)
+    for i, (key, _) in enumerate(entries):
+        places.setdefault(str(key), []).append(i)
     twice = {name: at for name, at in places.items() if len(at) > 1}
     if twice:
         listed = "; ".join(f"{name!r} of columns {', '.join(map(str, at))}" for name, at in twice.items())
         raise ValueError(f"table: expected columns of different names, got {listed}, counted from 0. Rename them")
+    known("leave_out", leave_out, list(places))
+    parts = [of_values(key, values) for key, values in entries if str(key) not in leave_out]
+    if entries and not parts:
+        raise ValueError("leave_out: expected at least one other column, got the names of all columns. Keep one")
     lengths = {part.name: len(part.values) for part in parts}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"table: expected columns of one length, got {lengths}")
@@ -77,16 +72,63 @@ def columns_of(table: Any) -> list[Part]:
     return parts
 
 
+def entries_of(table: Any) -> list[tuple[Hashable, Any]]:
+    """Return the name and the values of each column of a table."""
+    if is_frame(table):
+        return [(key, table.iloc[:, i]) for i, key in enumerate(table.columns)]
+    if isinstance(table, dict):
+        return list(table.items())
+    if names := getattr(getattr(table, "dtype", None), "names", None):
+        return [(name, table[name]) for name in names]
+    named = hasattr(table, "columns") or hasattr(table, "iloc")  # of another package; an array would lose the names
+    array = table if named or isinstance(table, np.ma.MaskedArray) else np.asarray(table)
+    if named or array.ndim != 2:
+        got = f"an array of shape {array.shape}" if hasattr(table, "shape") and not named else f"a {kind_of(table)}"
+        raise ValueError(
+            f"table: expected a data frame of pandas, a dict of columns or an array (rows, columns), got {got}. Pass a "
+            "dict with the values of each column by its name"
+        )
+    return [(str(i), values) for i, values in enumerate(array.T)]
+
+
+def known(what: str, names: Collection[str], own: Sequence[str]) -> None:
+    """Raise unless all names are those of columns."""
+    unknown = [name for name in names if name not in own]
+    if unknown:
+        raise ValueError(f"{what}: expected names of columns ({', '.join(own)}), got {', '.join(unknown)}")
+
+
+def is_frame(table: Any) -> bool:
+    """Return whether a table is a data frame of pandas."""
+    return hasattr(table, "iloc") and hasattr(table, "columns")
+
+
+def kind_of(value: Any) -> str:
+    """Return the name of the type of a value, with its package."""
+    cls = type(value)
+    package = cls.__module__.partition(".")[0]
+    return cls.__name__ if package == "builtins" else f"{package} {cls.__name__}"
+
+
 def of_values(key: Hashable, values: Any) -> Part:
     """Return a column of an array, a sequence or a series."""
     if hasattr(values, "iloc"):
         return of_series(key, values)
-    kind = values.dtype if isinstance(values, np.ndarray) else np.asarray(values).dtype
+    if type(getattr(values, "dtype", None)).__module__.startswith("pandas"):  # an index or an array of pandas
+        import pandas
+
+        return of_series(key, pandas.Series(values))
+    if isinstance(values, list | tuple):
+        values = [None if value is np.ma.masked else value for value in values]
     try:
+        if isinstance(values, str):
+            raise ValueError("expected one value per row, got text")
+        kind = values.dtype if isinstance(values, np.ndarray) else np.asarray(values).dtype
+        values, make = converted(values) if kind.kind == "O" else (values, None)
         found = plain(values)
     except ValueError as error:
         raise ValueError(f"column {str(key)!r}: {error}") from error
-    return Part(key, found, kind, text=is_text(found))
+    return Part(key, found, kind, text=is_text(found), make=make)
 
 
 def of_series(key: Hashable, series: Any) -> Part:
@@ -103,10 +145,11 @@ def of_series(key: Hashable, series: Any) -> Part:
     else:
         values = series.to_numpy() if isinstance(kind, np.dtype) else series.to_numpy(object)
     try:
+        values, make = converted(values) if kind == object else (values, None)
         found = plain(values, labels=categories is not None)
     except ValueError as error:
         raise ValueError(f"column {str(key)!r}: {error}") from error
-    return Part(key, found, kind, categories, ordered, categories is None and is_text(found))
+    return Part(key, found, kind, categories, ordered, categories is None and is_text(found), make)
 
 
 def is_text(values: np.ndarray) -> bool:
@@ -131,6 +174,10 @@ def restored(part: Part, values: np.ndarray) -> Any:
     values = limited(values, numpy) if isinstance(numpy, np.dtype) and numpy.kind in "iu" else values
     if isinstance(part.kind, np.dtype):
         gone = blank(values)
+        if part.kind.kind == "O" and values.dtype.kind in "Mm":  # days would become dates without a time
+            values = values.astype(part.values.dtype)
+        if part.make is not None:
+            return objects(None if g else part.make(v) for v, g in zip(values, gone, strict=True))
         if part.kind.kind in "OSU" and gone.any():
             return np.where(gone, None, values.astype(object))
         if part.kind.kind in "SU":  # new text may be longer than that of the table
@@ -160,10 +207,9 @@ def limited(values: np.ndarray, kind: np.dtype[Any]) -> np.ndarray:
     return objects(min(max(v, low), high) if isinstance(v, int) and not isinstance(v, bool) else v for v in values)
 
 
-def frame_of(frame: type, parts: Sequence[Part], columns: Sequence[Any]) -> Any:
-    """Return columns as a data frame of this class, with their names of any type."""
+def frame_of(frame: type, names: Any, columns: Sequence[Any]) -> Any:
+    """Return columns as a data frame of this class, with names of any type as an index of pandas."""
     import pandas
 
     # a frame would make strings of objects that are text
-    series = {i: pandas.Series(c, dtype=c.dtype) for i, c in enumerate(columns)}
-    return frame(series).set_axis(pandas.Index([part.key for part in parts], tupleize_cols=False), axis=1)
+    return frame({i: pandas.Series(c, dtype=c.dtype) for i, c in enumerate(columns)}).set_axis(names, axis=1)

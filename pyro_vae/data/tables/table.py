@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae._util.arrays import as_tensor
 from pyro_vae.data.tables.column import Column
-from pyro_vae.data.tables.frames import Part, alike, columns_of, frame_of, restored
+from pyro_vae.data.tables.frames import Part, alike, columns_of, entries_of, frame_of, known, restored
 from pyro_vae.data.tables.infer import infer
 from pyro_vae.data.tables.labels import Labels
 from pyro_vae.data.tables.values import blank, same
@@ -71,8 +71,9 @@ class Table:
         if self.x.isinf().any():
             row, j = self.x.isinf().nonzero()[0].tolist()
             raise ValueError(f"column {self.names[j]!r}: expected numbers that a float32 holds, got {codes[j][row]}")
-        frame = hasattr(data, "iloc")
-        self._frame, self._index = (type(data), data.index) if frame else (None, None)
+        self._frame, self._index = (type(data), data.index) if hasattr(data, "iloc") else (None, None)
+        if self._frame is not None:
+            self._header = data.columns[[list(map(str, data.columns)).index(name) for name in self.names]]
         # where a float32 does not give the value back, the value itself is kept
         rows = self.x.numpy().T
         self._exact = [bool(same(p.values, self._read(j, rows[j])).all()) for j, p in enumerate(self._parts)]
@@ -85,7 +86,7 @@ class Table:
     def like(self, data: Any) -> Table:
         """Return another table with these columns; any more columns are left out."""
         own = set(self.names)
-        more = [part.name for part in columns_of(data) if part.name not in own]
+        more = [str(key) for key, _ in entries_of(data) if str(key) not in own]
         return Table(data, self.columns, leave_out=more)
 
     def decode(self, x: Tensor) -> Any:
@@ -96,12 +97,15 @@ class Table:
         x = as_tensor(x).detach().cpu()
         if x.dim() != 2 or x.shape[1] != len(self.columns):
             raise ValueError(f"x: expected shape (n, {len(self.columns)}), got {tuple(x.shape)}")
+        if x.isinf().any():
+            row, j = x.isinf().nonzero()[0].tolist()
+            raise ValueError(f"x: expected finite numbers or NaN, got {x[row, j]} in row {row} of {self.names[j]!r}")
         own = x.shape == self.x.shape and bool((torch.isnan(self.x) | (x.float() == self.x)).all())
         values = [self._decode(j, codes, own=own) for j, codes in enumerate(x.numpy().T)]
         columns = [restored(part, found) for part, found in zip(self._parts, values, strict=True)]
         if self._frame is None:
             return dict(zip((part.key for part in self._parts), columns, strict=True))
-        frame = frame_of(self._frame, self._parts, columns)
+        frame = frame_of(self._frame, self._header, columns)
         return frame.set_axis(self._index) if own else frame
 
     def _decode(self, j: int, codes: np.ndarray, *, own: bool) -> np.ndarray:
@@ -151,13 +155,13 @@ def schema(table: Any, types: Mapping[Any, Kind] | None = None) -> tuple[Column,
 
 def parts_of(data: Any, leave_out: Collection[Any]) -> list[Part]:
     """Return the columns of a table, without some of them."""
-    parts, without = columns_of(data), set(map(str, leave_out))
-    known("leave_out", without, [part.name for part in parts])
-    return [part for part in parts if part.name not in without]
+    return columns_of(data, [leave_out] if isinstance(leave_out, str) else list(map(str, leave_out)))
 
 
 def inferred(parts: Mapping[str, Part], types: Mapping[Any, Kind]) -> tuple[Column, ...]:
     """Return the columns of a table, of these types or of inferred ones."""
+    if not isinstance(types, Mapping):
+        raise TypeError(f"types: expected a dict of types by name of the column, got a {type(types).__name__}")
     kinds = {str(name): kind for name, kind in types.items()}
     known("types", kinds, list(parts))
     return tuple(column_of(part, kinds.get(name)) for name, part in parts.items())
@@ -167,14 +171,14 @@ def column_of(part: Part, kind: Kind | None) -> Column:
     """Return a column of a type, or of an inferred one."""
     if isinstance(kind, Column):
         return kind
+    shelf, order = dict(concrete(Column)), ""
     if isinstance(kind, str):
         name, _, order = kind.partition("(")
-        shelf = dict(concrete(Column))
-        if name not in shelf or (order and not order.endswith(")")):
-            raise ValueError(f"types: expected one of {', '.join(sorted(shelf))} for {part.name!r}, got {kind!r}")
-        kind = shelf[name]
-        if order and issubclass(kind, Labels):
-            return kind(part.name, tuple(value.strip() for value in order[:-1].split("<")))
+        kind = shelf.get(name, kind) if order[-1:] in ("", ")") else kind
+    if kind is not None and not (isinstance(kind, type) and issubclass(kind, Column)):
+        raise ValueError(f"types: expected one of {', '.join(sorted(shelf))} for {part.name!r}, got {kind!r}")
+    if order and kind is not None and issubclass(kind, Labels):
+        return kind(part.name, tuple(value.strip() for value in order[:-1].split("<")))
     return infer(part.name, part.values, part.categories, ordered=part.ordered, kind=kind)
 
 
@@ -184,13 +188,6 @@ def concrete(base: type[Column]) -> Iterator[tuple[str, type[Column]]]:
         if not inspect.isabstract(cls):
             yield cls.__name__, cls
         yield from concrete(cls)
-
-
-def known(what: str, names: Collection[str], own: Sequence[str]) -> None:
-    """Raise unless all names are those of columns."""
-    unknown = [name for name in names if name not in own]
-    if unknown:
-        raise ValueError(f"{what}: expected names of columns ({', '.join(own)}), got {', '.join(unknown)}")
 
 
 def check_names(own: list[str], given: list[str]) -> None:
