@@ -107,6 +107,7 @@ def read_table(path: str, cells: dict[str, np.ndarray], config: Mapping[str, Any
     except ValueError as error:
         # the options of the command have other names
         text = re.sub("^types: ", "columns: ", re.sub("^leave_out: ", "leave-out: ", str(error)))
+        text = re.sub(r"\brow (\d+)", lambda found: files.place(path, int(found[1])), text)
         hint = " (--leave-out NAME, --columns NAME=TYPE)" if columns is None and text.startswith("column ") else ""
         raise ValueError(f"{path}: {text}{hint}") from error
 

@@ -122,5 +122,6 @@ def numbers_of(path: str, name: str, values: np.ndarray) -> np.ndarray:
     cells, wrong, found = numbers_in(plain(values).astype(object), codes=False)
     if cells is None:
         row = int(wrong.argmax())
-        raise ValueError(f"{path}: expected numbers in all columns, got text in {name}: {values[row]!r} in row {row}")
+        where = files.place(path, row)
+        raise ValueError(f"{path}: expected numbers in all columns, got text in {name}: {values[row]!r} in {where}")
     return np.array(found, float)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import numpy as np
 from pyro_vae.data.tables.cells import parse
 from pyro_vae.data.tables.values import each, is_blank, objects, plain, unread
 
-__all__ = ["ENDINGS", "Values", "encode", "ending", "read", "to_columns", "typed"]
+__all__ = ["ENDINGS", "Values", "encode", "ending", "place", "read", "to_columns", "typed"]
 
 #: The content of a file: an array whose rows are examples, or arrays by name.
 Values = np.ndarray | dict[str, np.ndarray]
 
 ENDINGS = (".npy", ".npz", ".csv")
+#: Between the cells of a .csv.
+DELIMITERS = ",;\t|"
 #: Numbers in which the comma can be a decimal comma or a separator of thousands.
 EITHER = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 #: The first bytes of numpy's files.
@@ -40,8 +43,9 @@ def read(path: str | Path) -> Values:
 
     Args:
         path: a file. ``.npy``: an array whose rows are examples, or a structured array, which is a table. ``.npz``:
-            several arrays. ``.csv``: UTF-8 text with the names of the columns in the first line and commas, semicolons
-            or tabs between cells
+            several arrays. ``.csv``: UTF-8 text, or UTF-16 with a byte order mark, with the names of the columns in the
+            first line and commas, semicolons, tabs or vertical bars between cells. None of them has masks: write NaN,
+            or an empty cell, where a value is missing
 
     Returns:
         An array, or a dict of arrays by name: those of an .npz, or the columns of a table. Cells of a .csv are text.
@@ -73,17 +77,11 @@ def read(path: str | Path) -> Values:
 
 def read_csv(path: Path) -> dict[str, np.ndarray]:
     """Read the cells of a .csv file by column."""
+    lines, delimiter = lines_of(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected a .csv file of UTF-8 text, got other bytes") from error
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    lines = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
-    try:
-        names = next(lines)
+        names = [name.strip() for name in next((row for row in lines if row), [])]
         check_names(path, names)
-        rows = []
+        rows: list[list[str]] = []
         for row in lines:
             if row == [] and len(names) > 1:
                 continue
@@ -100,7 +98,54 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
     cells = {name: objects(cell.strip() for cell in column) for name, column in columns}
     if delimiter != ",":
         check_commas(path, cells)
+    check_spaces(path, names, rows)
     return cells
+
+
+def lines_of(path: Path) -> tuple[Any, str]:
+    """Return the reader of the lines of a .csv file, and what is between its cells."""
+    marked = path.read_bytes()[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    try:
+        text = path.read_text(encoding="utf-16" if marked else "utf-8-sig")
+        if "\0" in text:
+            raise ValueError("a byte of zero")
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: expected a .csv file of UTF-8 text, got other bytes ({error}). Save it as CSV with the encoding "
+            "UTF-8"
+        ) from error
+    first = re.sub('"[^"]*"', "", text.lstrip().partition("\n")[0])
+    delimiter = max(DELIMITERS, key=first.count)
+    return csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True), delimiter
+
+
+def place(path: str | Path, row: int) -> str:
+    """Return where a row of a table is in its file, in words: a .csv has lines, counted from 1."""
+    if ending(path) != ".csv":
+        return f"row {row} (counted from 0)"
+    lines, _ = lines_of(Path(path))
+    names = next(found for found in lines if found)
+    starts = [start for start, found in numbered(lines) if found or len(names) == 1]
+    return f"line {starts[row]}"
+
+
+def numbered(lines: Any) -> Iterator[tuple[int, list[str]]]:
+    """Yield the first line, counted from 1, and the cells of each row."""
+    start = lines.line_num + 1
+    for row in lines:
+        yield start, row
+        start = lines.line_num + 1
+
+
+def check_spaces(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Raise if all lines of a single column have several words, as many as its name, with numbers among them."""
+    first = [cell.split() for cell in (*names, *rows[0])]
+    if len(names) == 1 and len({len(row[0].split()) for row in (names, *rows)}) == 1 < len(first[0]):
+        if any(parse(word) is not None for word in first[1]):
+            raise ValueError(
+                f"{path}: expected commas, semicolons, tabs or vertical bars between cells, got spaces in line 1: "
+                f"{names[0]!r}. Replace them"
+            )
 
 
 def check_commas(path: Path, columns: dict[str, np.ndarray]) -> None:
@@ -118,12 +163,17 @@ def check_commas(path: Path, columns: dict[str, np.ndarray]) -> None:
 def check_names(path: Path, names: Sequence[str]) -> None:
     """Raise if the first line holds data, or a name twice."""
     plain = names == [str(i) for i in range(len(names))]  # as pandas names the columns of an array
-    if not all(name.strip() for name in names) or (not plain and any(parse(name) is not None for name in names)):
-        got = ", ".join(map(repr, names[:5]))
-        raise ValueError(f"{path}: expected the names of the columns in the first line, got {got}")
+    if not names or not all(names) or (not plain and any(parse(name) is not None for name in names)):
+        got = ", ".join(map(repr, names[:5])) or "none"
+        raise ValueError(
+            f"{path}: expected the names of the columns in the first line, got {got}. Name all columns, and save a "
+            "data frame of pandas with index=False"
+        )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"{path}: expected columns of different names, got several of the name {', '.join(twice)}")
+        raise ValueError(
+            f"{path}: expected columns of different names, got several of the name {', '.join(twice)}. Rename them"
+        )
 
 
 def typed(cells: np.ndarray) -> np.ndarray:

@@ -116,7 +116,7 @@ def fill(data: Any, table: Table, x: Tensor) -> Any:
         for key in found:
             frame.isetitem(list(data.columns).index(key), found[key])
         return frame
-    array = np.array(data)
+    array = np.asarray(data).copy()
     for name, values in found.items():
         array[name if array.dtype.names else (slice(None), int(name))] = values
     return array

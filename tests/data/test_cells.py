@@ -50,6 +50,8 @@ NUMBERS = {
     "percent after a space": (["45 %", "3 %"], [45, 3], Written(suffix=" %")),
     "dollars": (["$1,234.50", "-$7", "$-8", "9"], [1234.5, -7, -8, 9], Written("$", "", ",", ".", 2)),
     "euros": (["1.234,50 €", "7 €"], [1234.5, 7], Written("", " €", ".", ",", 2)),
+    "parentheses": (["(123)", "45", "(7)"], [-123, 45, -7], Written(negative="()")),
+    "parentheses and signs": (["($1,234.50)", "$2.00"], [-1234.5, 2], Written("$", "", ",", ".", 2, "()")),
     "minus signs": (["\u22125,5", "5"], [-5.5, 5], Written(decimal=",", places=1)),
 }
 
@@ -85,14 +87,21 @@ def ages(*more):
     [
         (ages("old"), "expected numbers, got 'old' in row 30"),
         (["tall", *ages()], "expected numbers, got 'tall' in row 0"),
-        ([*(f"${v}" for v in range(30)), "€5"], "expected numbers, got '€5' in row 30"),
-        ([*(f"{v}%" for v in range(30)), "0.5"], "expected numbers, got '0.5' in row 30"),
-        ([*(f"{v},5" for v in range(30)), "1.234.5"], "expected numbers, got '1.234.5' in row 30"),
+        ([*(f"${v}" for v in range(30)), "€5"], "expected numbers .*, got '€5' in row 30"),
+        ([*(f"{v}%" for v in range(30)), "0.5"], "expected numbers .*, got '0.5' in row 30"),
+        ([*(f"{v},5" for v in range(30)), "1.234.5"], "expected numbers.*, got '1.234.5' in row 30"),
         ([*(f"2024-01-{d:02d}" for d in range(1, 31)), "soon"], "expected dates, got 'soon' in row 30"),
         ([*(f"2024-01-{d:02d}" for d in range(1, 31)), "2024-02-30"], "expected dates, got '2024-02-30' in row 30"),
         ([None, *(f"person {i}" for i in range(40))], "40 different texts in 40 rows, such as 'person 0' in row 1"),
         ([f"0{i}" for i in range(40)], "different texts"),
         (["01/02/2024", "03/04/2024"], "dates in one way, got '01/02/2024'"),
+        (["2.5", "1,5", None, "3"], "numbers written in one way, such as '2.5', got '1,5' in row 1"),
+        (["$5", None, "€7", "8"], "numbers written in one way, such as '\\$5', got '€7' in row 2"),
+        (["2024-01-31", "02.01.2024"], "dates in one way, such as '2024-01-31', got '02.01.2024' in row 1"),
+        ([None, "31-Jan-65", "01-Feb-66"], "a year of four digits, got '31-Jan-65' in row 1"),
+        (["65-01-31", "66-02-01"], "a year of four digits, got '65-01-31' in row 0"),
+        (["2024-01-31 10:00Z", "2024-01-31 10:00"], "all have a zone, got '2024-01-31 10:00' in row 1"),
+        (["1", "2", "inf"], "finite numbers .*, got inf in row 2"),
     ],
 )
 def test_cells_that_do_not_fit_are_named(cells, said):
@@ -117,6 +126,13 @@ DATES = {
     "slashes, day first": (["31/01/2024", "01/02/2024"], [0, 1], Dates("2024-01-31", "D", "%d/%m/%Y")),
     "slashes, month first": (["01/31/2024", "02/01/2024"], [0, 1], Dates("2024-01-31", "D", "%m/%d/%Y")),
     "names of months": (["31 Jan 2024", "01 Feb 2024"], [0, 1], Dates("2024-01-31", "D", "%d %b %Y")),
+    "years first": (["2024.01.31", "2024.02.01"], [0, 1], Dates("2024-01-31", "D", "%Y.%m.%d")),
+    "names of months alone": (["Jan 2024", "Mar 2024"], [0, 60], Dates("2024-01-01", "D", "%b %Y")),
+    "half days": (
+        ["01/31/2024 09:30 AM", "01/31/2024 01:30 PM"],
+        [0, 4],
+        Dates("2024-01-31T09:30", "h", "%m/%d/%Y %I:%M %p"),
+    ),
     "months": (["2024-01", "2024-03"], [0, 60], Dates("2024-01-01", "D", "%Y-%m")),
     "minutes": (["2024-01-31 10:00", "2024-01-31 10:05"], [0, 5], Dates("2024-01-31T10:00", "m", "%Y-%m-%d %H:%M")),
     "seconds": (

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +21,11 @@ __all__ = ["Dates", "Durations", "of_times", "read_dates"]
 UNITS = {"D": "days", "h": "hours", "m": "minutes", "s": "seconds", "ms": "ms", "us": "µs", "ns": "ns"}
 #: Ways to write a date and the time after it, in the order in which they are tried.
 DAYS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y-%m")
-DAYS += ("%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y")
+DAYS += ("%Y.%m.%d", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%b %Y", "%B %Y", "%m/%Y")
+#: Ways to write a year without its century, which are refused: 65 can be 1965 or 2065.
+SHORT = ("%y-%m-%d", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d-%m-%y", "%d-%b-%y", "%d %b %y")
 TIMES = ("", " %H:%M:%S", "T%H:%M:%S", " %H:%M", "T%H:%M", " %H:%M:%S.%f", "T%H:%M:%S.%f")
+TIMES += (" %I:%M %p", " %I:%M:%S %p")
 ZONE = re.compile(r"(?<=:\d\d)(\.\d+)?(Z|[+-]\d\d:?\d\d)$")
 #: Number of cells from which the formats to try are found.
 FIRST = 20
@@ -161,6 +166,7 @@ def read_dates(values: np.ndarray) -> tuple[Cells | None, np.ndarray, list[datet
     cells = values.tolist()
     bad, best = ~blank(values), None
     some = [v for v in dict.fromkeys(cells) if isinstance(v, str) and v[:1].isalnum() and len(v) < 40][:FIRST]
+    some = [v for v in some if any(map(str.isdigit, v))]
     formats = [d + t for t, d in product(TIMES, DAYS) if any(moment(v, d + t) for v in some)]
     if len(some) < len(set(cells) - {None}) / 2 and len(some) < FIRST:
         return None, bad, []
@@ -176,7 +182,30 @@ def read_dates(values: np.ndarray) -> tuple[Cells | None, np.ndarray, list[datet
         if wrong.sum() < bad.sum():
             bad, best = wrong, (format, found)
     if bad.any() or best is None:
+        check_one_way(cells, bad, formats)
         return None, bad, []
-    zones = {found[2] for v in cells if v is not None and ":" in v and (found := ZONE.search(v))}
+    zones = {found[2] if (found := ZONE.search(v)) else "" for v in cells if v is not None and ":" in v}
+    if "" in zones and len(zones) > 1:
+        row = next(i for i, v in enumerate(cells) if v is not None and not ZONE.search(v))
+        raise ValueError(f"expected times that all have a zone, got {cells[row]!r} in row {row}. Add the zone")
+    zones -= {""}
     zone = zones.pop() if len(zones) == 1 else "+00:00" if zones else ""
     return of_times(np.array(best[1], "M8[us]"), best[0], zone), bad, best[1]
+
+
+def check_one_way(cells: Sequence[Any], bad: np.ndarray, formats: Sequence[str]) -> None:
+    """Raise if all cells are dates in one of several formats, or dates with a year of two digits."""
+    texts = [v for v in dict.fromkeys(cells) if v is not None]
+    if not all(isinstance(v, str) and any(map(str.isdigit, v)) for v in texts):
+        return
+    row = int(bad.argmax())
+    if any(all(moment(v, format) for v in texts) for format in SHORT):
+        raise ValueError(
+            f"expected dates with a year of four digits, got {cells[row]!r} in row {row}. Write them as 2024-01-31, or "
+            "choose the type Categorical"
+        )
+    if formats and all(any(moment(v, format) for format in formats) for v in texts):
+        other = next(v for v, wrong in zip(cells, bad, strict=True) if v is not None and not wrong)
+        raise ValueError(
+            f"expected dates in one way, such as {other!r}, got {cells[row]!r} in row {row}. Write them as 2024-01-31"
+        )

@@ -12,7 +12,7 @@ from pyro_vae.data.tables.column import Column
 from pyro_vae.data.tables.dates import Dates, Durations, of_times, read_dates
 from pyro_vae.data.tables.labels import Binary, Categorical, Labels, Ordinal, in_order
 from pyro_vae.data.tables.numbers import Count, Integer, Positive, Real
-from pyro_vae.data.tables.ranged import EXACT
+from pyro_vae.data.tables.ranged import EXACT, SMALLEST
 from pyro_vae.data.tables.values import blank, plain, whole
 from pyro_vae.data.tables.written import read_numbers
 
@@ -79,7 +79,7 @@ def infer_plain(
     """Infer the type of a column from :func:`plain` values."""
     present = values[~blank(values)]
     if not len(present):
-        raise ValueError("expected at least one value, all are missing")
+        raise ValueError("expected at least one value, all are missing. Leave the column out")
     if categories is not None:
         two = Binary if len(categories) == 2 else Categorical
         kind = kind or (Ordinal if ordered and len(categories) > 1 else two)
@@ -95,11 +95,17 @@ def infer_plain(
         kind = kind or (Binary if len(set(present.tolist())) == 2 else Categorical)
         return kind.of(name, present, Numbers())
     found = numbers.astype(float)
-    if not (np.abs(found) < LARGEST).all():
+    if (wrong := ~(np.abs(found) < LARGEST)).any():
+        row = int(np.flatnonzero(~blank(values))[wrong.argmax()])
         raise ValueError(
-            f"expected finite numbers below {LARGEST:.2g}, got {found[~(np.abs(found) < LARGEST)][0]:.3g}"
+            f"expected finite numbers below {LARGEST:.2g}, got {found[wrong.argmax()]:.3g} in row {row}. Leave such "
+            "cells empty, or divide the column"
         )
-    kind = kind or kind_of(found, cells)
+    if 0 < np.abs(found).max() < SMALLEST:
+        raise ValueError(
+            f"expected numbers that a float32 holds, got none of at least {SMALLEST:.2g}. Multiply the column"
+        )
+    kind = kind or kind_of(found, len(set(numbers.tolist())), cells)
     if issubclass(kind, Labels):
         return kind.of(name, np.array(in_order(numbers.tolist()), object), cells)
     if isinstance(cells, Numbers):
@@ -147,10 +153,10 @@ def check_text(values: np.ndarray, wrong: Mapping[str, np.ndarray], kind: type[C
         )
 
 
-def kind_of(numbers: np.ndarray, cells: Cells) -> type[Column]:
-    """Return the type of a column of finite numbers."""
+def kind_of(numbers: np.ndarray, n: int, cells: Cells) -> type[Column]:
+    """Return the type of a column of finite numbers, ``n`` of them different before they became floats."""
     distinct = np.unique(numbers)
-    low, high, n = distinct[0], distinct[-1], len(distinct)
+    low, high = distinct[0], distinct[-1]
     if isinstance(cells, Dates | Durations):
         return Integer
     if (distinct != np.round(distinct)).any():

@@ -52,8 +52,8 @@ def plain(values: Any, *, labels: bool = False) -> np.ndarray:
     if array.dtype.kind in "fiubMm":
         return array
     if array.dtype.kind not in "OUS":
-        raise ValueError(f"expected numbers, text or dates, got numpy dtype {array.dtype}")
-    found = [one(value, labels) for value in array.tolist()]
+        raise ValueError(f"expected numbers, text or dates, got numpy dtype {array.dtype}. Split or convert the column")
+    found = [one(value, labels, row) for row, value in enumerate(array.tolist())]
     kinds = {type(value) for value in found} - {type(None)}
     if labels or not kinds:
         return objects(found)
@@ -66,7 +66,7 @@ def plain(values: Any, *, labels: bool = False) -> np.ndarray:
     return np.array(found, bool) if kinds == {bool} and None not in found else objects(found)
 
 
-def one(value: Any, labels: bool) -> Any:
+def one(value: Any, labels: bool, row: int) -> Any:
     """Return one value: None if it is missing, a number of Python, text, a time without a zone, or a label."""
     if type(value) is str:  # most values of a file
         return None if not labels and is_blank(value) else value
@@ -77,7 +77,7 @@ def one(value: Any, labels: bool) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str):
-        return one(str(value), labels)
+        return one(str(value), labels, row)
     if labels or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, (Real, Decimal)):
@@ -88,7 +88,9 @@ def one(value: Any, labels: bool) -> Any:
     try:
         hash(value)
     except TypeError as error:
-        raise ValueError(f"expected numbers, text or dates, got a {type(value).__name__}") from error
+        raise ValueError(
+            f"expected numbers, text or dates, got a {type(value).__name__} in row {row}. Leave the column out"
+        ) from error
     return value
 
 

@@ -34,6 +34,7 @@ class Written(Cells):
         thousands: separator of thousands
         decimal: separator of decimals
         places: number of decimals
+        negative: ``"()"`` if negative numbers are in parentheses, as in accounts
 
     Example:
         >>> Written(prefix="$", thousands=",", places=2).write(np.array([-1234.5, np.nan])).tolist()
@@ -45,20 +46,22 @@ class Written(Cells):
     thousands: str = ""
     decimal: str = "."
     places: int = 0
+    negative: str = "-"
 
     def value(self, text: str) -> float | None:
         """Return the number in a text, None if it is not written like this."""
-        found = NUMBER.fullmatch(text.translate(SAME))
-        if found is None:
+        inside = self.negative == "()" and text.startswith("(") and text.endswith(")")
+        found = NUMBER.fullmatch((text[1:-1] if inside else text).translate(SAME))
+        if found is None or (inside and (found[1] or found[4])):
             return None
-        sign, prefix, _, inner, digits, _, suffix = found.groups()
-        if (sign and inner) or prefix not in ("", self.prefix.strip()) or suffix not in ("", self.suffix.strip()):
+        sign, prefix, _, minus, digits, _, suffix = found.groups()
+        if (sign and minus) or prefix not in ("", self.prefix.strip()) or suffix not in ("", self.suffix.strip()):
             return None
         groups = rf"[1-9]\d{{0,2}}(?:{re.escape(self.thousands)}\d{{3}})+|" if self.thousands else ""
         if not re.fullmatch(rf"(?:{groups}\d*)(?:{re.escape(self.decimal)}\d*)?", digits):
             return None
         digits = digits.replace(self.thousands, "") if self.thousands else digits
-        number = float(sign + inner + digits.replace(self.decimal, "."))
+        number = (-1 if inside else 1) * float(sign + minus + digits.replace(self.decimal, "."))
         # without its sign a percentage may have been written as a proportion
         return None if self.suffix.strip() == "%" and not suffix and number else number
 
@@ -77,7 +80,8 @@ class Written(Cells):
         rounded = f"{abs(value):,.{self.places}f}"
         minus = "-" if value < 0 and rounded.strip("0.,") else ""
         digits = rounded.translate(str.maketrans({",": self.thousands, ".": self.decimal}))
-        return f"{minus}{self.prefix}{digits}{self.suffix}"
+        written = f"{self.prefix}{digits}{self.suffix}"
+        return f"({written})" if minus and self.negative == "()" else minus + written
 
 
 def read_numbers(values: np.ndarray, *, codes: bool = True) -> tuple[Cells | None, np.ndarray, Any]:
@@ -103,7 +107,23 @@ def read_numbers(values: np.ndarray, *, codes: bool = True) -> tuple[Cells | Non
     named = codes and isinstance(best[0], Numbers) and any(isinstance(v, str) and CODE.match(v) for v in cells)
     if named:
         return None, ~blank(values), []
+    if 0 < best[1].sum() < (~blank(values)).sum():
+        check_one_way(values, best[1])
     return (None, *best[1:]) if best[1].any() else best
+
+
+def check_one_way(values: np.ndarray, wrong: np.ndarray) -> None:
+    """Raise if each cell is a number, but no way to write numbers reads all of them."""
+    present = set(values[~blank(values)].tolist())
+    texts = {v for v in present if isinstance(v, str)}
+    if all(number(v) is not None for v in present - texts) and all(
+        parse(text) is not None or any(way.value(text) is not None for way in ways([text])) for text in texts
+    ):
+        row, other = int(wrong.argmax()), next(v for v, w in zip(values, ~wrong & ~blank(values), strict=True) if w)
+        raise ValueError(
+            f"expected numbers written in one way, such as {other!r}, got {values[row]!r} in row {row}. Write them "
+            "alike, or choose the type Categorical"
+        )
 
 
 def number(value: Any) -> Any:
@@ -114,10 +134,12 @@ def number(value: Any) -> Any:
 def ways(cells: Sequence[Any]) -> Iterator[Written]:
     """Yield the ways in which numbers can be written with the signs of these cells."""
     texts = {v for v in cells if isinstance(v, str)}
-    found = [m.groups() for m in (NUMBER.fullmatch(v.translate(SAME)) for v in sorted(texts)) if m]
+    accounts = {v for v in texts if v[:1] + v[-1:] == "()"}
+    bare = sorted(v[1:-1] if v in accounts else v for v in texts)
+    found = [m.groups() for m in (NUMBER.fullmatch(v.translate(SAME)) for v in bare) if m]
     prefix = next((p + space for _, p, space, *_ in found if p and category(p) == "Sc"), "")
     suffix = next((space + s for *_, space, s in found if s and (s == "%" or category(s) == "Sc")), "")
     for thousands, decimal in SEPARATORS:
         used = any(thousands in digits for *_, digits, _, _ in found)
         places = max((len(d.rpartition(decimal)[2]) for *_, d, _, _ in found if decimal in d), default=0)
-        yield Written(prefix, suffix, thousands if used else "", decimal, places)
+        yield Written(prefix, suffix, thousands if used else "", decimal, places, "()" if accounts else "-")
