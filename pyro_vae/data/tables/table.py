@@ -173,8 +173,8 @@ def column_of(part: Part, kind: Kind | None) -> Column:
         return kind
     shelf, order = dict(concrete(Column)), ""
     if isinstance(kind, str):
-        name, _, order = kind.partition("(")
-        kind = shelf.get(name, kind) if order[-1:] in ("", ")") else kind
+        name, opened, order = kind.partition("(")
+        kind = shelf.get(name, kind) if not opened or order.endswith(")") else kind
     if kind is not None and not (isinstance(kind, type) and issubclass(kind, Column)):
         raise ValueError(f"types: expected one of {', '.join(sorted(shelf))} for {part.name!r}, got {kind!r}")
     if order and kind is not None and issubclass(kind, Labels):
