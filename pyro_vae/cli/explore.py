@@ -10,11 +10,12 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
-from pyro_vae import pages, plots
+from pyro_vae import pages, plots, tasks
 from pyro_vae._util.devices import resolve_device
 from pyro_vae.cli.shared import for_run, write_page
 from pyro_vae.config import data as run_data
 from pyro_vae.config import run
+from pyro_vae.config.rows import read_rows
 from pyro_vae.data import Split
 from pyro_vae.programs import VAE
 
@@ -26,7 +27,7 @@ def explore(argv: list[str]) -> int:
     """Write an HTML page to explore the latent space of a run; it opens from disk in any browser."""
     choices = for_run("explore", argv)
     add = choices.option
-    add("--data", type=str | None, help="a file .npy or .npz of data instead of the test data of the run")
+    add("--data", type=str | None, help="a file of data instead of the test data of the run")
     add("--num-points", type=PositiveInt, default=300, help="most examples on the page; fewer if they are large")
     add("--num-particles", type=PositiveInt, default=1000, help="samples per example for the log-likelihood")
     add("--output", type=str | None, help="path of the page; RUN/explore.html by default")
@@ -36,10 +37,17 @@ def explore(argv: list[str]) -> int:
     config, device = run.read(settings.run), resolve_device(settings.device)
     vae = run.load(settings.run).to(device)
     if not isinstance(vae, VAE):
-        raise ValueError(f"run: expected a VAE without classes in {settings.run}, got a {type(vae).__name__}")
-    split = run_data.read_array(settings.data) if settings.data else run_data.load(config).dataset.test
+        raise ValueError(
+            f"run: expected a VAE without classes in {settings.run}, got a {type(vae).__name__}. Use `pyro-vae embed` for "
+            "its latents, and `pyro-vae sample` for new data"
+        )
+    split = Split(read_rows(settings.data, config, vae).x) if settings.data else run_data.load(config).dataset.test
     rows = choose(split, config["latent"], settings)
-    chosen = split[rows]
+    chosen, holes = split[rows], ""
+    if torch.isnan(chosen.x).any():  # the page has a value of every entry
+        holes = f" Their {int(torch.isnan(chosen.x).sum()):,} missing entries are imputed by conditional means."
+        found = tasks.impute(vae, chosen.x, num_samples=0, num_particles=settings.num_particles, seed=settings.seed, progress=False)
+        chosen = Split(found.x, chosen.y)
     source = settings.data or f"the test data of {config['data']}"
     parts = ", ".join(config[axis]["name"] for axis in ("prior", "likelihood", "posterior"))
     text = pages.explorer(
@@ -48,7 +56,7 @@ def explore(argv: list[str]) -> int:
         chosen.y,
         rows=rows,
         title=f"Latent space of {Path(settings.run).resolve().name}",
-        about=f"{parts}; trained with {config['estimator']['name']}. {len(rows):,} examples of {source}.",
+        about=f"{parts}; trained with {config['estimator']['name']}. {len(rows):,} examples of {source}.{holes}",
         seed=settings.seed,
         num_particles=settings.num_particles,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor
@@ -22,20 +24,26 @@ def sample(argv: list[str]) -> int:
     add("--mean", action="store_true", help="means of p(x given z) instead of samples; not for tables")
     add("--temperature", type=PositiveFloat, default=1.0, help="below 1 the data are more typical and less varied")
     add("--class", type=str | None, help="class of the new data, for a run with classes")
+    add("--library", type=PositiveFloat | None, help="total count of each example, for programs with a library size")
     job = Job.start(choices)
     settings, columns, one_hot = job.settings, run.columns(job.config), class_of(job)
     if columns and settings.mean:
         raise UsageError("mean: the labels of a table have no mean. Leave it out to sample rows")
     if settings.temperature != 1 and not isinstance(job.program, VAE):
         raise UsageError(f"temperature: expected 1 for a {type(job.program).__name__}, got {settings.temperature}")
+    options = {} if settings.library is None else {"library": settings.library}
+    # a program of counts with classes has a context, which the class is not
+    named = "y" in inspect.signature(job.program.sample).parameters
     parts = [
         tasks.generate(
             job.program,
             n,
-            context=[c.expand(n, -1) for c in one_hot],
+            context=[] if named else [c.expand(n, -1) for c in one_hot],
             temperature=settings.temperature,
             mean=settings.mean,
             seed=settings.seed + start,
+            **options,
+            **({"y": c.expand(n, -1) for c in one_hot} if named else {}),
         )
         for start, n in job.chunks(settings.num_samples)
     ]

@@ -105,7 +105,8 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     add("--compile", action=ActionYesNo, nargs="?", default=False, help="compile the training step")
     precision = "precision of the network layers; everything else is float32"
     add("--precision", choices=tuple(PRECISIONS), default="float32", help=precision)
-    add("--label", type=str | None, help="column of a table with the classes, for --program SemiSupervised")
+    learn = ", ".join(name for name in parts.shelves()["program"] if run.takes_labels({"program": {"name": name}}))
+    add("--label", type=str | None, help=f"column of a table with the classes, for --program {learn}")
     add("--num-labels", type=PositiveInt | None, help="training examples that keep their label; all by default")
     add("--resume", action="store_true", help="resume the run in --run-dir with its own configuration")
     shelves, named = parts.shelves(), [*run.AXES, "program"]
@@ -123,7 +124,7 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     config |= {part: choices.describe(part, settings) for part in named}
     if settings.num_labels and not run.takes_labels(config):
         name = config["program"]["name"]
-        raise UsageError(f"num-labels: expected --program SemiSupervised, which learns from labels, got {name}")
+        raise UsageError(f"num-labels: expected a --program that learns from labels ({learn}), got {name}")
     return settings, config
 
 

@@ -16,7 +16,7 @@ from pyro_vae.config import run
 from pyro_vae.data import Dataset, Split, Table, files
 from pyro_vae.data.rows import array_of, check_rows, encode_labels, kind_of, split_rows, table_of, to_tensor
 
-__all__ = ["Source", "complete", "is_file", "load", "read_array", "read_table", "to_fit"]
+__all__ = ["Source", "complete", "is_file", "load", "read_table", "to_fit"]
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,3 @@ def to_fit(dataset: Dataset, config: Mapping[str, Any]) -> Any:
         found = torch.nn.functional.one_hot(train.y[known], y.shape[1]).to(y)
     y[known, : found.shape[1]] = found  # the training split may lack the last class
     return train, y
-
-
-def read_array(path: str) -> Split:
-    """Read examples from a file of arrays."""
-    array = array_of(files.read(path))
-    if array is None:
-        raise ValueError(f"data: expected an array of examples in {path}, got the columns of a table")
-    return Split(to_tensor(path, array))

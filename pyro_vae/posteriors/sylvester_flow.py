@@ -98,7 +98,8 @@ class SylvesterFlow(Conditional):
         net: builds the encoder, ``net(shape, (n,))``, with n the number of parameters of q
         context: width of the context in addition to x
         layers: number of maps
-        basis: parameterization of Q: ``Orthogonal(columns)`` or ``Householder(reflections)``; ``Orthogonal()`` if None
+        basis: parameterization of Q: ``Orthogonal(columns)`` or ``Householder(reflections)`` of
+            ``pyro_vae.posteriors.sylvester_flow``; ``Orthogonal()`` if None
 
     Raises:
         ValueError: ``layers`` is below 1, or the basis has more columns than there are latents.

@@ -94,7 +94,7 @@ def sample_options(program: Program, context: Sequence[Tensor], options: dict[st
         raise ValueError(f"{key}: expected {known} for {name}.sample, got {key}")
     for key, p in own.items():
         if p.default is p.empty and key not in options:
-            raise ValueError(f"{key}: expected a value, which {name} needs. Call generate(program, n, {key}=...)")
+            raise ValueError(f"{key}: expected a value, which {name} needs. Pass {key}")
     return options
 
 

@@ -6,6 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.small_tables import FOLDER, TINY, command, train
@@ -236,6 +237,18 @@ def test_exported_programs_with_standard_parts_are_trained(name, options, monkey
         assert pv.load(folder).classify(x).shape == (60, 3)
     if name == "CountVAE":  # its samples need a library size
         assert set(command.figures(program, data.test, 0)) == {"reconstructions", "latent"}
+    if "Count" in name:
+        words = ["sample", str(folder), "--num-samples=300", "--output", str(tmp_path / "x.npy"), "--quiet"]
+        words += ["--class=1"] if name == "SemiSupervisedCountVAE" else []
+        assert main([*words, "--library=40"]) == 0
+        assert np.load(tmp_path / "x.npy").sum(1).mean() == pytest.approx(40, rel=0.2)
+        assert main(words) != 0  # the library size is missing
+
+
+def test_help_of_labels_names_every_program_that_learns_from_them(capsys):
+    assert main(["train", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--program MixtureVAE, SemiSupervised, SemiSupervisedCountVAE, StackedSemiSupervised (type" in said
 
 
 def test_list_shows_the_shelves(capsys):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.small_tables import FOLDER, TINY, small_run
+from helpers import small_tables
+from helpers.small_tables import FOLDER, TINY, small_run, table_rows, with_missing_cells, write_csv
 from helpers.webpages import content, is_self_contained
 
 import pyro_vae as pv
@@ -71,6 +72,15 @@ def test_explore_a_run(tmp_path, capsys):
     assert own["labels"] is None
 
 
+@pytest.mark.parametrize("data", ["test data", "new data"])
+def test_explore_a_table_with_missing_cells(data, tmp_path):
+    """Missing cells are imputed, and the page says so; other data can be a table as well."""
+    out, rows = tmp_path / "page.html", with_missing_cells(table_rows(25, seed=1))
+    words = [] if data == "test data" else ["--data", str(write_csv(tmp_path / "new.csv", small_tables.NAMES, rows))]
+    assert main(["explore", str(small_run("table")), "--num-particles=20", f"--output={out}", *words]) == 0
+    assert "missing entries are imputed by conditional means" in out.read_text()
+
+
 def test_explore_rejects_other_data(tmp_path, capsys):
     """Files without data for this program, or with Python objects, are refused and leave no page."""
     out = tmp_path / "page.html"
@@ -81,7 +91,9 @@ def test_explore_rejects_other_data(tmp_path, capsys):
         assert main(["explore", str(evaluated()), f"--data={tmp_path / name}.npy", f"--output={out}"]) == 1
         assert said in capsys.readouterr().err
     assert main(["explore", str(small_run("classes"))]) == 1
-    assert "run: expected a VAE" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "run: expected a VAE" in said
+    assert "pyro-vae embed" in said
     assert not out.exists()
 
 

@@ -1,5 +1,6 @@
 """Bounds on log p(x) by annealing, from below and from above, against exact values."""
 
+import dataclasses
 import functools
 import math
 
@@ -219,3 +220,14 @@ def test_temperatures_rise_from_zero_to_one():
     assert float(t[-1]) == 1.0
     assert (t.diff() > 0).all()
     assert float(t.diff()[0]) < float(t.diff()[10]) > float(t.diff()[-1])
+
+
+def test_bounds_that_cross_are_explained():
+    """Both hold in expectation: of few chains the upper one can be below the lower one."""
+    toy = pv.testing.LinearGaussian()
+    found = pv.evaluation.marginal_bounds(toy.program, toy.draw(2), num_steps=4, num_simulated=2, progress=False)
+    s = found.simulated
+    crossed = dataclasses.replace(s, gap=dataclasses.replace(s.gap, per_example=-s.gap.per_example.abs() - 1))
+    assert "upper is below lower by chance" in str(dataclasses.replace(found, simulated=crossed))
+    apart = dataclasses.replace(s, gap=dataclasses.replace(s.gap, per_example=s.gap.per_example.abs() + 1))
+    assert "by chance" not in str(dataclasses.replace(found, simulated=apart))

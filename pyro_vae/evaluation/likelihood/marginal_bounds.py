@@ -86,10 +86,12 @@ class MarginalBounds(PerExample, Result, plot="marginal_bounds"):
         return rows
 
     def heading(self) -> str:
-        """Return how the bounds were computed."""
+        """Return how the bounds were computed, and whether they cross."""
+        crossed = self.simulated is not None and self.simulated.gap.mean < 0
+        note = "; upper is below lower by chance, as both hold in expectation: pass more chains or temperatures"
         return (
             f"bounds on log p(x) in mean nats per example: {self.num_chains} chains, {self.num_steps:,} temperatures, "
-            f"{self.acceptance:.0%} of the moves accepted"
+            f"{self.acceptance:.0%} of the moves accepted{note if crossed else ''}"
         )
 
 
