@@ -38,15 +38,17 @@ def explore(argv: list[str]) -> int:
     vae = run.load(settings.run).to(device)
     if not isinstance(vae, VAE):
         raise ValueError(
-            f"run: expected a VAE without classes in {settings.run}, got a {type(vae).__name__}. Use `pyro-vae embed` for "
-            "its latents, and `pyro-vae sample` for new data"
+            f"run: expected a VAE without classes in {settings.run}, got a {type(vae).__name__}. Use `pyro-vae embed` "
+            "for its latents, and `pyro-vae sample` for new data"
         )
     split = Split(read_rows(settings.data, config, vae).x) if settings.data else run_data.load(config).dataset.test
     rows = choose(split, config["latent"], settings)
     chosen, holes = split[rows], ""
     if torch.isnan(chosen.x).any():  # the page has a value of every entry
         holes = f" Their {int(torch.isnan(chosen.x).sum()):,} missing entries are imputed by conditional means."
-        found = tasks.impute(vae, chosen.x, num_samples=0, num_particles=settings.num_particles, seed=settings.seed, progress=False)
+        found = tasks.impute(
+            vae, chosen.x, num_samples=0, num_particles=settings.num_particles, seed=settings.seed, progress=False
+        )
         chosen = Split(found.x, chosen.y)
     source = settings.data or f"the test data of {config['data']}"
     parts = ", ".join(config[axis]["name"] for axis in ("prior", "likelihood", "posterior"))

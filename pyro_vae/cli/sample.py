@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
@@ -31,7 +32,7 @@ def sample(argv: list[str]) -> int:
         raise UsageError("mean: the labels of a table have no mean. Leave it out to sample rows")
     if settings.temperature != 1 and not isinstance(job.program, VAE):
         raise UsageError(f"temperature: expected 1 for a {type(job.program).__name__}, got {settings.temperature}")
-    options = {} if settings.library is None else {"library": settings.library}
+    options: dict[str, Any] = {} if settings.library is None else {"library": settings.library}
     # a program of counts with classes has a context, which the class is not
     named = "y" in inspect.signature(job.program.sample).parameters
     parts = [
@@ -42,8 +43,7 @@ def sample(argv: list[str]) -> int:
             temperature=settings.temperature,
             mean=settings.mean,
             seed=settings.seed + start,
-            **options,
-            **({"y": c.expand(n, -1) for c in one_hot} if named else {}),
+            **(options | {"y": one_hot[0].expand(n, -1)} if named and one_hot else options),
         )
         for start, n in job.chunks(settings.num_samples)
     ]

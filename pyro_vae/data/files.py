@@ -43,9 +43,9 @@ def read(path: str | Path) -> Values:
 
     Args:
         path: a file. ``.npy``: an array whose rows are examples, or a structured array, which is a table. ``.npz``:
-            several arrays. ``.csv``: UTF-8 text, or UTF-16 with a byte order mark, with the names of the columns in the
-            first line and commas, semicolons, tabs or vertical bars between cells. None of them has masks: write NaN,
-            or an empty cell, where a value is missing
+            several arrays. ``.csv``: UTF-8 text, or UTF-16 with a byte order mark, with the names of the columns in
+            the first line and commas, semicolons, tabs or vertical bars between cells. None of them has masks: write
+            NaN, or an empty cell, where a value is missing
 
     Returns:
         An array, or a dict of arrays by name: those of an .npz, or the columns of a table. Cells of a .csv are text.

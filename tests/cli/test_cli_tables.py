@@ -106,7 +106,7 @@ def test_samples_look_like_the_data(table, tmp_path):
 @pytest.mark.parametrize(
     ("options", "status", "said"),
     [
-        (["--missing"], 1, r"column 'who': .*60 different texts.* 'person 0' in row 0.*--leave-out NAME, --columns"),
+        (["--missing"], 1, r"column 'who': .*60 different texts.* 'person 0' in line 2.*--leave-out NAME, --columns"),
         (["--missing", "--leave-out=whom"], 1, r"leave-out: expected names of columns .who, age.*got whom"),
         (["--missing", "--leave-out=who", "--columns=size"], 2, "columns: .*NAME=TYPE.*'size'"),
         (["--missing", "--leave-out=who", "--columns=size=Grade"], 1, "columns: expected one of Binary.*'Grade'"),
@@ -115,7 +115,7 @@ def test_samples_look_like_the_data(table, tmp_path):
         (
             ["--missing", "--leave-out=who", "--columns=size=Count"],
             1,
-            "column 'size': expected numbers, got 'S' in row 0",
+            "column 'size': expected numbers, got 'S' in line 2",
         ),
     ],
 )

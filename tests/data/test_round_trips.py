@@ -98,6 +98,8 @@ COLUMNS = {
         for freq in ("D", "M", "Y")
     },
 }
+
+
 def held(values):
     """Whether there is a value, and a float32 holds one of the floats unless all are zero."""
     present = [v for v in values if v is not None and v == v]
@@ -313,7 +315,10 @@ def test_names_are_different_or_refused():
         ([None, None], "all are missing. Leave the column out"),
         ([b"a", b"\xff", None], "UTF-8, got .* in row 1"),
         ([datetime.date(2024, 1, 1), datetime.datetime(2024, 1, 1, 3)], "dates or times, got both.* in row 1"),
-        ([datetime.datetime(2024, 1, 1), datetime.datetime(2024, 1, 1, tzinfo=ZONE)], "with a zone or without .* row 1"),
+        (
+            [datetime.datetime(2024, 1, 1), datetime.datetime(2024, 1, 1, tzinfo=ZONE)],
+            "with a zone or without .* row 1",
+        ),
     ],
 )
 def test_other_values_are_refused_by_name(values, said):
@@ -386,3 +391,16 @@ def test_infinity_is_not_decoded():
     table = pv.data.Table({"a": [1, 5, 70], "b": [1.5, 2.5, 3.5]})
     with pytest.raises(ValueError, match="x: expected finite numbers or NaN, got -inf in row 1 of 'b'"):
         table.decode(torch.tensor([[1.0, 2.0], [3.0, -torch.inf]]))
+
+
+@pytest.mark.parametrize("value", [0.1, -0.2083, 1e9 + 0.3, 7.5])
+def test_columns_of_one_value_have_a_scale_and_a_range_of_their_size(value):
+    """The rounding of their mean is no spread: another value would have a log-density of -1e17."""
+    table = pv.data.Table({"a": [value] * 30})
+    (column,) = table.columns
+    assert column.scale == 1
+    assert column.high - column.low >= 0.01 * abs(value)
+    part = pv.likelihoods.Heterogeneous(2, (1,), columns=table.columns)
+    other = column.decode(np.array([2.0 * (column.shift or 1)]))
+    assert (part(torch.zeros(1, 2)).log_prob(torch.tensor(column.encode(other)).float()[None]) > -1000).all()
+    assert table.decode(table.x)["a"].tolist() == [value] * 30

@@ -201,8 +201,8 @@ def check_one_way(cells: Sequence[Any], bad: np.ndarray, formats: Sequence[str])
     row = int(bad.argmax())
     if any(all(moment(v, format) for v in texts) for format in SHORT):
         raise ValueError(
-            f"expected dates with a year of four digits, got {cells[row]!r} in row {row}. Write them as 2024-01-31, or "
-            "choose the type Categorical"
+            f"expected dates with a year of four digits, got {cells[row]!r} in row {row}. Write them as 2024-01-31, "
+            "or choose the type Categorical"
         )
     if formats and all(any(moment(v, format) for format in formats) for v in texts):
         other = next(v for v, wrong in zip(cells, bad, strict=True) if v is not None and not wrong)

@@ -85,8 +85,8 @@ def entries_of(table: Any) -> list[tuple[Hashable, Any]]:
     if named or array.ndim != 2:
         got = f"an array of shape {array.shape}" if hasattr(table, "shape") and not named else f"a {kind_of(table)}"
         raise ValueError(
-            f"table: expected a data frame of pandas, a dict of columns or an array (rows, columns), got {got}. Pass a "
-            "dict with the values of each column by its name"
+            f"table: expected a data frame of pandas, a dict of columns or an array (rows, columns), got {got}. Pass "
+            "a dict with the values of each column by its name"
         )
     return [(str(i), values) for i, values in enumerate(array.T)]
 
@@ -145,7 +145,7 @@ def of_series(key: Hashable, series: Any) -> Part:
     else:
         values = series.to_numpy() if isinstance(kind, np.dtype) else series.to_numpy(object)
     try:
-        values, make = converted(values) if kind == object else (values, None)
+        values, make = converted(values) if isinstance(kind, np.dtype) and kind.kind == "O" else (values, None)
         found = plain(values, labels=categories is not None)
     except ValueError as error:
         raise ValueError(f"column {str(key)!r}: {error}") from error

@@ -173,7 +173,7 @@ def origin_of(numbers: np.ndarray, kind: type[Column]) -> int | float:
     """Return what to subtract from numbers so that a float32 holds the rest, 0 if it holds the numbers."""
     low, high = numbers.min(), numbers.max()
     largest = max(abs(float(low)), abs(float(high)))
-    if issubclass(kind, Count):
+    if issubclass(kind, Count) or (low == high and not whole(numbers)):
         return 0
     if whole(numbers):
         return (int(low) + int(high)) // 2 if largest > EXACT else 0

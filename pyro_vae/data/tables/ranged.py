@@ -62,7 +62,9 @@ class Ranged(Column):
 def moments(numbers: np.ndarray) -> tuple[float, float]:
     """Return mean and standard deviation, 1 if all numbers are equal in float32."""
     spread = float(numbers.std())
-    return float(numbers.mean()), spread if spread > SMALLEST else 1.0
+    # the rounding of the mean gives equal numbers a spread
+    apart = np.float32(numbers.min()) != np.float32(numbers.max())
+    return float(numbers.mean()), spread if apart and spread > SMALLEST else 1.0
 
 
 def around(low: float, high: float, *, logarithmic: bool = False, capped: bool = True) -> tuple[float, float]:

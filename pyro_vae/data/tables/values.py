@@ -52,7 +52,9 @@ def plain(values: Any, *, labels: bool = False) -> np.ndarray:
     if array.dtype.kind in "fiubMm":
         return array
     if array.dtype.kind not in "OUS":
-        raise ValueError(f"expected numbers, text or dates, got numpy dtype {array.dtype}. Split or convert the column")
+        raise ValueError(
+            f"expected numbers, text or dates, got numpy dtype {array.dtype}. Split or convert the column"
+        )
     found = [one(value, labels, row) for row, value in enumerate(array.tolist())]
     kinds = {type(value) for value in found} - {type(None)}
     if labels or not kinds:
