@@ -2,9 +2,9 @@
 
 Run `PYRO_VAE_DATA=... python tests/benchmarks/ranges.py`. At most 500 rows of 15 tables that were not used to choose
 the settings of columns, a fifth held out. 30% of the entries of the other rows are hidden at random, none of a row
-that would lose all. Types are those of the whole table, units and ranges of observed entries. The unranged VAE has the same
-columns without ends. The error is the mean over columns of numbers of the squared error of imputed means over that of
-the observed mean. A count has no upper end, and is not counted among the cells outside.
+that would lose all. Types are those of the whole table, units and ranges of observed entries. The unranged VAE has the
+same columns without ends. The error is the mean over columns of numbers of the squared error of imputed means over
+that of the observed mean. A count has no upper end, and is not counted among the cells outside.
 """
 
 from __future__ import annotations

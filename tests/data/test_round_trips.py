@@ -100,14 +100,14 @@ COLUMNS = {
 }
 
 
-def held(values):
+def has_number(values):
     """Whether there is a value, and a float32 holds one of the floats unless all are zero."""
     present = [v for v in values if v is not None and v == v]
     largest = max((abs(v) for v in present if isinstance(v, float)), default=0)
     return bool(present) and not 0 < largest < np.finfo(np.float32).tiny
 
 
-COLUMNS = {kind: strategy.filter(lambda s: held(s.dropna().tolist())) for kind, strategy in COLUMNS.items()}
+COLUMNS = {kind: strategy.filter(lambda s: has_number(s.dropna().tolist())) for kind, strategy in COLUMNS.items()}
 
 
 def at_once(frame):
@@ -242,7 +242,7 @@ def test_arrays_come_back(kind):
     """Columns of a dict and of a structured array have their dtype and their values."""
 
     @SOME
-    @given(st.lists(ARRAYS[kind], min_size=3, max_size=5).filter(held))
+    @given(st.lists(ARRAYS[kind], min_size=3, max_size=5).filter(has_number))
     def law(values):
         array = np.array(values, kind)
         for data in ({"a": array}, np.array([(v,) for v in array], [("a", kind)])):
