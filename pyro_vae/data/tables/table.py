@@ -43,6 +43,7 @@ class Table:
     Raises:
         ValueError: the columns do not fit the data, a type cannot be inferred, or a column cannot have one of its
             values.
+        TypeError: ``types`` is not a dict.
 
     Example:
         >>> table = Table({"age": [38.5, None, 55.2], "colour": ["red", "green", "red"]})
