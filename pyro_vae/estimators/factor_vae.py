@@ -14,7 +14,7 @@ from pyro_vae._util.validation import check_number
 from pyro_vae.estimators.averages import mean
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.over_batch import OverBatch, divergence, draws, reconstruction
-from pyro_vae.nets.contract import wide
+from pyro_vae.nets.shapes import wide
 from pyro_vae.trace import Terms
 
 __all__ = ["FactorVAE"]

@@ -13,7 +13,7 @@ from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.mean_over_particles import MeanOverParticles
 from pyro_vae.estimators.score import score_surrogate
 from pyro_vae.estimators.shared import refuse_later
-from pyro_vae.nets.contract import wide
+from pyro_vae.nets.shapes import wide
 from pyro_vae.trace import Scored, Terms
 
 __all__ = ["NVIL"]

@@ -9,7 +9,8 @@ from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import LogCategorical, OnGrid
 from pyro_vae.nets import MLP, NetBuilder, Shape
-from pyro_vae.nets.contract import as_shape, build
+from pyro_vae.nets.contract import build
+from pyro_vae.nets.shapes import as_shape
 
 __all__ = ["Categorical"]
 

@@ -14,7 +14,8 @@ from pyro_vae.conditional import Conditional
 from pyro_vae.data.tables import Binary, Categorical, Column, Count, Integer, Ordinal, Positive, Real, schema
 from pyro_vae.distributions import ByColumn
 from pyro_vae.nets import MLP, NetBuilder, Shape
-from pyro_vae.nets.contract import as_shape, build
+from pyro_vae.nets.contract import build
+from pyro_vae.nets.shapes import as_shape
 
 __all__ = ["Heterogeneous"]
 

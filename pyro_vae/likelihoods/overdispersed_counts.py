@@ -13,7 +13,7 @@ from pyro_vae._util.validation import check_int
 from pyro_vae.distributions.negative_binomial import shares_of
 from pyro_vae.likelihoods.per_entry import PerEntry
 from pyro_vae.nets import MLP, NetBuilder, Shape
-from pyro_vae.nets.contract import as_shape
+from pyro_vae.nets.shapes import as_shape
 from pyro_vae.scales import Scale, Shared, as_scale, positive
 
 __all__ = ["OverdispersedCounts"]

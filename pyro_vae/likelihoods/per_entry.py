@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.nets import NetBuilder, Shape
-from pyro_vae.nets.contract import as_shape, build
+from pyro_vae.nets.contract import build
+from pyro_vae.nets.shapes import as_shape
 from pyro_vae.scales import OptimalSigma, Scale
 
 __all__ = ["PerEntry"]

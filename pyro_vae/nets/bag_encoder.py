@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pyro_vae.nets.contract import Net, Shape, as_shape
+from pyro_vae.nets.contract import Net
 from pyro_vae.nets.mlp import FlatLayers, hidden_layers
+from pyro_vae.nets.shapes import Shape, as_shape
 
 __all__ = ["BagEncoder"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -12,11 +11,9 @@ from torch import Tensor, nn
 
 from pyro_vae._util.describe import Described
 from pyro_vae._util.validation import check_int
+from pyro_vae.nets.shapes import Shape, as_shape, wide
 
-__all__ = ["Net", "NetBuilder", "NetError", "Shape", "as_shape", "build", "image_shape", "join_context"]
-
-#: The shape of one example, input or output.
-Shape = Sequence[int]
+__all__ = ["Net", "NetBuilder", "NetError", "build", "join_context"]
 
 
 class NetError(ValueError):
@@ -211,28 +208,6 @@ def build(net: NetBuilder, in_shape: Shape, out_shape: Shape, context: int = 0) 
             f"{type(module).__name__} with {found[0]}, {found[1]} and {found[2]} from {call}. Pass these arguments"
         )
     return Net(module, in_shape, out_shape, context=context)
-
-
-def wide(shape: Shape) -> tuple[int, ...]:
-    """Return a shape without its dimensions of size 1."""
-    return tuple(size for size in shape if size != 1)
-
-
-def as_shape(shape: Shape | int, name: str = "shape") -> tuple[int, ...]:
-    """Return ``shape`` as a tuple of positive ints, or raise."""
-    sizes = (shape,) if isinstance(shape, (int, Integral)) else tuple(shape)
-    return tuple(check_int(f"{name} {sizes}", n) for n in sizes)
-
-
-def image_shape(name: str, shape: Shape) -> tuple[int, ...]:
-    """Return ``(channels, height, width)``, with all dimensions before the last two folded into channels."""
-    shape = as_shape(shape, name)
-    if len(shape) < 2:
-        raise ValueError(
-            f"{name}: expected an image, (height, width) or (channels, height, width), got {shape}. "
-            "Use MLP for vectors."
-        )
-    return (math.prod(shape[:-2]), *shape[-2:])
 
 
 def join_context(context: Sequence[Tensor], batch: Shape = ()) -> Tensor:

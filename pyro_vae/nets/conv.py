@@ -7,14 +7,20 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from pyro_vae.nets.contract import Net, Shape, as_shape, image_shape
+from pyro_vae._util.validation import check_int
+from pyro_vae.nets.contract import Net
 from pyro_vae.nets.mlp import FlatLayers
+from pyro_vae.nets.shapes import Shape, as_shape, image_shape
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
+#: Convolutions by their number of dimensions.
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+
 
 class ConvEncoder(Net):
-    r"""Strided convolutions over an image ``(height, width)`` or ``(channels, height, width)``.
+    r"""Strided convolutions over an image ``(height, width)`` or ``(channels, height, width)``, a signal or a volume.
 
     Each convolution halves height and width (rounded up) and is followed by the nonlinearity. A hidden layer and a
     linear layer make the output.
@@ -26,6 +32,8 @@ class ConvEncoder(Net):
         channels: channels of each convolution
         hidden: width of the layer before the output
         activation: builds the nonlinearity
+        dims: number of dimensions of the convolutions: 1 for signals ``(channels, length)``, 2 for images, 3 for
+            volumes ``(channels, depth, height, width)``
 
     Shape:
         ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
@@ -48,11 +56,13 @@ class ConvEncoder(Net):
         channels: Sequence[int] = (32, 64),
         hidden: int = 256,
         activation: Callable[[], nn.Module] = nn.SiLU,
+        dims: int = 2,
     ) -> None:
-        image = image_shape("in_shape", in_shape)
+        check_int("dims", dims, 1, 3)
+        image = image_shape("in_shape", in_shape, dims)
         layers: list[nn.Module] = [AsImage(image)]
         for i, o in zip((image[0], *channels), channels, strict=False):
-            layers += [nn.Conv2d(i, o, 3, stride=2, padding=1), activation()]
+            layers += [CONVOLUTIONS[dims](i, o, 3, stride=2, padding=1), activation()]
         features = (channels[-1] if channels else image[0]) * math.prod(halvings(image[1:], len(channels))[-1])
         head = FlatLayers(
             nn.Linear(features + context, hidden), activation(), nn.Linear(hidden, math.prod(as_shape(out_shape)))
@@ -63,7 +73,7 @@ class ConvEncoder(Net):
 class ConvDecoder(Net):
     r"""Transposed convolutions to an image ``(..., height, width)``: the mirror of :class:`ConvEncoder`.
 
-    All dimensions of ``out_shape`` before the last two are channels: a likelihood with two parameters per pixel
+    All dimensions of ``out_shape`` before the last ``dims`` are channels: a likelihood with two parameters per pixel
     requests ``(2, height, width)``.
 
     Args:
@@ -73,6 +83,7 @@ class ConvDecoder(Net):
         channels: channels before each transposed convolution
         hidden: width of the first layer
         activation: builds the nonlinearity
+        dims: number of dimensions of the convolutions, see :class:`ConvEncoder`
 
     Shape:
         ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
@@ -95,8 +106,10 @@ class ConvDecoder(Net):
         channels: Sequence[int] = (64, 32),
         hidden: int = 256,
         activation: Callable[[], nn.Module] = nn.SiLU,
+        dims: int = 2,
     ) -> None:
-        image = image_shape("out_shape", out_shape)
+        check_int("dims", dims, 1, 3)
+        image = image_shape("out_shape", out_shape, dims)
         out_shape = as_shape(out_shape)
         sizes = halvings(image[1:], len(channels))[::-1]
         small = (channels[0] if channels else image[0], *sizes[0])
@@ -109,10 +122,10 @@ class ConvDecoder(Net):
         widths = [*channels, image[0]]
         for i, o, before, after in zip(widths[:-1], widths[1:], sizes[:-1], sizes[1:], strict=True):
             # a stride of 2 turns n into 2n - 1 rows: the output padding adds the row that an even size needs
-            extra = (after[0] - 2 * before[0] + 1, after[1] - 2 * before[1] + 1)
-            layers += [activation(), nn.ConvTranspose2d(i, o, 3, stride=2, padding=1, output_padding=extra)]
-        if len(out_shape) > 3:  # several dimensions of channels
-            layers.append(nn.Unflatten(1, out_shape[:-2]))
+            extra = tuple(m - 2 * n + 1 for n, m in zip(before, after, strict=True))
+            layers += [activation(), TRANSPOSED[dims](i, o, 3, stride=2, padding=1, output_padding=extra)]
+        if len(out_shape) > dims + 1:  # several dimensions of channels
+            layers.append(nn.Unflatten(1, out_shape[:-dims]))
         super().__init__(FlatLayers(*layers), in_shape, out_shape, context=context)
 
 
@@ -125,7 +138,7 @@ def halvings(size: tuple[int, ...], times: int) -> list[tuple[int, ...]]:
 
 
 class AsImage(nn.Module):
-    """Reshape ``(n, *shape)`` to ``(n, channels, height, width)``."""
+    """Reshape ``(n, *shape)`` to ``(n, channels, *size)``."""
 
     def __init__(self, image: Shape) -> None:
         super().__init__()

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.nets.contract import Net, Shape, as_shape
+from pyro_vae.nets.contract import Net
+from pyro_vae.nets.shapes import Shape, as_shape
 
 __all__ = ["MLP", "FlatLayers", "hidden_layers"]
 

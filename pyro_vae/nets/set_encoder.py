@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.nets.contract import Net, Shape, as_shape
+from pyro_vae.nets.contract import Net
 from pyro_vae.nets.mlp import MLP
+from pyro_vae.nets.shapes import Shape, as_shape
 
 __all__ = ["SetEncoder"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.nets.contract import Net, NetBuilder, Shape, as_shape, build
+from pyro_vae.nets.contract import Net, NetBuilder, build
 from pyro_vae.nets.mlp import MLP
+from pyro_vae.nets.shapes import Shape, as_shape
 
 __all__ = ["ZeroImputed"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional, UnitNormal
 from pyro_vae.distributions import Mixture
-from pyro_vae.nets.contract import Shape, as_shape
+from pyro_vae.nets.shapes import Shape, as_shape
 from pyro_vae.priors.encoder_prior import EncoderPrior
 
 __all__ = ["VampPrior"]

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import pyro_vae as pv
+from pyro_vae.training import eager_graph
 
 
 class Normalized(nn.Module):
@@ -36,8 +37,15 @@ def test_batch_norm_sees_one_batch(num_particles, batch):
         functools.partial(pv.nets.MLP, hidden=(8,)),
         functools.partial(pv.nets.ConvEncoder, hidden=8),
         functools.partial(pv.nets.ConvDecoder, hidden=8),
+        functools.partial(pv.nets.ConvEncoder, hidden=8, dims=1),
+        functools.partial(pv.nets.ConvDecoder, hidden=8, dims=3),
+        functools.partial(pv.nets.ResNetEncoder, channels=(8, 12)),
+        functools.partial(pv.nets.ResNetDecoder, channels=(12, 8)),
+        functools.partial(pv.nets.RecurrentEncoder, hidden=4, layers=2),
+        functools.partial(pv.nets.TemporalConvEncoder, channels=4),
+        functools.partial(pv.nets.TransformerEncoder, width=8, heads=2),
     ],
-    ids=lambda net: net.func.__name__,
+    ids=lambda net: "-".join([net.func.__name__, *map(str, net.keywords.values())]),
 )
 @pytest.mark.parametrize("context", [0, 3])
 def test_rows_do_not_depend_on_batch_dimensions(net, context):
@@ -54,8 +62,71 @@ def test_rows_do_not_depend_on_batch_dimensions(net, context):
 
 @pytest.mark.parametrize("size", [(28, 28), (8, 8), (28, 20), (7, 5), (32, 32), (1, 9), (3, 16, 16)])
 def test_convolutions_of_every_size(size):
-    assert pv.nets.ConvEncoder(size, (2, 3))(torch.zeros(5, *size)).shape == (5, 2, 3)
-    assert pv.nets.ConvDecoder((3,), (2, *size))(torch.zeros(5, 3)).shape == (5, 2, *size)
+    for encoder in (pv.nets.ConvEncoder, pv.nets.ResNetEncoder):
+        assert encoder(size, (2, 3))(torch.zeros(5, *size)).shape == (5, 2, 3)
+    for decoder in (pv.nets.ConvDecoder, pv.nets.ResNetDecoder):
+        assert decoder((3,), (2, *size))(torch.zeros(5, 3)).shape == (5, 2, *size)
+
+
+@pytest.mark.parametrize("size", [(1,), (9,), (3, 16), (5, 6, 7), (2, 5, 6, 7), (1, 1, 1)])
+def test_convolutions_of_one_and_three_dimensions(size):
+    dims = 3 if len(size) > 2 else 1
+    assert pv.nets.ConvEncoder(size, (2, 3), dims=dims)(torch.zeros(5, *size)).shape == (5, 2, 3)
+    assert pv.nets.ConvDecoder((3,), (2, *size), dims=dims)(torch.zeros(5, 3)).shape == (5, 2, *size)
+
+
+@pytest.mark.parametrize("channels", [(), (8,), (6, 3, 1), (64, 32)])
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_residual_networks_of_every_size(channels, blocks):
+    options = {"channels": channels, "blocks": blocks}
+    assert pv.nets.ResNetEncoder((3, 9, 6), (2,), **options)(torch.rand(4, 3, 9, 6)).shape == (4, 2)
+    assert pv.nets.ResNetDecoder((2,), (3, 9, 6), **options)(torch.rand(4, 2)).shape == (4, 3, 9, 6)
+
+
+def pixels_read(transposed):
+    """How many weights of the last layer each pixel of an image reads, for a decoder of two stages."""
+    decoder = (pv.nets.ConvDecoder if transposed else pv.nets.ResNetDecoder)((1,), (32, 32), channels=(8, 8))
+    last = [m for m in decoder.modules() if isinstance(m, (nn.ConvTranspose2d if transposed else nn.Conv2d))][-1]
+    inside = []
+    last.register_forward_pre_hook(lambda module, inputs: inside.append(torch.ones_like(inputs[0])))
+    decoder(torch.zeros(1, 1))
+    with torch.no_grad():
+        last.weight.fill_(1.0)
+        last.bias.zero_()
+        return last(inside[0])[0, 0, 2:-2, 2:-2]
+
+
+def test_a_residual_decoder_reads_as_many_weights_in_every_pixel():
+    """A transposed convolution does not: its images have a checkerboard."""
+    assert pixels_read(transposed=False).unique().numel() == 1
+    assert pixels_read(transposed=True).unique().numel() > 1
+
+
+def test_steps_of_a_sequence_are_read_in_order_and_elements_of_a_set_are_not():
+    x, order = torch.randn(3, 7, 2), torch.tensor([3, 1, 0, 6, 5, 2, 4])
+    nets = pv.nets
+    for net in (nets.RecurrentEncoder, nets.TemporalConvEncoder, nets.TransformerEncoder):
+        module = net((7, 2), (4,))
+        assert not torch.allclose(module(x), module(x[:, order]), atol=1e-4)
+    module = nets.TransformerEncoder((7, 2), (4,), positions=False)
+    assert torch.allclose(module(x), module(x[:, order]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("net", "likelihood"), [(pv.nets.ResNetEncoder, pv.nets.ResNetDecoder), (pv.nets.ConvEncoder, pv.nets.ConvDecoder)]
+)
+def test_networks_of_images_train_compiled_as_uncompiled(net, likelihood):
+    x = (torch.rand(16, 3, 9, 8, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    losses = []
+    for compiler in (False, eager_graph):
+        torch.manual_seed(0)
+        vae = pv.VAE(
+            prior=pv.priors.StandardNormal(2),
+            likelihood=pv.likelihoods.Bernoulli(2, (3, 9, 8), net=functools.partial(likelihood, channels=(4, 4))),
+            posterior=pv.posteriors.MeanFieldNormal((3, 9, 8), 2, net=functools.partial(net, channels=(4, 4))),
+        )
+        losses.append(pv.fit(vae, x, epochs=3, batch_size=8, compile=compiler, progress=False)["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_wrong_arguments_are_refused():
@@ -67,6 +138,12 @@ def test_wrong_arguments_are_refused():
         pv.nets.ConvEncoder((4,), (2,))
     with pytest.raises(ValueError, match="out_shape"):
         pv.nets.ConvDecoder((4,), (2,))
+    with pytest.raises(ValueError, match="dims"):
+        pv.nets.ConvDecoder((4,), (2, 8, 8), dims=4)
+    with pytest.raises(ValueError, match="in_shape"):
+        pv.nets.RecurrentEncoder((4,), (2,))
+    with pytest.raises(ValueError, match="width"):
+        pv.nets.TransformerEncoder((4, 2), (2,), width=9)
     with pytest.raises(TypeError, match="net"):
         pv.likelihoods.Bernoulli(2, (3,), net=lambda i, o: 5)
     for shape in ((0,), (2.5,), (True,), ("3",), True):

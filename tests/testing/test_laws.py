@@ -92,6 +92,7 @@ def test_every_network_in_a_likelihood_or_posterior(net):
         lambda: pv.posteriors.MeanFieldNormal((2, 6, 5), 3, net=net): (2, 6, 5),
         lambda: pv.likelihoods.Multinomial(3, (5,), net=functools.partial(net, counts=torch.ones(5))): (3,),
         lambda: pv.posteriors.MeanFieldNormal((5,), 3, net=net): (5,),
+        lambda: pv.posteriors.MeanFieldNormal((5, 2), 3, net=net): (5, 2),
     }
     checked = 0
     for build, shape in roles.items():
