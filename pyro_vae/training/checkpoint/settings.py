@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from pyro_vae._util.code import code_of, qualified
+from pyro_vae._util.code import checksum, code_of, qualified
 from pyro_vae._util.describe import Described, describe
 from pyro_vae._util.differences import differences, not_compared
 from pyro_vae.training.callbacks import Callback, Log
@@ -45,6 +45,7 @@ def settings_of(
         "batch_size": batches.batch_size,
         "seed": batches.seed,
         "data": fingerprint(batches),
+        "weights": checksum(batches.columns[-1].rows) if batches.weighted else None,
         "valid": None if held_out is None else fingerprint(held_out),
         "callbacks": [describe_callback(callback) for callback in callbacks if not isinstance(callback, Log)],
     }
