@@ -126,15 +126,18 @@ class PerExample:
     def std_error(self) -> float:
         r"""Standard error of the mean as an estimate for the population of the examples.
 
-        With shares :math:`v_n` of mean :math:`\mu` it is
-        :math:`\sqrt{\sum_n v_n^2 (\ell_n - \mu)^2 / (1 - \sum_n v_n^2)}`, which takes the examples as independent,
-        whatever their weights. NaN for one example.
+        With shares :math:`v_n` of the examples and mean :math:`\mu` it is
+
+        .. math:: \sqrt{\frac{s_2}{s_2 - 2 s_3 + s_2^2} \sum_n v_n^2 (\ell_n - \mu)^2}, \qquad s_k = \sum_n v_n^k,
+
+        whose square is unbiased for independent examples of one variance. NaN for one example.
         """
-        squared = self.shares.square()
-        free = 1 - float(squared.sum())
+        v = self.shares
+        second, third = float(v.square().sum()), float(v.pow(3).sum())
+        free = 1 - 2 * third / second + second
         if free <= 1e-12:
             return math.nan
-        return math.sqrt(float(squared @ (self.per_example - self.mean).square()) / free)
+        return math.sqrt(float(v.square() @ (self.per_example - self.mean).square()) / free)
 
     @property
     def monte_carlo_error(self) -> float:

@@ -151,7 +151,7 @@ def test_weights_change_the_mean_and_its_errors_alone():
 
 
 def test_the_error_of_a_weighted_mean_is_that_of_repeated_samples():
-    """The root mean square of 2,000 reported errors is the spread of the means, within 7% (4 errors: 6.3%)."""
+    """The root mean square of 2,000 reported errors is the spread of the means, within 7% (4 errors: 6.4%)."""
     generator = torch.Generator().manual_seed(0)
     weights = torch.tensor([3.0, 1.0, 1.0, 0.5, 0.0, 2.0]).double()
     draws = torch.randn(2000, 6, generator=generator).double()
