@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae._util.lock import LOCK
 from pyro_vae._util.validation import check_int
 
 __all__ = ["derive_seed", "fork_rng", "random_state", "set_random_state"]
@@ -19,6 +20,8 @@ __all__ = ["derive_seed", "fork_rng", "random_state", "set_random_state"]
 def fork_rng(like: Any = (), seed: int | None = None) -> Iterator[None]:
     """Restore torch's random state on exit: that of the CPU and of the device of the tensors ``like``.
 
+    The random state belongs to the process: other threads that call the library wait until the exit.
+
     Args:
         like: a device, or a sequence that contains tensors of the device
         seed: seed to start from inside the context; None continues from the present state
@@ -26,7 +29,7 @@ def fork_rng(like: Any = (), seed: int | None = None) -> Iterator[None]:
     seed = None if seed is None else check_int("seed", seed, -(2**63), 2**63 - 1)
     devices = [like] if isinstance(like, torch.device) else [x.device for x in like if isinstance(x, Tensor)]
     cuda = sorted({d.index or 0 for d in devices if d.type == "cuda"})
-    with torch.random.fork_rng(devices=cuda):
+    with LOCK, torch.random.fork_rng(devices=cuda):
         if seed is not None:
             # torch.manual_seed would seed the generators of all devices, also of those that are not restored
             torch.default_generator.manual_seed(seed)

@@ -15,6 +15,7 @@ from pyro.infer import ELBO as PyroELBO
 
 from pyro_vae._util.denormals import flush_denormals
 from pyro_vae._util.devices import resolve_device
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.estimators import ELBO
@@ -35,6 +36,7 @@ from pyro_vae.training.svi import SVI
 __all__ = ["fit"]
 
 
+@in_turn
 @in_process_group
 def fit(
     program: Program,
@@ -68,6 +70,10 @@ def fit(
 
     The program is moved to ``device`` and stays there. It is trained in training mode, and is in evaluation mode when
     the training has ended, also by an error.
+
+    Pyro's handlers and torch's random state belong to the process, so that calls of the library from several threads
+    run one after the other: another fit, evaluation or sample waits until this training has ended. A callback must not
+    wait for a thread that calls the library. Use processes to train at the same time.
 
     Processes started by torchrun train together: see :mod:`pyro_vae.training.ranks.distributed`.
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.validation import check_int
 from pyro_vae._util.weights import check_weights
 from pyro_vae.evaluation.cost import check_memory
@@ -90,6 +91,7 @@ class LogLikelihood(PerExample, Result, plot="log_likelihoods"):
         )
 
 
+@in_turn
 def log_likelihood(
     program: Program,
     x: Any,

@@ -10,6 +10,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.likelihood.annealing import PILOT, anneal
 from pyro_vae.evaluation.likelihood.annealing_path import AnnealingPath
@@ -93,6 +94,7 @@ class MarginalBounds(PerExample, Result, plot="marginal_bounds"):
         )
 
 
+@in_turn
 def marginal_bounds(
     program: Program,
     x: Any,
