@@ -26,6 +26,7 @@ from pyro_vae.training.checkpoint.run_folder import RunFolder
 from pyro_vae.training.compile.compilers import Compiler, inductor
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.check import check_rows, weighted_layout
+from pyro_vae.training.data.fingerprint import weights_of
 from pyro_vae.training.estimator_checks import check_loss, check_weightable
 from pyro_vae.training.history import History
 from pyro_vae.training.loop import Loop
@@ -186,6 +187,7 @@ def fit(
         called, started = as_callbacks(callbacks, first_rank=ranks.rank == 0), []
         loop = Loop(svi, sources[0], held_out=(*sources, None)[1], callbacks=called, observer=observer)
         settings = {"seed": seed, "epochs": epochs, "amount of data or batch_size": sources[0].shared}
+        settings["values of weights"] = weights_of(sources[0])
         ranks.broadcast_weights(loop.modules, settings)
         try:
             for callback in called:

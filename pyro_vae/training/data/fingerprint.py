@@ -15,7 +15,7 @@ from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.column import Column, place, to_tensors
 from pyro_vae.training.data.prefetch import Mapped
 
-__all__ = ["fingerprint"]
+__all__ = ["fingerprint", "weights_of"]
 
 #: Rows of a data set that are read twice, to find out whether they are random.
 TWICE = 2
@@ -49,6 +49,11 @@ def fingerprint(batches: Batches) -> dict[str, Any]:
         return of_loader(batches)
     columns = batches.examples(batches.columns)
     return {"rows": len(batches), "columns": [part for c in columns for part in of_column(c, batches.seed)]}
+
+
+def weights_of(batches: Batches) -> str | None:
+    """Return a hash of the weights of all examples, None without weights."""
+    return checksum(batches.columns[-1].rows) if batches.weighted else None
 
 
 def of_column(column: Column, seed: int) -> list[dict[str, Any]]:
