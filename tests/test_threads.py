@@ -62,7 +62,7 @@ def calls():
             evaluation.compare_estimators(vae, X, estimators[:1], reference_num_particles=20, num_samples=8, **QUIET)
         ),
         "disentanglement": lambda: evaluation.disentanglement(
-            vae, WIDE, torch.arange(40).unsqueeze(1) % 2, num_bins=3, **QUIET
+            vae, WIDE, torch.stack([torch.arange(40) % 2, torch.arange(40) % 3], 1), num_bins=3, **QUIET
         ),
         "inference_gaps": lambda: evaluation.inference_gaps(vae, X[:2], num_particles=10, num_steps=3, **QUIET),
         "latents": lambda: evaluation.latents(vae, X, num_samples=2, num_aggregated=8, **QUIET),

@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vae._util.lock import LOCK
 from pyro_vae._util.validation import check_int
 
-__all__ = ["derive_seed", "fork_rng", "random_state", "set_random_state"]
+__all__ = ["derive_seed", "fork_rng", "fork_rng_unlocked", "random_state", "set_random_state"]
 
 
 @contextmanager
@@ -26,10 +26,20 @@ def fork_rng(like: Any = (), seed: int | None = None) -> Iterator[None]:
         like: a device, or a sequence that contains tensors of the device
         seed: seed to start from inside the context; None continues from the present state
     """
+    with LOCK, fork_rng_unlocked(like, seed):
+        yield
+
+
+@contextmanager
+def fork_rng_unlocked(like: Any = (), seed: int | None = None) -> Iterator[None]:
+    """As :func:`fork_rng` inside a run of a program, whose caller holds the lock.
+
+    A backward pass on a GPU runs in a thread of torch, which would wait for its own caller.
+    """
     seed = None if seed is None else check_int("seed", seed, -(2**63), 2**63 - 1)
     devices = [like] if isinstance(like, torch.device) else [x.device for x in like if isinstance(x, Tensor)]
     cuda = sorted({d.index or 0 for d in devices if d.type == "cuda"})
-    with LOCK, torch.random.fork_rng(devices=cuda):
+    with torch.random.fork_rng(devices=cuda):
         if seed is not None:
             # torch.manual_seed would seed the generators of all devices, also of those that are not restored
             torch.default_generator.manual_seed(seed)
