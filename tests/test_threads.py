@@ -160,7 +160,7 @@ def often():
 
 
 @pytest.mark.parametrize("name", calls())
-def test_handlers_and_random_state_are_used_with_the_lock_held(name, monkeypatch):
+def test_handlers_and_random_state_are_used_under_the_lock(name, monkeypatch):
     """By everything that a call enters, in one thread: no luck decides which threads meet."""
     without = []
 
@@ -229,16 +229,16 @@ def test_training_and_evaluation_in_two_threads(often):
 
 def test_a_forked_process_does_not_wait_for_a_thread_of_its_parent():
     """DataLoader workers are forked while a thread holds the lock; the process that holds it keeps it in its child."""
-    held, leave = threading.Event(), threading.Event()
+    taken, leave = threading.Event(), threading.Event()
 
     def hold():
         with LOCK:
-            held.set()
+            taken.set()
             leave.wait()
 
     thread = threading.Thread(target=hold)
     thread.start()
-    held.wait()
+    taken.wait()
     try:
         assert in_child(lambda: not LOCK.acquire(timeout=5)) == 0
     finally:

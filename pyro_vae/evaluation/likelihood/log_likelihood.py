@@ -43,6 +43,7 @@ class LogLikelihood(PerExample, Result, plot="log_likelihoods"):
     Attributes:
         per_example: :math:`\log \frac1K \sum_k w_k` of each example, of shape ``(n,)``, on the CPU
         per_example_error: Monte Carlo standard error of each entry (delta method), of shape ``(n,)``
+        weights: weights of the examples in the mean, of shape ``(n,)``; None for equal weights
         ess: effective sample size :math:`(\sum w)^2 / \sum w^2` of each example, of shape ``(n,)``
         pareto_k: tail shape of the weights of each example (:func:`pareto_k`), of shape ``(n,)``; NaN below 25
             particles

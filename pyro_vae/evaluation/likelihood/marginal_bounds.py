@@ -48,6 +48,7 @@ class MarginalBounds(PerExample, Result, plot="marginal_bounds"):
     Attributes:
         per_example: lower bound of each example, of shape ``(n,)``
         per_example_error: its standard error over the chains, of shape ``(n,)``
+        weights: weights of the examples in the mean, of shape ``(n,)``; None for equal weights
         simulated: both bounds on simulated data, or None
         num_chains: runs per example
         num_steps: temperatures per run
