@@ -23,6 +23,7 @@ NET = functools.partial(pv.nets.MLP, hidden=(4,))
 X = torch.rand(8, 4, generator=torch.Generator().manual_seed(0)).round()
 Y = torch.arange(8) % 2
 WIDE = torch.rand(40, 4, generator=torch.Generator().manual_seed(1)).round()
+FACTORS = torch.stack([torch.arange(40) % 2, torch.arange(40) % 3], 1)
 HOLES = X.masked_fill(torch.eye(8, 4, dtype=torch.bool), torch.nan)
 QUIET = {"progress": False}
 
@@ -61,9 +62,7 @@ def calls():
         "compare_estimators": lambda: compared(
             evaluation.compare_estimators(vae, X, estimators[:1], reference_num_particles=20, num_samples=8, **QUIET)
         ),
-        "disentanglement": lambda: evaluation.disentanglement(
-            vae, WIDE, torch.stack([torch.arange(40) % 2, torch.arange(40) % 3], 1), num_bins=3, **QUIET
-        ),
+        "disentanglement": lambda: evaluation.disentanglement(vae, WIDE, FACTORS, num_bins=3, **QUIET),
         "inference_gaps": lambda: evaluation.inference_gaps(vae, X[:2], num_particles=10, num_steps=3, **QUIET),
         "latents": lambda: evaluation.latents(vae, X, num_samples=2, num_aggregated=8, **QUIET),
         "log_likelihood": lambda: evaluation.log_likelihood(vae, X, num_particles=10, batch_size=3, **QUIET),
@@ -99,6 +98,14 @@ def calls():
         "pseudo_gibbs": lambda: tasks.pseudo_gibbs(holes, HOLES, num_samples=3, burn_in=2, **QUIET),
         "reconstruct": lambda: tasks.reconstruct(vae, X, **QUIET),
         "traverse": lambda: tasks.traverse(vae, X[:1], [-1.0, 1.0]),
+        "rate_distortion": lambda: evaluation.rate_distortion({1.0: vae}, X, **QUIET),
+        "hide_labels": lambda: tasks.hide_labels(Y, 4),
+        "ImportanceWeighted": lambda: tasks.ImportanceWeighted(num_particles=3)(vae, X),
+        "NegativeBound": lambda: tasks.NegativeBound()(vae, X),
+        "Reconstruction": lambda: tasks.Reconstruction()(vae, X),
+        "LikelihoodRegret": lambda: tasks.LikelihoodRegret(num_steps=2)(vae, X),
+        "InputComplexity": lambda: tasks.InputComplexity(tasks.NegativeBound())(vae, X),
+        "Typicality": lambda: tasks.Typicality(tasks.NegativeBound(), train=X)(vae, X),
         "program.sample": lambda: vae.sample(5),
         "program.reconstruct": lambda: vae.reconstruct(X),
         "fit": fitted,
@@ -127,12 +134,15 @@ def numbers(value):
     return [leaf.tolist() if isinstance(leaf, torch.Tensor) else repr(leaf) for leaf in leaves]
 
 
-def needs_program(found):
-    """Whether a function or class takes a program."""
-    try:
-        return "program" in inspect.signature(found).parameters
-    except ValueError:
-        return False
+def taking(*arguments):
+    """The public functions and classes that take one of these arguments, by name, and the scores of examples."""
+    public = {name: getattr(room, name) for room in (evaluation, tasks) for name in room.__all__}
+    public = {name: found for name, found in public.items() if not issubclass_of(found, Exception)}
+    return {name: found for name, found in public.items() if inspect.signature(found).parameters.keys() & {*arguments}}
+
+
+def issubclass_of(found, base):
+    return inspect.isclass(found) and issubclass(found, base)
 
 
 def in_turn_from_the_start(found):
@@ -141,13 +151,13 @@ def in_turn_from_the_start(found):
     return function.__code__ is in_turn(function).__code__
 
 
-def test_every_function_that_takes_a_program_is_called_here():
+def test_every_function_that_takes_a_program_or_a_seed_is_called_here():
     """A new function needs a line in the table above."""
-    taking = {n for room in (evaluation, tasks) for n in room.__all__ if needs_program(getattr(room, n))}
-    assert taking <= calls().keys()
-    # where the lock is taken for the whole call
-    bare = [n for n in taking if not in_turn_from_the_start(getattr(evaluation, n, None) or getattr(tasks, n))]
-    assert not bare
+    scores = {n for n in tasks.__all__ if issubclass_of(getattr(tasks, n), tasks.Score)} - {"Score"}
+    alone = {"disentanglement_of_means"}  # which `disentanglement` calls
+    assert taking("program", "programs", "seed").keys() | scores <= calls().keys() | alone
+    # the lock is taken for the whole call
+    assert all(map(in_turn_from_the_start, taking("program", "programs").values()))
 
 
 @pytest.fixture
