@@ -316,6 +316,35 @@ def test_plates_that_are_not_over_the_batch_are_refused_by_name(plate):
         trained(Plates(plate), torch.randn(5, 2), weights=torch.ones(5))
 
 
+class Inner(pv.Program):
+    """Rows at dimension -2 around a plate of entries, and a latent that all examples share."""
+
+    def __init__(self):
+        super().__init__()
+        self.raw, self.q = nn.Parameter(torch.tensor(0.3).double()), nn.Parameter(torch.tensor(0.1).double())
+
+    def model(self, x):
+        pv.programs.announce(model=self)
+        shared = pyro.sample("shared", dist.Normal(self.raw, 1.0))
+        with pyro.plate("rows", len(x), dim=-2), pyro.plate("entries", x.shape[1], dim=-1):
+            pyro.sample("x", dist.Normal(self.raw * shared, 1.0), obs=x)
+
+    def guide(self, x):
+        pv.programs.announce(model=self)
+        pyro.sample("shared", dist.Normal(self.q, 0.5))
+
+
+@pytest.mark.parametrize("estimator", [E.ELBO, E.ReinforceLOO])
+def test_rows_at_another_dimension(estimator):
+    """One observed row has the loss of all if it alone has a weight; the loss is linear in the weights."""
+    check_linear(gradients(Inner, X[:4], estimator=functools.partial(estimator, num_particles=2)), 4)
+    history = [
+        shown(trained(Inner(), X[:4], estimator=estimator(num_particles=2), weights=weights)[1])
+        for weights in ([1, 0, 0, 0], [0, 1, 0, 0], [3, 1, 0, 0])
+    ]
+    close(0.75 * np.array(history[0]) + 0.25 * np.array(history[1]), np.array(history[2]))
+
+
 def test_data_in_two_plates_are_refused_by_name():
     class Two(pv.Program):
         def __init__(self):
