@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 __all__ = ["LOCK", "in_turn"]
 
@@ -14,7 +14,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 #: Held by whatever seeds torch, runs a program or changes its mode; one thread may take it several times.
-LOCK = threading.RLock()
+LOCK: Any = threading.RLock()
 
 
 def free_in_child() -> None:

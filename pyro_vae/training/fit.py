@@ -186,8 +186,8 @@ def fit(
         warn_of_long_schedules(svi, epochs, sources[0].steps)
         called, started = as_callbacks(callbacks, first_rank=ranks.rank == 0), []
         loop = Loop(svi, sources[0], held_out=(*sources, None)[1], callbacks=called, observer=observer)
-        settings = {"seed": seed, "epochs": epochs, "amount of data or batch_size": sources[0].shared}
-        settings["values of weights"] = weights_of(sources[0])
+        shared, hashed = sources[0].shared, weights_of(sources[0])
+        settings = {"seed": seed, "epochs": epochs, "amount of data or batch_size": shared, "weights": hashed}
         ranks.broadcast_weights(loop.modules, settings)
         try:
             for callback in called:
