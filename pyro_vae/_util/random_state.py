@@ -10,18 +10,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae._util.lock import LOCK
 from pyro_vae._util.validation import check_int
 
-__all__ = ["derive_seed", "fork_rng", "random_state", "set_random_state"]
+__all__ = ["derive_seed", "fork_rng", "fork_rng_unlocked", "random_state", "set_random_state"]
 
 
 @contextmanager
 def fork_rng(like: Any = (), seed: int | None = None) -> Iterator[None]:
     """Restore torch's random state on exit: that of the CPU and of the device of the tensors ``like``.
 
+    The random state belongs to the process: other threads that call the library wait until the exit.
+
     Args:
         like: a device, or a sequence that contains tensors of the device
         seed: seed to start from inside the context; None continues from the present state
+    """
+    with LOCK, fork_rng_unlocked(like, seed):
+        yield
+
+
+@contextmanager
+def fork_rng_unlocked(like: Any = (), seed: int | None = None) -> Iterator[None]:
+    """As :func:`fork_rng` inside a run of a program, whose caller holds the lock.
+
+    A backward pass on a GPU runs in a thread of torch, which would wait for its own caller.
     """
     seed = None if seed is None else check_int("seed", seed, -(2**63), 2**63 - 1)
     devices = [like] if isinstance(like, torch.device) else [x.device for x in like if isinstance(x, Tensor)]

@@ -166,8 +166,8 @@ class Estimator(Described, DivergenceWeight, PyroContract):
             terms: one run of guide and model
 
         Returns:
-            The loss, minus the scaled sum of the bounds, ``()``; and detached unscaled sums over the batch in nats:
-            ``reconstruction`` and ``kl``.
+            The loss, minus the scaled sum of the bounds, ``()``; and detached sums over the batch in nats, unscaled
+            but for the weights of examples: ``reconstruction`` and ``kl``.
         """
         beta = self.current_beta()
         loss, metrics = self.sites_loss(terms, beta)
@@ -202,8 +202,8 @@ class Estimator(Described, DivergenceWeight, PyroContract):
                 )
         loss = -scaled_sum(terms.sites[0].scale, self.checked_bound(terms, beta))
         with torch.no_grad():
-            reconstruction = sum(mean(terms.expect(site.log_p)).sum() for site in terms.observed)
-            kl = sum(mean(terms.expect(site.sampled_kl)).sum() for site in terms.latent)
+            reconstruction = sum(site.total(mean(terms.expect(site.log_p))) for site in terms.observed)
+            kl = sum(site.total(mean(terms.expect(site.sampled_kl))) for site in terms.latent)
         return loss, {"reconstruction": reconstruction, "kl": kl}
 
     def checked_bound(self, terms: Terms, beta: float | Tensor) -> Tensor:

@@ -87,7 +87,8 @@ def downstream_loss(
         for run, message, value in parts:
             if site.local:
                 name, sign = ("reconstruction", -1) if site.guide is None else ("kl", 1)
-                metrics[name] = metrics[name] + sign * value.detach().sum() / terms.num_particles
+                shown = scaled(value.detach(), message.get("weights", 1.0))
+                metrics[name] = metrics[name] + sign * shown.sum() / terms.num_particles
             value = factor * scaled(value, message["scale"])
             place = len(terms.order[run]) if last and run else terms.order[run].index(site.name)
             costs.append(Cost(value, plates_of(message), run, place))

@@ -90,7 +90,7 @@ class ELBO(MeanOverParticles):
                 loss = loss + scaled(sign * site.scale, total)
             else:
                 part = mean(terms.expect(part))
-                total = part.sum()
+                total = site.total(part)
                 loss = loss + sign * scaled_sum(site.scale, part)
             sums[kind] = sums[kind] + total.detach()
         return loss, sums

@@ -76,7 +76,8 @@ def along_shared(terms: Terms, log_w: Tensor, weights: Tensor) -> Tensor | float
         return 0.0
     scale = torch.ones_like(weights[0]) * terms.sites[0].scale
     slopes = torch.autograd.grad(log_w, shared, scale * weights.detach(), retain_graph=True, materialize_grads=True)
-    return sum((u * slope).sum() for u, slope in zip(shared, slopes, strict=True)) / scale.sum()
+    total = scale.sum().clamp_min(torch.finfo(scale.dtype).tiny)  # the weights of all examples may be 0
+    return sum((u * slope).sum() for u, slope in zip(shared, slopes, strict=True)) / total
 
 
 def refuse_points(terms: Terms, user: str) -> None:

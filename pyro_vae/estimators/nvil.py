@@ -96,7 +96,8 @@ class NVIL(MeanOverParticles):
     def update(self, terms: Terms) -> None:
         """Move the running mean and variance towards those of a training batch."""
         local = terms.split()[0]
-        self.module.update_moments(local.log_w(self.current_beta()) - self.predicted(terms))
+        residual = local.log_w(self.current_beta()) - self.predicted(terms)
+        self.module.update_moments(residual, local.sites[0].weights)
 
 
 class Baseline(nn.Module):
@@ -123,7 +124,13 @@ class Baseline(nn.Module):
         return (residual - self.mean) / self.variance.sqrt().clamp(min=1)
 
     @torch.no_grad()
-    def update_moments(self, residual: Tensor) -> None:
-        """Move mean and variance towards those of a batch."""
-        self.mean.lerp_(residual.mean().to(self.mean), 1 - self.decay)
-        self.variance.lerp_(residual.var(correction=0).to(self.variance), 1 - self.decay)
+    def update_moments(self, residual: Tensor, weights: Tensor | None = None) -> None:
+        """Move mean and variance towards those of a batch, ``(particles, batch)``, whose examples may have weights."""
+        if weights is None:
+            mean, variance = residual.mean(), residual.var(correction=0)
+        else:  # all may be 0
+            share = (weights / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)).expand_as(residual)
+            mean = (share * residual).sum() / len(residual)
+            variance = (share * (residual - mean).square()).sum() / len(residual)
+        self.mean.lerp_(mean.to(self.mean), 1 - self.decay)
+        self.variance.lerp_(variance.to(self.variance), 1 - self.decay)

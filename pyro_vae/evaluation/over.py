@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils.data import DataLoader
 
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
@@ -16,7 +17,7 @@ from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.lookahead import Batch
 
-__all__ = ["BUDGET", "at_once", "one_batch", "over", "passes"]
+__all__ = ["BUDGET", "at_once", "num_rows", "one_batch", "over", "passes"]
 
 #: Numbers in memory at once, particles times entries of the examples: 8 MB of float32 fit into CPU caches (a third
 #: faster than 64 MB) and into the memory of any accelerator.
@@ -119,6 +120,12 @@ def one_batch(program: Program, x: Any, *, seed: int = 0) -> tuple[Tensor, ...]:
         data.close()
     program.check(*batch)
     return batch
+
+
+def num_rows(x: Any) -> int | None:
+    """Return the number of examples of data, None for a stream, before anything is read."""
+    first = x[0] if isinstance(x, tuple) else x
+    return len(first) if hasattr(first, "__len__") and not isinstance(first, DataLoader) else None
 
 
 def at_once(x: Tensor) -> int:

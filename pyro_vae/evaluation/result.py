@@ -7,7 +7,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -104,26 +104,45 @@ class PerExample:
     Attributes:
         per_example: the estimate for each example, of shape ``(n,)``
         per_example_error: its Monte Carlo standard error, of shape ``(n,)``
+        weights: the weights of the examples in the mean, of shape ``(n,)``; None for equal weights
     """
 
     per_example: Tensor
     per_example_error: Tensor
+    weights: Tensor | None = field(default=None, kw_only=True)
+
+    @property
+    def shares(self) -> Tensor:
+        """The share of each example in the mean, of shape ``(n,)``, of sum 1."""
+        weights = torch.ones_like(self.per_example) if self.weights is None else self.weights
+        return (weights / weights.sum()).to(self.per_example)
 
     @property
     def mean(self) -> float:
         """Mean over the examples, in nats per example."""
-        return float(self.per_example.mean())
+        return float(self.per_example.mean() if self.weights is None else self.shares @ self.per_example)
 
     @property
     def std_error(self) -> float:
-        """Standard error of the mean as an estimate for the population of the examples."""
-        n = len(self.per_example)
-        return float(self.per_example.std() / math.sqrt(n)) if n > 1 else math.nan
+        r"""Standard error of the mean as an estimate for the population of the examples.
+
+        With shares :math:`v_n` of the examples and mean :math:`\mu` it is
+
+        .. math:: \sqrt{\frac{s_2}{s_2 - 2 s_3 + s_2^2} \sum_n v_n^2 (\ell_n - \mu)^2}, \qquad s_k = \sum_n v_n^k,
+
+        whose square is unbiased for independent examples of one variance. NaN for one example.
+        """
+        v = self.shares
+        second, third = float(v.square().sum()), float(v.pow(3).sum())
+        free = 1 - 2 * third / second + second
+        if free <= 1e-12:
+            return math.nan
+        return math.sqrt(float(v.square() @ (self.per_example - self.mean).square()) / free)
 
     @property
     def monte_carlo_error(self) -> float:
         """Standard error of the mean for these examples: how far another seed would change it."""
-        return float(self.per_example_error.square().sum().sqrt() / len(self.per_example))
+        return float((self.shares * self.per_example_error).square().sum().sqrt())
 
     def __float__(self) -> float:
         return self.mean

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pyro_vae._util.abstract import Abstract
 from pyro_vae._util.describe import Described
+from pyro_vae._util.lock import LOCK
 from pyro_vae._util.parameters import PartContext, isolate
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
@@ -198,16 +199,20 @@ def mean_or_sample(fn: TorchDistributionMixin) -> Tensor:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Run in evaluation mode and without gradients, then restore the mode of every submodule."""
-    isolate(module)  # a PyroModule that runs here must not write into the global parameter store
-    modes = {m: m.training for m in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for m, mode in modes.items():
-            m.training = mode
+    """Run in evaluation mode and without gradients, then restore the mode of every submodule.
+
+    Modes and Pyro's handlers are shared by all threads: others that call the library wait until the exit.
+    """
+    with LOCK:
+        isolate(module)  # a PyroModule that runs here must not write into the global parameter store
+        modes = {m: m.training for m in module.modules()}
+        module.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for m, mode in modes.items():
+                m.training = mode
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Uses of a trained VAE: generate, impute, classify, detect anomalies, represent and compress data."""
+"""Uses of a trained VAE: generate, impute, classify, detect anomalies, represent and compress data.
+
+Calls from several threads run one after the other and return what they return in one thread.
+"""
 
 from pyro_vae.tasks.classify import Classification, classify, hide_labels, labelled_batches
 from pyro_vae.tasks.compress import Compressor

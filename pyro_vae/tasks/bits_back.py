@@ -196,13 +196,13 @@ def rounded(probabilities: Tensor) -> np.ndarray:
 @contextmanager
 def reproducible(program: VAE) -> Iterator[None]:
     """Compute in evaluation mode with fixed random state, and on one thread, as the order of sums matters."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with evaluating(program), fork_rng(seed=0):
+    with evaluating(program), fork_rng(seed=0):
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
             yield
-    finally:
-        torch.set_num_threads(threads)
+        finally:
+            torch.set_num_threads(threads)
 
 
 def pseudorandom(index: int, n: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from pyro_vae._util.arrays import as_tensor
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.over import over
@@ -158,6 +159,7 @@ class Classification:
         return f"{n:,} examples in {classes} classes{error}"
 
 
+@in_turn
 def classify(program: Program, x: Any, y: Any = None, *, seed: int = 0, progress: bool = True) -> Classification:
     """Return the class probabilities of each example, and the error if the true classes are given.
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.over import one_batch
@@ -65,6 +66,7 @@ class Compressor:
         True
     """
 
+    @in_turn
     def __init__(self, program: VAE, *, num_buckets: int = 1024) -> None:
         # with more buckets some would have a rounded probability of 0
         self.program, self.num_buckets = require_vae(program), check_int("num_buckets", num_buckets, 2, 4096)

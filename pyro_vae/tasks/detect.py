@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.distributions.missing import factorized, hide_missing
 from pyro_vae.evaluation.over import over
@@ -50,6 +51,7 @@ class Detector:
         [True, True, True]
     """
 
+    @in_turn
     def __init__(
         self, program: Program, score: Score, normal: Any, *, false_alarm_rate: float = 0.05, seed: int = 0
     ) -> None:
@@ -81,6 +83,7 @@ class Detector:
         return (1 + above) / (1 + len(self.reference))
 
 
+@in_turn
 def attribution(program: Program, x: Any, *, num_particles: int = 64, seed: int = 0, progress: bool = True) -> Tensor:
     r"""Return the contribution of each entry to the reconstruction score of its example.
 

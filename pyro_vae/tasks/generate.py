@@ -11,6 +11,7 @@ from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.conditional import Conditional
@@ -23,6 +24,7 @@ from pyro_vae.tasks.decoding import context_rows, decode, require_vae
 __all__ = ["AggregatePosterior", "generate", "reconstruct", "tempered"]
 
 
+@in_turn
 def generate(
     program: Program,
     num_samples: int,
@@ -46,8 +48,7 @@ def generate(
         temperature: T; below 1, examples are more typical and less varied (see :func:`tempered`)
         mean: return means of p(x given z) instead of samples, as most papers show for images
         seed: random seed
-        options: further arguments of the method ``sample`` of the program, such as ``library=`` of a CountVAE or
-            ``length=`` of a SequenceVAE
+        options: further arguments of ``program.sample``, such as ``library=`` (CountVAE) or ``length=`` (SequenceVAE)
 
     Returns:
         Examples of shape ``(num_samples, *shape)``.
@@ -137,8 +138,7 @@ def tempered(fn: TorchDistributionMixin, temperature: float) -> TorchDistributio
 class Resampled(dist.TorchDistribution):
     """Samples of p chosen with weights p(z)^power among a number of candidates each."""
 
-    #: Candidates for each sample.
-    NUM_CANDIDATES = 256
+    NUM_CANDIDATES = 256  # for each sample
 
     def __init__(self, fn: TorchDistributionMixin, power: float) -> None:
         self.fn, self.power = fn, power
@@ -153,6 +153,7 @@ class Resampled(dist.TorchDistribution):
         return candidates.gather(0, index).squeeze(0)
 
 
+@in_turn
 def reconstruct(program: Program, x: Any, *, seed: int = 0, progress: bool = True) -> Tensor:
     r"""Sample :math:`z \sim q(z \mid x)` and return :math:`E[x \mid z]`.
 
@@ -177,8 +178,7 @@ def reconstruct(program: Program, x: Any, *, seed: int = 0, progress: bool = Tru
         >>> reconstruct(toy.program, toy.draw(4)).shape
         torch.Size([4, 5])
     """
-    semi_supervised = isinstance(program, SemiSupervised)
-    if not semi_supervised:
+    if not (semi_supervised := isinstance(program, SemiSupervised)):
         require_vae(program)
 
     def mean(x: Tensor, *context: Tensor) -> Tensor:
@@ -209,8 +209,7 @@ class AggregatePosterior(Conditional):
 
     Raises:
         ImportError: scikit-learn is not installed.
-        ValueError: the data do not fit the program, there are fewer samples than components, or the latents are not
-            vectors.
+        ValueError: the data do not fit the program, its latents are no vectors, or there are too few samples.
 
     Example:
         >>> import pyro_vae as pv
@@ -220,6 +219,7 @@ class AggregatePosterior(Conditional):
         torch.Size([2])
     """
 
+    @in_turn
     def __init__(
         self, program: Program, x: Any, *, num_components: int = 10, num_samples: int = 1, seed: int = 0
     ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
@@ -24,6 +25,7 @@ from pyro_vae.trace import Call, Sampled, Terms, run
 __all__ = ["impute", "pseudo_gibbs"]
 
 
+@in_turn
 def impute(
     program: Program,
     x: Any,
@@ -93,6 +95,7 @@ def impute(
     return Imputation(single, samples.transpose(0, 1), missing, ess)
 
 
+@in_turn
 def pseudo_gibbs(
     program: Program,
     x: Any,

@@ -11,6 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_vae._util.arrays import as_tensor
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.over import one_batch
@@ -112,6 +113,7 @@ def natural(fn: TorchDistributionMixin) -> tuple[Tensor, Tensor]:
     return (precision @ fn.mean.unsqueeze(-1)).squeeze(-1), precision
 
 
+@in_turn
 def interpolate(
     program: Program, start: Any, end: Any, *, num_steps: int = 9, path: Path = spherical, seed: int = 0
 ) -> Tensor:
@@ -150,6 +152,7 @@ def interpolate(
     return x.unflatten(0, z.shape[:2])
 
 
+@in_turn
 def traverse(program: Program, x: Any, values: Sequence[float], *, units: Sequence[int] = (), seed: int = 0) -> Tensor:
     """Decode each example with one latent at a time set to each of several values, all others at their means.
 

@@ -11,6 +11,7 @@ from pyro import distributions as dist
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.over import over
 from pyro_vae.evaluation.posterior.posterior_means import guide_sites, means, variances
@@ -46,6 +47,7 @@ class Embedding:
         return latent_map(self.mean, labels, std=self.std)
 
 
+@in_turn
 def embed(program: Program, x: Any, *, num_samples: int = 16, seed: int = 0, progress: bool = True) -> Embedding:
     r"""Return the posterior mean and standard deviation of all latents of each example.
 
@@ -119,6 +121,7 @@ class Clusters:
         return f"{len(self.probabilities):,} examples in clusters of {sizes}; mean probability {confidence:.2f}"
 
 
+@in_turn
 def cluster(program: MixtureVAE, x: Any, *, progress: bool = True) -> Clusters:
     """Assign each example to a cluster.
 
@@ -149,6 +152,7 @@ def cluster(program: MixtureVAE, x: Any, *, progress: bool = True) -> Clusters:
     return Clusters(classify(require_clusters(program), x, progress=progress).probabilities)
 
 
+@in_turn
 def init_clusters(program: MixtureVAE, x: Any, *, seed: int = 0) -> None:
     """Initialise p(k) and p(z given k) by a mixture of normals fitted to the posterior means of the data.
 

@@ -13,7 +13,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.random_state import fork_rng_unlocked
 from pyro_vae.programs.program import keep_buffers
 from pyro_vae.trace.handlers import Recorder
 from pyro_vae.trace.layout import Layout
@@ -124,7 +124,7 @@ def outline(call: Call) -> Outline:
         if len(known) >= MAX_OUTLINES:
             known.clear()
         single = replace(call, num_particles=1)
-        with fork_rng(call.tensors), buffers_kept(call), torch.no_grad():
+        with fork_rng_unlocked(call.tensors), buffers_kept(call), torch.no_grad():
             drawn = single.trace(call.guide, Recorder())
             scored = single.trace(call.model, Recorder({**drawn.sites, **drawn.subsamples}, len(drawn.enumerated)))
         layout = check_sites(call.guide, drawn, scored)

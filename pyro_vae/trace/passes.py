@@ -153,8 +153,8 @@ def without_tensors(terms: Terms) -> Terms:
     """Return sites that hold on to no tensor of their pass."""
 
     def bare(message: Any) -> Any:
-        keys = ("name", "scale", "cond_indep_stack")
-        return None if message is None else {key: message[key] for key in keys}
+        keys = ("name", "scale", "cond_indep_stack", "weights")
+        return None if message is None else {key: message[key] for key in keys if key in message}
 
     def strip(site: Site) -> CachedSite:
         new = CachedSite(site.name, bare(site.model), bare(site.guide), site.layout, site.enumerated, site.auxiliary)

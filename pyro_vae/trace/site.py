@@ -130,6 +130,16 @@ class Site:
         """The weight of this site: N/B for a subsampled plate, times that of ``poutine.scale``."""
         return self.layout.scale(self.model)
 
+    @property
+    def weights(self) -> Tensor | None:
+        """The weights of the examples, ``(batch,)``, which :attr:`scale` contains; None if they have none."""
+        weights = self.model.get("weights")
+        return None if weights is None else weights.reshape(-1)
+
+    def total(self, per_example: Tensor) -> Tensor:
+        """Return the sum of one number per example, ``(batch,)``, by the weights of the examples if they have any."""
+        return per_example.sum() if self.weights is None else (self.weights * per_example).sum()
+
     @cached_property
     def local(self) -> bool:
         """Whether the site is in the plate of the data."""

@@ -15,6 +15,7 @@ from pyro.infer import ELBO as PyroELBO
 
 from pyro_vae._util.denormals import flush_denormals
 from pyro_vae._util.devices import resolve_device
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.estimators import ELBO
@@ -24,17 +25,19 @@ from pyro_vae.training.checkpoint.checkpointer import Checkpointer, Observer, Re
 from pyro_vae.training.checkpoint.run_folder import RunFolder
 from pyro_vae.training.compile.compilers import Compiler, inductor
 from pyro_vae.training.data.batches import Batches
-from pyro_vae.training.data.check import check_rows
+from pyro_vae.training.data.check import check_rows, weighted_layout
+from pyro_vae.training.data.fingerprint import weights_of
+from pyro_vae.training.estimator_checks import check_loss, check_weightable
 from pyro_vae.training.history import History
 from pyro_vae.training.loop import Loop
 from pyro_vae.training.ranks.distributed import Ranks, in_process_group
 from pyro_vae.training.schedules import last_step
-from pyro_vae.training.step import check_loss
 from pyro_vae.training.svi import SVI
 
 __all__ = ["fit"]
 
 
+@in_turn
 @in_process_group
 def fit(
     program: Program,
@@ -45,6 +48,7 @@ def fit(
     epochs: int = 10,
     batch_size: int = 128,
     valid: Any = None,
+    weights: Any = None,
     seed: int = 0,
     device: str | torch.device | None = None,
     clip_norm: float | None = None,
@@ -68,6 +72,10 @@ def fit(
     The program is moved to ``device`` and stays there. It is trained in training mode, and is in evaluation mode when
     the training has ended, also by an error.
 
+    Pyro's handlers and torch's random state belong to the process, so that calls of the library from several threads
+    run one after the other: another fit, evaluation or sample waits until this training has ended. A callback must not
+    wait for a thread that calls the library. Use processes to train at the same time.
+
     Processes started by torchrun train together: see :mod:`pyro_vae.training.ranks.distributed`.
 
     Args:
@@ -80,7 +88,16 @@ def fit(
             program's parameters, or a plain optimizer of ``pyro.optim``
         epochs: passes over the data
         batch_size: rows per step, of all processes together
-        valid: held-out data, whose bound (beta 1) is estimated after each epoch
+        valid: held-out data, whose bound (beta 1) is estimated after each epoch, without weights
+        weights: one weight per row of ``data``, an array or tensor of shape ``(n,)`` with numbers of at least 0, such
+            as frequencies or importance weights. Only their ratios matter. The loss becomes
+
+            .. math:: -\frac{1}{B} \sum_{n \in \text{batch}} \frac{w_n}{\bar w} \, \mathrm{bound}(x_n),
+
+            with :math:`\bar w` the mean over all rows, which is unbiased for
+            :math:`-\sum_n w_n \, \mathrm{bound}(x_n) / \sum_n w_n`, and the history has weighted means. Terms that
+            all examples share, such as the divergence of the weights of a Bayesian decoder, are not weighted. None
+            for equal weights
         seed: seed of the order of the data and of all noise; the global random state is restored afterwards
         device: where to train; where the program is by default
         clip_norm: largest global norm of the gradient; None for no clipping
@@ -109,8 +126,8 @@ def fit(
         The history, one row per epoch; see :class:`History` for units and signs.
 
     Raises:
-        ValueError: the data do not fit the program, or the checkpoint does not fit the settings; raised before the
-            first step, and before anything is written.
+        ValueError: the data or weights do not fit the program, the estimator cannot weight examples, or the checkpoint
+            does not fit the settings; raised before the first step, and before anything is written.
         NonFiniteError: a loss or gradient is NaN or infinite, and ``skip_nonfinite`` is False. The program has the
             last weights that are known to give a finite loss; they are copied after every epoch and every half second.
         CheckpointError: the newest checkpoint is damaged.
@@ -145,12 +162,14 @@ def fit(
         device = resolve_device(ranks.local_device(program.device if device is None else device))
         program.to(device)
         load = partial(Batches, batch_size=batch_size, seed=seed, device=device, dtype=program.dtype, ranks=ranks)
-        sources = [load(data), *([] if valid is None else [load(valid, shuffle=False, name="valid")])]
+        sources = [load(data, weights=weights), *([] if valid is None else [load(valid, shuffle=False, name="valid")])]
         for source in sources:
             stack.callback(source.close)
             if source.stored:
                 ranks.all_agree(partial(check_rows, program, source, progress=progress))
         check_loss(estimator)
+        if weights is not None:
+            check_weightable(ELBO() if estimator is None else estimator)
         svi = SVI(
             program,
             ELBO() if estimator is None else estimator,
@@ -162,11 +181,13 @@ def fit(
             precision=precision,
             ranks=ranks,
             data=sources[0].on_device,
+            weighted=weighted_layout(program, sources[0]),
         )
         warn_of_long_schedules(svi, epochs, sources[0].steps)
         called, started = as_callbacks(callbacks, first_rank=ranks.rank == 0), []
         loop = Loop(svi, sources[0], held_out=(*sources, None)[1], callbacks=called, observer=observer)
-        settings = {"seed": seed, "epochs": epochs, "amount of data or batch_size": sources[0].shared}
+        shared, hashed = sources[0].shared, weights_of(sources[0])
+        settings = {"seed": seed, "epochs": epochs, "amount of data or batch_size": shared, "weights": hashed}
         ranks.broadcast_weights(loop.modules, settings)
         try:
             for callback in called:

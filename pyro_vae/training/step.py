@@ -7,7 +7,7 @@ It is written once, for an update rule that it is given: with an :class:`OneOpti
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,21 +15,20 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO as PyroELBO
-from pyro.infer import TraceTailAdaptive_ELBO
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs.primitives import announcements_off
 from pyro_vae.programs.program import Program
+from pyro_vae.trace.layout import Layout
+from pyro_vae.trace.weighted import Weighted
 from pyro_vae.training.data.column import OnDevice
 
 __all__ = [
     "NonFiniteError",
     "Step",
     "Update",
-    "check_estimator",
-    "check_loss",
     "clip_factor",
     "global_norm",
     "minus_bound",
@@ -40,29 +39,6 @@ Metrics = dict[str, Tensor]
 
 class NonFiniteError(RuntimeError):
     """A loss or gradient is NaN or infinite; ``fit`` restores the last weights that gave a finite loss."""
-
-
-def check_estimator(estimator: Any) -> None:
-    """Raise a TypeError unless an object estimates a bound in each step, and without torch.jit."""
-    if not isinstance(estimator, PyroELBO):
-        raise TypeError(
-            "estimator: expected an object of pyro_vae.estimators or pyro.infer, such as "
-            f"pyro_vae.estimators.ELBO(), got {estimator!r}"
-        )
-    if type(estimator).__name__.startswith("Jit"):
-        raise TypeError(
-            f"estimator: expected one without torch.jit, got {type(estimator).__name__}. Use its variant without "
-            "Jit, or an estimator of pyro_vae.estimators with compile=True"
-        )
-
-
-def check_loss(estimator: Any) -> None:
-    """Raise a TypeError if an estimator has a gradient but no loss, so that its training cannot be monitored."""
-    if isinstance(estimator, TraceTailAdaptive_ELBO):
-        raise TypeError(
-            f"estimator: expected one that estimates a bound, got {type(estimator).__name__}, which has a gradient "
-            "but no loss. Use pyro_vae.estimators.CUBO or Renyi, or train by pyro.infer.SVI"
-        )
 
 
 class Update(Protocol):
@@ -92,6 +68,7 @@ class Step:
         clip_norm: largest global norm of the gradient; None for no clipping
         skip_nonfinite: skip a step with a NaN or infinite loss or gradient, and count its rows as ``skipped``
         data: data set on the device, whose rows the step reads itself; None if each batch is passed as tensors
+        weighted: where the plate of the data is, if the last tensor of a batch has the weights of its examples
     """
 
     program: Program
@@ -100,6 +77,7 @@ class Step:
     clip_norm: float | None
     skip_nonfinite: bool
     data: OnDevice | None
+    weighted: Layout | None = None
 
     def __call__(
         self,
@@ -136,7 +114,7 @@ class Step:
         return without_bad(metrics, finite, n) if self.skip_nonfinite else metrics
 
     def read(self, batch: tuple[Tensor, ...], columns: Sequence[Tensor] | None = None) -> tuple[Tensor, ...]:
-        """Return x and context of a batch."""
+        """Return x, context and weights of a batch."""
         if self.data is None:
             return batch
         return self.data.read(*batch, self.data.columns if columns is None else columns)
@@ -146,17 +124,21 @@ class Step:
     ) -> Metrics:
         """Compute the gradient of the mean loss per example, and return the sums over the batch."""
         n, estimator = batch[0].shape[0], self.estimator
+        weighting = None
+        if self.weighted is not None:
+            *batch, weights = batch
+            weighting = Weighted(weights, self.weighted)
         run = self.program.model, self.program.guide, *batch
         ours = isinstance(estimator, Estimator)
         # estimators of Pyro find the parameters by their announcements, and do not return the scales
         collector = announcements_off() if ours and check is None else Collector()
-        with pyro.validation_enabled(False), collector, self.precision:
+        with pyro.validation_enabled(False), weighting or nullcontext(), collector, self.precision:
             if ours:
                 loss, metrics, terms = estimator.training_loss(*run)
-                scale = mean_scale([site.scale for site in terms.observed])
+                scale = mean_scale(weighting.scales if weighting else [site.scale for site in terms.observed])
             else:
                 loss, metrics = estimator.loss_and_grads(*run), {}
-                scale = mean_scale(collector.scales)
+                scale = mean_scale((weighting or collector).scales)
             if check is not None:
                 check(collector.parameters)
             if ours:
@@ -173,6 +155,7 @@ class Step:
     def nonfinite_sites(self, batch: tuple[Tensor, ...]) -> list[str]:
         """Run model and guide once, and return which sites are NaN or infinite, in words."""
         batch, program = self.read(batch), self.program
+        batch = batch if self.weighted is None else batch[:-1]
         with torch.no_grad(), pyro.validation_enabled(False):
             guide = poutine.trace(program.guide).get_trace(*batch)
             model = poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(*batch)

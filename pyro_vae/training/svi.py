@@ -16,14 +16,16 @@ from torch import Tensor
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs.program import Program
+from pyro_vae.trace.layout import Layout
 from pyro_vae.training.compile.compilers import Compiler
 from pyro_vae.training.compile.flat_optimizer import Unsupported
-from pyro_vae.training.compile.recorded_step import RecordedStep
+from pyro_vae.training.compile.recorded_step import RecordedStep, described
 from pyro_vae.training.data.column import OnDevice
+from pyro_vae.training.estimator_checks import check_estimator
 from pyro_vae.training.optimizer import OneOptimizer
 from pyro_vae.training.ranks.collectives import all_reduce_gradients
 from pyro_vae.training.ranks.distributed import Ranks
-from pyro_vae.training.step import NonFiniteError, Step, check_estimator
+from pyro_vae.training.step import NonFiniteError, Step
 
 __all__ = ["SVI", "NonFiniteError"]
 
@@ -50,6 +52,7 @@ class SVI(pyro.infer.SVI):
         ranks: the processes that train together; this one alone by default
         precision: context manager for loss and gradient, such as ``pyro_vae.training.Autocast(torch.bfloat16)``
         data: data set on the device; ``update(rows)`` then takes the row numbers of a batch
+        weighted: where the plate of the data is; the last tensor of a batch then has the weights of its examples
 
     Raises:
         TypeError: the estimator is not an ELBO of this library or of Pyro, or one of Pyro that uses torch.jit or has
@@ -77,6 +80,7 @@ class SVI(pyro.infer.SVI):
         ranks: Ranks | None = None,
         precision: AbstractContextManager[Any] | None = None,
         data: OnDevice | None = None,
+        weighted: Layout | None = None,
     ) -> None:
         check_estimator(estimator)
         self.program, self.estimator = program, estimator
@@ -97,7 +101,7 @@ class SVI(pyro.infer.SVI):
         #: What compiles the next step; None if there is a compiled step, or none is wanted or possible.
         self.compiler = self.every_compiler = compiler
         self.recompiled = 0
-        self.training_step = Step(program, estimator, self.precision, clip_norm, skip_nonfinite, data)
+        self.training_step = Step(program, estimator, self.precision, clip_norm, skip_nonfinite, data, weighted)
         self.steps = 0
         #: Whether all steps so far were finite.
         self.alive = torch.ones((), dtype=torch.bool, device=self.optim.parameters[0].device)
@@ -243,8 +247,3 @@ class SVI(pyro.infer.SVI):
         if self.estimator_module is not None:
             self.estimator_module.load_state_dict(state["estimator"])
         self.optim.set_state(state["optimizer"])
-
-
-def described(batch: tuple[Tensor, ...]) -> list[str]:
-    """Return shapes and types of a batch in words."""
-    return [f"{tuple(x.shape)} {x.dtype}" for x in batch]

@@ -70,6 +70,7 @@ EQUAL = {
     "fewer rows than ranks": lambda: trained(rows(1), epochs=2),
     "estimator of Pyro": lambda: trained(rows(39), estimator=pyro.infer.Trace_ELBO(), epochs=2),
     "small buckets": in_small_buckets,
+    "weights": lambda: trained(rows(39), weights=torch.arange(39), valid=rows(21), epochs=2),
     "tuple": lambda: trained((rows(35),), epochs=1),
 }
 

@@ -63,6 +63,7 @@ CHANGED = {
     "estimator": (lambda: {"estimator": E.IWAE()}, "estimator"),
     "optimizer": (lambda: {"optimizer": functools.partial(torch.optim.Adam, lr=2e-3)}, "optimizer.lr"),
     "batch_size": (lambda: {"batch_size": 5}, "batch_size"),
+    "weights": (lambda: {"weights": torch.arange(len(X))}, "weights"),
     "valid": (lambda: {"valid": 1 - VALID}, "valid"),
     "seed": (lambda: {"seed": 4}, "seed"),
     "clip_norm": (lambda: {"clip_norm": 2.0}, "clip_norm"),

@@ -9,6 +9,7 @@ from typing import Any
 from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import derive_seed, fork_rng
 from pyro_vae._util.validation import check_int
@@ -34,6 +35,7 @@ __all__ = ["compare_estimators", "named"]
 ROUNDS, WEIGHTS = 5, 1000
 
 
+@in_turn
 def compare_estimators(
     program: Program,
     x: Any,

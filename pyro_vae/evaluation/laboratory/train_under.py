@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from pyro.infer import ELBO as PyroELBO
 
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int, check_number
@@ -146,6 +147,7 @@ class TrainingComparison(Result, plot="training_comparison"):
         return f"after {self.budget} from the same weights; log-likelihood with {self.num_particles:,} particles"
 
 
+@in_turn
 def train_under(
     program: Program,
     data: Any,

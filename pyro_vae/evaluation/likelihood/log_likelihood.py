@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.validation import check_int
+from pyro_vae._util.weights import check_weights
 from pyro_vae.evaluation.cost import check_memory
-from pyro_vae.evaluation.over import over, passes
+from pyro_vae.evaluation.over import num_rows, over, passes
 from pyro_vae.evaluation.result import PerExample, Result, by_example, number
 from pyro_vae.programs.program import Program
 from pyro_vae.trace import run
@@ -41,6 +43,7 @@ class LogLikelihood(PerExample, Result, plot="log_likelihoods"):
     Attributes:
         per_example: :math:`\log \frac1K \sum_k w_k` of each example, of shape ``(n,)``, on the CPU
         per_example_error: Monte Carlo standard error of each entry (delta method), of shape ``(n,)``
+        weights: weights of the examples in the mean, of shape ``(n,)``; None for equal weights
         ess: effective sample size :math:`(\sum w)^2 / \sum w^2` of each example, of shape ``(n,)``
         pareto_k: tail shape of the weights of each example (:func:`pareto_k`), of shape ``(n,)``; NaN below 25
             particles
@@ -64,7 +67,8 @@ class LogLikelihood(PerExample, Result, plot="log_likelihoods"):
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per example."""
         columns = {"log_likelihood": self.per_example, "std_error": self.per_example_error}
-        return by_example(**columns, ess=self.ess, pareto_k=self.pareto_k)
+        weights = {} if self.weights is None else {"weight": self.weights}
+        return by_example(**columns, ess=self.ess, pareto_k=self.pareto_k, **weights)
 
     def summary(self) -> list[dict[str, Any]]:
         """Return one row: the mean and how reliable it is."""
@@ -88,12 +92,14 @@ class LogLikelihood(PerExample, Result, plot="log_likelihoods"):
         )
 
 
+@in_turn
 def log_likelihood(
     program: Program,
     x: Any,
     *,
     num_particles: int = 1000,
     batch_size: int | None = None,
+    weights: Any = None,
     seed: int = 0,
     progress: bool = True,
 ) -> LogLikelihood:
@@ -113,14 +119,17 @@ def log_likelihood(
         x: rows of data, or a tuple ``(x, context)``, as in ``fit``
         num_particles: K, samples per example
         batch_size: examples at a time; by default as many as keep memory small
+        weights: one weight per example in the mean and its errors, of shape ``(n,)``, such as frequencies or
+            importance weights; only their ratios matter. None for equal weights
         seed: random seed
         progress: show a progress bar
 
     Returns:
-        The estimate for each example with its error.
+        The estimate for each example with its error; the mean is
+        :math:`\sum_n w_n \log p(x_n) / \sum_n w_n` with weights.
 
     Raises:
-        ValueError: the data do not fit the program, or ``num_particles`` is below 1 or takes too much memory.
+        ValueError: the data or weights do not fit, or ``num_particles`` is below 1 or takes too much memory.
 
     Example:
         >>> import pyro_vae as pv
@@ -131,6 +140,8 @@ def log_likelihood(
         True
     """
     num_particles = check_int("num_particles", num_particles)
+    if weights is not None:
+        weights = check_weights(weights, num_rows(x))
     device = program.device
     if num_particles > FEW:
         check_memory(
@@ -147,7 +158,9 @@ def log_likelihood(
         "progress": progress,
     }
     found, error, ess, tail = over(program, x, weigh, desc="log-likelihood", **options)
-    return LogLikelihood(found, error, ess, tail, num_particles)
+    if weights is not None:
+        check_weights(weights, len(found))  # a stream does not know its number of rows in advance
+    return LogLikelihood(found, error, ess, tail, num_particles, weights=weights)
 
 
 def log_weights(program: Program, batch: tuple[Tensor, ...], num_particles: int) -> Tensor:

@@ -10,6 +10,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.likelihood.annealing import PILOT, anneal
 from pyro_vae.evaluation.likelihood.annealing_path import AnnealingPath
@@ -47,6 +48,7 @@ class MarginalBounds(PerExample, Result, plot="marginal_bounds"):
     Attributes:
         per_example: lower bound of each example, of shape ``(n,)``
         per_example_error: its standard error over the chains, of shape ``(n,)``
+        weights: weights of the examples in the mean, of shape ``(n,)``; None for equal weights
         simulated: both bounds on simulated data, or None
         num_chains: runs per example
         num_steps: temperatures per run
@@ -95,6 +97,7 @@ class MarginalBounds(PerExample, Result, plot="marginal_bounds"):
         )
 
 
+@in_turn
 def marginal_bounds(
     program: Program,
     x: Any,

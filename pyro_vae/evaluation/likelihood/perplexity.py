@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators import ELBO
 from pyro_vae.evaluation.over import over
@@ -60,6 +61,7 @@ class Perplexity(Result, plot="perplexities"):
         return cls(float((nats.sum() / size.sum()).exp()), float((nats / size).mean().exp()))
 
 
+@in_turn
 def perplexity(
     program: Program,
     x: Any,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.evaluation.over import one_batch, over
 from pyro_vae.evaluation.posterior.posterior_means import units
@@ -82,6 +83,7 @@ class Calibration(Result, plot="rank_curves"):
         return f"the guide {verdict} at level {self.level} on {n:,} simulated examples, {len(self.ranks)} quantities"
 
 
+@in_turn
 def calibration(
     program: Program,
     x: Any,

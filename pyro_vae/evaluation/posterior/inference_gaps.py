@@ -11,6 +11,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators import ELBO
@@ -83,6 +84,7 @@ class InferenceGaps(Result, plot="inference_gaps"):
         return f"inference gaps of {len(self.inference.per_example):,} examples; log p(x): {self.evidence}"
 
 
+@in_turn
 def inference_gaps(
     program: Program,
     x: Any,

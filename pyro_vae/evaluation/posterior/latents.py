@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.over import over
@@ -103,6 +104,7 @@ class Latents(Result, plot="latent_units"):
         return "\n\n".join(part for part in (missing, self.report()) if part)
 
 
+@in_turn
 def latents(
     program: Program,
     x: Any,

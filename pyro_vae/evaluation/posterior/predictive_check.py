@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
@@ -57,6 +58,7 @@ class PredictiveCheck(Result, plot="predictive_checks"):
         ]
 
 
+@in_turn
 def predictive_check(
     program: Program,
     x: Any,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pyro_vae._util.lock import in_turn
 from pyro_vae.evaluation.posterior.latents import Latents, latents
 from pyro_vae.evaluation.result import Result
 from pyro_vae.programs.program import Program
@@ -37,6 +38,7 @@ class RateDistortion(Result, plot="rate_distortion"):
         ]
 
 
+@in_turn
 def rate_distortion(
     programs: Mapping[float, Program], x: Any, *, seed: int = 0, progress: bool = True
 ) -> RateDistortion:

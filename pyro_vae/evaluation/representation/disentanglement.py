@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae._util.arrays import as_labels, as_tensor
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.posterior.posterior_means import posterior_means
 from pyro_vae.evaluation.representation.representation import require_sklearn
@@ -42,6 +43,7 @@ class Disentanglement(Result, plot="factor_map"):
         return [{"score": name, "value": value} for name, value in self.scores.items()]
 
 
+@in_turn
 def disentanglement(
     program: Program, x: Any, factors: Any, *, num_bins: int = 20, seed: int = 0, progress: bool = True
 ) -> Disentanglement:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae._util.arrays import as_labels
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.posterior.posterior_means import posterior_means
 from pyro_vae.evaluation.result import Result, number
@@ -51,6 +52,7 @@ class Representation(Result, plot="scores"):
         ]
 
 
+@in_turn
 def representation(
     program: Program,
     x: Any,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae._util.arrays import as_labels, as_tensor
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
@@ -72,6 +73,7 @@ class Samples(Result, plot="nearest_neighbours"):
         )
 
 
+@in_turn
 def samples(
     program: Program | Callable[[int], Tensor],
     train: Any,

@@ -13,7 +13,7 @@ from pyro_vae._util.describe import Described, describe
 from pyro_vae._util.differences import differences, not_compared
 from pyro_vae.training.callbacks import Callback, Log
 from pyro_vae.training.data.batches import Batches
-from pyro_vae.training.data.fingerprint import fingerprint
+from pyro_vae.training.data.fingerprint import fingerprint, weights_of
 from pyro_vae.training.svi import SVI
 
 __all__ = ["check_settings", "settings_of"]
@@ -45,6 +45,7 @@ def settings_of(
         "batch_size": batches.batch_size,
         "seed": batches.seed,
         "data": fingerprint(batches),
+        "weights": weights_of(batches),
         "valid": None if held_out is None else fingerprint(held_out),
         "callbacks": [describe_callback(callback) for callback in callbacks if not isinstance(callback, Log)],
     }

@@ -23,7 +23,7 @@ from pyro_vae.training.compile.cuda_graph import CudaGraph
 from pyro_vae.training.compile.flat_optimizer import FlatOptimizer, FlatUpdate, Unsupported
 from pyro_vae.training.step import Step
 
-__all__ = ["RecordedStep"]
+__all__ = ["RecordedStep", "described"]
 
 #: In a compiled graph a separate norm of each gradient is faster, as the gradient is still in the cache.
 RULES = {torch.ops.aten._foreach_norm.Scalar: lambda gradients: [torch.linalg.vector_norm(g) for g in gradients]}
@@ -175,3 +175,8 @@ def attributes_kept(modules: Sequence[nn.Module]) -> Iterator[None]:
 def memory_of(t: Tensor) -> tuple[int, int]:
     """Return what identifies the memory of a tensor."""
     return t.untyped_storage()._cdata, t.storage_offset()
+
+
+def described(batch: tuple[Tensor, ...]) -> list[str]:
+    """Return shapes and types of a batch in words."""
+    return [f"{tuple(x.shape)} {x.dtype}" for x in batch]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 
 from pyro_vae._util.arrays import keep_masks
 from pyro_vae._util.validation import check_int
+from pyro_vae._util.weights import mean_one
 from pyro_vae.training.data.column import CHUNK_BYTES, Column, OnDevice, argument_name, to_tensors
 from pyro_vae.training.data.lookahead import Batch, joined, num_batches
 from pyro_vae.training.data.order import BLOCK, Shuffled
@@ -44,6 +45,8 @@ class Batches:
         dtype: type that floating-point numbers are converted to
         ranks: the processes that train together; this process alone by default
         name: name of the argument that ``data`` was passed as, for error messages
+        weights: one number of at least 0 per example; with weights each batch has them, of mean 1 over all examples,
+            after x and context
 
     Raises:
         TypeError: the data has none of the kinds above.
@@ -65,14 +68,22 @@ class Batches:
         dtype: torch.dtype = torch.float32,
         ranks: Ranks | None = None,
         name: str = "data",
+        weights: Any = None,
     ) -> None:
         self.batch_size, self.seed, self.shuffle = check_int("batch_size", batch_size), seed, shuffle
         self.device, self.dtype, self.name = device or torch.device("cpu"), dtype, name
         self.ranks = Ranks(0, 1) if ranks is None else ranks
         self.columns: list[Column] = []
+        self.weighted = weights is not None
         self.loader: Iterable[Any] | None = None
         self.ahead: ReadAhead | None = None
         if isinstance(data, (DataLoader, IterableDataset)):
+            if self.weighted:
+                raise TypeError(
+                    f"weights: expected data with a fixed number of rows, got {type(data).__name__}. Pass arrays or "
+                    "the Dataset itself, or have the sampler of the loader draw rows by their weights "
+                    "(torch.utils.data.WeightedRandomSampler)"
+                )
             loader = data if isinstance(data, DataLoader) else DataLoader(data, batch_size=self.batch_size)
             self.loader = keep_masks(loader)
             if self.ranks.size > 1:
@@ -92,6 +103,9 @@ class Batches:
             raise ValueError(f"{name}: expected columns of the same length, got {lengths}")
         if 0 in sizes:
             raise ValueError(f"{name}: expected at least one example, got an empty array or data set")
+        if self.weighted:
+            scaled = mean_one(weights, len(self.columns[0]))
+            self.columns.append(Column("weights", scaled, device=self.device, dtype=dtype))
         if any(isinstance(column.rows, Mapped) for column in self.columns):
             self.ahead = ReadAhead(self.read)
 
@@ -101,6 +115,10 @@ class Batches:
             return len(self.columns[0])
         data = self.loader.dataset
         return len(data) if hasattr(data, "__len__") else 0
+
+    def examples(self, batch: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return x and context of a batch, without the weights."""
+        return batch[:-1] if self.weighted else batch
 
     @property
     def stored(self) -> bool:

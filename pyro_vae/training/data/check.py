@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sized
 
+import numpy as np
+
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.programs.compatibility import vouches
 from pyro_vae.programs.program import Program, evaluating
+from pyro_vae.trace import run
+from pyro_vae.trace.layout import Layout
+from pyro_vae.trace.weighted import Weighted, layout_of
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.lookahead import Batch
 
-__all__ = ["check_batch", "check_first", "check_rows"]
+__all__ = ["check_batch", "check_first", "check_rows", "weighted_layout"]
 
 
 def check_rows(program: Program, batches: Batches, *, progress: bool = True) -> None:
@@ -25,13 +30,29 @@ def check_rows(program: Program, batches: Batches, *, progress: bool = True) -> 
     with fork_rng(batches.device, batches.seed):
         for chunk in progress_bar(batches.chunks(), desc="checking the data", delay=1, leave=False, progress=progress):
             try:
-                program.check(*chunk)
-                program.before_training(*chunk)
+                program.check(*batches.examples(chunk))
+                program.before_training(*batches.examples(chunk))
             except ValueError as error:
                 if first:
                     raise ValueError(f"{error} (counted from row {first:,} of the data)") from error
                 raise
             first += len(chunk[0])
+
+
+def weighted_layout(program: Program, batches: Batches) -> Layout | None:
+    """Return where the plate of the data is, if the examples have weights, or raise if the program cannot have them.
+
+    Raises:
+        ValueError: it names what of the program does not fit.
+    """
+    if not batches.weighted:
+        return None
+    with evaluating(program), fork_rng(batches.device, batches.seed):
+        *rows, weights = next(batches.take([np.arange(min(2, len(batches)))]))
+        layout = layout_of(program, tuple(rows))
+        with Weighted(weights, layout):
+            run(program.model, program.guide, rows)
+    return layout
 
 
 def check_batch(program: Program, batches: Batches, batch: Batch | None, number: int, epoch: int) -> None:
@@ -51,18 +72,19 @@ def check_batch(program: Program, batches: Batches, batch: Batch | None, number:
         return
     if batch is None:
         raise ValueError(f"{batches.name}: expected at least one batch, got none from the data loader")
+    rows = batches.examples(batch)
     try:
         if (number or epoch) and vouches(type(program)):  # the parts fit together, as the first batch has shown
             with evaluating(program), fork_rng(batches.device, 0):
-                program.check_data(*batch)
+                program.check_data(*rows)
         else:
-            program.check(*batch)
-            program.before_training(*batch)
+            program.check(*rows)
+            program.before_training(*rows)
     except ValueError as error:
         where = f"batch {number} of the data loader"
         if batches.columns:
-            rows = next(batches.blocks(epoch, range(number, number + 1)))[0].tolist()
-            where = f"a batch of rows {', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}"
+            numbers = next(batches.blocks(epoch, range(number, number + 1)))[0].tolist()
+            where = f"a batch of rows {', '.join(map(str, numbers[:5]))}{', ...' if len(numbers) > 5 else ''}"
         raise ValueError(f"{error} (in {where}, argument {batches.name})") from error
 
 

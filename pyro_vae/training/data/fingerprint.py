@@ -15,7 +15,7 @@ from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.column import Column, place, to_tensors
 from pyro_vae.training.data.prefetch import Mapped
 
-__all__ = ["fingerprint"]
+__all__ = ["fingerprint", "weights_of"]
 
 #: Rows of a data set that are read twice, to find out whether they are random.
 TWICE = 2
@@ -26,6 +26,7 @@ def fingerprint(batches: Batches) -> dict[str, Any]:
 
     For each column it has shape and type of a row, a hash of 64 evenly spaced rows (fewer if there are fewer) and,
     for data in memory, two exact sums over all rows. An array, a file and a data set with the same rows agree.
+    Weights of examples are left out.
 
     It can miss a change of other rows of a file or data set; of rows in memory only one that keeps both sums. The
     rows of a data set that draws them at random, and those of a stream, are not compared, nor is what a loader does
@@ -46,7 +47,13 @@ def fingerprint(batches: Batches) -> dict[str, Any]:
     """
     if batches.loader is not None:
         return of_loader(batches)
-    return {"rows": len(batches), "columns": [part for c in batches.columns for part in of_column(c, batches.seed)]}
+    columns = batches.examples(batches.columns)
+    return {"rows": len(batches), "columns": [part for c in columns for part in of_column(c, batches.seed)]}
+
+
+def weights_of(batches: Batches) -> str | None:
+    """Return a hash of the weights of all examples, None without weights."""
+    return checksum(batches.columns[-1].rows) if batches.weighted else None
 
 
 def of_column(column: Column, seed: int) -> list[dict[str, Any]]:
