@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from pyro_vae._util.code import checksum, code_of, function_code, globals_of, is_library, qualified, variables_of
 from pyro_vae._util.differences import join
 
-__all__ = ["Described", "constructor", "describe"]
+__all__ = ["Described", "constructor", "describe", "shared_parameters"]
 
 T = TypeVar("T")
 
@@ -101,6 +101,20 @@ def describe(value: Any) -> Any:
         {'factory': 'torch.Linear', 'args': [3], 'options': {'bias': False}}
     """
     return Description(live=True)(value)
+
+
+def shared_parameters(module: nn.Module) -> list[list[str]]:
+    """Return the names of each parameter that has several.
+
+    Example:
+        >>> layer = nn.Linear(1, 1, bias=False)
+        >>> shared_parameters(nn.Sequential(layer, nn.ReLU(), layer))
+        [['0.weight', '2.weight']]
+    """
+    names: dict[int, list[str]] = {}
+    for name, p in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(p), []).append(name)
+    return [found for found in names.values() if len(found) > 1]
 
 
 class Description:

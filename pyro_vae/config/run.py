@@ -17,16 +17,15 @@ from pyro_vae._util.atomic_files import write_file
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.versions import VERSION
 from pyro_vae.config.parts import build, required, resolve, shelves, split
+from pyro_vae.config.rebuild import rebuild
 from pyro_vae.data.tables import Column, Features
 from pyro_vae.nets import ZeroImputed
 from pyro_vae.priors import OneHotCategorical
 from pyro_vae.programs import Program, SelfMasking
+from pyro_vae.training.checkpoint.run_folder import CONFIG, SCHEMA, read_config
 from pyro_vae.training.checkpoint.serialization import read_weights
 
 __all__ = ["AXES", "PARTS", "columns", "describe", "load", "plain", "program", "read", "takes_labels", "write"]
-
-#: Version of the layout of config.json; newer ones cannot be read.
-SCHEMA = 2
 
 #: The four axes; a prior may need the posterior, which is built first.
 AXES = ("posterior", "likelihood", "prior", "estimator")
@@ -161,17 +160,11 @@ def read(run_dir: str | Path) -> dict[str, Any]:
     path = Path(run_dir) / "config.json"
     if not path.is_file():
         raise ValueError(f"run_dir: expected the folder of a run, but there is no config.json in {run_dir}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: expected JSON, but {error}") from error
-    schema = config.get("schema") if isinstance(config, dict) else None
-    if not isinstance(schema, int) or schema < 1:
-        raise ValueError(f"{path}: expected a configuration with a schema number, got {schema!r}")
-    if schema > SCHEMA:
+    config = read_config(path)
+    if "fit" in config:
         raise ValueError(
-            f"{path}: schema {schema} is newer than {SCHEMA}, the newest that pyro_vae {VERSION} reads. "
-            "Update pyro_vae"
+            f"{path}: expected a run of `pyro-vae train`, got one of pyro_vae.fit, which a command cannot use. Load it in "
+            "Python by pyro_vae.load"
         )
     missing = [key for key in ("latent", "shape", "seed", *AXES) if key not in config]
     if missing:
@@ -184,7 +177,10 @@ def read(run_dir: str | Path) -> dict[str, Any]:
 
 
 def load(run_dir: str | Path) -> Program:
-    """Build the program of a run and load its weights.
+    """Build the program of a run of ``fit(run_dir=)`` or ``pyro-vae train``, and load its weights.
+
+    The parts are built by name, with the options that they had; no code is read from the folder. A part that this
+    library does not export, such as a network of your own, cannot be built from a name.
 
     Args:
         run_dir: the folder of the run, with ``config.json`` and ``weights.safetensors``
@@ -193,20 +189,33 @@ def load(run_dir: str | Path) -> Program:
         The program in evaluation mode, on the CPU.
 
     Raises:
-        ValueError: configuration or weights are missing, damaged, of a newer version or of another program, or a name
-            in the configuration is unknown.
+        ValueError: configuration or weights are missing, damaged, of a newer version or of another program, a name
+            in the configuration is unknown, or a part cannot be built from a name; the message says which.
 
     Example:
-        >>> vae = load("runs/a")  # doctest: +SKIP
-        >>> vae.sample(16, mean=True).shape  # doctest: +SKIP
-        torch.Size([16, 8, 8])
+        >>> import tempfile, torch, pyro_vae as pv
+        >>> vae = pv.VAE(
+        ...     prior=pv.priors.StandardNormal(2),
+        ...     likelihood=pv.likelihoods.Bernoulli(2, (8, 8)),
+        ...     posterior=pv.posteriors.MeanFieldNormal((8, 8), 2),
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     history = pv.fit(vae, torch.ones(20, 8, 8), epochs=1, run_dir=folder, progress=False)
+        ...     again = pv.load(folder)
+        >>> torch.equal(again.sample(3), vae.sample(3))
+        True
     """
-    vae = program(read(run_dir))
-    path = Path(run_dir) / "weights.safetensors"
+    folder = Path(run_dir)
+    path = folder / "weights.safetensors"
+    config = read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    vae = None if "fit" in config else program(read(folder))
     if not path.is_file():
         raise ValueError(f"run_dir: expected weights.safetensors in {run_dir}, but it is missing")
+    weights = read_weights(path)
+    if vae is None:
+        vae = rebuild(config["fit"], weights, str(run_dir))
     try:
-        vae.load_state_dict(read_weights(path), strict=True)
+        vae.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise ValueError(f"{path}: expected the weights of this configuration, got others: {error}") from error
     return vae.eval()

@@ -139,7 +139,8 @@ class Checkpointer(Resumer):
         self.saved = time.perf_counter()
 
     def begin(self, loop: Resumable) -> None:
-        """Remove metrics of epochs after the checkpoint."""
+        """Write the settings of a new run, and remove metrics of epochs after the checkpoint."""
+        self.folder.write_config(loop.settings)
         self.folder.write_rows(loop.history.rows)
 
     def asks(self, loop: Resumable) -> int:

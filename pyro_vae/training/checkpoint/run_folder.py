@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae._util.atomic_files import remove_folder, remove_leftovers, sync_folder, write_file
+from pyro_vae._util.versions import VERSION
 from pyro_vae.training.checkpoint import checkpoint
 from pyro_vae.training.checkpoint.checkpoint import Checkpoint, checkpoint_name
 
@@ -21,7 +22,13 @@ try:
 except ImportError:  # not a Unix
     fcntl = None
 
-__all__ = ["RunFolder", "RunInUseError", "SaveError"]
+__all__ = ["CONFIG", "SCHEMA", "RunFolder", "RunInUseError", "SaveError", "read_config"]
+
+#: The configuration of a run: what the command was given, or under ``fit`` the settings of a run in Python.
+CONFIG = "config.json"
+
+#: Version of its layout; a newer one cannot be read.
+SCHEMA = 2
 
 #: Errors of a system that supports locks, but not on this file system.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -112,6 +119,14 @@ class RunFolder:
         """Return the folder of the checkpoint after ``step`` steps and ``epoch`` complete epochs."""
         return self.checkpoints / checkpoint_name(step, epoch)
 
+    def write_config(self, settings: Mapping[str, Any]) -> None:
+        """Write the settings of a new run to ``config.json``, unless the command has written its own."""
+        path = self.path / CONFIG
+        if path.is_file() and (self.last is not None or "fit" not in read_config(path)):
+            return
+        content = {"schema": SCHEMA, "pyro_vae": VERSION, "fit": settings}
+        self.replace(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
         """Replace the rows of ``metrics.jsonl``."""
         self.replace(self.metrics, "".join(map(to_line, rows)).encode())
@@ -151,6 +166,24 @@ class RunFolder:
             raise SaveError(
                 f"run_dir: cannot write {what} in {self.path}: {error.strerror or error}; {safe}"
             ) from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the content of a ``config.json``.
+
+    Raises:
+        ValueError: it is not JSON, not a configuration, or was written by a newer version.
+    """
+    config = checkpoint.parse(path.read_bytes(), str(path))
+    schema = config.get("schema") if isinstance(config, dict) else None
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise ValueError(f"{path}: expected a configuration with a schema number, got {schema!r}")
+    if schema > SCHEMA:
+        raise ValueError(
+            f"{path}: schema {schema} is newer than {SCHEMA}, the newest that pyro_vae {VERSION} reads. "
+            "Update pyro_vae"
+        )
+    return config
 
 
 def to_line(row: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae._util.code import code_of, qualified
-from pyro_vae._util.describe import Described, describe
+from pyro_vae._util.describe import Described, describe, shared_parameters
 from pyro_vae._util.differences import differences, not_compared
 from pyro_vae.training.callbacks import Callback, Log
 from pyro_vae.training.data.batches import Batches
@@ -34,6 +34,7 @@ def settings_of(
     compiler = svi.every_compiler
     return {
         "program": describe(svi.program),
+        "shared": shared_parameters(svi.program),
         "frozen": [name for name, p in svi.optim.named.items() if not p.requires_grad],
         "estimator": estimator_of(svi),
         "optimizer": optimizer_of(svi),

@@ -1,0 +1,302 @@
+"""`load` builds what `fit(run_dir=)` wrote, wherever the parts are the library's, and otherwise says what to rebuild."""
+
+import functools
+import json
+
+import pytest
+import torch
+from benchmarks.compile_everything import program_case
+from helpers.programs import build, triples
+from helpers.runs import SMALL, noisy_net, program, train
+from pyro import poutine
+from torch import nn
+
+import pyro_vae as pv
+from pyro_vae._util.describe import describe, shared_parameters
+from pyro_vae._util.differences import differences
+from pyro_vae.config import run
+from pyro_vae.config.parts import shelves
+from pyro_vae.config.rebuild import known
+from pyro_vae.posteriors.sylvester_flow import Householder
+from pyro_vae.testing import parts
+from pyro_vae.training.checkpoint.run_folder import RunFolder
+from pyro_vae.training.checkpoint.serialization import weights_to_bytes
+
+
+def write(folder, vae):
+    """Write what `fit` writes, without a training."""
+    with RunFolder(folder, keep=1) as files:
+        files.write_config({"program": describe(vae), "shared": shared_parameters(vae)})
+        files.write_weights(weights_to_bytes(vae.state_dict()))
+    return folder
+
+
+def check_same(vae, found):
+    """Raise unless a program is the same as another one, weights and noise included."""
+    assert not [text for text in differences({"": describe(vae)}, {"": describe(found)}) if "other values" not in text]
+    assert not found.training
+    state = vae.state_dict()
+    assert found.state_dict().keys() == state.keys()
+    for name, value in found.state_dict().items():
+        assert value.dtype == state[name].dtype
+        assert torch.equal(value.nan_to_num(), state[name].nan_to_num())
+    assert shared_parameters(found) == shared_parameters(vae)
+
+
+def perturb(vae):
+    with torch.no_grad():
+        for p in vae.parameters():
+            p.add_(0.1 * torch.rand_like(p))
+    return vae.eval()
+
+
+def log_joint(vae, data):
+    """Return the log-densities of one run of guide and model, with the same noise for every program."""
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(1)
+        guide = poutine.trace(vae.guide).get_trace(*data)
+        model = poutine.trace(poutine.replay(vae.model, trace=guide)).get_trace(*data)
+    return [float(trace.log_prob_sum()) for trace in (guide, model)]
+
+
+def names(description):
+    """Yield the class of each object of a description that is built by its name."""
+    for key, value in description.items() if isinstance(description, dict) else enumerate(description):
+        if key in ("name", "factory") and isinstance(value, str):
+            yield value
+        if key not in ("attributes", "modules", "buffers") and isinstance(value, (dict, list)):
+            yield from names(value)
+
+
+@pytest.mark.parametrize("cls", list(parts(pv.programs, pv.Program)))
+def test_every_program_is_loaded_or_says_what_to_rebuild(cls, tmp_path):
+    torch.manual_seed(0)
+    vae = perturb(cls.example())
+    write(tmp_path, vae)
+    if cls is pv.programs.FunctionProgram:
+        with pytest.raises(ValueError, match="run_dir: .*model .*guide .*load_state_dict"):
+            pv.load(tmp_path)
+        return
+    found = pv.load(tmp_path)
+    check_same(vae, found)
+    data = program_case(cls).data
+    assert log_joint(found, data) == log_joint(vae, data)
+
+
+@pytest.mark.parametrize("triple", list(triples()), ids=lambda triple: "-".join(part.__name__ for part in triple))
+def test_every_part_is_loaded(triple, tmp_path):
+    torch.manual_seed(0)
+    try:
+        vae, data = build(*triple)
+    except ImportError as error:
+        pytest.skip(str(error))
+    write(tmp_path, perturb(vae))
+    foreign = [name for name in names(describe(vae)) if name not in known()]
+    if foreign:  # an example of a part that wraps others, which are made for tests
+        with pytest.raises(ValueError, match="run_dir: .*" + foreign[0].rpartition(".")[2]):
+            pv.load(tmp_path)
+        return
+    found = pv.load(tmp_path)
+    check_same(vae, found)
+    assert log_joint(found, data) == log_joint(vae, data)
+
+
+def vamp():
+    posterior = pv.posteriors.MeanFieldNormal((6,), 2, net=SMALL)
+    return pv.VAE(
+        prior=pv.priors.VampPrior(posterior, initial=torch.rand(9, 6), num_components=3, squash=nn.Hardtanh(0.0, 0.9)),
+        likelihood=pv.likelihoods.Normal(2, (6,), net=SMALL, scale=pv.scales.Shared(0.3)),
+        posterior=posterior,
+    )
+
+
+def exemplars():
+    posterior = pv.posteriors.MeanFieldNormal((6,), 2, net=SMALL)
+    prior = pv.priors.ExemplarPrior(posterior, torch.rand(9, 6))
+    return pv.VAE(prior=prior, likelihood=pv.likelihoods.Bernoulli(2, (6,), net=SMALL), posterior=posterior)
+
+
+def with_missing():
+    vae = program(functools.partial(pv.nets.ZeroImputed, net=functools.partial(pv.nets.MLP, hidden=(4,))))
+    return pv.VAE(prior=vae.prior, likelihood=vae.likelihood, posterior=vae.posterior, missing=True)
+
+
+def announced():
+    vae = program()
+    vae.posterior.takes_missing = True
+    return vae
+
+
+def of_table():
+    columns = [pv.data.tables.Real("a", 3.0, 2.0), pv.data.tables.Categorical("b", ("x", "y", "z"))]
+    return pv.VAE(
+        prior=pv.priors.StandardNormal(2),
+        likelihood=pv.likelihoods.Heterogeneous(2, (2,), columns=columns, net=SMALL),
+        posterior=pv.posteriors.MeanFieldNormal((2,), 2, net=functools.partial(pv.data.tables.Features, columns)),
+    )
+
+
+def of_topics():
+    net = functools.partial(pv.nets.ProductOfTopics, counts=torch.arange(6.0))
+    return pv.VAE(
+        prior=pv.priors.StandardNormal(2),
+        likelihood=pv.likelihoods.Multinomial(2, (6,), net=net, total=9),
+        posterior=pv.posteriors.SylvesterFlow((6,), 2, net=SMALL, basis=Householder(1)),
+    )
+
+
+PROGRAMS = {
+    "shared encoder": vamp,
+    "exemplars": exemplars,
+    "double precision": lambda: program().double(),
+    "missing": with_missing,
+    "an attribute set afterwards": announced,
+    "table": of_table,
+    "topics": of_topics,
+    "activation": lambda: program(functools.partial(pv.nets.MLP, hidden=(4,), activation=nn.Tanh)),
+    "activation with options": lambda: program(
+        functools.partial(pv.nets.MLP, hidden=(4,), activation=functools.partial(nn.LeakyReLU, 0.3))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_unusual_programs_are_loaded(name, tmp_path):
+    torch.manual_seed(0)
+    vae = perturb(PROGRAMS[name]())
+    found = pv.load(write(tmp_path, vae))
+    check_same(vae, found)
+    assert torch.equal(found.sample(4, seed=3), vae.sample(4, seed=3))
+
+
+def test_a_shared_encoder_stays_shared(tmp_path):
+    torch.manual_seed(0)
+    found = pv.load(write(tmp_path, vamp()))
+    assert found.prior.posterior is found.posterior
+
+
+def test_after_fit_and_after_a_resumed_fit(tmp_path):
+    vae, _ = train(tmp_path, epochs=1)
+    check_same(vae, pv.load(tmp_path))
+    before = (tmp_path / "config.json").read_bytes()
+    vae, _ = train(tmp_path, epochs=3)
+    check_same(vae, pv.load(tmp_path))
+    assert (tmp_path / "config.json").read_bytes() == before
+    config = json.loads(before)["fit"]
+    assert (config["batch_size"], config["estimator"]["name"]) == (10, "estimators.ELBO")
+
+
+def test_a_run_that_was_never_saved_may_start_again_with_another_program(tmp_path):
+    """Its configuration is replaced; that of the command is not."""
+    def fail(metrics, step):
+        raise RuntimeError("before the first checkpoint")
+
+    with pytest.raises(RuntimeError, match="before"):
+        train(tmp_path, callbacks=[pv.training.Log(fail, every=1)], checkpoint_every=1e9)
+    vae, _ = train(tmp_path, program=program(functools.partial(pv.nets.MLP, hidden=(3,))))
+    check_same(vae, pv.load(tmp_path))
+    other = tmp_path / "command"
+    other.mkdir()
+    (other / "config.json").write_text('{"schema": 2, "latent": 2}')
+    train(other)
+    assert (other / "config.json").read_text() == '{"schema": 2, "latent": 2}'
+
+
+class Own(pv.Conditional):
+    """A user's prior."""
+
+    def __init__(self, latent):
+        super().__init__(latent=latent)
+        self.inner = pv.priors.StandardNormal(latent)
+
+    def forward(self, *context):
+        return self.inner()
+
+
+def tied():
+    vae = program(functools.partial(pv.nets.MLP, hidden=()))
+    vae.posterior.net.body[0].bias = nn.Parameter(torch.zeros(4))
+    vae.likelihood.net.body[0].bias = nn.Parameter(torch.zeros(6))
+    vae.prior.spare = vae.posterior.net.body[0].bias
+    return vae
+
+
+def operated():
+    vae = program()
+    vae.posterior.net.body[1] = nn.Tanh()
+    return vae
+
+
+def of_own():
+    vae = program()
+    return pv.VAE(prior=Own(2), likelihood=vae.likelihood, posterior=vae.posterior)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: program(noisy_net), "likelihood.net .*noisy_net.*posterior.net .*load_state_dict"),
+        (lambda: program(lambda i, o: nn.Linear(i[0], o[0] if len(o) == 1 else 4)), "likelihood.net .*<lambda>"),
+        (of_own, r"prior \(Own\(latent=2\)\)"),
+        (operated, "changed after it was built: posterior.net.body.1 Tanh"),
+        (tied, "share memory"),
+    ],
+)
+def test_what_is_not_the_librarys_is_named(make, said, tmp_path):
+    vae = make()
+    write(tmp_path, vae)
+    with pytest.raises(ValueError, match=f"(?s)run_dir: .*{said}"):
+        pv.load(tmp_path)
+
+
+def test_the_advice_works(tmp_path):
+    from safetensors.torch import load_file
+
+    vae, _ = train(tmp_path, program=program(noisy_net))
+    again = program(noisy_net)
+    again.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    check_same(vae, again.eval())
+
+
+def test_a_command_says_that_it_cannot_use_the_run(tmp_path):
+    train(tmp_path)
+    with pytest.raises(ValueError, match=r"pyro_vae.fit.*pyro_vae.load"):
+        run.read(tmp_path)
+
+
+def test_names_are_those_of_the_shelves():
+    """Every class of a shelf of parts, and nothing else than classes of this package and activations."""
+    for kind in ("prior", "likelihood", "posterior", "network", "scale", "program", "column", "activation"):
+        assert set(shelves()[kind].values()) <= set(known().values())
+    assert {cls.__module__.partition(".")[0] for cls in known().values()} == {"pyro_vae", "torch"}
+    assert len(set(known().values())) == len(known())
+
+
+def places(value, path=()):
+    """Yield the path of every value inside of a JSON value."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*path, key))
+
+
+WRONG = [None, True, -1, 10**30, 0.5, "os.system", [], {}, {"name": "os.system"}, ["x"]]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+def test_a_damaged_configuration_is_refused_and_runs_nothing(wrong, tmp_path):
+    """A value of another type gives the program, or a ValueError; each value in a third of all places."""
+    write(tmp_path, vamp())
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    for place in list(places(config["fit"]))[WRONG.index(wrong) % 3 :: 3]:
+        changed = json.loads(json.dumps(config))
+        inner = changed
+        for key in ("fit", *place)[:-1]:
+            inner = inner[key]
+        inner[("fit", *place)[-1]] = wrong
+        path.write_text(json.dumps(changed))
+        try:
+            assert isinstance(pv.load(tmp_path), pv.VAE)
+        except ValueError as error:
+            assert str(error)  # noqa: PT017
