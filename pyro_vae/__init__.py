@@ -23,7 +23,7 @@ from pyro_vae import (
 )
 from pyro_vae._util.versions import VERSION
 from pyro_vae.conditional import Conditional
-from pyro_vae.config.run import load
+from pyro_vae.config.load import load
 from pyro_vae.programs import VAE, Program
 from pyro_vae.training.fit import fit
 

@@ -12,6 +12,7 @@ from pyro_vae._util.devices import resolve_device
 from pyro_vae.cli.shared import add_noise, evenly_spaced, for_run, save
 from pyro_vae.config import data as run_data
 from pyro_vae.config import run
+from pyro_vae.config.load import load
 from pyro_vae.evaluation.result import Result
 
 
@@ -26,7 +27,7 @@ def evaluate(argv: list[str]) -> int:
     add_noise(choices)
     settings = choices.parse()
     config, device = run.read(settings.run), resolve_device(settings.device)
-    vae = run.load(settings.run).to(device)
+    vae = load(settings.run).to(device)
     x, seed = run_data.load(config).dataset.test.x, settings.seed
     shared = {"seed": seed, "progress": not settings.quiet}
     steps = {"num_steps": settings.num_steps}

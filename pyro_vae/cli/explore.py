@@ -15,6 +15,7 @@ from pyro_vae._util.devices import resolve_device
 from pyro_vae.cli.shared import for_run, write_page
 from pyro_vae.config import data as run_data
 from pyro_vae.config import run
+from pyro_vae.config.load import load
 from pyro_vae.config.rows import read_rows
 from pyro_vae.data import Split
 from pyro_vae.programs import VAE
@@ -35,7 +36,7 @@ def explore(argv: list[str]) -> int:
     add("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     settings = choices.parse()
     config, device = run.read(settings.run), resolve_device(settings.device)
-    vae = run.load(settings.run).to(device)
+    vae = load(settings.run).to(device)
     if not isinstance(vae, VAE):
         raise ValueError(
             f"run: expected a VAE without classes in {settings.run}, got a {type(vae).__name__}. Use `pyro-vae embed` "

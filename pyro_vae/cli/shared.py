@@ -23,6 +23,7 @@ from pyro_vae._util.progress import progress_bar
 from pyro_vae.cli.choices import Choices, look_up, usage
 from pyro_vae.config import run
 from pyro_vae.config.data import is_file
+from pyro_vae.config.load import load
 from pyro_vae.config.rows import Rows, read_rows
 from pyro_vae.data import files
 from pyro_vae.data.binarize import CHOICES as BINARIZATIONS
@@ -124,7 +125,7 @@ class Job:
         settings = choices.parse()
         target = Target(settings.output, endings)
         config = run.read(settings.run)
-        return cls(settings, config, run.load(settings.run).to(resolve_device(settings.device)), target)
+        return cls(settings, config, load(settings.run).to(resolve_device(settings.device)), target)
 
     @property
     def noise(self) -> dict[str, Any]:

@@ -18,13 +18,14 @@ from torch import nn
 
 from pyro_vae import estimators, likelihoods, nets, posteriors, priors, programs, scales
 from pyro_vae.conditional import Conditional
+from pyro_vae.config.types import check_options
 from pyro_vae.data import tables
 from pyro_vae.data.tables import Cells, Column
 from pyro_vae.estimators import Estimator, penalties
 from pyro_vae.programs import Program
 from pyro_vae.training import schedules
 
-__all__ = ["NESTED", "arguments", "build", "required", "resolve", "shelf", "shelves", "split"]
+__all__ = ["NESTED", "arguments", "build", "check", "hints", "required", "resolve", "shelf", "shelves", "split"]
 
 #: Kinds of objects that an option may name. Parts call the first two themselves, so they get a factory.
 FACTORIES = ("network", "activation")
@@ -83,6 +84,11 @@ def arguments(cls: type) -> Mapping[str, tuple[inspect.Parameter, Any]]:
         if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
             break
     return MappingProxyType(found)
+
+
+def hints(cls: type) -> dict[str, Any]:
+    """Return the type hint of each constructor argument."""
+    return {name: hint for name, (_, hint) in arguments(cls).items()}
 
 
 def required(cls: type) -> list[str]:
@@ -156,11 +162,30 @@ def revive(what: str, value: Any, tables: dict[str, dict[str, type]]) -> Any:
     if not isinstance(value, dict):
         return value
     name, options = split(what, value)
+    cls = resolve(what, name, nested(what, tables))
+    make = partial(cls, **{n: revive(f"{what}.{n}", v, tables) for n, v in options.items()})
+    return make if any(cls is tables[kind].get(name) for kind in FACTORIES) else make()
+
+
+def nested(what: str, tables: dict[str, dict[str, type]]) -> dict[str, type]:
+    """Return the classes that an option may name."""
     # only beta takes a schedule, one of which has the name of an activation
     kinds = ["schedule"] if what.endswith(".beta") else [kind for kind in NESTED if kind != "schedule"]
-    cls = resolve(what, name, {n: c for kind in kinds for n, c in tables[kind].items()})
-    make = partial(cls, **{n: revive(f"{what}.{n}", v, tables) for n, v in options.items()})
-    return make if any(name in tables[kind] for kind in kinds if kind in FACTORIES) else make()
+    return {name: cls for kind in kinds for name, cls in tables[kind].items()}
+
+
+def check(what: str, spec: Any, table: Mapping[str, type]) -> None:
+    """Raise unless a description names a class of a table, and its plain options have the types that the class takes.
+
+    Raises:
+        ValueError: the message has the path of the option, such as ``posterior.net.hidden``.
+    """
+    name, options = split(what, spec)
+    cls = resolve(what, name, table)
+    check_options(what, hints(cls), options)
+    for key, value in options.items():
+        if isinstance(value, dict):
+            check(f"{what}.{key}", value, nested(f"{what}.{key}", shelves()))
 
 
 def split(what: str, spec: Any) -> tuple[Any, dict[str, Any]]:

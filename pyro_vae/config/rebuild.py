@@ -1,7 +1,7 @@
 """A program built again from its description in ``config.json``, which ``fit`` writes.
 
-Each name in a description is looked up in a closed table of the classes that this package exports (and of torch's
-activations): no import path and no code is followed, and nothing is unpickled.
+Each name in a description is looked up in a closed table of the classes of this package (and of torch's activations):
+no import path and no code is followed, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -10,25 +10,38 @@ import inspect
 import sys
 from collections.abc import Mapping
 from functools import cache, partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyro_vae import likelihoods, nets, posteriors, priors, programs, scales
+from pyro_vae import conditional, likelihoods, nets, posteriors, priors, programs, scales
 from pyro_vae._util.code import qualified
-from pyro_vae._util.describe import describe, shared_parameters
+from pyro_vae._util.describe import describe, is_module, shared_parameters
 from pyro_vae._util.differences import differences, in_words, join
 from pyro_vae._util.random_state import fork_rng
-from pyro_vae.config.parts import shelf, shelves
+from pyro_vae.config.parts import hints, shelf, shelves
+from pyro_vae.config.types import check_options
 from pyro_vae.data import tables
 from pyro_vae.programs import Program
 
 __all__ = ["known", "rebuild"]
 
-#: Plain attributes that are set again after an object is built, such as ``takes_missing``.
+#: Modules whose exported classes a description may name, and those of the files in which these classes are.
+ROOMS = (priors, likelihoods, posteriors, nets, programs, scales, tables)
+
+#: Types of plain attributes that are set again after an object is built, such as ``takes_missing``.
 PLAIN = (bool, int, float, str)
+
+#: Types of numbers by name.
+DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+
+#: Errors of a constructor that gets damaged options.
+MALFORMED = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+HINT = "Build the program in code, as you did for training, and load its weights by pyro_vae.load(run_dir, program)"
 
 
 @cache
@@ -39,16 +52,23 @@ def known() -> Mapping[str, Any]:
         >>> known()["nets.MLP"].__name__, "torch.ReLU" in known(), "torch.Linear" in known()
         ('MLP', True, False)
     """
-    rooms = (priors, likelihoods, posteriors, nets, programs, scales, tables)
-    exported = [cls for room in rooms for cls in shelf(room, object).values()]
+    exported = [cls for room in ROOMS for cls in shelf(room, object).values()]
     beside = [vars(sys.modules[cls.__module__]) for cls in exported if cls.__module__.startswith("pyro_vae.")]
     more = [found for names in beside for name in names.get("__all__", ()) if inspect.isclass(found := names[name])]
     activations = shelves()["activation"].values()
-    return MappingProxyType({qualified(cls): cls for cls in (*exported, *more, *activations)})
+    return MappingProxyType({qualified(cls): cls for cls in (*exported, *more, conditional.UnitNormal, *activations)})
 
 
-class Unknown(ValueError):
-    """Parts of a description that are not the library's; the message lists them."""
+class Foreign(Exception):
+    """Parts of a description that are not the library's.
+
+    Args:
+        parts: each with its path and its class or function
+    """
+
+    def __init__(self, parts: list[str]) -> None:
+        super().__init__(", ".join(parts))
+        self.parts = parts
 
 
 class Rebuilder:
@@ -57,14 +77,15 @@ class Rebuilder:
     def __init__(self) -> None:
         self.built: dict[str, nn.Module] = {}
 
-    def __call__(self, description: Any, path: str) -> Any:
+    def __call__(self, description: Any, path: str = "") -> Any:
         """Return the value at a path.
 
         Raises:
-            Unknown: it or a part of it is not the library's, or its options do not fit.
+            Foreign: it or some of its parts are not the library's.
+            ValueError: its options do not fit.
         """
         if isinstance(description, list):
-            return tuple(self(item, join(path, str(i))) for i, item in enumerate(description))
+            return tuple(self.each({str(i): item for i, item in enumerate(description)}, path).values())
         if not isinstance(description, dict):
             return description
         if "same" in description and description["same"] in self.built:
@@ -72,84 +93,111 @@ class Rebuilder:
         if "number" in description:
             return float(description["number"])
         if "dict" in description:
-            return {key: self(value, join(path, key)) for key, value in description["dict"].items()}
-        if isinstance(getattr(torch, str(description.get("value")).removeprefix("torch."), None), torch.dtype):
-            return getattr(torch, description["value"].removeprefix("torch."))
-        if "tensor" in description and hasattr(torch, str(description.get("dtype"))):
-            # only its shape matters here: the values are in the weights
-            return torch.ones(description["tensor"], dtype=getattr(torch, description["dtype"]))
+            return self.each(description["dict"], path)
+        if description.get("value") in DTYPES:
+            return DTYPES[description["value"]]
+        if "tensor" in description:
+            # its values are in the weights; the program is compared with its description afterwards
+            return torch.ones(description["tensor"], dtype=DTYPES[f"torch.{description['dtype']}"])
         name = description.get("name", description.get("factory"))
         if name not in known() or "code" in description:
-            raise Unknown(f"{path} ({in_words(description)})")
-        cls = known()[name]
-        options = self.arguments(cls, description, path)
+            raise Foreign([f"{path or 'program'} ({in_words(description)})"])
+        return self.build(known()[name], description, path)
+
+    def each(self, descriptions: Mapping[str, Any], path: str) -> dict[str, Any]:
+        """Return several values; one error names all parts that are not the library's."""
+        found, foreign = {}, []
+        for name, description in descriptions.items():
+            try:
+                found[name] = self(description, join(path, name))
+            except Foreign as error:
+                foreign += error.parts
+        if foreign:
+            raise Foreign(foreign)
+        return found
+
+    def build(self, cls: type, description: Mapping[str, Any], path: str) -> Any:
+        """Return an object or factory of a known class."""
+        attributes = description.get("attributes", {})
+        # an activation keeps its arguments as attributes
+        names = inspect.signature(cls).parameters
+        options = description.get("options") or {name: v for name, v in attributes.items() if name in names}
+        check_options(path, hints(cls), options)
+        values = self.each(options, path)
         args = self(description.get("args", []), path)
         if "factory" in description:
-            return partial(cls, *args, **options) if args or options else cls
+            return partial(cls, *args, **values) if args or values else cls
         try:
-            found = cls(*args, **options)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise Unknown(f"{path} ({in_words(description)}: {error})") from error
-        for key, value in description.get("attributes", {}).items():
-            if isinstance(value, PLAIN) and isinstance(found, nn.Module) and key not in options and key[:1] != "_":
-                setattr(found, key, value)
+            found = cls(*args, **values)
+        except MALFORMED as error:
+            raise ValueError(f"{path or 'program'}: {in_words(description)} cannot be built: {error}") from error
         if isinstance(found, nn.Module):
             self.built[path] = found
-        return found
-
-    def arguments(self, cls: type, description: Mapping[str, Any], path: str) -> dict[str, Any]:
-        """Return the arguments of a class; those of one that does not keep them, as an activation, are attributes."""
-        names, attributes = inspect.signature(cls).parameters, description.get("attributes", {})
-        options = description.get("options") or {name: v for name, v in attributes.items() if name in names}
-        found, unknown = {}, []
-        for name, value in options.items():
-            try:
-                found[name] = self(value, join(path, name))
-            except Unknown as error:
-                unknown.append(str(error))
-        if unknown:
-            raise Unknown(", ".join(unknown))
+            for key, value in attributes.items():
+                if isinstance(value, PLAIN) and key not in options and type(getattr(found, key, None)) is type(value):
+                    setattr(found, key, value)
         return found
 
 
-def rebuild(settings: Mapping[str, Any], weights: Mapping[str, Tensor], where: str) -> Program:
+def rebuild(settings: Mapping[str, Any], weights: Mapping[str, Tensor], path: Path) -> Program:
     """Build the program of a run of ``fit`` and load its weights.
 
     Args:
         settings: the settings in its ``config.json``
         weights: the weights by name
-        where: the folder, for error messages
+        path: that file, for error messages
 
     Raises:
-        ValueError: a part is not the library's; the message says which, and how to load the weights into a program
-            that you build yourself.
+        ValueError: a part is not the library's, or the settings are damaged. The message says what, and how to load
+            the weights into a program that you build yourself.
     """
-    hint = (
-        "Build the program as you did for training, and load its weights by "
-        "program.load_state_dict(safetensors.torch.load_file(run_dir / 'weights.safetensors'))"
-    )
     try:
         description, shared = settings["program"], settings["shared"]
         with fork_rng(seed=0):
-            program = Rebuilder()(description, "")
+            program = Rebuilder()(description)
         if not isinstance(program, Program):
-            raise TypeError(f"the program is {in_words(description)}")
-        kinds = {t.dtype for t in weights.values() if t.is_floating_point()}
-        program = program.to(*kinds) if len(kinds) == 1 else program
-        changed = [text for text in differences({"": description}, {"": describe(program)}) if is_change(text)]
-    except Unknown as error:
+            raise TypeError(f"program is {in_words(description)}")
+        restore_arguments(program, description)
+        names = sorted(program.state_dict().keys() ^ weights.keys())
+        if not names:
+            load_weights(program, weights)
+        for name, p in program.named_parameters():
+            p.requires_grad_(name not in settings["frozen"])
+        found = differences({"": description}, {"": describe(program)})
+    except Foreign as error:
         raise ValueError(
-            f"run_dir: expected parts of this library, whose names are enough to build them again, got "
-            f"{str(error).lstrip()} in {where}. {hint}"
+            "run_dir: expected parts of this library, which can be built again from their names, got "
+            f"{error} in {path.parent}. {HINT}"
         ) from error
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{where}/config.json: expected a description of a program, but {error}. {hint}") from error
+    except (*MALFORMED, RecursionError) as error:
+        raise ValueError(f"{path}: expected a description of a program, but {error}. {HINT}") from error
+    # options that a later version has added are no change
+    changed = [f"weights {name}" for name in names] + [text for text in found if " nothing (now " not in text]
     if changed or shared_parameters(program) != shared:
         what = ", ".join(changed[:3]) or "parameters that share memory"
-        raise ValueError(f"run_dir: {where} has a program that was changed after it was built: {what}. {hint}")
+        raise ValueError(f"run_dir: {path.parent} has a program that was changed after it was built: {what}. {HINT}")
     return program
 
 
-def is_change(text: str) -> bool:
-    """Whether a difference is more than the values of a tensor, or an option that a later version has added."""
-    return not text.startswith("other values of ") and " nothing (now " not in text
+def load_weights(program: Program, weights: Mapping[str, Tensor]) -> None:
+    """Load weights into a program, in their own types."""
+    kinds = {t.dtype for t in weights.values() if t.is_floating_point()}
+    if len(kinds) == 1:  # buffers that are not saved have it as well
+        program.to(*kinds)
+    for name, value in program.state_dict(keep_vars=True).items():
+        if name in weights:
+            value.data = value.data.to(weights[name].dtype)
+    program.load_state_dict(weights)
+
+
+def restore_arguments(module: nn.Module, description: Mapping[str, Any]) -> None:
+    """Describe the tensors among the arguments of a module and its parts as before; the weights have their values."""
+    options = description.get("options", {})
+    given = module.__dict__.get("_arguments", {})
+    given |= {name: options[name] for name, value in given.items() if name in options and not is_module(value)}
+    for name, inner in {**options, **description.get("modules", {})}.items():
+        part = getattr(module, name, None)
+        parts = [part] if isinstance(inner, dict) else part if isinstance(part, (nn.ModuleList, tuple)) else []
+        for one, text in zip(parts, inner if isinstance(inner, list) else [inner], strict=False):
+            if isinstance(one, nn.Module) and isinstance(text, dict):
+                restore_arguments(one, text)

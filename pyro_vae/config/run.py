@@ -1,7 +1,7 @@
 """The run folder: a program described by names and numbers, written to config.json and built again from it.
 
 A configuration holds no code and no import path. The command builds its parts with the same functions, so that
-:func:`load` returns exactly what was trained.
+``pyro_vae.load`` returns exactly what was trained.
 """
 
 from __future__ import annotations
@@ -16,16 +16,26 @@ from typing import Any
 from pyro_vae._util.atomic_files import write_file
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.versions import VERSION
-from pyro_vae.config.parts import build, required, resolve, shelves, split
-from pyro_vae.config.rebuild import rebuild
+from pyro_vae.config.parts import build, check, required, resolve, shelves, split
+from pyro_vae.config.types import check_options
 from pyro_vae.data.tables import Column, Features
 from pyro_vae.nets import ZeroImputed
 from pyro_vae.priors import OneHotCategorical
 from pyro_vae.programs import Program, SelfMasking
 from pyro_vae.training.checkpoint.run_folder import CONFIG, SCHEMA, read_config
-from pyro_vae.training.checkpoint.serialization import read_weights
 
-__all__ = ["AXES", "PARTS", "columns", "describe", "load", "plain", "program", "read", "takes_labels", "write"]
+__all__ = [
+    "AXES",
+    "PARTS",
+    "columns",
+    "describe",
+    "plain",
+    "program",
+    "read",
+    "read_any",
+    "takes_labels",
+    "write",
+]
 
 #: The four axes; a prior may need the posterior, which is built first.
 AXES = ("posterior", "likelihood", "prior", "estimator")
@@ -37,6 +47,21 @@ PARTS = ("posterior", "likelihood", "prior", "classes", "classifier", "mask", "t
 TOP = {
     "posterior": {"name": "MeanFieldNormal", "options": {}},
     "likelihood": {"name": "Normal", "options": {"scale": {"name": "PerExample", "options": {}}}},
+}
+
+#: Types of the plain entries of a configuration.
+TYPES = {
+    **dict.fromkeys(("latent", "seed", "epochs", "patience", "batch_size", "num_particles"), int),
+    **dict.fromkeys(("binarize", "label"), str | None),
+    **dict.fromkeys(("data", "device", "precision"), str),
+    "num_labels": int | None,
+    "learning_rate": float,
+    "compile": bool,
+    "shape": list[int],
+    "columns": list,
+    "classes": list,
+    "types": dict | None,
+    "leave_out": list | None,
 }
 
 #: The program of a configuration without one.
@@ -152,70 +177,50 @@ def check_unused(run_dir: Path) -> None:
 
 
 def read(run_dir: str | Path) -> dict[str, Any]:
-    """Return the configuration of the run in a folder, after a check of its names.
+    """Return the configuration of a run of ``pyro-vae train``, after a check of its names and types.
 
     Raises:
-        ValueError: there is none, it is incomplete, a newer version wrote it, or a name is unknown.
+        ValueError: there is none, it is incomplete or damaged, or a newer version wrote it.
     """
-    path = Path(run_dir) / "config.json"
-    if not path.is_file():
-        raise ValueError(f"run_dir: expected the folder of a run, but there is no config.json in {run_dir}")
-    config = read_config(path)
+    config = read_any(run_dir)
     if "fit" in config:
         raise ValueError(
-            f"{path}: expected a run of `pyro-vae train`, got one of pyro_vae.fit, which a command cannot use. Load it in "
-            "Python by pyro_vae.load"
+            f"run_dir: expected a run of `pyro-vae train`, got one of pyro_vae.fit in {run_dir}, which a command "
+            "cannot use. Load it in Python by pyro_vae.load"
         )
-    missing = [key for key in ("latent", "shape", "seed", *AXES) if key not in config]
-    if missing:
-        raise ValueError(f"{path}: expected a complete configuration, but {', '.join(missing)} is missing")
-    tables = shelves()
-    config.setdefault("program", DEFAULT_PROGRAM)
-    for axis in (*AXES, "program"):
-        resolve(axis, split(axis, config[axis])[0], tables[axis])
     return config
 
 
-def load(run_dir: str | Path) -> Program:
-    """Build the program of a run of ``fit(run_dir=)`` or ``pyro-vae train``, and load its weights.
-
-    The parts are built by name, with the options that they had; no code is read from the folder. A part that this
-    library does not export, such as a network of your own, cannot be built from a name.
-
-    Args:
-        run_dir: the folder of the run, with ``config.json`` and ``weights.safetensors``
-
-    Returns:
-        The program in evaluation mode, on the CPU.
+def read_any(run_dir: str | Path) -> dict[str, Any]:
+    """Return the configuration of a run of ``pyro-vae train`` or, under ``fit``, the settings of a run of ``fit``.
 
     Raises:
-        ValueError: configuration or weights are missing, damaged, of a newer version or of another program, a name
-            in the configuration is unknown, or a part cannot be built from a name; the message says which.
-
-    Example:
-        >>> import tempfile, torch, pyro_vae as pv
-        >>> vae = pv.VAE(
-        ...     prior=pv.priors.StandardNormal(2),
-        ...     likelihood=pv.likelihoods.Bernoulli(2, (8, 8)),
-        ...     posterior=pv.posteriors.MeanFieldNormal((8, 8), 2),
-        ... )
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     history = pv.fit(vae, torch.ones(20, 8, 8), epochs=1, run_dir=folder, progress=False)
-        ...     again = pv.load(folder)
-        >>> torch.equal(again.sample(3), vae.sample(3))
-        True
+        ValueError: as for :func:`read`.
     """
-    folder = Path(run_dir)
-    path = folder / "weights.safetensors"
-    config = read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    vae = None if "fit" in config else program(read(folder))
+    path = Path(run_dir) / CONFIG
     if not path.is_file():
-        raise ValueError(f"run_dir: expected weights.safetensors in {run_dir}, but it is missing")
-    weights = read_weights(path)
-    if vae is None:
-        vae = rebuild(config["fit"], weights, str(run_dir))
+        raise ValueError(f"run_dir: expected the folder of a run, but there is no {CONFIG} in {run_dir}")
+    config = read_config(path)
     try:
-        vae.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: expected the weights of this configuration, got others: {error}") from error
-    return vae.eval()
+        return config if "fit" in config else checked(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def checked(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration of ``pyro-vae train``, with the default program if it has none.
+
+    Raises:
+        ValueError: an entry is missing, a name is unknown, or a value has the wrong type.
+    """
+    missing = [key for key in ("latent", "shape", "seed", *AXES) if key not in config]
+    if missing:
+        raise ValueError(f"expected a complete configuration, but {', '.join(missing)} is missing")
+    config.setdefault("program", DEFAULT_PROGRAM)
+    check_options("", TYPES, config)
+    tables = shelves()
+    for axis in (*AXES, "program", *(["lr_schedule"] if config.get("lr_schedule") else [])):
+        check(axis, config[axis], tables[axis])
+    for i, column in enumerate(config.get("columns", ())):
+        check(f"columns[{i}]", column, tables["column"])
+    return config

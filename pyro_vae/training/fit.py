@@ -110,7 +110,8 @@ def fit(
             ``pyro_vae.training.TF32()``; by default all is computed in the program's type
         skip_nonfinite: skip a step with a NaN or infinite loss or gradient instead of ending the training; the
             history counts the skipped rows as ``skipped``
-        run_dir: folder for ``checkpoints/``, ``metrics.jsonl`` and ``weights.safetensors``, written after each epoch.
+        run_dir: folder for ``config.json``, which describes the run for ``pyro_vae.load``, and for ``checkpoints/``,
+            ``metrics.jsonl`` and ``weights.safetensors``, written after each epoch.
             In the main thread the first SIGINT or SIGTERM finishes the step and saves, a second one ends at once
         resume: resume from the newest checkpoint in ``run_dir``, or start if there is none. Weights, optimizer,
             metrics and random state end bit for bit as without the interruption. For a Dataset or DataLoader this
@@ -158,7 +159,8 @@ def fit(
         observer, folder, checkpoint = Observer(), None, None
         if run_dir is not None:
             folder = RunFolder(Path(run_dir), keep=keep)
-            observer = Resumer(folder.checkpoints) if ranks.rank else Checkpointer(folder, every=checkpoint_every)
+            writer = partial(Checkpointer, folder, every=checkpoint_every, epochs=epochs)
+            observer = Resumer(folder.checkpoints) if ranks.rank else writer()
         device = resolve_device(ranks.local_device(program.device if device is None else device))
         program.to(device)
         load = partial(Batches, batch_size=batch_size, seed=seed, device=device, dtype=program.dtype, ranks=ranks)

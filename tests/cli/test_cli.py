@@ -108,7 +108,7 @@ def test_resume_rejects_other_options(options, said, capsys):
 
 def test_load_returns_the_trained_program():
     folder, program = trained()
-    found = run.load(folder)
+    found = pv.load(folder)
     assert not found.training
     assert isinstance(found.posterior.net, pv.nets.ConvEncoder)
     state = program.state_dict()
@@ -173,7 +173,7 @@ def test_new_parts_and_programs_are_found(exported, tmp_path, capsys):
     chosen = "--prior Centred --prior.width=2 --program Noisy --program.noise=0.5 --latent=1".split()
     assert main(["train", *TINY, "--data=small", f"--run-dir={folder}", *chosen]) == 0
     assert sorted(p.name for p in (folder / "figures").iterdir()) == FIGURES
-    found = run.load(folder)
+    found = pv.load(folder)
     assert type(found) is Noisy
     assert found.noise == 0.5
     assert found.prior.width == 2
@@ -228,7 +228,7 @@ def test_exported_programs_with_standard_parts_are_trained(name, options, monkey
     data = Dataset("small", Split(x[:40], y[:40]), Split(x[40:50], y[40:50]), Split(x[50:], y[50:]))
     monkeypatch.setitem(LOADERS, "small", lambda: data)
     folder = train(tmp_path / "run", "--data=small", "--program", name, *options.split())
-    program = run.load(folder)
+    program = pv.load(folder)
     assert type(program) is getattr(pv.programs, name)
     if name == "StackedSemiSupervised":
         assert program.top.alpha == pytest.approx(0.1)  # 0.1 times the number of examples per label
@@ -355,7 +355,7 @@ def test_load_follows_no_import_path(tmp_path, name, place):
         spec["name"] = name
 
     with pytest.raises(ValueError, match=f"{place}: expected one of "):
-        run.load(altered(tmp_path, change))
+        pv.load(altered(tmp_path, change))
 
 
 @pytest.mark.parametrize(
@@ -373,27 +373,27 @@ def test_load_follows_no_import_path(tmp_path, name, place):
 )
 def test_load_rejects_a_wrong_configuration(tmp_path, change, said):
     with pytest.raises(ValueError, match=said):
-        run.load(altered(tmp_path, change))
+        pv.load(altered(tmp_path, change))
 
 
 def test_load_rejects_missing_and_damaged_files(tmp_path):
     with pytest.raises(ValueError, match="run_dir: "):
-        run.load(tmp_path)
+        pv.load(tmp_path)
     weights = altered(tmp_path, lambda config: None) / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-40])
     with pytest.raises(ValueError, match="damaged"):
-        run.load(tmp_path)
+        pv.load(tmp_path)
     weights.unlink()
     with pytest.raises(ValueError, match="run_dir: expected weights.safetensors"):
-        run.load(tmp_path)
+        pv.load(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="expected JSON"):
-        run.load(tmp_path)
+        pv.load(tmp_path)
 
 
 def test_a_configuration_without_a_program_is_a_vae(tmp_path):
     """Configurations of the first schema have none."""
-    found = run.load(altered(tmp_path, lambda c: (c.pop("program"), c.update(schema=1))))
+    found = pv.load(altered(tmp_path, lambda c: (c.pop("program"), c.update(schema=1))))
     assert type(found) is pv.VAE
     assert not found.missing
 

@@ -131,16 +131,17 @@ class Checkpointer(Resumer):
     Args:
         folder: the folder, whose context is entered before the training
         every: seconds between two checkpoints within an epoch
+        epochs: number of epochs of the whole training
     """
 
-    def __init__(self, folder: RunFolder, *, every: float) -> None:
+    def __init__(self, folder: RunFolder, *, every: float, epochs: int) -> None:
         super().__init__(folder.checkpoints)
-        self.folder, self.every = folder, every
+        self.folder, self.every, self.epochs = folder, every, epochs
         self.saved = time.perf_counter()
 
     def begin(self, loop: Resumable) -> None:
         """Write the settings of a new run, and remove metrics of epochs after the checkpoint."""
-        self.folder.write_config(loop.settings)
+        self.folder.write_config(loop.settings, self.epochs)
         self.folder.write_rows(loop.history.rows)
 
     def asks(self, loop: Resumable) -> int:

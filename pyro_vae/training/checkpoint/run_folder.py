@@ -119,12 +119,16 @@ class RunFolder:
         """Return the folder of the checkpoint after ``step`` steps and ``epoch`` complete epochs."""
         return self.checkpoints / checkpoint_name(step, epoch)
 
-    def write_config(self, settings: Mapping[str, Any]) -> None:
-        """Write the settings of a new run to ``config.json``, unless the command has written its own."""
+    def write_config(self, settings: Mapping[str, Any], epochs: int) -> None:
+        """Write the settings of a run to ``config.json``, unless the command has written its own."""
         path = self.path / CONFIG
-        if path.is_file() and (self.last is not None or "fit" not in read_config(path)):
+        found = read_config(path) if path.is_file() else {"fit": {}}
+        if "fit" not in found:
             return
-        content = {"schema": SCHEMA, "pyro_vae": VERSION, "fit": settings}
+        if self.last is not None and found["fit"]:  # a resumed run has the same settings
+            content = {**found, "epochs": epochs}
+        else:
+            content = {"schema": SCHEMA, "pyro_vae": VERSION, "epochs": epochs, "fit": settings}
         self.replace(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:

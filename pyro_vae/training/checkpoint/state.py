@@ -63,8 +63,8 @@ class TrainingState:
         return self.engine["steps"]
 
 
-def check_weights(program: Program, saved: Mapping[str, Tensor], path: Path) -> None:
-    """Raise if a checkpoint contains the weights of another program.
+def check_weights(program: Program, saved: Mapping[str, Tensor], path: Path, *, argument: str = "resume") -> None:
+    """Raise if a checkpoint contains the weights of another program; ``argument`` is what the user passed.
 
     Raises:
         ValueError: names, shapes or types differ; the message lists them.
@@ -81,7 +81,7 @@ def check_weights(program: Program, saved: Mapping[str, Tensor], path: Path) -> 
     }
     text = "; ".join(f"{what}: {', '.join(names)}" for what, names in differences.items() if names)
     if text:
-        raise ValueError(f"resume: {path} contains the weights of another program; {text}")
+        raise ValueError(f"{argument}: {path} contains the weights of another program; {text}")
 
 
 class LastGood:
