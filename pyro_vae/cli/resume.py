@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 
 from pyro_vae.cli.choices import UsageError
 from pyro_vae.config import run
+from pyro_vae.training.checkpoint.run_folder import RunFolder
 
 #: Settings of ``train`` that are not part of the configuration.
 NOT_SAVED = {"run_dir", "quiet", "resume"}
@@ -21,12 +22,12 @@ def resumed(
     argv: list[str],
     parse: Callable[[list[str], str], tuple[Namespace, dict[str, Any]]],
 ) -> tuple[Namespace, dict[str, Any] | None]:
-    """Return settings and configuration of the run to resume, or the given settings and None for a new run.
+    """Return settings and configuration of the run to resume, or without ``--resume`` the given settings and None.
 
     ``parse`` parses a command line, given the name of the default likelihood.
 
     Raises:
-        UsageError: an option of the command line contradicts the saved configuration.
+        UsageError: the folder has no checkpoint, or an option of the command line contradicts the saved configuration.
         ValueError: there is a run but no ``--resume``, or its configuration is damaged.
     """
     if not settings.resume:
@@ -34,8 +35,11 @@ def resumed(
         return settings, None
     if settings.run_dir is None:
         raise UsageError("resume: expected the folder of the run in --run-dir, got none")
-    if not (folder / "config.json").exists():
-        return settings, None
+    if not RunFolder(folder, keep=1).holds_run:
+        raise UsageError(
+            f"resume: expected a folder with a checkpoint in --run-dir, got {folder}, which has none. Name the folder "
+            "of the run, or leave --resume out to start a new run in an unused folder"
+        )
     saved = run.read(folder)
     likelihood = saved["likelihood"]["name"]
     given = run.plain(parse(argv, likelihood)[1])

@@ -60,7 +60,7 @@ def known() -> Mapping[str, Any]:
 
 
 class Foreign(Exception):
-    """Parts of a description that are not the library's.
+    """Parts of a description that are not the library's, or not of the program.
 
     Args:
         parts: each with its path and its class or function
@@ -153,10 +153,17 @@ def rebuild(settings: Mapping[str, Any], weights: Mapping[str, Tensor], path: Pa
     """
     try:
         description, shared = settings["program"], settings["shared"]
+        rebuilder = Rebuilder()
         with fork_rng(seed=0):
-            program = Rebuilder()(description)
+            program = rebuilder(description)
         if not isinstance(program, Program):
             raise TypeError(f"program is {in_words(description)}")
+        own = set(program.modules())
+        outside = [where for where, part in rebuilder.built.items() if part not in own and [*part.parameters()]]
+        if outside:
+            raise Foreign(
+                [f"{where}, which is no part of the program, so that its weights are not saved" for where in outside]
+            )
         restore_arguments(program, description)
         names = sorted(program.state_dict().keys() ^ weights.keys())
         if not names:
@@ -166,8 +173,8 @@ def rebuild(settings: Mapping[str, Any], weights: Mapping[str, Tensor], path: Pa
         found = differences({"": description}, {"": describe(program)})
     except Foreign as error:
         raise ValueError(
-            "run_dir: expected parts of this library, which can be built again from their names, got "
-            f"{error} in {path.parent}. {HINT}"
+            f"run_dir: expected parts of this library, which can be built again from their names, in {path.parent}, "
+            f"got {error}. {HINT}"
         ) from error
     except (*MALFORMED, RecursionError) as error:
         raise ValueError(f"{path}: expected a description of a program, but {error}. {HINT}") from error

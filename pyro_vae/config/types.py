@@ -65,6 +65,8 @@ def in_words(hint: Any) -> str:
         return f"one of {', '.join(map(str, inner))}"
     if hint in PLAIN:
         return PLAIN[hint]
+    if isinstance(origin or hint, type) and issubclass(origin or hint, Mapping):
+        return "an object"
     if isinstance(origin or hint, type) and issubclass(origin or hint, Collection):
         each = [one for one in inner if one is not Ellipsis]
         return f"a list of {PLAIN[each[0]].partition(' ')[2]}s" if each and each[0] in (int, float) else "a list"

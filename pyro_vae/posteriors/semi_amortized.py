@@ -80,6 +80,16 @@ class SemiAmortized(Conditional):
         self.net = Refinement(posterior, prior, likelihood, num_steps, learning_rate, num_samples)
 
     @property
+    def prior(self) -> Conditional:
+        """The prior of the program."""
+        return self.net._parts[1]
+
+    @property
+    def likelihood(self) -> Conditional:
+        """The likelihood of the program."""
+        return self.net._parts[2]
+
+    @property
     def takes_missing(self) -> bool:
         """Whether NaN may mark missing entries of ``x``: always. Assigning it sets that of the wrapped posterior."""
         return True

@@ -376,6 +376,46 @@ def test_load_rejects_a_wrong_configuration(tmp_path, change, said):
         pv.load(altered(tmp_path, change))
 
 
+def leaves(value, path=()):
+    """Yield the path and the value of each plain value inside of a JSON value."""
+    if isinstance(value, (dict, list)):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(inner, (*path, key))
+    else:
+        yield path, value
+
+
+def test_load_names_the_file_and_the_key_of_a_value_of_the_wrong_type(tmp_path):
+    """A text in place of every number, and a number in place of every text."""
+    config = json.loads((trained()[0] / "config.json").read_text())
+    config.setdefault("num_labels", 3)
+    checked = 0
+    for path, value in leaves(config):
+        if value is None or path[0] in ("pyro_vae", "quiet"):
+            continue
+
+        wrong = 3 if isinstance(value, str) else "x"
+
+        def change(config, path=path, wrong=wrong):
+            for key in path[:-1]:
+                config = config[key]
+            config[path[-1]] = wrong
+
+        key = next(name for name in reversed(path) if isinstance(name, str) and name != "name")
+        with pytest.raises(ValueError, match=rf"config\.json: .*{'' if key == 'options' else key}"):
+            pv.load(altered(tmp_path, change))
+        checked += 1
+    assert checked > 30
+
+
+def test_resume_refuses_a_folder_without_a_checkpoint(tmp_path, capsys):
+    """Such as a mistyped one."""
+    folder = tmp_path / "mistyped"
+    assert main(["train", "--resume", "--run-dir", str(folder)]) == 2
+    assert "resume: expected a folder with a checkpoint" in capsys.readouterr().err
+    assert not folder.exists()
+
+
 def test_load_rejects_missing_and_damaged_files(tmp_path):
     with pytest.raises(ValueError, match="run_dir: "):
         pv.load(tmp_path)

@@ -77,6 +77,10 @@ def test_every_program_is_loaded_after_fit(cls, tmp_path):
     assert log_joint(found, data) == log_joint(vae, data)
 
 
+#: Examples with parts of another library, and with parts that are not those of the program.
+OTHERS = {pv.priors.ZukoFlow: "prior.flow ", pv.posteriors.SemiAmortized: "posterior.prior "}
+
+
 @pytest.mark.parametrize("triple", list(triples()), ids=lambda triple: "-".join(part.__name__ for part in triple))
 def test_every_part_is_loaded(triple, tmp_path):
     torch.manual_seed(0)
@@ -84,7 +88,12 @@ def test_every_part_is_loaded(triple, tmp_path):
         vae, data = build(*triple)
     except ImportError as error:
         pytest.skip(str(error))
-    found = pv.load(write(tmp_path, perturb(vae)))
+    write(tmp_path, perturb(vae))
+    others = [OTHERS[part] for part in triple if part in OTHERS]
+    if others:
+        with pytest.raises(ValueError, match=f"run_dir: .*{others[0]}"):
+            pv.load(tmp_path)
+    found = pv.load(tmp_path, build(*triple)[0]) if others else pv.load(tmp_path)
     check_same(vae, found)
     assert log_joint(found, data) == log_joint(vae, data)
 
@@ -102,6 +111,15 @@ def exemplars():
     posterior = pv.posteriors.MeanFieldNormal((6,), 2, net=SMALL)
     prior = pv.priors.ExemplarPrior(posterior, torch.rand(9, 6))
     return pv.VAE(prior=prior, likelihood=pv.likelihoods.Bernoulli(2, (6,), net=SMALL), posterior=posterior)
+
+
+def semi_amortized(prior=None):
+    vae = program()
+    parts = {"prior": vae.prior, "likelihood": vae.likelihood}
+    posterior = pv.posteriors.SemiAmortized(
+        vae.posterior, **(parts | ({"prior": prior} if prior else {})), num_steps=2
+    )
+    return pv.VAE(**parts, posterior=posterior)
 
 
 def with_missing():
@@ -136,6 +154,7 @@ def of_topics():
 PROGRAMS = {
     "shared encoder": vamp,
     "exemplars": exemplars,
+    "semi-amortized": semi_amortized,
     "double precision": lambda: program().double(),
     "missing": with_missing,
     "an attribute set afterwards": announced,
@@ -233,6 +252,7 @@ def of_own():
         (lambda: program(noisy_net), "likelihood.net .*noisy_net.*posterior.net .*load"),
         (lambda: program(lambda i, o: nn.Linear(i[0], o[0] if len(o) == 1 else 4)), "likelihood.net .*<lambda>"),
         (of_own, r"prior \(Own\(latent=2\)\)"),
+        (lambda: semi_amortized(pv.priors.MixtureOfNormals(2)), "posterior.prior, which is no part of the program"),
         (operated, "changed after it was built: posterior.net.body.1 Tanh"),
         (tied, "weights prior.spare"),
         (shared, "share memory"),
