@@ -40,7 +40,12 @@ def as_tensor(x: Any) -> Tensor:
         >>> as_tensor(np.ma.masked_invalid([1.0, np.inf]))
         tensor([1., nan], dtype=torch.float64)
     """
-    return torch.as_tensor(fill_masked(x))
+    return torch.as_tensor(writable(fill_masked(x)))
+
+
+def writable(x: Any) -> Any:
+    """Return a copy of an array that is read-only, whose memory torch cannot share; any other object unchanged."""
+    return x.copy() if isinstance(x, np.ndarray) and not x.flags.writeable else x
 
 
 def as_labels(name: str, labels: Any) -> np.ndarray:
@@ -59,16 +64,17 @@ def as_labels(name: str, labels: Any) -> np.ndarray:
 
 def collate(batch: Any) -> Any:
     """Return the batch of torch's ``default_collate``, which drops masks, with NaN for masked entries."""
-    return default_collate(tree_map(fill_masked, batch) if contains_mask(batch) else batch)
+    # torch warns about read-only arrays, although it copies them here
+    return default_collate(tree_map(lambda x: writable(fill_masked(x)), batch) if is_special(batch) else batch)
 
 
-def contains_mask(x: Any) -> bool:
-    """Whether there is a masked array among the parts of a batch, which is faster to find than to walk by pytree."""
+def is_special(x: Any) -> bool:
+    """Whether a part of a batch is a masked or read-only array, which is faster to find than to walk by pytree."""
     if isinstance(x, (list, tuple, deque)):
-        return any(map(contains_mask, x))
+        return any(map(is_special, x))
     if isinstance(x, dict):
-        return any(map(contains_mask, x.values()))
-    return isinstance(x, (np.ma.MaskedArray, MaskedTensor))
+        return any(map(is_special, x.values()))
+    return isinstance(x, (np.ma.MaskedArray, MaskedTensor)) or (isinstance(x, np.ndarray) and not x.flags.writeable)
 
 
 def keep_masks(loader: DataLoader) -> DataLoader:

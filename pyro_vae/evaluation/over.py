@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.data import DataLoader
 
+from pyro_vae._util.memory import enough_memory
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
@@ -45,8 +46,8 @@ def over(
     """Apply a function to data batch by batch, and concatenate its results.
 
     The program runs in evaluation mode and without gradients. Its modes and the global random state are restored
-    afterwards. Data are checked before the work begins. A stream is read exactly once, so each of its batches is
-    checked when it arrives.
+    afterwards. Data in memory or in a file are checked before the work begins. A Dataset or stream is read exactly
+    once, so each of its batches is checked when it arrives.
 
     Args:
         program: gives device and dtype of the batches
@@ -78,17 +79,19 @@ def over(
     try:
         # a transform of the data may draw random numbers
         with fork_rng(data.device, seed):
-            for _ in checked(data.chunks(), program, check):
+            for _ in checked(data.chunks() if data.stored else (), program, check):
                 pass
         with (
             evaluating(program),
             fork_rng(data.device, seed),
             progress_bar(total=len(data) or None, desc=desc, unit="example", progress=progress) as bar,
         ):
-            for rows in data.chunks() if data.columns else checked(data.epoch(0), program, check):
+            batches = data.chunks() if data.columns else data.epoch(0)
+            for rows in batches if data.stored else checked(batches, program, check):
                 size = int(batch_size or max(1, at_once(rows[0]) // num_particles))
                 for batch in zip(*(column.split(size) for column in rows), strict=True):
-                    leaves, structure = tree_flatten(function(*batch))
+                    with enough_memory("batch_size", "Lower it or the number of particles or samples"):
+                        leaves, structure = tree_flatten(function(*batch))
                     results.append([leaf.cpu() for leaf in leaves])
                     bar.update(len(batch[0]))
     finally:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyro_vae.distributions.missing import factorized, hide_missing
@@ -23,12 +24,35 @@ __all__ = [
     "describe",
     "entry_support",
     "first",
+    "invalid_parameters",
 ]
 
 
 #: What to do about NaN where entries may be missing, and where they may not.
 MISSING = "Where NaN marks missing entries, pass missing=True to the program"
 NO_MISSING = "Fill in missing entries or remove their rows, or use a VAE with missing=True"
+
+
+@contextmanager
+def invalid_parameters(program: nn.Module) -> Iterator[None]:
+    """Raise torch's error about the parameters of a distribution with the cause: NaN in weights, or a network."""
+    try:
+        yield
+    except ValueError as error:
+        if "to satisfy the constraint" not in str(error):
+            raise
+        bad = [name for name, p in program.named_parameters() if not torch.isfinite(p).all()]
+        if bad:
+            more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+            raise ValueError(
+                f"program: expected finite parameters, got NaN or infinity in {', '.join(bad[:3])}{more}. Load "
+                "earlier weights, or train again with a lower learning rate of the optimizer or with clip_norm"
+            ) from error
+        text = str(error).partition(", but")[0]
+        raise ValueError(
+            f"program: a part returns a distribution with invalid parameters: {text}. Check the outputs of its "
+            "network on x, and the units of x"
+        ) from error
 
 
 def check_entries(

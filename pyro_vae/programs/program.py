@@ -22,7 +22,7 @@ from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.nets import MLP
 from pyro_vae.programs.calls import Calls
-from pyro_vae.programs.checks import check_context, check_entries
+from pyro_vae.programs.checks import check_context, check_entries, invalid_parameters
 from pyro_vae.programs.compatibility import check_parts
 from pyro_vae.programs.primitives import announce
 
@@ -169,7 +169,7 @@ class Program(Described, Abstract, PyroModule):
         """
         if not isinstance(x, Tensor):
             raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
-        with evaluating(self), fork_rng(self.device, 0):
+        with evaluating(self), fork_rng(self.device, 0), invalid_parameters(self):
             with Calls(self):
                 self.check_data(x, *context)
             check_parts(self, x, *context)

@@ -118,9 +118,10 @@ class BitsBack:
                 alphabet.weights(q)
             except NotImplementedError as error:
                 raise TypeError(
-                    f"prior {type(program.prior).__name__}, posterior {type(program.posterior).__name__}: expected "
-                    "independent latents, continuous ones with distribution functions in closed form. Use "
-                    "StandardNormal with MeanFieldNormal, Laplace with Laplace, or Bernoulli with Bernoulli."
+                    "program: expected a prior and a posterior with independent latents, continuous ones with "
+                    f"distribution functions in closed form, got {type(program.prior).__name__} and "
+                    f"{type(program.posterior).__name__}. Use StandardNormal with MeanFieldNormal, Laplace with "
+                    "Laplace, or Bernoulli with Bernoulli"
                 ) from error
         self.random_bits = RANDOM_BITS * prior.event_shape.numel()
         #: Bits that the coder must hold before an example is pushed, with those of its own state.

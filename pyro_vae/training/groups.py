@@ -91,7 +91,12 @@ def build(
         fast = {"fused": True}
     elif "capturable" in known and "capturable" not in options and device.type == "cuda":
         fast = {"capturable": True}  # counts its steps on the device, as a CUDA graph has to
-    made = make(parameters, **fast)
+    try:
+        made = make(parameters, **fast)
+    except (TypeError, ValueError) as error:
+        name = getattr(constructor, "__name__", "the optimizer")
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"optimizer: cannot build {name} with {options}: {error}. Change its options") from error
     if not isinstance(made, torch.optim.Optimizer) or isinstance(made, torch.optim.LBFGS):
         raise TypeError(
             "optimizer: expected a callable that returns a torch optimizer whose step takes no closure, such as "

@@ -24,6 +24,7 @@ from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.check import check_batch, check_first
 from pyro_vae.training.data.lookahead import Batch
 from pyro_vae.training.data.reader import Reader
+from pyro_vae.training.errors import named_errors
 from pyro_vae.training.history import History
 from pyro_vae.training.step import minus_bound
 from pyro_vae.training.svi import SVI, NonFiniteError
@@ -107,7 +108,8 @@ class Loop:
         for batch in self.reader.epoch(self.epoch, self.batch):
             self.latest = batch
             check_batch(self.program, self.batches, batch, self.batch, self.epoch)
-            metrics = self.svi.update(*batch, counts=batch.counts)
+            with named_errors():
+                metrics = self.svi.update(*batch, counts=batch.counts)
             n = metrics.pop("count", batch[0].shape[0])
             self.count = self.count + n
             for name, value in metrics.items():
@@ -178,7 +180,7 @@ class Loop:
         """Return the bound (beta 1) of held-out data in mean nats per example; the noise is the same at each call."""
         program, estimator, ranks = self.program, self.svi.estimator, self.ranks
         total, count = 0.0, 0
-        with evaluating(program), fork_rng(batches.device, ranks.seed(batches.seed)):
+        with evaluating(program), fork_rng(batches.device, ranks.seed(batches.seed)), named_errors():
             for number, batch in enumerate(batches.epoch(0)):
                 if not batch.counts:
                     continue

@@ -215,7 +215,7 @@ class SVI(pyro.infer.SVI):
             bad = self.training_step.nonfinite_sites(batch)
         rank = f"rank {self.ranks.rank}, " if self.ranks.size > 1 else ""
         raise NonFiniteError(
-            f"{rank}step {self.steps}: the loss or its gradient is not finite; "
+            f"optimizer: the loss or its gradient is not finite in {rank}step {self.steps}: "
             + (f"site {' and '.join(bad)} is not finite" if bad else "each site on its own is finite")
             + f"; the largest gradient is {self.optim.largest_gradient()}. "
             "Lower the learning rate of the optimizer, set clip_norm or skip_nonfinite, or check the data of this "

@@ -10,6 +10,7 @@ from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
 from pyro_vae._util.lock import in_turn
+from pyro_vae._util.memory import enough_memory
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import derive_seed, fork_rng
 from pyro_vae._util.validation import check_int
@@ -114,7 +115,8 @@ def compare_estimators(
     samplers = {name: GradientSampler(program, estimator, batch) for name, estimator in chosen.items()}
     for name, sampler in samplers.items():
         try:
-            sampler.backward(seed)
+            with enough_memory("estimators", f"Lower num_particles of {name}, or set its particles_per_pass"):
+                sampler.backward(seed)
         except (ValueError, NotImplementedError) as error:
             raise ValueError(f"estimators: {name} does not work with this program: {error}") from error
     with keep_buffers(program):

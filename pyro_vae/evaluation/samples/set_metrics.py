@@ -40,7 +40,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
         >>> round(frechet_distance(a, a + 2.0), 3)
         12.0
     """
-    a, b = two_sets(a, b)
+    a, b = two_sets(a=a, b=b)
     root = square_root(torch.cov(a.T).reshape(a.shape[1], -1))
     other = torch.cov(b.T).reshape(a.shape[1], -1)
     mixed = torch.linalg.eigvalsh(root @ other @ root).clamp(min=0.0).sqrt().sum()
@@ -70,7 +70,7 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
         >>> kernel_distance(torch.randn(500, 3), torch.randn(500, 3) + 1.0) > 0.5
         True
     """
-    a, b = two_sets(a, b)
+    a, b = two_sets(a=a, b=b)
 
     def sum_between(u: Tensor, v: Tensor) -> Tensor:
         return sum((part @ v.T / u.shape[1] + 1).pow(3).sum() for part in u.split(ROWS))
@@ -109,7 +109,7 @@ def precision_recall(real: Tensor, sampled: Tensor, *, num_neighbours: int = 3) 
         ((1.0, 1.0), (0.0, 0.0))
     """
     num_neighbours = check_int("num_neighbours", num_neighbours)
-    real, sampled = two_sets(real, sampled)
+    real, sampled = two_sets(real=real, sampled=sampled)
     most = min(len(real), len(sampled)) - 1
     if num_neighbours > most:
         raise ValueError(f"num_neighbours: expected at most {most}, one less than vectors, got {num_neighbours}")
@@ -130,11 +130,12 @@ def square_root(matrix: Tensor) -> Tensor:
     return (vectors * values.clamp(min=0.0).sqrt()) @ vectors.T
 
 
-def two_sets(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return two sets of vectors in double precision, or raise if the shapes are wrong."""
+def two_sets(**sets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two sets of vectors, by the names of the arguments, in double precision, or raise if shapes are wrong."""
+    a, b = sets.values()
     if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(
-            "vectors: expected two sets of at least two vectors of the same length, got shapes "
+            f"{', '.join(sets)}: expected two sets of at least two vectors of the same length, got shapes "
             f"{tuple(a.shape)} and {tuple(b.shape)}"
         )
     return a.double(), b.double()

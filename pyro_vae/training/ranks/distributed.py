@@ -212,7 +212,7 @@ class Ranks:
         wrong = names_that_differ({"names and shapes of the weights": shapes, **settings})
         if wrong:
             raise ValueError(
-                f"distributed: {', '.join(wrong)} differ between the ranks. Call fit with the same program, settings "
+                f"program: {', '.join(wrong)} differ between the ranks. Call fit with the same program, settings "
                 "and amount of data on each rank"
             )
         broadcast_tensors(tensors.values())
@@ -230,6 +230,6 @@ class Ranks:
         wrong = names_that_differ({name: checksum(t) for name, t in tensors.items()})
         if wrong:
             raise RuntimeError(
-                f"distributed: the weights {', '.join(wrong[:5])}{', ...' if len(wrong) > 5 else ''} differ between "
+                f"program: the weights {', '.join(wrong[:5])}{', ...' if len(wrong) > 5 else ''} differ between "
                 "the ranks: they were changed outside of fit (in a callback, for instance), or the devices differ"
             )
