@@ -64,8 +64,14 @@ def as_labels(name: str, labels: Any) -> np.ndarray:
 
 def collate(batch: Any) -> Any:
     """Return the batch of torch's ``default_collate``, which drops masks, with NaN for masked entries."""
-    # torch warns about read-only arrays, although it copies them here
-    return default_collate(tree_map(lambda x: writable(fill_masked(x)), batch) if is_special(batch) else batch)
+    try:
+        # torch warns about read-only arrays, although it copies them here
+        return default_collate(tree_map(lambda x: writable(fill_masked(x)), batch) if is_special(batch) else batch)
+    except (RuntimeError, TypeError) as error:
+        raise TypeError(
+            "data: expected a data set of tensors or arrays of one shape, which can be joined into a batch, got "
+            f"others: {str(error).splitlines()[0]}. Return such tensors, or pass a DataLoader with your own collate_fn"
+        ) from error
 
 
 def is_special(x: Any) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pyro_vae._util.abstract import Abstract
 from pyro_vae._util.describe import Described
 from pyro_vae._util.lock import LOCK
+from pyro_vae._util.memory import enough_memory
 from pyro_vae._util.parameters import PartContext, isolate
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
@@ -136,7 +137,8 @@ class Program(Described, Abstract, PyroModule):
     def _sample(self, num_samples: int, *context: Tensor, mean: bool, seed: int, **options: Any) -> Tensor:
         num_samples = check_int("num_samples", num_samples)
         check_context(context, self.context, num_samples, self.dtype)
-        with evaluating(self), fork_rng(self.device, seed):
+        memory = enough_memory("num_samples", "Sample fewer at once, each time with another seed")
+        with evaluating(self), fork_rng(self.device, seed), memory:
             fn = self.decode_prior(num_samples, *context, **options)
             return mean_or_sample(fn) if mean else fn.sample()
 

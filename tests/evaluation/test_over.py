@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from pyro_vae.evaluation import over
 from pyro_vae.testing import LinearGaussian
@@ -94,6 +94,26 @@ def test_a_stream_is_read_once(toy):
     stream = Stream(toy.draw(20))
     over.over(toy.program, stream, lambda x: x)
     assert stream.reads == 1
+
+
+def test_a_dataset_is_read_once(toy):
+    """Also where an example is wrong, which is then found when it is read."""
+    x = toy.draw(20)
+    reads = []
+
+    class Rows(Dataset):
+        def __len__(self):
+            return len(x)
+
+        def __getitem__(self, i):
+            reads.append(i)
+            return x[i]
+
+    assert torch.equal(over.over(toy.program, Rows(), lambda x: x), x)
+    assert reads == list(range(20))
+    x[17] = torch.nan
+    with pytest.raises(ValueError, match="x: "):
+        over.over(toy.program, Rows(), lambda x: x)
 
 
 def test_modes_gradients_and_random_state(toy):
