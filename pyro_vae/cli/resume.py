@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def resumed(
     ``parse`` parses a command line, given the name of the default likelihood.
 
     Raises:
-        UsageError: the folder has no checkpoint, or an option of the command line contradicts the saved configuration.
+        UsageError: the folder holds no run, or an option of the command line contradicts the saved configuration.
         ValueError: there is a run but no ``--resume``, or its configuration is damaged.
     """
     if not settings.resume:
@@ -35,11 +36,13 @@ def resumed(
         return settings, None
     if settings.run_dir is None:
         raise UsageError("resume: expected the folder of the run in --run-dir, got none")
-    if not RunFolder(folder, keep=1).holds_run:
+    if not (folder / "config.json").exists():
         raise UsageError(
-            f"resume: expected a folder with a checkpoint in --run-dir, got {folder}, which has none. Name the folder "
-            "of the run, or leave --resume out to start a new run in an unused folder"
+            f"resume: expected the folder of a run in --run-dir, got {folder}, which holds none. Name the folder of the "
+            "run, or leave --resume out to start a new run"
         )
+    if not RunFolder(folder, keep=1).holds_run:
+        print(f"resume: {folder} holds no checkpoint, so its run starts again from its configuration", file=sys.stderr)
     saved = run.read(folder)
     likelihood = saved["likelihood"]["name"]
     given = run.plain(parse(argv, likelihood)[1])

@@ -408,11 +408,11 @@ def test_load_names_the_file_and_the_key_of_a_value_of_the_wrong_type(tmp_path):
     assert checked > 30
 
 
-def test_resume_refuses_a_folder_without_a_checkpoint(tmp_path, capsys):
-    """Such as a mistyped one."""
+def test_resume_refuses_a_folder_without_a_run(tmp_path, capsys):
+    """Such as a mistyped one; a run that stopped before its first checkpoint starts again."""
     folder = tmp_path / "mistyped"
     assert main(["train", "--resume", "--run-dir", str(folder)]) == 2
-    assert "resume: expected a folder with a checkpoint" in capsys.readouterr().err
+    assert "resume: expected the folder of a run in --run-dir" in capsys.readouterr().err
     assert not folder.exists()
 
 
