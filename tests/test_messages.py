@@ -12,7 +12,7 @@ import pyro_vae as pv
 ROOT = Path(pv.__file__).parent
 FILES = [path for room in ("training", "evaluation", "tasks") for path in sorted((ROOT / room).rglob("*.py"))]
 
-#: Errors that are no fault of an argument: they end up inside of another message, or name a package or a key.
+#: Errors that no argument causes: they end up inside of another message, or name a package or a key.
 OTHERS = {"Unsupported", "Interrupted", "LostRankError", "ImportError", "KeyError", "OSError"}
 
 #: Errors of damaged files, which `damaged` or `CheckpointError` wrap into a message with the path of the file.

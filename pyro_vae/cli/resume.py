@@ -38,8 +38,8 @@ def resumed(
         raise UsageError("resume: expected the folder of the run in --run-dir, got none")
     if not (folder / "config.json").exists():
         raise UsageError(
-            f"resume: expected the folder of a run in --run-dir, got {folder}, which holds none. Name the folder of the "
-            "run, or leave --resume out to start a new run"
+            f"resume: expected the folder of a run in --run-dir, got {folder}, which holds none. Name the folder of "
+            "the run, or leave --resume out to start a new run"
         )
     if not RunFolder(folder, keep=1).holds_run:
         print(f"resume: {folder} holds no checkpoint, so its run starts again from its configuration", file=sys.stderr)

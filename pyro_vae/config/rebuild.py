@@ -53,8 +53,8 @@ def known() -> Mapping[str, Any]:
         ('MLP', True, False)
     """
     exported = [cls for room in ROOMS for cls in shelf(room, object).values()]
-    beside = [vars(sys.modules[cls.__module__]) for cls in exported if cls.__module__.startswith("pyro_vae.")]
-    more = [found for names in beside for name in names.get("__all__", ()) if inspect.isclass(found := names[name])]
+    files = [vars(sys.modules[cls.__module__]) for cls in exported if cls.__module__.startswith("pyro_vae.")]
+    more = [found for names in files for name in names.get("__all__", ()) if inspect.isclass(found := names[name])]
     activations = shelves()["activation"].values()
     return MappingProxyType({qualified(cls): cls for cls in (*exported, *more, conditional.UnitNormal, *activations)})
 
@@ -162,7 +162,7 @@ def rebuild(settings: Mapping[str, Any], weights: Mapping[str, Tensor], path: Pa
         outside = [where for where, part in rebuilder.built.items() if part not in own and [*part.parameters()]]
         if outside:
             raise Foreign(
-                [f"{where}, which is no part of the program, so that its weights are not saved" for where in outside]
+                [f"{where}, which is outside of the program, so that its weights are not saved" for where in outside]
             )
         restore_arguments(program, description)
         names = sorted(program.state_dict().keys() ^ weights.keys())

@@ -12,7 +12,6 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_vae._util.lock import in_turn
-from pyro_vae._util.memory import enough_memory
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.conditional import Conditional
@@ -66,8 +65,7 @@ def generate(
     """
     num_samples, temperature = check_int("num_samples", num_samples), check_number("temperature", temperature, above=0)
     rows = context_rows(program, context, num_samples)
-    memory = enough_memory("num_samples", "Generate fewer at once, each time with another seed")
-    with evaluating(program), fork_rng(program.device, seed), memory:
+    with evaluating(program), fork_rng(program.device, seed):
         if prior is None and temperature == 1:
             given = sample_options(program, rows, options)
             return program.sample(num_samples, *(() if "y" in given else rows), mean=mean, seed=seed, **given)

@@ -117,7 +117,7 @@ CASES = {
     ),
     "NaN from a network": (lambda: fit(program(invalid)), ValueError, "program: .*invalid parameters: .*Bernoulli"),
     "rows of several shapes": (lambda: fit(program(), Rows(lambda i: torch.zeros(5 + i % 2))), TypeError, "data: "),
-    "rows that are no tensors": (lambda: fit(program(), Rows(lambda i: None)), TypeError, "data: "),
+    "rows without tensors": (lambda: fit(program(), Rows(lambda i: None)), TypeError, "data: "),
 }
 
 
