@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -39,7 +40,7 @@ def invalid_parameters(program: nn.Module) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if "to satisfy the constraint" not in str(error):
+        if not re.match("Expected .* to satisfy the constraint", str(error)):
             raise
         bad = [name for name, p in program.named_parameters() if not torch.isfinite(p).all()]
         if bad:

@@ -136,7 +136,7 @@ def fit(
         RunInUseError: another process is training in ``run_dir``.
         Interrupted: there was a SIGINT or SIGTERM, and everything is saved; this is a KeyboardInterrupt.
         LostRankError: another one of several processes has stopped.
-        TypeError: ``program`` is not a Program, the estimator not an ELBO, or ``lr_schedule`` not callable.
+        TypeError: ``program`` is not a Program, the estimator not an ELBO, or another option has the wrong type.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -151,6 +151,7 @@ def fit(
             f"pyro_vae.programs.FunctionProgram(model, guide, net=net)), got {type(program).__name__}"
         )
     check_options(seed, checkpoint_every, epochs=epochs, keep=keep)
+    check_engine(compile, precision)
     if resume and run_dir is None:
         raise ValueError("resume: expected the run_dir of the run to resume, got run_dir=None")
     ranks = Ranks.current()
@@ -218,6 +219,19 @@ def check_options(seed: Any, checkpoint_every: Any, **counts: Any) -> None:
     check_int("seed", seed, -(2**63), 2**63 - 1)
     if checkpoint_every != math.inf:  # which saves after epochs only
         check_number("checkpoint_every", checkpoint_every)
+
+
+def check_engine(compile: Any, precision: Any) -> None:
+    """Raise if an option of the step is of another type, such as a name."""
+    if not (compile is None or isinstance(compile, bool) or callable(compile)):
+        raise TypeError(
+            f"compile: expected True, False or a compiler such as pyro_vae.training.eager_graph, got {compile!r}"
+        )
+    if not (precision is None or hasattr(precision, "__enter__")):
+        raise TypeError(
+            "precision: expected a context manager such as pyro_vae.training.Autocast(torch.bfloat16), got "
+            f"{precision!r}"
+        )
 
 
 def warn_of_long_schedules(svi: SVI, epochs: int, steps: int | None) -> None:

@@ -108,6 +108,8 @@ CASES = {
         TypeError,
         "optimizer: .*rate",
     ),
+    "a name of a compiler": (lambda: fit(program(), compile="auto"), TypeError, "compile: .*eager_graph"),
+    "a name of a precision": (lambda: fit(program(), precision="bfloat16"), TypeError, "precision: .*Autocast"),
     "too large steps": (lambda: fit(program(), optimizer=SGD), pv.training.NonFiniteError, "optimizer: .*step 1"),
     "NaN in weights": (lambda: fit(with_nan()), ValueError, "program: .*posterior.net.body.0.weight"),
     "NaN in weights, evaluated": (
