@@ -1,13 +1,14 @@
-"""Errors of torch in a training step, in words that name the argument of ``fit`` to change."""
+"""Errors about the engine of ``fit``, torch and its compiler: they name the argument to change."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from pyro_vae._util.memory import enough_memory
 
-__all__ = ["named_errors"]
+__all__ = ["check_engine", "named_errors"]
 
 
 @contextmanager
@@ -29,3 +30,16 @@ def named_errors() -> Iterator[None]:
             "batch_size: expected at least 2 rows per step for a network with BatchNorm, got 1. Raise batch_size (or "
             "that of the DataLoader), pass more data, or use GroupNorm or LayerNorm"
         ) from error
+
+
+def check_engine(compile: Any, precision: Any) -> None:
+    """Raise if an option of the step is of another type, such as a name."""
+    if not (compile is None or isinstance(compile, bool) or callable(compile)):
+        raise TypeError(
+            f"compile: expected True, False or a compiler such as pyro_vae.training.eager_graph, got {compile!r}"
+        )
+    if not (precision is None or hasattr(precision, "__enter__")):
+        raise TypeError(
+            "precision: expected a context manager such as pyro_vae.training.Autocast(torch.bfloat16), got "
+            f"{precision!r}"
+        )

@@ -27,6 +27,7 @@ from pyro_vae.training.compile.compilers import Compiler, inductor
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.check import check_rows, weighted_layout
 from pyro_vae.training.data.fingerprint import weights_of
+from pyro_vae.training.errors import check_engine
 from pyro_vae.training.estimator_checks import check_loss, check_weightable
 from pyro_vae.training.history import History
 from pyro_vae.training.loop import Loop
@@ -219,19 +220,6 @@ def check_options(seed: Any, checkpoint_every: Any, **counts: Any) -> None:
     check_int("seed", seed, -(2**63), 2**63 - 1)
     if checkpoint_every != math.inf:  # which saves after epochs only
         check_number("checkpoint_every", checkpoint_every)
-
-
-def check_engine(compile: Any, precision: Any) -> None:
-    """Raise if an option of the step is of another type, such as a name."""
-    if not (compile is None or isinstance(compile, bool) or callable(compile)):
-        raise TypeError(
-            f"compile: expected True, False or a compiler such as pyro_vae.training.eager_graph, got {compile!r}"
-        )
-    if not (precision is None or hasattr(precision, "__enter__")):
-        raise TypeError(
-            "precision: expected a context manager such as pyro_vae.training.Autocast(torch.bfloat16), got "
-            f"{precision!r}"
-        )
 
 
 def warn_of_long_schedules(svi: SVI, epochs: int, steps: int | None) -> None:
