@@ -77,7 +77,7 @@ def test_configuration_holds_the_choices():
         "precision": "bfloat16",
     }
     tanh = {"name": "Tanh", "options": {}}
-    net = {"channels": [4, 4], "hidden": 256, "activation": tanh}
+    net = {"channels": [4, 4], "hidden": 256, "activation": tanh, "dims": 2}
     assert config["posterior"]["options"]["net"] == {"name": "ConvEncoder", "options": net}
     assert config["likelihood"]["options"]["scale"] == {"name": "Shared", "options": {"initial": 0.3, "shape": []}}
     assert config["estimator"]["options"]["beta"]["options"] == {"num_steps": 5, "start": 0.0, "end": 1.0}
