@@ -16,7 +16,7 @@ from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.conditional import Conditional
 from pyro_vae.estimators import Estimator
-from pyro_vae.evaluation.likelihood.log_likelihood import log_weights
+from pyro_vae.evaluation.likelihood.log_likelihood import weighted
 from pyro_vae.likelihoods import Normal
 from pyro_vae.posteriors import MeanFieldNormal
 from pyro_vae.priors import StandardNormal
@@ -186,9 +186,8 @@ class VAEDensity(DensityMixin, _Fitted):
     .. math:: \log p(x) \approx \log \frac1K \sum_{k=1}^K \frac{p(x, z_k)}{q(z_k \mid x)},
               \qquad z_k \sim q(z \mid x)
 
-    The expectation is a lower bound (the ELBO for K = 1) that converges to the exact value as K grows. All rows are
-    scored with the same noise: the score of a row does not depend on the other rows, and the errors of the scores are
-    correlated.
+    The expectation is a lower bound (the ELBO for K = 1) that converges to the exact value as K grows. The noise is a
+    function of the row: its score does not depend on the other rows.
 
     References:
         Importance weighted autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
@@ -234,14 +233,8 @@ class VAEDensity(DensityMixin, _Fitted):
         check_is_fitted(self)
         check_int("num_particles", self.num_particles)
         x = self._tensor(self._rows(X))
-        self.program_.check(x)
-        found = []
-        with evaluating(self.program_), fork_rng(seed=self.seed_):
-            start = torch.get_rng_state()
-            for row in x.split(1):
-                torch.set_rng_state(start)
-                found.append(log_weights(self.program_, (row,), self.num_particles).double().logsumexp(0))
-        return torch.cat(found).numpy() - np.log(self.num_particles)
+        options: dict[str, Any] = {"seed": self.seed_, "by_row": True, "progress": False}
+        return weighted(self.program_, x, self.num_particles, **options).per_example.numpy()
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log-likelihood of the rows in nats; y is ignored."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae._util.lock import LOCK
+from pyro_vae._util.row_noise import fork_row_noise
 from pyro_vae._util.validation import check_int
 
 __all__ = ["derive_seed", "fork_rng", "fork_rng_unlocked", "random_state", "set_random_state"]
@@ -39,7 +40,7 @@ def fork_rng_unlocked(like: Any = (), seed: int | None = None) -> Iterator[None]
     seed = None if seed is None else check_int("seed", seed, -(2**63), 2**63 - 1)
     devices = [like] if isinstance(like, torch.device) else [x.device for x in like if isinstance(x, Tensor)]
     cuda = sorted({d.index or 0 for d in devices if d.type == "cuda"})
-    with torch.random.fork_rng(devices=cuda):
+    with torch.random.fork_rng(devices=cuda), fork_row_noise(seed):
         if seed is not None:
             # torch.manual_seed would seed the generators of all devices, also of those that are not restored
             torch.default_generator.manual_seed(seed)

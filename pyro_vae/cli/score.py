@@ -17,7 +17,7 @@ def score(argv: list[str]) -> int:
     job = Job.start(choices)
     how = choices.chosen["score"](**vars(job.settings.score))
     x, seed = job.rows().x, job.settings.seed
-    found = [how(job.program, x[start : start + n], seed=seed + start) for start, n in job.chunks(len(x))]
+    found = [how(job.program, x[start : start + n], seed=seed) for start, n in job.chunks(len(x))]
     values = torch.cat(found).numpy()
     job.target.write(values if job.target.kind == ".npy" else {"score": values})
     return 0

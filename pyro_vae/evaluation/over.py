@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 from pyro_vae._util.memory import enough_memory
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.row_noise import RowNoise
 from pyro_vae._util.validation import check_int
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.training.data.batches import Batches
@@ -39,6 +41,7 @@ def over(
     num_particles: int = 1,
     batch_size: int | None = None,
     seed: int = 0,
+    by_row: bool = False,
     check: Callable[..., None] | None = None,
     desc: str = "evaluating",
     progress: bool = True,
@@ -57,6 +60,8 @@ def over(
         num_particles: samples of the latents that ``function`` holds in memory per example
         batch_size: largest number of examples per call; by default as many as fit into :data:`BUDGET`
         seed: of the random state in which the data are read and ``function`` runs
+        by_row: draw the random numbers of each example from its values and the seed (:class:`RowNoise`), so that its
+            result does not depend on the other examples; examples with equal values then get equal results
         check: an additional check of the data, called like ``program.check``
         desc: label of the progress bar
         progress: show a progress bar
@@ -86,11 +91,13 @@ def over(
             fork_rng(data.device, seed),
             progress_bar(total=len(data) or None, desc=desc, unit="example", progress=progress) as bar,
         ):
-            batches = data.chunks() if data.columns else data.epoch(0)
-            for rows in batches if data.stored else checked(batches, program, check):
+            chunks = data.chunks() if data.columns else data.epoch(0)
+            for rows in chunks if data.stored else checked(chunks, program, check):
                 size = int(batch_size or max(1, at_once(rows[0]) // num_particles))
-                for batch in zip(*(column.split(size) for column in rows), strict=True):
-                    with enough_memory("batch_size", "Lower it or the number of particles or samples"):
+                sizes = RowNoise.sizes(len(rows[0]), size, {num_particles, *dimensions(program, rows)}) if by_row else size
+                for batch in zip(*(column.split(sizes) for column in rows), strict=True):
+                    noise = RowNoise(batch, seed) if by_row else nullcontext()
+                    with enough_memory("batch_size", "Lower it or the number of particles or samples"), noise:
                         leaves, structure = tree_flatten(function(*batch))
                     results.append([leaf.cpu() for leaf in leaves])
                     bar.update(len(batch[0]))
@@ -140,6 +147,13 @@ def passes(x: Tensor, num_particles: int) -> list[int]:
     """Split particles of all examples of ``x`` into passes that fit into :data:`BUDGET`; return the size of each."""
     size = max(1, at_once(x) // len(x))
     return [min(size, num_particles - done) for done in range(0, num_particles, size)]
+
+
+def dimensions(program: Program, rows: Batch) -> set[int]:
+    """Return the sizes that dimensions other than that of the examples may have, and those less one."""
+    shapes = [x.shape for x in (*program.parameters(), *program.buffers())] + [column.shape[1:] for column in rows]
+    found = {size for shape in shapes for size in shape}
+    return found | {size - 1 for size in found}
 
 
 def read(program: Program, x: Any, batch_size: int | None) -> Batches:

@@ -199,9 +199,8 @@ def classify(program: Program, x: Any, y: Any = None, *, seed: int = 0, progress
     if "seed" in inspect.signature(function).parameters:
         function = partial(function, seed=seed)
     check = partial(check_unlabelled, program)
-    probabilities = over(
-        program, x, function, batch_size=250, seed=seed, check=check, desc="classify", progress=progress
-    )
+    options: dict[str, Any] = {"batch_size": 250, "seed": seed, "by_row": True, "progress": progress}
+    probabilities = over(program, x, function, check=check, desc="classify", **options)
     n, classes = probabilities.shape
     if truth is not None and truth.shape != (n,):
         raise ValueError(f"y: expected class numbers of shape ({n},), got {tuple(truth.shape)}")

@@ -124,4 +124,5 @@ def attribution(program: Program, x: Any, *, num_particles: int = 64, seed: int 
         _, filled = hide_missing(fn, x)
         return torch.where(torch.isnan(x), 0.0, -fn.base_dist.log_prob(filled).mean(0))
 
-    return over(vae, x, entries, num_particles=num_particles, seed=seed, desc="attribution", progress=progress)
+    options: dict[str, Any] = {"num_particles": num_particles, "seed": seed, "by_row": True, "progress": progress}
+    return over(vae, x, entries, desc="attribution", **options)

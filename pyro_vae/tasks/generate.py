@@ -186,7 +186,7 @@ def reconstruct(program: Program, x: Any, *, seed: int = 0, progress: bool = Tru
             return mean_or_sample(program.decode_posterior(x))
         return mean_or_sample(program.decode(program.encode(x, *context).sample(), *context))
 
-    return over(program, x, mean, seed=seed, desc="reconstruct", progress=progress)
+    return over(program, x, mean, seed=seed, by_row=True, desc="reconstruct", progress=progress)
 
 
 class AggregatePosterior(Conditional):

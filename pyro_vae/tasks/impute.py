@@ -81,16 +81,17 @@ def impute(
         nonlocal fits
         if not fits and most > at_once(batch[0]):  # particles of a single example exceed the memory of one pass
             first, share = tuple(column[:1] for column in batch), num_samples / most
-            check_memory(
-                "num_particles, num_samples",
-                most,
-                lambda k: impute_batch(program, first, k, int(k * share)),
-                program.device,
-            )
+            with fork_rng(batch):
+                check_memory(
+                    "num_particles, num_samples",
+                    most,
+                    lambda k: impute_batch(program, first, k, int(k * share)),
+                    program.device,
+                )
         fits = True
         return impute_batch(program, batch, num_particles, num_samples)
 
-    options = {"seed": seed, "check": check_observed, "desc": "impute", "progress": progress}
+    options = {"seed": seed, "by_row": True, "check": check_observed, "desc": "impute", "progress": progress}
     single, samples, missing, ess = over(program, x, function, num_particles=most, **options)
     return Imputation(single, samples.transpose(0, 1), missing, ess)
 

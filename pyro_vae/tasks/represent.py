@@ -85,7 +85,8 @@ def embed(program: Program, x: Any, *, num_samples: int = 16, seed: int = 0, pro
         mean, variance = means(sites), variances(sites)
         return {name: torch.stack([mean[name].mean(0), variance[name].sqrt()], 1) for name in mean}
 
-    found = over(program, x, moments, num_particles=num_samples, seed=seed, desc="embed", progress=progress)
+    options: dict[str, Any] = {"num_particles": num_samples, "seed": seed, "by_row": True, "progress": progress}
+    found = over(program, x, moments, desc="embed", **options)
     names = tuple(f"{name}[{i}]" for name, values in found.items() for i in range(values.shape[-1]))
     mean, std = torch.cat(list(found.values()), -1).unbind(1)
     return Embedding(names, mean, std)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators import ELBO
-from pyro_vae.evaluation.likelihood.log_likelihood import log_likelihood
+from pyro_vae.evaluation.likelihood.log_likelihood import weighted
 from pyro_vae.evaluation.over import over, passes
 from pyro_vae.evaluation.posterior.local_guide import LocalGuide
 from pyro_vae.programs.program import Program
@@ -67,8 +67,7 @@ class ImportanceWeighted(Score):
 
     def __call__(self, program: Program, x: Any, *, seed: int = 0) -> Tensor:
         """Return the negative log-likelihood of each example."""
-        num_particles = check_int("num_particles", self.num_particles)
-        return -log_likelihood(program, x, num_particles=num_particles, seed=seed, progress=False).per_example
+        return -weighted(program, x, self.num_particles, seed=seed, by_row=True, progress=False).per_example
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def average(
     def mean(*batch: Tensor) -> Tensor:
         return sum(function(batch, k) * (k / num_particles) for k in passes(batch[0], num_particles))
 
-    return over(program, x, mean, num_particles=num_particles, seed=seed, progress=False).double()
+    return over(program, x, mean, num_particles=num_particles, seed=seed, by_row=True, progress=False).double()
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ class LikelihoodRegret(Score):
             local.optimize(bound, self.num_steps, self.learning_rate)
             return bound(local) - before
 
-        return over(program, x, regret, batch_size=200, seed=seed, progress=False).double()
+        return over(program, x, regret, batch_size=200, seed=seed, by_row=True, progress=False).double()
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,14 @@ def log_likelihood(
         >>> bool((found.per_example - toy.log_evidence(x)).abs().max() < 1e-3)
         True
     """
+    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
+    return weighted(program, x, num_particles, weights=weights, desc="log-likelihood", **options)
+
+
+def weighted(
+    program: Program, x: Any, num_particles: int, *, weights: Any = None, **options: Any
+) -> LogLikelihood:
+    """Return :func:`log_likelihood` with the given options of :func:`over`."""
     num_particles = check_int("num_particles", num_particles)
     if weights is not None:
         weights = check_weights(weights, num_rows(x))
@@ -151,13 +159,7 @@ def log_likelihood(
     def weigh(*batch: Tensor) -> tuple[Tensor, ...]:
         return diagnose(log_weights(program, batch, num_particles))
 
-    options: dict[str, Any] = {
-        "num_particles": num_particles,
-        "batch_size": batch_size,
-        "seed": seed,
-        "progress": progress,
-    }
-    found, error, ess, tail = over(program, x, weigh, desc="log-likelihood", **options)
+    found, error, ess, tail = over(program, x, weigh, num_particles=num_particles, **options)
     if weights is not None:
         check_weights(weights, len(found))  # a stream does not know its number of rows in advance
     return LogLikelihood(found, error, ess, tail, num_particles, weights=weights)

@@ -76,5 +76,5 @@ def posterior_means(
     def mean(*batch: Tensor) -> Tensor:
         return torch.cat([m.mean(0) for m in means(guide_sites(program, batch, num_samples)).values()], -1).double()
 
-    options: dict[str, Any] = {"num_particles": num_samples, "seed": seed, "progress": progress}
+    options: dict[str, Any] = {"num_particles": num_samples, "seed": seed, "by_row": True, "progress": progress}
     return over(program, x, mean, desc="posterior means", **options)

@@ -1,0 +1,110 @@
+"""Laws of results per example, for all programs and parts: they do not depend on the other examples of a batch."""
+
+import functools
+import math
+
+import pytest
+import torch
+from benchmarks.cross_product import build
+from helpers.programs import PROGRAMS, rows
+
+import pyro_vae as pv
+from pyro_vae import tasks
+from pyro_vae.evaluation.posterior.posterior_means import posterior_means
+from pyro_vae.testing import parts
+
+K, N = 5, 12
+SCORE = tasks.NegativeBound(K)
+#: Arguments of scores; a new score with a required argument needs a line here.
+SCORES = {
+    "InputComplexity": lambda x: {"score": SCORE},
+    "Typicality": lambda x: {"score": SCORE, "train": x},
+    "LikelihoodRegret": lambda x: {"num_steps": 3, "num_particles": K},
+}
+
+
+def scores(x):
+    found = {cls.__name__: cls for cls in parts(tasks, tasks.Score)}
+    return {name: cls(**SCORES.get(name, lambda x: {"num_particles": K})(x)) for name, cls in found.items()}
+
+
+def moments(program, x):
+    found = tasks.embed(program, x, num_samples=K, progress=False)
+    return torch.cat([found.mean, found.std], 1)
+
+
+def imputed(program, x):
+    found = tasks.impute(program, with_holes(x), num_particles=K, num_samples=3, progress=False)
+    return torch.cat([found.x.flatten(1), found.ess.unsqueeze(1), found.samples.transpose(0, 1).flatten(1)], 1)
+
+
+def with_holes(x):
+    """Return data or (data, context) with the last entry of each example missing."""
+    first = x[0] if isinstance(x, tuple) else x
+    first = first.clone()
+    first.flatten(1)[:, -1] = math.nan
+    return (first, *x[1:]) if isinstance(x, tuple) else first
+
+
+def functions(x):
+    return {
+        **scores(x),
+        "attribution": functools.partial(tasks.attribution, num_particles=K, progress=False),
+        "classify": lambda program, x: tasks.classify(program, x, progress=False).probabilities,
+        "embed": moments,
+        "impute": imputed,
+        "posterior_means": functools.partial(posterior_means, num_samples=K),
+        "reconstruct": functools.partial(tasks.reconstruct, progress=False),
+    }
+
+
+def take(x, index):
+    return tuple(column[index] for column in x) if isinstance(x, tuple) else x[index]
+
+
+def check_rows(program, x, names=None):
+    """Check all functions that the program has, and return their names."""
+    n = len(x[0] if isinstance(x, tuple) else x)
+    torch.manual_seed(3)
+    order, found = torch.randperm(n), []
+    for name, function in functions(x).items():
+        if names is not None and name not in names:
+            continue
+        try:
+            whole = function(program, x)
+        except (TypeError, ValueError):
+            continue
+        for index in (order, torch.tensor([n - 1]), torch.arange(3), torch.arange(n).repeat(3)):
+            same = torch.allclose(function(program, take(x, index)), whole[index], rtol=1e-6, atol=1e-7, equal_nan=True)
+            assert same, f"{name}: another result for rows {index.tolist()}"
+        found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("cls", PROGRAMS, ids=lambda cls: cls.__name__)
+def test_results_of_an_example_do_not_depend_on_the_others(cls):
+    """Every program, every score and task: in another order, alone, in a part and in a larger batch."""
+    torch.manual_seed(0)
+    program = cls.example().double()
+    if hasattr(program, "missing"):
+        program.missing = True
+    found = check_rows(program, rows(program, N))
+    print(found)
+    assert {"ImportanceWeighted", "NegativeBound", "Reconstruction", "Typicality", "embed"} <= set(found)
+
+
+@pytest.mark.parametrize("cls", list(parts(pv.posteriors)), ids=lambda cls: cls.__name__)
+def test_noise_of_every_posterior_belongs_to_its_example(cls):
+    prior = next(p for p in parts(pv.priors) if fits(p, cls))
+    program, data = build(prior, pv.likelihoods.Normal, cls)
+    found = check_rows(program.double(), tuple(column.double() for column in data), ("NegativeBound", "embed"))
+    assert len(found) == 2
+
+
+def fits(prior, posterior):
+    program, data = build(prior, pv.likelihoods.Normal, posterior)
+    try:
+        program.check(*data)
+    except ValueError:
+        return False
+    return True
