@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import torch
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pyro_vae._util.row_draws import ATEN, DRAWS, Draws, mix_int, row_keys
+
 __all__ = ["RowNoise", "fork_row_noise"]
 
-_ACTIVE: ContextVar[RowNoise | None] = ContextVar("pyro_vae_row_noise", default=None)
+#: Operations that change the shape of probabilities before a categorical draw.
+VIEWS = {ATEN.view, ATEN._unsafe_view, ATEN.reshape, ATEN._reshape_alias}
 
-#: The constants of SplitMix64 as signed integers.
-GOLDEN, FIRST, SECOND = -7046029254386353131, -4658895280553007687, -7723592293110705685
+_ACTIVE: ContextVar[RowNoise | None] = ContextVar("pyro_vae_row_noise", default=None)
 
 
 class RowNoise(TorchDispatchMode):
@@ -52,6 +54,7 @@ class RowNoise(TorchDispatchMode):
         super().__init__()
         self.size, self.keys = len(batch[0]), row_keys(batch)
         self.seed, self.draw = seed, 0
+        self.sites = Sites(self.size)
         self.flattened: tuple[int, torch.Size, torch.Size] | None = None
 
     @staticmethod
@@ -70,11 +73,13 @@ class RowNoise(TorchDispatchMode):
 
     def __enter__(self) -> RowNoise:
         self.token = _ACTIVE.set(self)
+        self.sites.__enter__()
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
-        _ACTIVE.reset(self.token)
         super().__exit__(*error)
+        self.sites.__exit__(*error)
+        _ACTIVE.reset(self.token)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -83,8 +88,9 @@ class RowNoise(TorchDispatchMode):
         if packet in VIEWS:  # Categorical flattens its batch
             self.flattened = (out.data_ptr(), out.shape, args[0].shape)
         elif packet in DRAWS and kwargs.get("generator") is None and isinstance(out, Tensor):
-            named = {name: value for name, value in kwargs.items() if name in ARGUMENTS}
-            out.copy_(DRAWS[packet](Draws(self, out), *args, **named))
+            keys = self.keys[:0] if self.sites.shared else self.keys
+            draws = Draws(out, keys, mix_int(mix_int(self.seed) + self.draw), self.lead)
+            out.copy_(DRAWS[packet](draws, *args))
             self.draw += 1
         return out
 
@@ -96,124 +102,22 @@ class RowNoise(TorchDispatchMode):
         return x.shape[:1] if rows % self.size else torch.Size((rows // self.size, self.size))
 
 
-class Draws:
-    """Random numbers of one operation.
+class Sites(Messenger):
+    """Find the sample statements of Pyro outside of a plate over the rows, whose values all rows share.
 
     Args:
-        noise: the context
-        out: result of the operation, which gives shape and device
+        size: number of rows
     """
 
-    def __init__(self, noise: RowNoise, out: Tensor) -> None:
-        self.noise, self.out, self.count = noise, out, 0
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size, self.shared = size, False
 
-    def bits(self, shape: Sequence[int] | None = None, lead: Sequence[int] | None = None) -> Tensor:
-        """Return random integers of 64 bits of a shape.
+    def _pyro_sample(self, msg: Any) -> None:
+        self.shared = not any(frame.vectorized and frame.size == self.size for frame in msg["cond_indep_stack"])
 
-        Args:
-            shape: by default that of the result
-            lead: the dimensions that the first one was before
-        """
-        shape = torch.Size(self.out.shape if shape is None else shape)
-        full = shape if lead is None else torch.Size((*lead, *shape[1:]))
-        dims = [dim for dim in range(len(full)) if full[dim] == self.noise.size]
-        key = mix_int(mix_int(mix_int(self.noise.seed) + self.noise.draw) + self.count)
-        self.count += 1
-        if not dims:
-            number = torch.arange(full.numel(), device=self.out.device).reshape(full)
-            return mix((number + 1) * GOLDEN + key).reshape(shape)
-        dim = dims[-1]
-        each = [1 if i == dim else size for i, size in enumerate(full)]
-        number = torch.arange(math.prod(each), device=self.out.device).reshape(each)
-        rows = mix(self.noise.keys.to(self.out.device) + key).reshape([-1 if i == dim else 1 for i in range(len(full))])
-        return mix((number + 1) * GOLDEN + rows).reshape(shape)
-
-    def unit(self, shape: Sequence[int] | None = None, lead: Sequence[int] | None = None) -> Tensor:
-        """Return uniform numbers between 0 and 1, both excluded, in double precision."""
-        return (shifted(self.bits(shape, lead), 11).double() + 0.5) * 2.0**-53
-
-    def uniform(self) -> Tensor:
-        """Return uniform numbers in [0, 1), in steps that the type of the result represents."""
-        digits = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}[self.out.dtype]
-        return shifted(self.bits(), 64 - digits).double() * 2.0**-digits
-
-    def normal(self) -> Tensor:
-        """Return standard normal numbers in double precision."""
-        return torch.special.ndtri(self.unit())
-
-    def bernoulli(self, x: Tensor, p: Any = None) -> Tensor:
-        """Return 1 with probability p, which is the first argument of the function and the second of the method."""
-        return self.unit() < (x if p is None else p)
-
-    def multinomial(self, p: Tensor, num_samples: int = 1, replacement: bool = False) -> Tensor:
-        """Return indices by the distribution function, or without replacement by the largest of exponential races."""
-        p, lead = p.double(), self.noise.lead(p) if p.dim() == 2 else None
-        if num_samples > 1 and not replacement:
-            return (p.log() - (-self.unit(p.shape, lead).log()).log()).topk(num_samples).indices
-        total = p.cumsum(-1)
-        found = torch.searchsorted(total, self.unit(self.out.shape, lead) * total[..., -1:], right=True)
-        return found.clamp(max=p.shape[-1] - 1)
-
-    def gamma(self, shape: Tensor) -> Tensor:
-        """Return gamma variables (Marsaglia and Tsang, 2000), by rounds of proposals until all are accepted."""
-        a = shape.double()
-        d = torch.where(a < 1, a + 1, a) - 1 / 3
-        found, done = torch.ones_like(d), torch.isnan(d)
-        boost = torch.where(a < 1, self.unit().log() / a, 0.0)
-        while not done.all():
-            x = self.normal()
-            v = (1 + x / (9 * d).sqrt()).clamp(min=1e-300) ** 3
-            good = self.unit().log() < 0.5 * x.square() + d - d * v + d * v.log()
-            found, done = torch.where(done, found, d * v), done | good
-        return torch.where(a.isnan(), a, (found.log() + boost).exp()).clamp(min=torch.finfo(shape.dtype).tiny)
-
-    def dirichlet(self, concentration: Tensor) -> Tensor:
-        """Return gamma variables divided by their sum."""
-        found = self.gamma(concentration.double())
-        tiny = torch.finfo(concentration.dtype).tiny
-        return (found / found.sum(-1, keepdim=True)).clamp(min=tiny)
-
-    def poisson(self, rate: Tensor) -> Tensor:
-        """Return the smallest count with a distribution function above a uniform number, by bisection."""
-        rate, u = rate.double(), self.unit()
-        below = torch.full_like(rate, -1.0)
-        above = (rate + 40 * rate.sqrt() + 60).ceil()
-        for _ in range(math.ceil(math.log2(float(above.max()) + 2)) if above.numel() else 0):
-            middle = ((below + above) / 2).floor()
-            enough = torch.special.gammaincc(middle + 1, rate) >= u
-            below, above = torch.where(enough, below, middle), torch.where(enough, middle, above)
-        return torch.where(rate > 0, above, 0.0)
-
-
-def row_keys(batch: Sequence[Tensor]) -> Tensor:
-    """Return a hash of each row, ``(n,)``: NaN are equal, and so are both zeros."""
-    keys, start = torch.zeros(len(batch[0]), dtype=torch.long, device=batch[0].device), 0
-    for column in batch:
-        rows = column.detach().reshape(len(column), -1)
-        if rows.is_floating_point():
-            rows = torch.where(rows.isnan(), torch.nan, rows + 0.0)
-            rows = rows.view(torch.long) if rows.dtype == torch.float64 else rows.float().view(torch.int32)
-        number = torch.arange(start + 1, start + 1 + rows.shape[1], device=rows.device)
-        keys = keys + mix(rows.long() + number * GOLDEN).sum(1)
-        start += rows.shape[1]
-    return mix(keys)
-
-
-def mix(z: Tensor) -> Tensor:
-    """Return the finalizer of SplitMix64, a bijection of 64 bits whose results look random."""
-    z = (z ^ shifted(z, 30)) * FIRST
-    z = (z ^ shifted(z, 27)) * SECOND
-    return z ^ shifted(z, 31)
-
-
-def mix_int(z: int) -> int:
-    """Return :func:`mix` of an integer."""
-    return int(mix(torch.tensor((z + 2**63) % 2**64 - 2**63)))
-
-
-def shifted(z: Tensor, by: int) -> Tensor:
-    """Shift the bits of signed integers to the right and fill with zeros."""
-    return (z >> by) & ((1 << (64 - by)) - 1)
+    def _pyro_post_sample(self, msg: Any) -> None:
+        self.shared = False
 
 
 @contextmanager
@@ -230,30 +134,3 @@ def fork_row_noise(seed: int | None = None) -> Iterator[None]:
         yield
     finally:
         noise.seed, noise.draw = before
-
-
-ATEN = torch.ops.aten
-
-#: Operations that change the shape of probabilities before a categorical draw.
-VIEWS = {ATEN.view, ATEN._unsafe_view, ATEN.reshape, ATEN._reshape_alias}
-
-#: The arguments of random operations that may be given by name.
-ARGUMENTS = {"mean", "std", "p", "lambd", "from", "to", "num_samples", "replacement"}
-
-#: The values of a random operation from its arguments.
-DRAWS: dict[Any, Callable[..., Tensor]] = {
-    ATEN.randn: lambda d, *size: d.normal(),
-    ATEN.randn_like: lambda d, like: d.normal(),
-    ATEN.rand: lambda d, *size: d.uniform(),
-    ATEN.rand_like: lambda d, like: d.uniform(),
-    ATEN.normal: lambda d, mean=0.0, std=1.0, *size: mean + std * d.normal(),
-    ATEN.normal_: lambda d, x, mean=0.0, std=1.0: mean + std * d.normal(),
-    ATEN.uniform_: lambda d, x, start=0.0, end=1.0: start + (end - start) * d.uniform(),
-    ATEN.exponential_: lambda d, x, lambd=1.0: -d.unit().log() / lambd,
-    ATEN.bernoulli: Draws.bernoulli,
-    ATEN.bernoulli_: lambda d, x, p=0.5: d.bernoulli(x, p),
-    ATEN.multinomial: Draws.multinomial,
-    ATEN._standard_gamma: Draws.gamma,
-    ATEN._sample_dirichlet: Draws.dirichlet,
-    ATEN.poisson: Draws.poisson,
-}

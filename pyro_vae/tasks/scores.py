@@ -175,7 +175,8 @@ class LikelihoodRegret(Score):
             local.optimize(bound, self.num_steps, self.learning_rate)
             return bound(local) - before
 
-        return over(program, x, regret, batch_size=200, seed=seed, by_row=True, progress=False).double()
+        options: dict[str, Any] = {"num_particles": self.num_particles, "seed": seed, "by_row": True}
+        return over(program, x, regret, batch_size=200, progress=False, **options).double()
 
 
 @dataclass(frozen=True)
