@@ -1,4 +1,13 @@
-"""One loop over data for every evaluator and task."""
+"""One loop over data for every evaluator and task.
+
+Each reads its data once, in one of three ways:
+
+* A result that is an average over examples (``log_likelihood``, ``latents``, ``rate_distortion``, ``perplexity``, the
+  threshold of a ``Detector``) takes data in any order, as does ``impute``, which returns the examples themselves.
+* A result for each example (scores, ``embed``, ``classify``, ``reconstruct``, ...) is in the order of the data. A
+  ``DataLoader`` that shuffles is refused: nobody could know to which example a result belongs.
+* A function that needs all examples at once (:func:`one_batch`) refuses streams.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SubsetRandomSampler, WeightedRandomSampler
 
+from pyro_vae._util.arrays import keep_masks
 from pyro_vae._util.memory import enough_memory
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
@@ -20,7 +30,7 @@ from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.lookahead import Batch
 
-__all__ = ["BUDGET", "at_once", "num_rows", "one_batch", "over", "passes"]
+__all__ = ["BUDGET", "any_order", "at_once", "num_rows", "one_batch", "over", "passes", "read_once", "require_order"]
 
 #: Numbers in memory at once, particles times entries of the examples: 8 MB of float32 fit into CPU caches (a third
 #: faster than 64 MB) and into the memory of any accelerator.
@@ -61,7 +71,8 @@ def over(
         batch_size: largest number of examples per call; by default as many as fit into :data:`BUDGET`
         seed: of the random state in which the data are read and ``function`` runs
         by_row: draw the random numbers of each example from its values and the seed (:class:`RowNoise`), so that its
-            result does not depend on the other examples; examples with equal values then get equal results
+            result does not depend on the other examples; examples with equal values then get equal results. Refuses
+            a ``DataLoader`` that shuffles
         check: an additional check of the data, called like ``program.check``
         desc: label of the progress bar
         progress: show a progress bar
@@ -80,6 +91,8 @@ def over(
         torch.Size([10, 2])
     """
     batch_size = None if batch_size is None else check_int("batch_size", batch_size)
+    if by_row:
+        require_order(x)
     data, results = read(program, x, batch_size), []
     try:
         # a transform of the data may draw random numbers
@@ -136,6 +149,54 @@ def num_rows(x: Any) -> int | None:
     """Return the number of examples of data, None for a stream, before anything is read."""
     first = x[0] if isinstance(x, tuple) else x
     return len(first) if hasattr(first, "__len__") and not isinstance(first, DataLoader) else None
+
+
+class AnyOrder(IterableDataset):
+    """The batches of a ``DataLoader`` as a stream, in the order in which the loader reads them.
+
+    Args:
+        loader: the loader
+    """
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+
+def any_order(x: Any) -> Any:
+    """Return data that :func:`over` reads although their order is random, for results that do not depend on it."""
+    return DataLoader(AnyOrder(keep_masks(x)), batch_size=None) if shuffles(x) else x
+
+
+def require_order(x: Any) -> None:
+    """Raise if data have a random order.
+
+    Raises:
+        ValueError: ``x`` is a ``DataLoader`` with ``shuffle=True`` or a random sampler.
+    """
+    if shuffles(x):
+        raise ValueError(
+            "x: expected examples in a known order, as there is one result per example, got a DataLoader with "
+            "shuffle=True. Pass one with shuffle=False, or the data set itself."
+        )
+
+
+def shuffles(x: Any) -> bool:
+    """Whether this is a ``DataLoader`` whose sampler is random."""
+    if not isinstance(x, DataLoader):
+        return False
+    samplers = x.sampler, getattr(x.batch_sampler, "sampler", None)
+    random = RandomSampler, SubsetRandomSampler, WeightedRandomSampler
+    return any(isinstance(s, random) or getattr(s, "shuffle", False) is True for s in samplers)
+
+
+def read_once(program: Program, x: Any, *, seed: int = 0) -> Any:
+    """Return data that can be read several times: the rows of a stream or data set, all other data unchanged."""
+    data = read(program, x, None)
+    data.close()
+    return x if data.stored else over(program, x, lambda *batch: batch, seed=seed, progress=False)
 
 
 def at_once(x: Tensor) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_vae._util.lock import in_turn
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.distributions.missing import factorized, hide_missing
-from pyro_vae.evaluation.over import over
+from pyro_vae.evaluation.over import any_order, over
 from pyro_vae.programs.program import Program
 from pyro_vae.tasks.decoding import require_vae
 from pyro_vae.tasks.scores import Score
@@ -57,7 +57,7 @@ class Detector:
     ) -> None:
         check_number("false_alarm_rate", false_alarm_rate, above=0, below=1)
         self.program, self.score, self.seed = program, score, seed
-        self.reference = score(program, normal, seed=seed).sort().values
+        self.reference = score(program, any_order(normal), seed=seed).sort().values
         if not torch.isfinite(self.reference).all():
             raise ValueError("normal: expected finite scores to find a threshold, got NaN or infinite ones")
         # rounded, so that 19 examples are enough for a rate of 0.05

@@ -14,7 +14,7 @@ from pyro_vae._util.validation import check_int
 from pyro_vae.data.tables import Categorical, Column
 from pyro_vae.distributions.missing import hide_missing
 from pyro_vae.evaluation.cost import check_memory
-from pyro_vae.evaluation.over import at_once, one_batch, over
+from pyro_vae.evaluation.over import any_order, at_once, one_batch, over
 from pyro_vae.evaluation.samples.simulate import SampleObserved
 from pyro_vae.programs import MissingNotAtRandom
 from pyro_vae.programs.program import Program, evaluating, mean_or_sample
@@ -92,7 +92,7 @@ def impute(
         return impute_batch(program, batch, num_particles, num_samples)
 
     options = {"seed": seed, "by_row": True, "check": check_observed, "desc": "impute", "progress": progress}
-    single, samples, missing, ess = over(program, x, function, num_particles=most, **options)
+    single, samples, missing, ess = over(program, any_order(x), function, num_particles=most, **options)
     return Imputation(single, samples.transpose(0, 1), missing, ess)
 
 

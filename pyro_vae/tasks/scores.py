@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae._util.random_state import derive_seed, fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators import ELBO
 from pyro_vae.evaluation.likelihood.log_likelihood import weighted
-from pyro_vae.evaluation.over import over, passes
+from pyro_vae.evaluation.over import any_order, over, passes, require_order
 from pyro_vae.evaluation.posterior.local_guide import LocalGuide
 from pyro_vae.programs.program import Program
 from pyro_vae.trace import Sampled, run
@@ -171,9 +172,11 @@ class LikelihoodRegret(Score):
             def bound(program: Program) -> Tensor:
                 return elbo.per_datum(program.model, program.guide, *batch)
 
-            before, local = bound(program), LocalGuide(program, batch)
-            local.optimize(bound, self.num_steps, self.learning_rate)
-            return bound(local) - before
+            (local := LocalGuide(program, batch)).optimize(bound, self.num_steps, self.learning_rate)
+            with fork_rng(batch, derive_seed(seed, 1)):
+                after = bound(local)
+            with fork_rng(batch, derive_seed(seed, 1)):  # the same noise
+                return after - bound(program)
 
         options: dict[str, Any] = {"num_particles": self.num_particles, "seed": seed, "by_row": True}
         return over(program, x, regret, batch_size=200, progress=False, **options).double()
@@ -207,8 +210,8 @@ class InputComplexity(Score):
 
     def __call__(self, program: Program, x: Any, *, seed: int = 0) -> Tensor:
         """Return the corrected score of each example."""
+        require_order(x)
         levels = check_int("levels", self.levels, 2, 256)
-        # once, as x may be a stream
         x, *context = over(program, x, lambda *batch: batch, seed=seed, progress=False)
         if x.min() < 0 or x.max() > 1:
             raise ValueError(f"x: expected data between 0 and 1, got {float(x.min()):.3g} to {float(x.max()):.3g}")
@@ -243,4 +246,5 @@ class Typicality(Score):
 
     def __call__(self, program: Program, x: Any, *, seed: int = 0) -> Tensor:
         """Return the distance of each example."""
-        return (self.score(program, x, seed=seed) - self.score(program, self.train, seed=seed).mean()).abs()
+        mean = self.score(program, any_order(self.train), seed=seed).mean()
+        return (self.score(program, x, seed=seed) - mean).abs()

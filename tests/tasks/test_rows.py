@@ -76,7 +76,9 @@ def check_rows(program, x, names=None):
         except (TypeError, ValueError):
             continue
         for index in (order, torch.tensor([n - 1]), torch.arange(n).repeat(3)):
-            same = torch.allclose(function(program, take(x, index)), whole[index], rtol=1e-6, atol=1e-7, equal_nan=True)
+            same = torch.allclose(
+                function(program, take(x, index)), whole[index], rtol=1e-6, atol=1e-7, equal_nan=True
+            )
             assert same, f"{name}: another result for rows {index.tolist()}"
         found.append(name)
     return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyro_vae._util.lock import in_turn
+from pyro_vae.evaluation.over import read_once
 from pyro_vae.evaluation.posterior.latents import Latents, latents
 from pyro_vae.evaluation.result import Result
 from pyro_vae.programs.program import Program
@@ -74,4 +75,5 @@ def rate_distortion(
     if not programs:
         raise ValueError("programs: expected at least one trained program by its beta, got none")
     options: dict[str, Any] = {"seed": seed, "progress": progress}
+    x = read_once(next(iter(programs.values())), x, seed=seed)
     return RateDistortion({float(beta): latents(programs[beta], x, **options) for beta in sorted(programs)})
