@@ -17,7 +17,7 @@ from helpers.small_tables import (
 )
 
 import pyro_vae as pv
-from pyro_vae.cli import main
+from pyro_vae.cli import main, shared
 from pyro_vae.config import run
 from pyro_vae.data import files
 
@@ -154,6 +154,22 @@ def test_score_classify_and_embed(tmp_path, capsys):
         q = pv.load(array).encode(x)
     found = np.array([row.split(",") for row in rows], float)
     np.testing.assert_allclose(found, torch.cat([q.mean, q.stddev], -1).numpy(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("command", ["score", "classify", "embed", "impute"])
+def test_results_do_not_depend_on_other_rows(command, tmp_path, monkeypatch):
+    """The same in another order and, for scores, in chunks of 4 rows."""
+    x = images(9)
+    run_dir = small_run("classes" if command == "classify" else "array")
+    if command == "impute":
+        x[:, 0, 1] = np.nan
+    found = []
+    for name, rows in (("a", x), ("b", x[::-1].copy())):
+        np.save(tmp_path / f"{name}.npy", rows)
+        call(command, run_dir, tmp_path / f"{name}.npy", "--output", tmp_path / f"{name}_out.npy")
+        found.append(np.load(tmp_path / f"{name}_out.npy"))
+        monkeypatch.setattr(shared, "CHUNK", 4)
+    np.testing.assert_allclose(found[1][::-1], found[0], rtol=1e-4)
 
 
 def test_compress(tmp_path, capsys):

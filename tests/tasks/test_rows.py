@@ -7,6 +7,7 @@ import pytest
 import torch
 from benchmarks.cross_product import build
 from helpers.programs import PROGRAMS, rows
+from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_vae as pv
 from pyro_vae import tasks
@@ -101,6 +102,19 @@ def test_results_of_an_example_do_not_depend_on_the_others(cls):
         found = check_rows(program, x, ("impute",) if missing else None)
     assert {"ImportanceWeighted", "NegativeBound", "Reconstruction", "Typicality"} <= set(found)
     assert cls is pv.programs.Autoencoder or "embed" in found
+
+
+def test_results_do_not_depend_on_the_batch_size():
+    """Loaders with other sizes of batches, 8 being a size of layers too, in single precision."""
+    torch.manual_seed(0)
+    program = pv.VAE.example()
+    x = rows(program, 2 * N)
+    for name, function in functions(x).items():
+        if name not in ("impute", "classify", "InputComplexity"):
+            whole = function(program, x)
+            for size in (5, 8):
+                part = function(program, DataLoader(TensorDataset(x), batch_size=size))
+                assert torch.allclose(part, whole, rtol=1e-4, atol=1e-5), name
 
 
 def test_results_with_context_do_not_depend_on_the_others():
