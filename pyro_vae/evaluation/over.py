@@ -107,7 +107,8 @@ def over(
             chunks = data.chunks() if data.columns else data.epoch(0)
             for rows in chunks if data.stored else checked(chunks, program, check):
                 size = int(batch_size or max(1, at_once(rows[0]) // num_particles))
-                sizes = RowNoise.sizes(len(rows[0]), size, {num_particles, *dimensions(program, rows)}) if by_row else size
+                taken = {num_particles, *dimensions(program, rows)} if by_row else set()
+                sizes = RowNoise.sizes(len(rows[0]), size, taken) if by_row else size
                 for batch in zip(*(column.split(sizes) for column in rows), strict=True):
                     noise = RowNoise(batch, seed) if by_row else nullcontext()
                     with enough_memory("batch_size", "Lower it or the number of particles or samples"), noise:

@@ -69,7 +69,7 @@ def embed(program: Program, x: Any, *, num_samples: int = 16, seed: int = 0, pro
         The embedding, on the CPU.
 
     Raises:
-        ValueError: the data do not fit the program, or it has no latents.
+        ValueError: the data do not fit the program, it has no latents, or ``x`` is a ``DataLoader`` that shuffles.
 
     Example:
         >>> import pyro_vae as pv

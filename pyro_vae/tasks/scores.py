@@ -33,7 +33,7 @@ __all__ = [
 
 
 class Score(ABC):
-    """An anomaly score in nats: the higher, the more unusual is the example.
+    """An anomaly score in nats: the higher, the more unusual is the example, whatever the other examples are.
 
     Example:
         >>> import torch, pyro_vae as pv
