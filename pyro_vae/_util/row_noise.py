@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_vae._util.row_draws import ATEN, DRAWS, Draws, mix_int, row_keys
 
-__all__ = ["RowNoise", "fork_row_noise"]
+__all__ = ["RowNoise", "fork_row_noise", "independent_noise"]
 
 #: Operations that change the shape of probabilities before a categorical draw.
 VIEWS = {ATEN.view, ATEN._unsafe_view, ATEN.reshape, ATEN._reshape_alias}
@@ -53,7 +53,7 @@ class RowNoise(TorchDispatchMode):
     def __init__(self, batch: Sequence[Tensor], seed: int) -> None:
         super().__init__()
         self.size, self.keys = len(batch[0]), row_keys(batch)
-        self.seed, self.draw = seed, 0
+        self.seed, self.draw, self.paused = seed, 0, False
         self.sites = Sites(self.size)
         self.flattened: tuple[int, torch.Size, torch.Size] | None = None
 
@@ -87,7 +87,7 @@ class RowNoise(TorchDispatchMode):
         packet = func.overloadpacket
         if packet in VIEWS:  # Categorical flattens its batch
             self.flattened = (out.data_ptr(), out.shape, args[0].shape)
-        elif packet in DRAWS and kwargs.get("generator") is None and isinstance(out, Tensor):
+        elif packet in DRAWS and not self.paused and kwargs.get("generator") is None and isinstance(out, Tensor):
             keys = self.keys[:0] if self.sites.shared else self.keys
             draws = Draws(out, keys, mix_int(mix_int(self.seed) + self.draw), self.lead)
             out.copy_(DRAWS[packet](draws, *args))
@@ -118,6 +118,19 @@ class Sites(Messenger):
 
     def _pyro_post_sample(self, msg: Any) -> None:
         self.shared = False
+
+
+@contextmanager
+def independent_noise() -> Iterator[None]:
+    """Draw from torch's generator inside :class:`RowNoise`, so that rows with equal values get different samples."""
+    noise = _ACTIVE.get()
+    if noise is not None:
+        noise.paused = True
+    try:
+        yield
+    finally:
+        if noise is not None:
+            noise.paused = False
 
 
 @contextmanager

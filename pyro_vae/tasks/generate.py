@@ -16,7 +16,7 @@ from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Mixture
-from pyro_vae.evaluation.over import over
+from pyro_vae.evaluation.over import over, require_order
 from pyro_vae.programs import SemiSupervised
 from pyro_vae.programs.program import Program, evaluating, mean_or_sample
 from pyro_vae.tasks.decoding import context_rows, decode, require_vae
@@ -186,7 +186,8 @@ def reconstruct(program: Program, x: Any, *, seed: int = 0, progress: bool = Tru
             return mean_or_sample(program.decode_posterior(x))
         return mean_or_sample(program.decode(program.encode(x, *context).sample(), *context))
 
-    return over(program, x, mean, seed=seed, by_row=True, desc="reconstruct", progress=progress)
+    require_order(x)
+    return over(program, x, mean, seed=seed, desc="reconstruct", progress=progress)
 
 
 class AggregatePosterior(Conditional):

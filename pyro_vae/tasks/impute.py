@@ -10,6 +10,7 @@ from torch import Tensor
 from pyro_vae._util.lock import in_turn
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.row_noise import independent_noise
 from pyro_vae._util.validation import check_int
 from pyro_vae.data.tables import Categorical, Column
 from pyro_vae.distributions.missing import hide_missing
@@ -179,8 +180,9 @@ def impute_batch(
     single = nearest(program, torch.einsum("kn,kn...->n...", weights, means), sampled, weights)
     samples = x.new_empty(0, *x.shape)
     if num_samples:
-        chosen = torch.multinomial(weights.T, num_samples, replacement=True).T
-        samples = resample(program, batch, terms, chosen)
+        with independent_noise():  # samples, unlike means, differ between equal rows
+            chosen = torch.multinomial(weights.T, num_samples, replacement=True).T
+            samples = resample(program, batch, terms, chosen)
     samples = torch.where(missing, samples, x).transpose(0, 1)
     return torch.where(missing, single, x), samples, missing, 1 / weights.square().sum(0)
 

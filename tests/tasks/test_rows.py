@@ -37,7 +37,7 @@ def moments(program, x):
 
 def imputed(program, x):
     found = tasks.impute(program, with_holes(x), num_particles=K, num_samples=3, progress=False)
-    return torch.cat([found.x.flatten(1), found.ess.unsqueeze(1), found.samples.transpose(0, 1).flatten(1)], 1)
+    return torch.cat([found.x.flatten(1), found.ess.unsqueeze(1)], 1)
 
 
 def with_holes(x):
@@ -56,7 +56,6 @@ def functions(x):
         "embed": moments,
         "impute": imputed,
         "posterior_means": functools.partial(posterior_means, num_samples=K),
-        "reconstruct": functools.partial(tasks.reconstruct, progress=False),
     }
 
 
