@@ -168,7 +168,10 @@ class AnyOrder(IterableDataset):
 
 def any_order(x: Any) -> Any:
     """Return data that :func:`over` reads although their order is random, for results that do not depend on it."""
-    return DataLoader(AnyOrder(keep_masks(x)), batch_size=None) if shuffles(x) else x
+    if not shuffles(x):
+        return x
+    # a generator of its own, as a loader draws a seed
+    return DataLoader(AnyOrder(keep_masks(x)), batch_size=None, generator=torch.Generator())
 
 
 def require_order(x: Any) -> None:
