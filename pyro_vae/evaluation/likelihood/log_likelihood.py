@@ -13,7 +13,7 @@ from pyro_vae._util.lock import in_turn
 from pyro_vae._util.validation import check_int
 from pyro_vae._util.weights import check_weights
 from pyro_vae.evaluation.cost import check_memory
-from pyro_vae.evaluation.over import num_rows, over, passes
+from pyro_vae.evaluation.over import num_rows, over, passes, require_order
 from pyro_vae.evaluation.result import PerExample, Result, by_example, number
 from pyro_vae.programs.program import Program
 from pyro_vae.trace import run
@@ -147,6 +147,7 @@ def weighted(program: Program, x: Any, num_particles: int, *, weights: Any = Non
     """Return :func:`log_likelihood` with the given options of :func:`over`."""
     num_particles = check_int("num_particles", num_particles)
     if weights is not None:
+        require_order(x)
         weights = check_weights(weights, num_rows(x))
     device = program.device
     if num_particles > FEW:
