@@ -170,7 +170,7 @@ def any_order(x: Any) -> Any:
     """Return data that :func:`over` reads although their order is random, for results that do not depend on it."""
     if not shuffles(x):
         return x
-    # a generator of its own, as a loader draws a seed
+    # with its own generator, because a loader takes its seed from the one it is given
     return DataLoader(AnyOrder(keep_masks(x)), batch_size=None, generator=torch.Generator())
 
 
@@ -215,7 +215,7 @@ def passes(x: Tensor, num_particles: int) -> list[int]:
 
 
 def dimensions(program: Program, rows: Batch) -> set[int]:
-    """Return the sizes that dimensions other than that of the examples may have, and those less one."""
+    """Return the sizes that dimensions other than that of the examples may have, and those minus one."""
     shapes = [x.shape for x in (*program.parameters(), *program.buffers())] + [column.shape[1:] for column in rows]
     found = {size for shape in shapes for size in shape}
     return found | {size - 1 for size in found}

@@ -182,9 +182,11 @@ def reconstruct(program: Program, x: Any, *, seed: int = 0, progress: bool = Tru
         require_vae(program)
 
     def mean(x: Tensor, *context: Tensor) -> Tensor:
-        if semi_supervised:
-            return mean_or_sample(program.decode_posterior(x))
-        return mean_or_sample(program.decode(program.encode(x, *context).sample(), *context))
+        return mean_or_sample(
+            program.decode_posterior(x)
+            if semi_supervised
+            else program.decode(program.encode(x, *context).sample(), *context)
+        )
 
     require_order(x)
     return over(program, x, mean, seed=seed, desc="reconstruct", progress=progress)
