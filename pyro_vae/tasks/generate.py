@@ -178,15 +178,11 @@ def reconstruct(program: Program, x: Any, *, seed: int = 0, progress: bool = Tru
         >>> reconstruct(toy.program, toy.draw(4)).shape
         torch.Size([4, 5])
     """
-    if not (semi_supervised := isinstance(program, SemiSupervised)):
+    if not isinstance(program, SemiSupervised):
         require_vae(program)
 
-    def mean(x: Tensor, *context: Tensor) -> Tensor:
-        return mean_or_sample(
-            program.decode_posterior(x)
-            if semi_supervised
-            else program.decode(program.encode(x, *context).sample(), *context)
-        )
+    def mean(*batch: Tensor) -> Tensor:
+        return mean_or_sample(program.decode_posterior(*batch))
 
     require_order(x)
     return over(program, x, mean, seed=seed, desc="reconstruct", progress=progress)
