@@ -16,7 +16,7 @@ from torch import Tensor
 from pyro_vae.trace.handlers import Recorder
 from pyro_vae.trace.layout import Layout, same
 from pyro_vae.trace.masks import masked
-from pyro_vae.trace.plates import PARTICLES, VALUES_DIM, frames
+from pyro_vae.trace.plates import PARTICLES, VALUES_DIM, batch_shape, frames
 from pyro_vae.trace.site import Marginal, Site
 from pyro_vae.trace.values import average_inside, check_inside
 
@@ -73,13 +73,6 @@ def groups(scored: Recorder, dims: Mapping[str, int]) -> list[list[str]]:
             found.append((on.union(*(g[0] for g in joined)), [*(n for g in joined for n in g[1]), name]))
     order = list(scored.sites)
     return [sorted(names, key=order.index) for _, names in found]
-
-
-def batch_shape(message: Any) -> torch.Size:
-    """Return the shape of the masked log-density of a site."""
-    fn, value, mask = message["fn"], message["value"].shape, message["mask"]
-    masks = [mask.shape] if isinstance(mask, Tensor) else []
-    return torch.broadcast_shapes(fn.batch_shape, value[: len(value) - fn.event_dim], *masks)
 
 
 def check_scales(messages: Sequence[Any], dims: Mapping[str, int]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
-__all__ = ["PARTICLES", "VALUES_DIM", "check_match", "check_plates", "frames", "particle_dim"]
+__all__ = ["PARTICLES", "VALUES_DIM", "batch_shape", "check_match", "check_plates", "frames", "particle_dim"]
 
 #: Name of the plate over particles.
 PARTICLES = "_particles"
@@ -31,6 +32,13 @@ def particle_dim(message: Any) -> int | None:
         if frame.name == PARTICLES:
             return frame.dim
     return None
+
+
+def batch_shape(message: Any) -> torch.Size:
+    """Return the shape of the masked log-density of a site."""
+    fn, value, mask = message["fn"], message["value"].shape, message["mask"]
+    masks = [mask.shape] if isinstance(mask, Tensor) else []
+    return torch.broadcast_shapes(fn.batch_shape, value[: len(value) - fn.event_dim], *masks)
 
 
 def check_plates(message: Any, where: str) -> None:

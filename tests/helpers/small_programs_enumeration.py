@@ -33,11 +33,11 @@ small_program("an enumerated switch of the model alone")(lambda: model_only("out
 small_program("an enumerated site of the model alone in a further plate", nesting=2)(lambda: model_only("further"))
 
 
-def chain(guided):
+def chain(guided, history=1):
     def model(p, x):
         with pyro.plate("data", len(x)):
             y = 0.0
-            for t in pyro.markov(range(3)):
+            for t in pyro.markov(range(3), history=history):
                 y = binary(f"y{t}", p.u * y + p.b, marked=True)
                 observe(f"x{t}", p.w * y + p.c, x[:, t])
 
@@ -46,7 +46,7 @@ def chain(guided):
             return
         with pyro.plate("data", len(x)):
             y = 0.0
-            for t in pyro.markov(range(3)):
+            for t in pyro.markov(range(3), history=history):
                 y = binary(f"y{t}", p.a * x[:, t] + p.v * y, marked=True)
 
     return model, guide, START, TABLE.T
@@ -66,6 +66,8 @@ def evidence_of_chain(p, x):
 
 small_program("a Markov chain, enumerated", evidence=evidence_of_chain)(lambda: chain(True))
 small_program("a Markov chain of the model alone", exact=evidence_of_chain)(lambda: chain(False))
+small_program("a Markov chain whose history is too short", valid=False)(lambda: chain(False, history=0))
+small_program("a Markov chain of the guide whose history is too short", valid=False)(lambda: chain(True, history=0))
 
 
 small_program("a site marked for sequential enumeration")(lambda: local(enumerate="sequential"))

@@ -160,6 +160,30 @@ small_program("a subsampled plate")(lambda: subsampled(shared=False))
 small_program("a subsampled plate and a shared latent")(lambda: subsampled(shared=True))
 
 
+@small_program("rows of the guide that are not those of the model", valid=False)
+def other_rows():
+    def model(p, x):
+        with pyro.plate("data", len(x), 1) as rows:
+            z = normal("z", p.b, p.s)
+            observe("x", p.w * z + p.c, x[rows])
+
+    def guide(p, x):
+        with pyro.plate("guide_data", len(x), 1) as rows:
+            normal("z", p.a * x[rows] + p.d, p.t)
+
+    return model, guide, START, X
+
+
+@small_program("a plate of the guide alone, without a site", valid=False)
+def empty_plate():
+    def guide(p, x):
+        for _ in pyro.plate("loop", 3):
+            pass
+        extended()[1](p, x)
+
+    return extended()[0], guide, START, X
+
+
 @small_program("six nested plates", data="plate_0", nesting=6)
 def six_plates():
     sizes = (2, 1, 2, 1, 1, 2)
