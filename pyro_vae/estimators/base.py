@@ -17,7 +17,6 @@ from pyro_vae.estimators.penalties import Capacity, FreeBits, PerDimension
 from pyro_vae.estimators.pyro_contract import PyroContract
 from pyro_vae.estimators.shared import refuse_later
 from pyro_vae.trace import Call, Recorder, Reparameterized, Scored, Site, Terms
-from pyro_vae.trace.layout import same
 from pyro_vae.trace.passes import run_in_passes
 
 __all__ = ["Estimator"]
@@ -125,11 +124,11 @@ class Estimator(Described, DivergenceWeight, PyroContract):
             recorder.check(site, type(self).__name__)
             if site.auxiliary or (site.marginal is not None and site.marginal.joint):
                 self.check_divergence(site)
-            q, p = site.guide["scale"], site.model["scale"]
-            if not same(q, p):
+            if not terms.same_scale(site):
                 raise ValueError(
-                    f"guide: site {site.name!r} is scaled by {q} in the guide and by {p} in the model, which gives "
-                    "no bound: scale both alike. To weight the divergence give the estimator a `beta`"
+                    f"guide: site {site.name!r} is scaled by {site.guide['scale']} in the guide and by "
+                    f"{site.model['scale']} in the model, which gives no bound: scale both alike. To weight the "
+                    "divergence give the estimator a `beta`"
                 )
         self.check_shared(terms)
 
@@ -194,7 +193,7 @@ class Estimator(Described, DivergenceWeight, PyroContract):
     def local_loss(self, terms: Terms, beta: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return loss and metrics of the sites in the plate of the data."""
         for site in terms.sites:
-            if not same(site.scale, terms.sites[0].scale):
+            if not terms.same_scale(site, terms.sites[0]):
                 raise ValueError(
                     f"model: {type(self).__name__} needs one scale for all sites of an example, but {site.name!r} has "
                     f"{site.scale} and {terms.sites[0].name!r} has {terms.sites[0].scale}: use ELBO, or one "

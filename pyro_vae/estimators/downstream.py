@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from pyro_vae.trace import Site, Terms
-from pyro_vae.trace.layout import same
 from pyro_vae.trace.masks import masked
 from pyro_vae.trace.plates import frames, particle_dim
 from pyro_vae.trace.score_function import unsummed_score_function
@@ -25,7 +24,7 @@ def one_value_per_example(terms: Terms) -> bool:
     first = terms.sites[0]
     data = [] if first.layout.name is None else [first.layout.name]
     return all(
-        site.local and [f.name for f in frames(site.model)] == data and same(site.model["scale"], first.model["scale"])
+        site.local and [f.name for f in frames(site.model)] == data and terms.same_scale(site, first)
         for site in terms.sites
     )
 

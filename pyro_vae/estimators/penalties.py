@@ -11,7 +11,6 @@ from torch import Tensor
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.estimators.mean_penalty import NO_SCORES, Scores, penalize_mean
 from pyro_vae.trace import Site, Terms
-from pyro_vae.trace.layout import same
 
 __all__ = ["Capacity", "FreeBits", "PerDimension", "PerSite"]
 
@@ -154,7 +153,7 @@ class Capacity:
         """
         first = terms.latent[0]
         for site in terms.latent:
-            if not same(site.scale, first.scale):
+            if not terms.same_scale(site, first):
                 raise ValueError(
                     f"capacity: expected one scale for all latents of an example, got {first.scale} for "
                     f"{first.name!r} and {site.scale} for {site.name!r}: use one poutine.scale around the whole "

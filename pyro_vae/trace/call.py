@@ -24,11 +24,15 @@ __all__ = ["Call", "buffers_kept", "draw_shared", "module_of", "outline"]
 
 
 class Outline(NamedTuple):
-    """The structure of a program: number of plate dimensions, plate of the data, and whether latents are shared."""
+    """The structure of a program: number of plate dimensions, plate of the data, and whether latents are shared.
+
+    Sites of the guide and of the model whose scales are equal tensors have one number in ``scales``.
+    """
 
     nesting: int
     layout: Layout
     shared: bool
+    scales: Mapping[tuple[str, str], int]
 
 
 #: The largest number of outlines of a pair of model and guide: arguments may be numbers that differ in each step.
@@ -131,8 +135,22 @@ def outline(call: Call) -> Outline:
         messages = [*drawn.sites.values(), *scored.sites.values()]
         nesting = max((-frame.dim for m in messages for frame in frames(m)), default=0)
         shared = any(not m["is_observed"] and not layout.contains(m) for m in scored.sites.values())
-        known[key] = Outline(nesting, layout, shared)
+        known[key] = Outline(nesting, layout, shared, equal_scales({"guide": drawn, "model": scored}))
     return known[key]
+
+
+def equal_scales(runs: Mapping[str, Recorder]) -> dict[tuple[str, str], int]:
+    """Return a number for each site whose scale is a tensor, the same for equal tensors; this waits for the device."""
+    found: list[Tensor] = []
+    numbers = {}
+    for where, run in runs.items():
+        for name, message in run.sites.items():
+            scale = message["scale"]
+            if type(scale) is Tensor:  # no other can be read while a step is compiled
+                equal = [i for i, s in enumerate(found) if s is scale or (s.shape == scale.shape and s.equal(scale))]
+                numbers[where, name] = equal[0] if equal else len(found)
+                found += [] if equal else [scale]
+    return numbers
 
 
 def outlines_of(call: Call) -> dict[Any, Outline]:

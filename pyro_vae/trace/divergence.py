@@ -9,6 +9,7 @@ from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_vae.trace.layout import readable
 from pyro_vae.trace.masks import masked
 
 __all__ = ["closed_form_kl", "factors", "kl_per_dimension"]
@@ -26,7 +27,10 @@ def closed_form_kl(site: Any) -> Tensor | None:
         kl = closed_form(site.guide["fn"], site.model["fn"])
     except NotImplementedError:
         return None
-    return site.per_example(site.guide, kl)
+    if readable(site.guide["mask"], site.model["mask"]):
+        return site.per_example(site.guide, kl)
+    log_q, log_p = (message["fn"].log_prob(message["value"]) for message in (site.guide, site.model))
+    return site.per_example({**site.guide, "mask": None}, masked_divergence(site, kl, log_q, log_p))
 
 
 def kl_per_dimension(site: Any) -> Tensor:
@@ -38,15 +42,32 @@ def kl_per_dimension(site: Any) -> Tensor:
             "dimension free bits of its own: use free_bits=PerSite(nats)"
         )
     value, event_dim = site.guide["value"], site.guide["fn"].event_dim
-    kl = q.log_prob(value) - p.log_prob(value)
+    kl = None
     if site.closed_form:
         try:
             kl = closed_form(q, p)
         except NotImplementedError:
             pass
-    kl, mask = kl.reshape(*kl.shape[: kl.dim() - event_dim], -1), site.guide["mask"]
-    kl = masked(mask.unsqueeze(-1) if isinstance(mask, Tensor) else mask, kl)
-    return site.layout.per_example(kl, site.guide, event_dim=1)
+    kl = masked_divergence(site, kl, q.log_prob(value), p.log_prob(value), event_dim)
+    return site.layout.per_example(kl.reshape(*kl.shape[: kl.dim() - event_dim], -1), site.guide, event_dim=1)
+
+
+def masked_divergence(site: Any, kl: Tensor | None, log_q: Tensor, log_p: Tensor, event_dim: int = 0) -> Tensor:
+    """Return a divergence without masked entries: in closed form where the masks of guide and model agree.
+
+    Args:
+        site: a latent site
+        kl: the divergence in closed form, None where there is none
+        log_q: log-density under the guide, for each entry of the batch shape and ``event_dim`` further dimensions
+        log_p: log-density under the model, likewise
+        event_dim: number of these dimensions
+    """
+    masks = site.guide["mask"], site.model["mask"]
+    q, p = (m.reshape(m.shape + (1,) * event_dim) if isinstance(m, Tensor) else m for m in masks)
+    if kl is not None and readable(*masks):  # they are equal
+        return masked(q, kl)
+    sampled = masked(q, log_q) - masked(p, log_p)
+    return sampled if kl is None else torch.where(q == p, masked(q, kl), sampled)
 
 
 def closed_form(q: Any, p: Any) -> Tensor:

@@ -9,7 +9,10 @@ from torch import Tensor
 
 from pyro_vae.trace.plates import VALUES_DIM, check_plates, frames, particle_dim
 
-__all__ = ["Layout", "same"]
+__all__ = ["Layout", "readable", "same"]
+
+#: The device whose tensors are read in a step.
+HOST = "cpu"
 
 
 class Layout(NamedTuple):
@@ -142,15 +145,20 @@ def names_of(stack: Iterable[Any]) -> list[str]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two scales or masks are equal; tensors on another device than the CPU count as equal, unread."""
+    """Whether two scales or masks are equal; tensors that are not :func:`readable` count as equal."""
     if a is b:
         return True
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
         return a == b
-    if not all(type(x) is Tensor and x.device.type == "cpu" for x in (a, b) if isinstance(x, Tensor)):
+    if not readable(a, b):
         return isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return a.shape == b.shape and bool((a == b).all())
     number, tensor = (b, a) if isinstance(a, Tensor) else (a, b)
     # a number and a tensor that holds it are one scale, which a mask is not
     return tensor.dim() == 0 and not isinstance(number, bool) and number == float(tensor)
+
+
+def readable(a: Any, b: Any) -> bool:
+    """Whether two scales or masks can be compared without waiting for a device, and not while a step is compiled."""
+    return a is b or all(type(x) is Tensor and x.device.type == HOST for x in (a, b) if isinstance(x, Tensor))

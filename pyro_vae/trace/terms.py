@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from pyro_vae.trace.layout import Layout
+from pyro_vae.trace.call import outline
+from pyro_vae.trace.layout import Layout, readable, same
 from pyro_vae.trace.site import Site, log_probabilities
 from pyro_vae.trace.values import Probabilities
 
@@ -89,6 +90,19 @@ class Terms:
     def sites(self) -> list[Site]:
         """Latent, then observed sites."""
         return self.latent + self.observed
+
+    def same_scale(self, site: Site, other: Site | None = None) -> bool:
+        """Whether a site is scaled in the guide as in the model, or like another site.
+
+        Tensors on another device than the CPU are compared in a dry run, once for a program.
+        """
+        message = site.guide if other is None else other.model
+        alike = same(site.model["scale"], message["scale"]) if other is None else same(site.scale, other.scale)
+        if not alike or readable(site.model["scale"], message["scale"]) or self.call is None:
+            return alike
+        scales = outline(self.call).scales
+        where = ("guide", site.name) if other is None else ("model", other.name)
+        return scales.get(("model", site.name)) == scales.get(where)
 
     def probabilities(self, number: int) -> Probabilities:
         """Return the probabilities under the guide of the values of an enumerated site, given those of earlier ones.
