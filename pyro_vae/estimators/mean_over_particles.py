@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from pyro_vae.estimators.base import Estimator
@@ -26,7 +25,7 @@ class MeanOverParticles(Estimator):
         self, model: Callable[..., Any], guide: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Call:
         """Return the call of model and guide, with a draw of each latent per particle."""
-        return replace(super().call(model, guide, args, kwargs), shared_per_particle=True)
+        return Call(model, guide, args, kwargs, self.num_particles, shared_per_particle=True)
 
     def check_shared(self, terms: Terms) -> None:
         """Accept sites that examples share: each is in the plate over particles."""
