@@ -130,7 +130,7 @@ def outline(call: Call) -> Outline:
         single = replace(call, num_particles=1)
         with fork_rng_unlocked(call.tensors), buffers_kept(call), torch.no_grad():
             drawn = single.trace(call.guide, Recorder())
-            scored = single.trace(call.model, Recorder({**drawn.sites, **drawn.subsamples}, len(drawn.enumerated)))
+            scored = single.trace(call.model, Recorder({**drawn.sites, **drawn.subsamples}, drawn.enumerated))
         layout = check_sites(call.guide, drawn, scored)
         messages = [*drawn.sites.values(), *scored.sites.values()]
         nesting = max((-frame.dim for m in messages for frame in frames(m)), default=0)

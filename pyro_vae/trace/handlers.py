@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -23,6 +24,9 @@ MAX_VALUES = 4096
 #: The largest number of enumerated sites, each with a dimension of its own: a tensor has at most 64.
 MAX_SITES = 48
 
+#: What torch says of a tensor of several values that is read as one number or one truth value.
+ONE_VALUE = ("converted to Python scalars", "converted to Scalar", "converted to an index", "Boolean value of Tensor")
+
 
 class Recorder(Messenger):
     """Record the messages of all sample statements, and replay the values of an earlier run.
@@ -32,7 +36,7 @@ class Recorder(Messenger):
 
     Args:
         replay: messages of an earlier run, by name; their values are used in place of new draws
-        first: number of sites that the earlier run enumerated
+        earlier: names of the sites that the earlier run enumerated
 
     Attributes:
         sites: the recorded messages, by name, without those that have no density of their own
@@ -52,13 +56,21 @@ class Recorder(Messenger):
     #: Whether the handler has to know the plate of the data while it runs.
     needs_layout: ClassVar[bool] = False
 
-    def __init__(self, replay: dict[str, Any] | None = None, first: int = 0) -> None:
+    def __init__(self, replay: dict[str, Any] | None = None, earlier: Sequence[str] = ()) -> None:
         super().__init__()
-        self.replay, self.first = replay or {}, first
+        self.replay, self.earlier = replay or {}, earlier
         self.sites: dict[str, Any] = {}
         self.subsamples: dict[str, Any] = {}
         self.enumerated: list[str] = []
         self.layout = Layout()
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        super().__exit__(kind, error, traceback)
+        if error is not None and (self.earlier or self.enumerated) and any(words in str(error) for words in ONE_VALUE):
+            raise ValueError(
+                f"infer: all values of sites {[*self.earlier, *self.enumerated]} are given at once, but the program "
+                "reads one as a Python number: use torch functions of it, or draw it, such as by ReinforceLOO"
+            ) from error
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["infer"].get("_do_not_trace"):
@@ -93,7 +105,7 @@ class Recorder(Messenger):
 
     def all_values(self, msg: Any) -> Tensor:
         """Return all values of a site in a dimension of their own; ``num_samples`` of Pyro is not needed for that."""
-        name, fn, number = msg["name"], msg["fn"], self.first + len(self.enumerated)
+        name, fn, number = msg["name"], msg["fn"], len(self.earlier) + len(self.enumerated)
         if number >= MAX_SITES:
             raise ValueError(f"infer: expected at most {MAX_SITES} enumerated sites, got also {name!r}: draw some")
         try:

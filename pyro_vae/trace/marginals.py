@@ -42,7 +42,7 @@ def marginals(scored: Recorder, layout: Layout, values: Sequence[Site]) -> dict[
     Raises:
         ValueError: sites that depend on an enumerated site have another scale, or lack its plates.
     """
-    dims = {name: VALUES_DIM - scored.first - i for i, name in enumerate(scored.enumerated)}
+    dims = {name: VALUES_DIM - len(scored.earlier) - i for i, name in enumerate(scored.enumerated)}
     found: dict[str, Marginal] = {}
     for group in groups(scored, dims):
         rest = [name for name in group if name not in dims]

@@ -66,7 +66,7 @@ def run_call(call: Call, draws: Callable[[], Recorder]) -> Terms:
         for name, message in drawn.sites.items():
             if isinstance(message["value"], Tensor) and not message["is_observed"]:
                 drawn.sites[name] = {**message, "value": message["value"].view_as(message["value"])}
-    scored = call.trace(call.model, Recorder({**drawn.sites, **drawn.subsamples}, len(drawn.enumerated)))
+    scored = call.trace(call.model, Recorder({**drawn.sites, **drawn.subsamples}, drawn.enumerated))
     layout = check_sites(call.guide, drawn, scored)
     stopped = cache(lambda what: rerun_guide(call, drawn, what))
     sites: list[Site] = []

@@ -485,3 +485,25 @@ def test_a_guide_that_runs_the_model(cls):
     torch.manual_seed(0)
     assert ours == pytest.approx(pyro.infer.Trace_ELBO().loss(model, guide, X))
     pyro.clear_param_store()
+
+
+@pytest.mark.parametrize(
+    "read", [float, int, bool, lambda y: [0.0, 1.0][y.long()]], ids=["float", "int", "bool", "index"]
+)
+@pytest.mark.parametrize("where", ["guide", "model"])
+def test_a_value_that_is_read_as_a_number_is_not_enumerated(read, where):
+    """The program needs one value at a time, as its mark for sequential enumeration says."""
+
+    def model():
+        y = pyro.sample("y", dist.Bernoulli(0.5))
+        shift = float(read(y)) if where == "model" else 0.0
+        pyro.sample("x", dist.Normal(shift, 1.0), obs=torch.tensor(0.3))
+
+    def guide():
+        y = pyro.sample("y", dist.Bernoulli(0.4), infer={"enumerate": "sequential"})
+        if where == "guide":
+            read(y)
+
+    with pytest.raises(ValueError, match="infer: .*'y'"):
+        E.Enumeration().loss(model, guide)
+    assert math.isfinite(E.ReinforceLOO(num_particles=2, particles_per_pass=1).loss(model, guide))
