@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -45,8 +46,10 @@ def rerun_guide(call: Call, drawn: Recorder, what: str) -> dict[str, Any]:
     method = MethodModule(program, call.guide)
     constants = {name: p.detach() for name, p in method.named_parameters()}
     recorder = Recorder({**drawn.sites, **drawn.subsamples})
-    # the constants are no parameters of the program: handlers must not see them
-    with same_run(call), block(hide_fn=lambda msg: msg["type"] == "param"):
+    # the constants are no parameters of the program: handlers must not see them, and `pyro.module` not warn of them
+    hidden = block(hide_fn=lambda msg: msg["type"] == "param")
+    with same_run(call), hidden, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* was not registered in the param store")
         call.trace(lambda *args, **kwargs: functional_call(method, constants, args, kwargs), recorder)
     return recorder.sites
 

@@ -1,6 +1,7 @@
 """Programs without latents, auxiliary sites, factors, reparameterizations: exact, or refused in one sentence."""
 
 import math
+import warnings
 
 import pyro
 import pytest
@@ -507,3 +508,28 @@ def test_a_value_that_is_read_as_a_number_is_not_enumerated(read, where):
     with pytest.raises(ValueError, match="infer: .*'y'"):
         E.Enumeration().loss(model, guide)
     assert math.isfinite(E.ReinforceLOO(num_particles=2, particles_per_pass=1).loss(model, guide))
+
+
+@pytest.mark.parametrize("estimator", [E.StickingTheLanding(), E.DReG(num_particles=2)])
+def test_a_guide_with_a_module_of_pyro_runs_again_without_a_warning(estimator):
+    class Guide(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.nn.Linear(1, 1)
+
+        def forward(self, x):
+            pyro.module("net", self.net)
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(self.net(x[:, None])[:, 0], 1.0))
+                pyro.sample("y", dist.Normal(z, 1.0))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            y = pyro.sample("y", dist.Normal(z, 1.0))
+            pyro.sample("x", dist.Normal(y, 1.0), obs=x)
+
+    guide = Guide()
+    with warnings.catch_warnings(action="error"):
+        loss = estimator.differentiable_loss(model, guide, torch.tensor([0.3, -1.0]))
+    assert all(g.abs().sum() > 0 for g in torch.autograd.grad(loss, list(guide.parameters())))
