@@ -107,7 +107,12 @@ class Choices:
 
     def parse(self) -> Namespace:
         """Return the settings."""
-        return usage(self.parser.parse_args, self.argv)
+        try:
+            return usage(self.parser.parse_args, self.argv)
+        except UsageError as error:
+            unknown = re.search(r"(?<=arguments: )--[^\s=]+", str(error))
+            hint = parts.nearest(unknown[0], self.parser._option_string_actions) if unknown else ""
+            raise UsageError(f"{error}{hint}") from error
 
     def describe(self, key: str, settings: Namespace) -> dict[str, Any]:
         """Return the class chosen for ``key`` and its options as ``{"name": ..., "options": {...}}``."""

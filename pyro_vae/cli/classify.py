@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from pyro_vae import tasks
 from pyro_vae.cli.shared import Job
 
 
 def classify(argv: list[str]) -> int:
-    """Return the probability of each class, with a run that has classes."""
+    """Return the probability of each class and the most likely one, with a run that has classes."""
     job = Job.start(Job.options("classify", argv))
     if not hasattr(job.program, "classify"):
         raise ValueError(
@@ -16,5 +18,10 @@ def classify(argv: list[str]) -> int:
         )
     values = tasks.classify(job.program, job.rows().x, **job.noise).probabilities.numpy()
     names = [str(c) for c in job.config["classes"]]
-    job.target.write(values if job.target.kind == ".npy" else dict(zip(names, values.T, strict=True)))
+    if job.target.kind == ".npy":
+        job.target.write(values)
+    else:
+        column = next(name for name in ("class", "predicted class", "most likely class") if name not in names)
+        likely = np.array(names)[values.argmax(1)]
+        job.target.write({**dict(zip(names, values.T, strict=True)), column: likely})
     return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache, partial
 from types import MappingProxyType, ModuleType
@@ -25,7 +25,19 @@ from pyro_vae.estimators import Estimator, penalties
 from pyro_vae.programs import Program
 from pyro_vae.training import schedules
 
-__all__ = ["NESTED", "arguments", "build", "check", "hints", "required", "resolve", "shelf", "shelves", "split"]
+__all__ = [
+    "NESTED",
+    "arguments",
+    "build",
+    "check",
+    "hints",
+    "nearest",
+    "required",
+    "resolve",
+    "shelf",
+    "shelves",
+    "split",
+]
 
 #: Kinds of objects that an option may name. Parts call the first two themselves, so they get a factory.
 FACTORIES = ("network", "activation")
@@ -108,10 +120,19 @@ def resolve(what: str, name: Any, table: Mapping[str, Any]) -> Any:
     """
     if isinstance(name, str) and name in table:
         return table[name]
-    lower = {known.lower(): known for known in table}
-    near = get_close_matches(str(name).lower(), lower, n=1)
-    hint = f" (did you mean {lower[near[0]]}?)" if near else ""
-    raise ValueError(f"{what}: expected one of {', '.join(sorted(table))}, got {name}{hint}")
+    raise ValueError(f"{what}: expected one of {', '.join(sorted(table))}, got {name}{nearest(str(name), table)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a question that names the known name that is most like another one, or an empty text.
+
+    Example:
+        >>> nearest("--latnt", ["--latent", "--seed"])
+        ' (did you mean --latent?)'
+    """
+    lower = {each.lower(): each for each in known}
+    near = get_close_matches(name.lower(), lower, n=1)
+    return f" (did you mean {lower[near[0]]}?)" if near else ""
 
 
 def build(kind: str, spec: Any, **given: Any) -> Any:

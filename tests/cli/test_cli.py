@@ -254,13 +254,36 @@ def test_help_of_labels_names_every_program_that_learns_from_them(capsys):
 def test_list_shows_the_shelves(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    for title in ("priors", "likelihoods", "posteriors", "estimators", "networks", "lr schedules", "data sets"):
+    for title in ("priors", "likelihoods", "posteriors", "estimators", "networks", "lr schedules", "data"):
         assert f"{title}\n  " in out
     for shelf in (pv.priors, pv.likelihoods, pv.posteriors):
         assert all(f"\n  {name} " in out for name in shelf.__all__)
     assert choices_module.first_line(pv.priors.StandardNormal) in out
     assert all(f"\n  {name} " in out for name in parts.shelves()["program"])
     assert "digits" in out
+
+
+def test_list_shows_one_kind(capsys):
+    assert main(["list", "priors", "lr-schedules"]) == 0
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if line[:1].isalpha()] == ["priors", "lr-schedules"]
+    assert "  StandardNormal " in out
+    assert "  Cosine " in out
+    assert main(["list", "prior"]) == 2
+    assert "did you mean priors?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("train --latnt 3", "--latent"),
+        ("train --posterior.net.hiden=[3]", "--posterior.net.hidden"),
+        ("list --hlp", "--help"),
+    ],
+)
+def test_an_unknown_option_names_the_nearest_one(words, hint, capsys):
+    assert main(words.split()) == 2
+    assert f"did you mean {hint}?" in capsys.readouterr().err
 
 
 def test_help(capsys):

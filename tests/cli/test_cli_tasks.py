@@ -143,8 +143,12 @@ def test_score_classify_and_embed(tmp_path, capsys):
     np.testing.assert_allclose(np.load(tmp_path / "s.npy"), known.numpy())
     call("classify", classes, tmp_path / "x.npy", "--output", tmp_path / "p.csv")
     names, rows = read_csv(tmp_path / "p.csv")
-    assert names == ["5", "6", "7"]
-    np.testing.assert_allclose(np.array(rows, float), program.classify(x).numpy(), rtol=1e-6)
+    assert names == ["5", "6", "7", "class"]
+    probabilities = program.classify(x)
+    np.testing.assert_allclose(np.array(rows)[:, :3].astype(float), probabilities.numpy(), rtol=1e-6)
+    assert [row[3] for row in rows] == [names[i] for i in probabilities.argmax(1)]
+    call("classify", classes, tmp_path / "x.npy", "--output", tmp_path / "p.npz")
+    assert np.load(tmp_path / "p.npz")["class"].tolist() == [row[3] for row in rows]
     array = small_run("array")
     capsys.readouterr()
     call("embed", array, tmp_path / "x.npy")
