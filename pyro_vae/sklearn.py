@@ -15,6 +15,7 @@ from pyro_vae._util.arrays import fill_masked
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.conditional import Conditional
+from pyro_vae.data.read import matrix
 from pyro_vae.estimators import Estimator
 from pyro_vae.evaluation.likelihood.log_likelihood import weighted
 from pyro_vae.likelihoods import Normal
@@ -103,7 +104,7 @@ class _Fitted(BaseEstimator):
     def _rows(self, X: Any, *, reset: bool = False) -> np.ndarray:
         """Return rows as floats after scikit-learn has checked them."""
         finite = "allow-nan" if self.missing else True
-        return validate_data(self, fill_masked(X), reset=reset, dtype=FLOATS, ensure_all_finite=finite)
+        return validate_data(self, matrix("X", X), reset=reset, dtype=FLOATS, ensure_all_finite=finite)
 
     def _tensor(self, X: np.ndarray) -> Tensor:
         """Return a copy of an array in the type of the program."""

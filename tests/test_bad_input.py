@@ -34,7 +34,8 @@ BAD = {
     "one example without its row": (X[0], r"x: .*\(8, 8\)"),
     "a number": (torch.tensor(1.0), "x: "),
     "int64": (X.long(), "x: expected dtype torch.float32.* torch.int64"),
-    "uint8": ((X * 255).byte(), "x: .*torch.uint8"),
+    "uint8 of 0 and 1": (X.byte(), "x: .*torch.uint8"),
+    "rows of bytes": ((X * 255).byte().flatten(1), "x: .*torch.uint8"),
     "bool": (X.bool(), "x: .*torch.bool"),
     "complex": (X.to(torch.complex64), "x: .*torch.complex64"),
     "int array": (X.numpy().astype(int), "x: .*torch.int64"),
@@ -390,5 +391,5 @@ def test_data_frames_are_rows_of_numbers(vae):
     found = [pv.evaluation.log_likelihood(toy.program, form, num_particles=10).per_example for form in (x, frame)]
     assert torch.equal(*found)
     assert len(pv.fit(toy.program, frame, epochs=1, progress=False)) == 1
-    with pytest.raises(ValueError, match=r"x: .*pyro_vae.data.Table\(x\).x"):
+    with pytest.raises(ValueError, match=r"x: .*pyro_vae.data.read\(x\)"):
         pv.fit(toy.program, frame.assign(c="red"), epochs=1, progress=False)

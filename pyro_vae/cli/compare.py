@@ -169,6 +169,5 @@ def pyros() -> dict[str, type[pyro.infer.ELBO]]:
 
 def batch_of(split: data.Split, n: int, seed: int) -> torch.Tensor:
     """Return evenly spaced examples of a split."""
-    x = split.x[evenly_spaced(len(split), n)]
     with fork_rng(seed=seed):
-        return x if split.transform is None else split.transform(x)
+        return split.batch(evenly_spaced(len(split), n))

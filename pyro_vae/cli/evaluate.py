@@ -28,10 +28,10 @@ def evaluate(argv: list[str]) -> int:
     settings = choices.parse()
     config, device = run.read(settings.run), resolve_device(settings.device)
     vae = load(settings.run).to(device)
-    x, seed = run_data.load(config).dataset.test.x, settings.seed
+    x, seed = run_data.load(config).dataset.test, settings.seed
     shared = {"seed": seed, "progress": not settings.quiet}
     steps = {"num_steps": settings.num_steps}
-    gaps, bounds = (x[evenly_spaced(len(x), n)] for n in (settings.gaps, settings.bounds))
+    gaps, bounds = (x.batch(evenly_spaced(len(x), n)) for n in (settings.gaps, settings.bounds))
     works: dict[str, Callable[[], Result]] = {
         "log_likelihood": lambda: evaluation.log_likelihood(vae, x, num_particles=settings.num_particles, **shared),
         "latents": lambda: evaluation.latents(vae, x, **shared),

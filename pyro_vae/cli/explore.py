@@ -43,6 +43,7 @@ def explore(argv: list[str]) -> int:
             "for its latents, and `pyro-vae sample` for new data"
         )
     split = Split(read_rows(settings.data, config, vae).x) if settings.data else run_data.load(config).dataset.test
+    split = Split(split.batch().float(), split.y)
     rows = choose(split, config["latent"], settings)
     chosen, holes = split[rows], ""
     if torch.isnan(chosen.x).any():  # the page has a value of every entry

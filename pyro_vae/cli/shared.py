@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import Namespace
+from jsonargparse import ActionYesNo, Namespace
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
@@ -27,12 +27,18 @@ from pyro_vae.config.load import load
 from pyro_vae.config.rows import Rows, read_rows
 from pyro_vae.data import files
 from pyro_vae.data.binarize import CHOICES as BINARIZATIONS
+from pyro_vae.data.readers import READERS
 from pyro_vae.data.sources import LOADERS
 from pyro_vae.programs import Program
 
 #: Default parts; the default likelihood depends on the kind of the data.
 DEFAULTS = {"posterior": "MeanFieldNormal", "prior": "StandardNormal", "estimator": "ELBO"}
 LIKELIHOODS = {"binary": "Bernoulli", "grey": "ContinuousBernoulli", "real": "Normal", "mixed": "Heterogeneous"}
+LIKELIHOODS |= {"counts": "NegativeBinomial", "sparse counts": "NegativeBinomial"}
+#: Options of a program whose encoder sees logarithms of counts, and whose decoder their total.
+COUNTS = ("--program=CountVAE", "--likelihood.library=true")
+#: What can be read, in words.
+FILES = f"a file {', '.join(e for reader in READERS for e in reader.endings)}, or a folder of images"
 #: Rows at a time between two updates of the progress bar.
 CHUNK = 1000
 
@@ -47,9 +53,15 @@ def add_noise(choices: Choices) -> None:
 def add_training(choices: Choices, *, batch_size: int) -> None:
     """Add the options of every command that trains a program."""
     add = choices.option
-    add("--data", default="digits", help=f"data set: {', '.join(data.names())}; or a file .npy, .npz or .csv")
+    add("--data", default="digits", help=f"data set: {', '.join(data.names())}; or {FILES}")
     add("--columns", type=str | None, help="types of columns of a table, such as 'age=Count,size=Ordinal(S<M<L)'")
     add("--leave-out", type=str | None, help="columns of a table that are not used, separated by commas")
+    add("--keep-empty", action=ActionYesNo, nargs="?", default=False, help="use rows of a table without any value")
+    add("--keep-index", action=ActionYesNo, nargs="?", default=False, help="use the column with pandas' row numbers")
+    add("--layout", type=str | None, help="axes of one image in an array: hw, hwc or chw; detected by default")
+    add("--levels", type=PositiveInt | None, help="largest level of images in bytes: 255, or 1; detected by default")
+    add("--size", type=PositiveInt | None, help="height and width to which the images of a folder are resized")
+    add("--key", type=str | None, help="name of the array in a file with several")
     kinds = ("none", *BINARIZATIONS)
     add("--binarize", choices=kinds, default="none", help="how grey levels become binary values")
     add("--latent", type=PositiveInt, default=8, help="number of latents")
@@ -114,7 +126,7 @@ class Job:
         choices = for_run(command, argv, "RUN INPUT " if takes_input else "RUN ")
         add = choices.option
         if takes_input:
-            add("input", metavar="INPUT", help="file .npy, .npz or .csv, or a data set, whose test data are used")
+            add("input", metavar="INPUT", help=f"{FILES}; or a data set, whose test data are used")
         add("--output", type=str | None, help="new file .npy, .npz or .csv; by default a .csv goes to the terminal")
         add_noise(choices)
         return choices

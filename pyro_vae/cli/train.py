@@ -15,7 +15,16 @@ from pyro_vae._util.devices import resolve_device
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.cli.choices import Choices, UsageError, table
 from pyro_vae.cli.resume import NOT_SAVED, resumed
-from pyro_vae.cli.shared import DEFAULTS, LIKELIHOODS, add_training, evenly_spaced, folder_of, read_training, save
+from pyro_vae.cli.shared import (
+    COUNTS,
+    DEFAULTS,
+    LIKELIHOODS,
+    add_training,
+    evenly_spaced,
+    folder_of,
+    read_training,
+    save,
+)
 from pyro_vae.config import data as run_data
 from pyro_vae.config import parts, run
 from pyro_vae.config.results import results, write_results
@@ -41,7 +50,9 @@ def train(argv: list[str]) -> int:
     device = resolve_device(ranks.local_device(settings.device))
     source = ranks.load(partial(run_data.load, saved or vars(settings)))
     if saved is None:
-        settings, config = parse(argv, LIKELIHOODS[source.kind])
+        given = {arg.partition("=")[0] for arg in argv}
+        more = COUNTS if source.kind == "sparse counts" and given.isdisjoint({"--program", "--likelihood"}) else ()
+        settings, config = parse([*argv, *more], LIKELIHOODS[source.kind])
         alpha = any(arg.startswith("--program.alpha") for arg in argv)
         config = run.plain(run_data.complete(config, source, alpha=alpha))
     else:
@@ -83,7 +94,7 @@ def train(argv: list[str]) -> int:
         f"{stop.best_epoch}, with the best validation bound, {stop.best:.2f} nats per example\n"
     )
     how = {"num_particles": settings.num_particles, "seed": settings.seed, "progress": not settings.quiet}
-    found = results(vae, dataset.test.x, **how)
+    found = results(vae, dataset.test, **how)
     write_results(folder, found)
     print(summary(found))
     for title, figure in figures(vae, dataset.test, settings.seed).items():
@@ -130,9 +141,8 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
 
 def check_step(vae: VAE, estimator: Estimator, split: data.Split) -> None:
     """Raise errors of data, parts and estimator before there is a run folder."""
-    x = split.x[:256]
     with evaluating(vae), fork_rng():
-        x = x if split.transform is None else split.transform(x)
+        x = split.batch(slice(256))
         try:
             vae.check(x)
             estimator.loss(vae.model, vae.guide, x)
@@ -159,8 +169,8 @@ def summary(found: dict[str, Any]) -> str:
 def figures(vae: VAE, split: data.Split, seed: int) -> dict[str, Any]:
     """Plot reconstructions of test data, new samples and the map of the latents."""
     device = vae.device
-    x = split.x[evenly_spaced(len(split), 32)].to(device)
-    means = tasks.embed(vae, split.x, seed=seed, progress=False).mean
+    x = split.batch(evenly_spaced(len(split), 32)).to(device)
+    means = tasks.embed(vae, split, seed=seed, progress=False).mean
     latent = {"latent": plots.latent_map(means, split.y)}
     if hasattr(vae.likelihood, "columns"):  # columns have units of their own
         return latent

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from pyro_vae import data, tasks
 from pyro_vae.config import run
-from pyro_vae.data import Dataset, Split, Table, files
-from pyro_vae.data.rows import array_of, check_rows, encode_labels, kind_of, split_rows, table_of, to_tensor
+from pyro_vae.data import Dataset, Examples, Split, files
+from pyro_vae.data.read import is_source
+from pyro_vae.data.rows import check_rows, split_rows
 
-__all__ = ["Source", "complete", "is_file", "load", "read_table", "to_fit"]
+__all__ = ["Source", "complete", "in_file", "is_file", "load", "read_file", "to_fit"]
+
+#: Options of a run that are those of ``pyro_vae.data.read``.
+OPTIONS = ("label", "layout", "levels", "size", "key", "keep_empty", "keep_index")
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,10 @@ class Source:
 
     Attributes:
         dataset: three splits; labels are class numbers, -1 where a label is missing
-        kind: ``"binary"``, ``"grey"``, ``"real"`` or ``"mixed"`` (a table), which sets the default likelihood
+        kind: ``"binary"``, ``"grey"``, ``"real"``, ``"counts"``, ``"sparse counts"`` or ``"mixed"`` (a table), which
+            sets the default likelihood
         facts: entries for the configuration: ``shape``, ``columns`` of a table, and ``classes``, the labels
-        columns: a description of the columns of a table, one line per column
+        columns: what was read and chosen; for a table one line per column
     """
 
     dataset: Dataset
@@ -40,8 +44,8 @@ class Source:
 
 
 def is_file(name: str) -> bool:
-    """Return whether ``name`` has the ending of a data file."""
-    return Path(name).suffix.lower() in files.ENDINGS
+    """Return whether ``name`` is that of a data file or folder, not of a data set."""
+    return name not in data.names() and is_source(name)
 
 
 def load(config: Mapping[str, Any]) -> Source:
@@ -70,46 +74,46 @@ def load(config: Mapping[str, Any]) -> Source:
 
 def from_file(path: str, config: Mapping[str, Any]) -> Source:
     """Read a file into three splits."""
-    content, label, columns = files.read(path), config.get("label"), ""
-    array = array_of(content)
-    if array is not None:
-        x, labels = to_tensor(path, array), content.get("y") if isinstance(content, dict) else None
-        empty = torch.isnan(x).all(0)
-        if empty.any():
-            index = ", ".join(str(i) for i in empty.nonzero()[0].tolist())
-            raise ValueError(f"{path}: expected a value of x[:, {index}] in some row, all are missing. Leave it out")
-        kind, facts = kind_of(x), {"shape": list(x.shape[1:])}
-        if config.get("types") or config.get("leave_out"):
-            raise ValueError(f"columns: expected none for {path}, which is an array, not a table. Leave them out")
+    found = read_file(path, config)
+    rows, facts = found[:], {"shape": list(found.shape)}
+    if isinstance(rows.x, Tensor) and rows.x.is_floating_point():
+        rows = replace(rows, x=rows.x.float())
+        if not config.get("keep_empty"):
+            check_rows(path, rows.x)
+    if found.kind != "table":
+        check_columns(path, rows)
     else:
-        cells = table_of(path, content)
-        if label is not None and label not in cells:
-            raise ValueError(f"label: expected a column of {path} ({', '.join(cells)}), got {label}")
-        labels = None if label is None else files.typed(cells.pop(label))
-        table = read_table(path, cells, config)
-        x, kind = table.x, "mixed"
-        facts = {"shape": [len(table.columns)], "columns": run.describe(table.columns)}
-        columns = str(table)
-    check_rows(path, x)
-    y = None
-    if labels is not None:
-        y, facts["classes"] = encode_labels(path, labels, config.get("classes"))
-    return Source(split_rows(path, Split(x, y)), kind, facts, columns)
+        facts["columns"] = run.describe(found.columns)
+    if found.y is not None:
+        facts["classes"] = list(found.classes)
+    return Source(split_rows(path, rows), found.values, facts, str(found))
 
 
-def read_table(path: str, cells: dict[str, np.ndarray], config: Mapping[str, Any]) -> Table:
-    """Return cells as a table with the columns of a run, or with inferred ones; errors name the file."""
+def read_file(path: str, config: Mapping[str, Any]) -> Examples:
+    """Return a file as the examples of a run; errors name the options of the command."""
     columns = run.columns(config) or None
+    options = {name: config.get(name) for name in OPTIONS}
+    options |= {"columns": columns, "types": None if columns else config.get("types")}
     try:
-        return Table(
-            cells, columns, types=None if columns else config.get("types"), leave_out=config.get("leave_out") or ()
-        )
+        return data.read(path, **options, leave_out=config.get("leave_out") or (), classes=config.get("classes"))
     except ValueError as error:
-        # the options of the command have other names
-        text = re.sub("^types: ", "columns: ", re.sub("^leave_out: ", "leave-out: ", str(error)))
-        text = re.sub(r"\brow (\d+)", lambda found: files.place(path, int(found[1])), text)
-        hint = " (--leave-out NAME, --columns NAME=TYPE)" if columns is None and text.startswith("column ") else ""
-        raise ValueError(f"{path}: {text}{hint}") from error
+        text = in_file(path, str(error))
+        hint = " (--leave-out NAME, --columns NAME=TYPE)" if columns is None and f"{path}: column " in text else ""
+        raise ValueError(f"{text}{hint}") from error
+
+
+def in_file(path: str, text: str) -> str:
+    """Return an error of ``pyro_vae.data`` with the options of the command and the lines of the file."""
+    text = re.sub(r"(^|: )types: ", r"\1columns: ", re.sub(r"(^|: )leave_out: ", r"\1leave-out: ", text))
+    return re.sub(r"\bin row (\d+)", lambda found: f"in {files.place(path, int(found[1]))}", text)
+
+
+def check_columns(path: str, rows: Split) -> None:
+    """Raise if an entry of an array is missing in all rows."""
+    empty = torch.stack([torch.isnan(chunk).all(0) for chunk in rows.chunks()]).all(0)
+    if empty.any():
+        index = ", ".join(str(i) for i in empty.nonzero()[0].tolist())
+        raise ValueError(f"{path}: expected a value of x[:, {index}] in some row, all are missing. Leave it out")
 
 
 def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) -> dict[str, Any]:

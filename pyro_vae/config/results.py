@@ -22,9 +22,7 @@ __all__ = ["results", "write_results"]
 NUM_SAMPLES = 16
 
 
-def results(
-    program: Program, x: Tensor, *, num_particles: int, seed: int = 0, progress: bool = True
-) -> dict[str, Any]:
+def results(program: Program, x: Any, *, num_particles: int, seed: int = 0, progress: bool = True) -> dict[str, Any]:
     """Evaluate a program on test data.
 
     Returns:

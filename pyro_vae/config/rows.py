@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,16 @@ from torch import Tensor
 
 from pyro_vae import tasks
 from pyro_vae.config import run
-from pyro_vae.config.data import is_file, load, read_table
+from pyro_vae.config.data import in_file, is_file, load
 from pyro_vae.data import Table, files
 from pyro_vae.data.files import Values
-from pyro_vae.data.rows import array_of, check_rows, table_of, to_tensor
+from pyro_vae.data.read import content_of, examples_of
+from pyro_vae.data.readers import Options
+from pyro_vae.data.rows import check_rows
 from pyro_vae.data.tables import Column
-from pyro_vae.data.tables.values import plain
+from pyro_vae.data.tables.values import blank, objects, plain
 from pyro_vae.data.tables.written import read_numbers as numbers_in
+from pyro_vae.data.tidy import INDEX
 from pyro_vae.programs import Program
 
 __all__ = ["Rows", "decode", "read_rows"]
@@ -69,7 +72,7 @@ def read_rows(name: str, config: Mapping[str, Any], program: Program) -> Rows:
     if not is_file(name):
         if "columns" in config:
             raise ValueError(f"INPUT: expected a table, as the run was trained on one, got the data set {name}")
-        rows = Rows(load({"data": name, "binarize": config.get("binarize")}).dataset.test.x)
+        rows = Rows(load({"data": name, "binarize": config.get("binarize")}).dataset.test.batch())
     else:
         rows = (read_columns if "columns" in config else read_numbers)(name, config)
     gaps = torch.isnan(rows.x)
@@ -90,30 +93,46 @@ def read_rows(name: str, config: Mapping[str, Any], program: Program) -> Rows:
 
 def read_columns(path: str, config: Mapping[str, Any]) -> Rows:
     """Read the columns on which a run was trained, in any order."""
-    columns, content = run.columns(config), files.read(path)
-    if isinstance(content, np.ndarray):
-        if content.ndim != 2 or content.shape[1] != len(columns):
-            raise ValueError(f"{path}: expected {len(columns)} columns, got an array of shape {content.shape}")
-        content = dict(zip((c.name for c in columns), content.T, strict=True))
-    cells = table_of(path, content)
+    columns, content = run.columns(config), content_of(path, path, Options(key=config.get("key")))
+    cells = content.columns
+    if cells is None:
+        shape = tuple(content.rows.shape)
+        if len(shape) != 2 or shape[1] != len(columns):
+            raise ValueError(f"{path}: expected {len(columns)} columns, got an array of shape {shape}")
+        cells = dict(zip((c.name for c in columns), np.asarray(content.rows).T, strict=True))
+    cells = {name: v if isinstance(v, np.ndarray) else objects(v) for name, v in cells.items()}
     # the label and the columns that were left out may be there
     unused = {config.get("label"), *(config.get("leave_out") or ())}
+    unused |= {n for n in INDEX if n not in {c.name for c in columns}}
     own = {name: values for name, values in cells.items() if name not in unused}
-    return Rows(read_table(path, own, {**config, "leave_out": ()}).x, columns, cells)
+    try:
+        return Rows(Table(own, columns, leave_out=without_values(own, columns)).x, columns, cells)
+    except ValueError as error:
+        raise ValueError(in_file(path, f"{path}: {error}")) from error
+
+
+def without_values(cells: Mapping[str, np.ndarray], columns: Sequence[Column]) -> list[str]:
+    """Return the names of columns that a run does not have and that have no value."""
+    known = {column.name for column in columns}
+    return [name for name, values in cells.items() if name not in known and blank(plain(values)).all()]
 
 
 def read_numbers(path: str, config: Mapping[str, Any]) -> Rows:
-    """Read an array, or the columns of a .csv as one."""
-    content, shape = files.read(path), tuple(config["shape"])
-    array, cells = array_of(content), None
-    if array is None:
-        cells = table_of(path, content)
+    """Read an array, or the columns of a table as one."""
+    shape, cells = tuple(config["shape"]), None
+    options = Options(key=config.get("key"), layout=config.get("layout"), size=config.get("size"))
+    content = content_of(path, path, options)
+    if content.columns is not None:
+        cells = {name: np.asarray(values) for name, values in content.columns.items()}
         array = np.stack([numbers_of(path, name, values) for name, values in cells.items()], 1)
-    x = to_tensor(path, array)
-    if cells is not None and x.shape[1] == np.prod(shape):
-        x = x.reshape(-1, *shape)
+        x = torch.from_numpy(array.astype(np.float32))
+        x = x.reshape(-1, *shape) if x.shape[1] == np.prod(shape) else x
+    else:
+        levels = config.get("levels") if "uint8" in str(content.rows.dtype) else None
+        options = replace(options, keep_empty=True)
+        x = examples_of(path, content, replace(options, levels=levels)).batch().float()
     if x.shape[1:] != shape:
-        raise ValueError(f"{path}: expected data of shape (n, {', '.join(map(str, shape))}), got {tuple(array.shape)}")
+        raise ValueError(f"{path}: expected data of shape (n, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
     return Rows(x, (), cells)
 
 

@@ -7,6 +7,8 @@ PYRO_VAE_DATA names, or downloaded once where it is not set. Their checksums are
 from pyro_vae.data import tables
 from pyro_vae.data.binarize import Binarization, DrawBits, Dynamic, Static, Threshold
 from pyro_vae.data.dataset import Dataset, Split
+from pyro_vae.data.examples import Examples
+from pyro_vae.data.read import read
 from pyro_vae.data.sources import load, names
 from pyro_vae.data.tables import Table
 
@@ -15,11 +17,13 @@ __all__ = [
     "Dataset",
     "DrawBits",
     "Dynamic",
+    "Examples",
     "Split",
     "Static",
     "Table",
     "Threshold",
     "load",
     "names",
+    "read",
     "tables",
 ]

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
-__all__ = ["Dataset", "Split"]
+from pyro_vae.data.lazy import LazyRows
+
+__all__ = ["Dataset", "Levels", "Split"]
+
+#: Rows that are looked at together.
+CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A transform from integers to floating-point numbers, on the device of the batch.
+
+    Args:
+        largest: what a batch is divided by: 255 for the levels of images, 1 for counts and binary values
+
+        dtype: type of the result
+
+    Example:
+        >>> Levels(255)(torch.tensor([[0, 51, 255]], dtype=torch.uint8))
+        tensor([[0.0000, 0.2000, 1.0000]])
+    """
+
+    largest: int = 1
+    dtype: torch.dtype = torch.float32
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """Return the batch in ``dtype``, divided by ``largest``."""
+        return batch.to(self.dtype) if self.largest == 1 else batch.to(self.dtype) / self.largest
 
 
 # eq=False: comparing fields would need the truth value of a whole tensor
@@ -17,7 +45,7 @@ class Split:
     """One split of a data set: training, validation or test examples.
 
     Args:
-        x: the examples, float32 of shape ``(n, *shape)``
+        x: the examples, of shape ``(n, *shape)``: a float32 tensor, or one of integers with a transform to float32
         y: labels, int64 of shape ``(n,)``, or None
         transform: a callable from a batch ``(b, *shape)`` to a batch of the same shape, which training applies to
             each batch when it is used; None for no transform. One that returns only zeros and ones has an attribute
@@ -27,18 +55,17 @@ class Split:
         ValueError: ``y`` does not hold one label per example.
 
     Example:
-        >>> import torch
         >>> split = Split(torch.zeros(10, 8, 8), torch.arange(10))
         >>> len(split), split[:4], split[torch.tensor([9, 0])].y.tolist()
         (10, Split(4 x (8, 8), labels), [9, 0])
     """
 
-    x: Tensor
+    x: Tensor | LazyRows
     y: Tensor | None = None
     transform: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        if self.y is not None and self.y.shape != self.x.shape[:1]:
+        if self.y is not None and tuple(self.y.shape) != tuple(self.x.shape[:1]):
             raise ValueError(
                 f"y: expected shape {tuple(self.x.shape[:1])}, one label per row of x, got {tuple(self.y.shape)}"
             )
@@ -65,8 +92,19 @@ class Split:
         """Whether a model sees only zeros and ones, as stored or as the transform samples them."""
         if getattr(self.transform, "draws_bits", False):
             return True
-        # in chunks: grey data end the search in the first one, and no large mask is made
-        return all(bool(((rows == 0) | (rows == 1)).all()) for rows in self.x.split(1024))
+        # grey data end the search in the first chunk
+        return all(bool(((rows == 0) | (rows == 1)).all()) for rows in self.chunks())
+
+    def chunks(self) -> Iterator[Tensor]:
+        """Yield the examples some at a time: as numbers, without a transform that draws at random."""
+        plain = replace(self, transform=self.transform if isinstance(self.transform, Levels) else None)
+        return (plain.batch(slice(i, min(i + CHUNK, len(self)))) for i in range(0, len(self), CHUNK))
+
+    def batch(self, part: slice | Tensor = slice(None)) -> Tensor:  # noqa: B008 (a slice is immutable)
+        """Return examples in memory as a program sees them, transformed; all of them by default."""
+        rows = self.x[part]
+        rows = rows[:] if isinstance(rows, LazyRows) else torch.as_tensor(rows)
+        return rows if self.transform is None else self.transform(rows)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,7 +121,6 @@ class Dataset:
         ValueError: the splits differ in the shape of an example.
 
     Example:
-        >>> import torch
         >>> Dataset("blank", *(Split(torch.zeros(n, 28, 20)) for n in (6, 2, 2)))
         Dataset('blank': train 6, valid 2, test 2; shape (28, 20); binary)
     """

@@ -16,7 +16,7 @@ import numpy as np
 from pyro_vae.data.tables.cells import parse
 from pyro_vae.data.tables.values import each, is_blank, objects, plain, unread
 
-__all__ = ["ENDINGS", "Values", "encode", "ending", "place", "read", "to_columns", "typed"]
+__all__ = ["ENDINGS", "Values", "encode", "ending", "parse_csv", "place", "read", "to_columns", "typed"]
 
 #: The content of a file: an array whose rows are examples, or arrays by name.
 Values = np.ndarray | dict[str, np.ndarray]
@@ -60,7 +60,7 @@ def read(path: str | Path) -> Values:
     if not head:
         raise ValueError(f"{path}: the file is empty")
     if kind == ".csv":
-        return read_csv(path)
+        return parse_csv(str(path), path.read_bytes())
     if not head.startswith(MAGIC[kind]):
         raise ValueError(f"{path}: expected an {kind} file, got one that begins with {head!r}")
     try:
@@ -75,9 +75,11 @@ def read(path: str | Path) -> Values:
     return found
 
 
-def read_csv(path: Path) -> dict[str, np.ndarray]:
-    """Read the cells of a .csv file by column."""
-    lines, delimiter = lines_of(path)
+def parse_csv(path: str | Path, content: bytes) -> dict[str, np.ndarray]:
+    """Return the cells in the bytes of a .csv file by column; ``path`` is for error messages."""
+    if not content:
+        raise ValueError(f"{path}: the file is empty")
+    lines, delimiter = lines_of(path, content)
     try:
         names = [name.strip() for name in next((row for row in lines if row), [])]
         check_names(path, names)
@@ -102,11 +104,11 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
     return cells
 
 
-def lines_of(path: Path) -> tuple[Any, str]:
+def lines_of(path: str | Path, content: bytes) -> tuple[Any, str]:
     """Return the reader of the lines of a .csv file, and what is between its cells."""
-    marked = path.read_bytes()[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    marked = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     try:
-        text = path.read_text(encoding="utf-16" if marked else "utf-8-sig")
+        text = content.decode("utf-16" if marked else "utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
         if "\0" in text:
             raise ValueError("a byte of zero")
     except ValueError as error:
@@ -121,9 +123,9 @@ def lines_of(path: Path) -> tuple[Any, str]:
 
 def place(path: str | Path, row: int) -> str:
     """Return where a row of a table is in its file, in words: a .csv has lines, counted from 1."""
-    if ending(path) != ".csv":
+    if Path(path).suffix.lower() not in (".csv", ".tsv"):
         return f"row {row} (counted from 0)"
-    lines, _ = lines_of(Path(path))
+    lines, _ = lines_of(path, Path(path).read_bytes())
     names = next(found for found in lines if found)
     starts = [start for start, found in numbered(lines) if found or len(names) == 1]
     return f"line {starts[row]}"
@@ -137,7 +139,7 @@ def numbered(lines: Any) -> Iterator[tuple[int, list[str]]]:
         start = lines.line_num + 1
 
 
-def check_spaces(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def check_spaces(path: str | Path, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Raise if all lines of a single column have several words, as many as its name, with numbers among them."""
     first = [cell.split() for cell in (*names, *rows[0])]
     if len(names) == 1 and len({len(row[0].split()) for row in (names, *rows)}) == 1 < len(first[0]):
@@ -148,7 +150,7 @@ def check_spaces(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]]
             )
 
 
-def check_commas(path: Path, columns: dict[str, np.ndarray]) -> None:
+def check_commas(path: str | Path, columns: dict[str, np.ndarray]) -> None:
     """Raise if every comma in a column can be a decimal comma or a separator of thousands."""
     for name, column in columns.items():
         present = [cell for cell in column.tolist() if not is_blank(cell)]
@@ -160,15 +162,15 @@ def check_commas(path: Path, columns: dict[str, np.ndarray]) -> None:
             )
 
 
-def check_names(path: Path, names: Sequence[str]) -> None:
+def check_names(path: str | Path, names: Sequence[str]) -> None:
     """Raise if the first line holds data, or a name twice."""
     plain = names == [str(i) for i in range(len(names))]  # as pandas names the columns of an array
-    if not names or not all(names) or (not plain and any(parse(name) is not None for name in names)):
+    # one column may have no name, such as the index of pandas
+    nameless = sum(not name for name in names)
+    several = nameless > 1 or nameless == len(names)
+    if not names or several or (not plain and any(parse(name) is not None for name in names)):
         got = ", ".join(map(repr, names[:5])) or "none"
-        raise ValueError(
-            f"{path}: expected the names of the columns in the first line, got {got}. Name all columns, and save a "
-            "data frame of pandas with index=False"
-        )
+        raise ValueError(f"{path}: expected the names of the columns in the first line, got {got}. Name all columns")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(

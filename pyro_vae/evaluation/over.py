@@ -224,7 +224,7 @@ def dimensions(program: Program, rows: Batch) -> set[int]:
 def read(program: Program, x: Any, batch_size: int | None) -> Batches:
     """Open the data in their own order, on the device and in the dtype of the program."""
     size = ROWS if batch_size is None else batch_size
-    return Batches(x, batch_size=size, shuffle=False, device=program.device, dtype=program.dtype)
+    return Batches.of(program, x, batch_size=size, shuffle=False)
 
 
 def checked(batches: Iterable[Batch], program: Program, check: Callable[..., None] | None) -> Iterator[Batch]:

@@ -81,8 +81,8 @@ def fit(
 
     Args:
         program: a Program, such as ``pyro_vae.VAE``
-        data: rows of data: a tensor, numpy array or memmap, a split of ``pyro_vae.data.load``, a tuple
-            ``(x, context)`` of these, a torch Dataset or DataLoader
+        data: rows of data: any source of ``pyro_vae.data.read``, such as a tensor, numpy array, path or torch
+            DataLoader; what it returns; a split of ``pyro_vae.data.load``; or a tuple ``(x, context)`` of these
         estimator: estimator of ``pyro_vae.estimators`` (ELBO by default) or of ``pyro.infer``
         optimizer: makes the optimizer from the list of parameters, ``functools.partial(torch.optim.Adam, lr=1e-3)``
             by default; or options by parameter name (``pyro_vae.training.ParameterGroups``), a torch optimizer of the
@@ -165,7 +165,7 @@ def fit(
             observer = Resumer(folder.checkpoints) if ranks.rank else writer()
         device = resolve_device(ranks.local_device(program.device if device is None else device))
         program.to(device)
-        load = partial(Batches, batch_size=batch_size, seed=seed, device=device, dtype=program.dtype, ranks=ranks)
+        load = partial(Batches.of, program, batch_size=batch_size, seed=seed, ranks=ranks)
         sources = [load(data, weights=weights), *([] if valid is None else [load(valid, shuffle=False, name="valid")])]
         for source in sources:
             stack.callback(source.close)

@@ -76,7 +76,7 @@ FILES = {
     "another shape": ("x.npy", files.encode(".npy", X.numpy()), r"shape \(n, 2, 3\), got \(30, 8, 8\)"),
     "a number": ("x.npy", files.encode(".npy", np.array(1.0)), r"got shape \(\)"),
     "no data": ("x.npy", files.encode(".npy", np.zeros((0, 2, 3))), r"got shape \(0, 2, 3\)"),
-    "bytes": ("x.npy", files.encode(".npy", np.full((9, 2, 3), 255, np.uint8)), "bytes up to 255"),
+    "bytes": ("x.npy", files.encode(".npy", np.full((9, 6), 255, np.uint8)), "bytes up to 255"),
     "another ending": ("x.txt", b"1 2 3", "INPUT: expected one of digits"),
 }
 
@@ -101,8 +101,8 @@ def no_visits(n):
 
 
 UNFIT = {
-    "an empty column": (no_visits(12), ["--missing"], "column 'visits'"),
-    "an empty row": (EMPTY, ["--missing", "--label=group"], "row 0"),
+    "an empty column": (no_visits(12), ["--missing", "--keep-empty"], "column 'visits'"),
+    "an empty row": (EMPTY, ["--columns=age=Count", "--label=group", "--keep-empty"], "column 'age'|missing"),
     "too few rows": (table_rows(9), ["--label=group"], "10 rows or more"),
     "an unknown label column": (table_rows(9), ["--label=gruop"], "label: .*got gruop"),
     "too few rows with classes": (table_rows(9), ["--label=group", "--program=SemiSupervised"], "10 rows or more"),

@@ -27,7 +27,7 @@ FACTORS = np.stack([Y, np.arange(N) // 2 % 2], 1)
 #: Parameters that take data of a user, with data for them.
 DATA = {
     **dict.fromkeys(("x", "data", "valid", "train", "test", "normal", "table", "truth", "X", "a", "b"), X),
-    **dict.fromkeys(("z", "x_hat", "std", "rows", "images", "real", "sampled"), X),
+    **dict.fromkeys(("source", "z", "x_hat", "std", "rows", "images", "real", "sampled"), X),
     **dict.fromkeys(("y", "clusters", "labels"), Y),
     "start": X[:4],
     "end": X[4:8],

@@ -197,7 +197,7 @@ def train_under(
     if not isinstance(budget, Budget):
         raise TypeError(f"budget: expected Steps(n), Particles(n) or Seconds(n), got {budget!r}")
     num_points = check_int("num_points", num_points)
-    batches = Batches(data, batch_size=batch_size, seed=seed, device=program.device, dtype=program.dtype)
+    batches = Batches.of(program, data, batch_size=batch_size, seed=seed)
     check_rows(program, batches, progress=progress)
     optimizer = partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
     curves = []

@@ -14,10 +14,15 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 from pyro_vae._util.arrays import keep_masks
 from pyro_vae._util.validation import check_int
 from pyro_vae._util.weights import mean_one
+from pyro_vae.data import Split
+from pyro_vae.data.lazy import LazyRows
+from pyro_vae.data.read import to_fit
+from pyro_vae.data.tables import Column as TableColumn
+from pyro_vae.programs.program import Program
 from pyro_vae.training.data.column import CHUNK_BYTES, Column, OnDevice, argument_name, to_tensors
 from pyro_vae.training.data.lookahead import Batch, joined, num_batches
 from pyro_vae.training.data.order import BLOCK, Shuffled
-from pyro_vae.training.data.prefetch import Mapped, ReadAhead
+from pyro_vae.training.data.prefetch import ReadAhead
 from pyro_vae.training.ranks.distributed import Ranks
 
 __all__ = ["Batches"]
@@ -34,9 +39,9 @@ class Batches:
     threads, and only a few batches of them are in memory.
 
     Args:
-        data: a tensor, numpy array or memmap with one example per row; an object with ``x`` and ``transform`` such as
-            a split of ``pyro_vae.data.load``; a tuple of these (x and context); a torch ``Dataset`` or
-            ``IterableDataset``; or a ``DataLoader``, which keeps its own order and batch size
+        data: any source of ``pyro_vae.data.read``; an object with ``x`` and ``transform`` such as a split of
+            ``pyro_vae.data.load``; or a tuple of these (x and context). A ``DataLoader`` keeps its own order and batch
+            size
         batch_size: examples per batch; the last batch may be smaller. A single last example, also that of a loader or
             stream, joins the batch before it
         seed: seed of the order
@@ -47,6 +52,7 @@ class Batches:
         name: name of the argument that ``data`` was passed as, for error messages
         weights: one number of at least 0 per example; with weights each batch has them, of mean 1 over all examples,
             after x and context
+        columns: columns of the table that the program was made for
 
     Raises:
         TypeError: the data has none of the kinds above.
@@ -69,6 +75,7 @@ class Batches:
         ranks: Ranks | None = None,
         name: str = "data",
         weights: Any = None,
+        columns: Sequence[TableColumn] = (),
     ) -> None:
         self.batch_size, self.seed, self.shuffle = check_int("batch_size", batch_size), seed, shuffle
         self.device, self.dtype, self.name = device or torch.device("cpu"), dtype, name
@@ -77,14 +84,19 @@ class Batches:
         self.weighted = weights is not None
         self.loader: Iterable[Any] | None = None
         self.ahead: ReadAhead | None = None
-        if isinstance(data, (DataLoader, IterableDataset)):
+        sources = data if isinstance(data, tuple) else (data,)
+        parts = [
+            part for i, source in enumerate(sources) for part in to_fit(argument_name(i), source, () if i else columns)
+        ]
+        if len(parts) == 1 and isinstance(parts[0].x, (DataLoader, IterableDataset)):
+            rows = parts[0].x
             if self.weighted:
                 raise TypeError(
-                    f"weights: expected data with a fixed number of rows, got {type(data).__name__}. Pass arrays or "
+                    f"weights: expected data with a fixed number of rows, got {type(rows).__name__}. Pass arrays or "
                     "the Dataset itself, or have the sampler of the loader draw rows by their weights "
                     "(torch.utils.data.WeightedRandomSampler)"
                 )
-            loader = data if isinstance(data, DataLoader) else DataLoader(data, batch_size=self.batch_size)
+            loader = rows if isinstance(rows, DataLoader) else DataLoader(rows, batch_size=self.batch_size)
             self.loader = keep_masks(loader)
             if self.ranks.size > 1:
                 refuse_unshared(self.loader)
@@ -93,9 +105,8 @@ class Batches:
             raise ValueError(
                 f"batch_size: expected at least {self.ranks.size}, one example for each rank, got {batch_size}"
             )
-        sources = data if isinstance(data, tuple) else (data,)
         self.columns = [
-            Column(argument_name(i), source, device=self.device, dtype=dtype) for i, source in enumerate(sources)
+            Column(argument_name(i), part, device=self.device, dtype=dtype) for i, part in enumerate(parts)
         ]
         sizes = {len(column) for column in self.columns}
         if len(sizes) > 1:
@@ -104,10 +115,16 @@ class Batches:
         if 0 in sizes:
             raise ValueError(f"{name}: expected at least one example, got an empty array or data set")
         if self.weighted:
-            scaled = mean_one(weights, len(self.columns[0]))
+            scaled = Split(mean_one(weights, len(self.columns[0])))
             self.columns.append(Column("weights", scaled, device=self.device, dtype=dtype))
-        if any(isinstance(column.rows, Mapped) for column in self.columns):
+        if any(isinstance(column.rows, LazyRows) for column in self.columns):
             self.ahead = ReadAhead(self.read)
+
+    @classmethod
+    def of(cls, program: Program, data: Any, **options: Any) -> Batches:
+        """Return batches on the device and in the type of a program, in the codes of its table if it has one."""
+        columns = getattr(getattr(program, "likelihood", None), "columns", ())
+        return cls(data, device=program.device, dtype=program.dtype, columns=columns, **options)
 
     def __len__(self) -> int:
         """Return the number of examples in an epoch; 0 if a stream does not know it."""
@@ -126,7 +143,7 @@ class Batches:
 
         Rows that must be computed, as those of a Dataset or a loader, are checked as they are read.
         """
-        return bool(self.columns) and all(isinstance(column.rows, (Tensor, Mapped)) for column in self.columns)
+        return bool(self.columns) and all(isinstance(column.rows, (Tensor, LazyRows)) for column in self.columns)
 
     @property
     def shared(self) -> tuple[int, int] | str:
@@ -226,7 +243,7 @@ class Batches:
     def advise(self, *, random: bool) -> None:
         """Announce to the operating system how files will be read."""
         for column in self.columns:
-            if isinstance(column.rows, Mapped):
+            if isinstance(column.rows, LazyRows):
                 column.rows.advise(random=random)
 
     def close(self) -> None:

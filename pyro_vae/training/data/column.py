@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor
 
 from pyro_vae._util.arrays import as_tensor, collate, fill_masked
+from pyro_vae.data.dataset import Levels
+from pyro_vae.data.lazy import LazyRows
+from pyro_vae.data.read import as_rows, check_numbers
 from pyro_vae.training.data.prefetch import Mapped
 
 __all__ = ["CHUNK_BYTES", "Column", "OnDevice", "argument_name", "place", "to_tensors"]
@@ -23,45 +27,29 @@ class Column:
 
     Args:
         name: name of the argument, for error messages
-        source: a tensor, array, memmap, data frame, data set, or a split with ``x`` and ``transform``
+        source: a split of ``pyro_vae.data.read``: an object with ``x`` and ``transform``
         device: device of the batches
         dtype: type that floating-point numbers are converted to
     """
 
     def __init__(self, name: str, source: Any, *, device: torch.device, dtype: torch.dtype) -> None:
         self.name, self.device, self.dtype = name, device, dtype
-        # a data frame has a method `transform` too, and an attribute `x` if a column has that name
-        frame = type(source).__module__.partition(".")[0] == "pandas"
-        split = not frame and hasattr(source, "x") and hasattr(source, "transform")
-        self.transform: Callable[[Tensor], Tensor] | None = source.transform if split else None
-        rows = fill_masked(source.x if split else source.to_numpy() if frame else source)
-        if frame and rows.dtype.kind not in "fiub":
-            raise ValueError(
-                f"{name}: expected a table whose columns are all numeric, got columns of other types. Pass "
-                f"pyro_vae.data.Table({name}).x, to a program whose likelihood is Heterogeneous"
-            )
-        if isinstance(rows, np.ndarray) and rows.dtype.kind not in "fiub":
-            raise ValueError(f"{name}: expected an array of floating-point numbers, got numpy dtype {rows.dtype}")
-        if isinstance(rows, np.ndarray) and not isinstance(rows, np.memmap):
-            shared = rows.flags.writeable and rows.dtype.isnative and all(stride >= 0 for stride in rows.strides)
-            # torch cannot share memory that is read-only, byte-swapped or reversed
-            rows = torch.from_numpy(rows if shared else np.array(rows, rows.dtype.newbyteorder("=")))
+        self.transform: Callable[[Tensor], Tensor] | None = source.transform
+        if isinstance(self.transform, Levels):
+            self.transform = replace(self.transform, dtype=dtype)
+        rows = fill_masked(source.x)
         # an example of a data set may have any size, but a batch of them fits into memory
         self.row_bytes = CHUNK_BYTES
+        if isinstance(rows, np.ndarray) and not isinstance(rows, np.memmap):
+            rows = as_rows(name, rows)
         if isinstance(rows, np.memmap):
+            check_numbers(name, rows)
             rows = Mapped(rows, pin=device.type == "cuda")
+        if isinstance(rows, LazyRows):
             self.row_bytes = rows.row_bytes
         elif isinstance(rows, Tensor):
             rows = place(rows.detach(), device, dtype)
             self.row_bytes = rows[:1].nbytes if rows.dim() else 1
-        elif isinstance(rows, (str, bytes, Mapping)) or not (
-            hasattr(rows, "__getitem__") and hasattr(rows, "__len__")
-        ):
-            whole = ". Pass one of its splits, such as its `.train`" if hasattr(rows, "train") else ""
-            raise TypeError(
-                f"{name}: expected a tensor, numpy array, memmap, torch Dataset or DataLoader, or a tuple of "
-                f"arrays (x, context), got {type(rows).__name__}{whole}"
-            )
         self.rows = rows
 
     def __len__(self) -> int:
@@ -72,12 +60,13 @@ class Column:
     @property
     def in_step(self) -> bool:
         """Whether a training step can select the rows itself: they are on the device, and so is any transform."""
-        known = self.transform is None or getattr(self.transform, "draws_bits", False)
+        known = self.transform is None or isinstance(self.transform, Levels)
+        known = known or getattr(self.transform, "draws_bits", False)
         return isinstance(self.rows, Tensor) and known
 
     def read(self, index: np.ndarray) -> np.ndarray | Tensor:
         """Return rows of a file, on the CPU, or the index itself if there is nothing to read; from any thread."""
-        return self.rows.read(index) if isinstance(self.rows, Mapped) else index
+        return self.rows.read(index) if isinstance(self.rows, LazyRows) else index
 
     def take(self, read: np.ndarray | Tensor) -> Sequence[Tensor]:
         """Return rows on the device, transformed.

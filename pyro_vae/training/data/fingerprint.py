@@ -11,9 +11,9 @@ from torch.utils.data import IterableDataset
 from pyro_vae._util.code import checksum, sampled_rows
 from pyro_vae._util.describe import describe
 from pyro_vae._util.random_state import fork_rng
+from pyro_vae.data.lazy import LazyRows
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.column import Column, place, to_tensors
-from pyro_vae.training.data.prefetch import Mapped
 
 __all__ = ["fingerprint", "weights_of"]
 
@@ -61,7 +61,7 @@ def of_column(column: Column, seed: int) -> list[dict[str, Any]]:
     index = np.array(sampled_rows(len(column)))
     if isinstance(column.rows, Tensor):
         found = [of_rows(column.rows, checksum(column.rows))]
-    elif isinstance(column.rows, Mapped):
+    elif isinstance(column.rows, LazyRows):
         rows = place(column.rows.read(index), column.device, column.dtype)
         found = [of_rows(rows, checksum(rows, whole=False))]
     else:

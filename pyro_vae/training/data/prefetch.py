@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.data.lazy import LazyRows
+
 __all__ = ["Mapped", "ReadAhead"]
 
 Job = TypeVar("Job")
@@ -27,7 +29,7 @@ AROUND = 2**21
 READERS = 4
 
 
-class Mapped:
+class Mapped(LazyRows):
     """The rows of a memory-mapped array, few of which stay in memory.
 
     Args:
@@ -37,12 +39,9 @@ class Mapped:
 
     def __init__(self, array: np.memmap, *, pin: bool = False) -> None:
         self.array, self.pin = array.view(np.ndarray), pin
-        self.map = releasable(array)
+        self.map, self.shape = releasable(array), array.shape
         self.row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:]))
         self.read_bytes = 0
-
-    def __len__(self) -> int:
-        return len(self.array)
 
     def advise(self, *, random: bool) -> None:
         """Announce to the operating system how the file will be read: in random order, or sequentially."""

@@ -1,0 +1,241 @@
+"""Read data of every kind: files, folders and objects in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae._util.arrays import fill_masked
+from pyro_vae.data.counts import of_counts
+from pyro_vae.data.dataset import Dataset, Levels, Split
+from pyro_vae.data.examples import AXES, Examples
+from pyro_vae.data.layouts import channels_first, layout_of
+from pyro_vae.data.readers import FRAME, Content, Options, find, is_path
+from pyro_vae.data.readers.columns import TABLE_OPTIONS
+from pyro_vae.data.refusals import refuse
+from pyro_vae.data.tables import Column
+from pyro_vae.data.tidy import labelled, numbers_of, of_table
+
+__all__ = ["as_rows", "content_of", "is_source", "matrix", "check_numbers", "examples_of", "read", "to_fit"]
+
+#: Name of the source in error messages where it is no path.
+NAME = "source"
+
+
+def read(
+    source: Any,
+    *,
+    label: str | None = None,
+    layout: str | None = None,
+    levels: int | None = None,
+    types: Mapping[Any, Any] | None = None,
+    columns: Sequence[Column] | None = None,
+    leave_out: Collection[Any] = (),
+    classes: Sequence[Any] | None = None,
+    size: int | tuple[int, int] | None = None,
+    key: str | None = None,
+    covariates: Sequence[str] = (),
+    keep_empty: bool = False,
+    keep_index: bool = False,
+    name: str | None = None,
+) -> Examples:
+    """Read examples from a file, a folder or an object in memory.
+
+    The page "Inputs" of the documentation lists every kind of source. Nothing is standardized or shuffled. Integers
+    stay integers, and become floating-point numbers when a batch is on its device.
+
+    Args:
+        source: a path, or an array, tensor, list of rows, data frame, dict of columns, or data of torch
+        label: name of the column of a table with the labels
+        layout: axes of one image in an array: ``"hw"``, ``"hwc"`` or ``"chw"``; detected from the shape if None
+        levels: largest level of images in bytes, by which they are divided: 255, or 1 for binary values; detected if
+            None
+        types: types of columns that are not inferred, as in :class:`Table`
+        columns: columns of an earlier table, so that both have the same codes; inferred if None
+        leave_out: names of columns that are not used
+        classes: the labels in the order of their class numbers; sorted if None
+        size: height and width (or one number for both) to which the images of a folder are resized
+        key: name of the array in a file with several, or of a layer of AnnData
+        covariates: columns of the obs of AnnData that programs get as context, one-hot
+        keep_empty: whether rows and columns of a table without any value are kept
+        keep_index: whether a column with the row numbers of pandas (without a name, or ``Unnamed: 0``) is kept
+        name: what error messages call the source; its path, or ``"source"``
+
+    Returns:
+        The examples; ``print`` shows what was read and chosen.
+
+    Raises:
+        TypeError: the source is of no kind that can be read; the message has the way out.
+        ValueError: the source is damaged or cannot be used, or an option does not apply to it.
+        OSError: a file cannot be read.
+        ImportError: a package is missing; the message says what to install.
+
+    Example:
+        >>> read([[1.5, 2.0], [0.0, -3.0]]).x
+        tensor([[ 1.5000,  2.0000],
+                [ 0.0000, -3.0000]], dtype=torch.float64)
+        >>> read(np.zeros((10, 32, 32, 3), np.uint8), levels=255)
+        Examples(source: 10 images; channels 3, height 32, width 32; stored as uint8)
+    """
+    name = name or (str(source) if is_path(source) else NAME)
+    if isinstance(source, Examples):
+        return source
+    if isinstance(source, Split):
+        return Examples(source.x, source.y, source.transform, name=name)
+    options = Options(
+        label, layout, levels, types, columns, leave_out, classes, size, key, covariates, keep_empty, keep_index
+    )
+    content = content_of(name, source, options)
+    check_options(name, source, content, options)
+    if content.rows is source and not hasattr(source, "dtype"):
+        return Examples(source, kind="stream", name=name)
+    return examples_of(name, content, options)
+
+
+def examples_of(name: str, content: Content, options: Options) -> Examples:
+    """Return what a reader found as examples."""
+    make = of_table if content.columns is not None else of_counts if content.counts else of_array
+    return make(name, content, options)
+
+
+def content_of(name: str, source: Any, options: Options) -> Content:
+    """Return what the reader of a source finds: an array or columns as they are.
+
+    Raises:
+        TypeError: there is no reader.
+        ValueError: see :func:`read`.
+    """
+    reader = None if isinstance(source, Dataset) else find(source)
+    if reader is None:
+        error = refuse(name, source)
+        raise error
+    return reader.load(name, source, options)
+
+
+def check_options(name: str, source: Any, content: Content, options: Options) -> None:
+    """Raise if an option does not apply to this kind of source, to a table, or to an array."""
+    table, reader = content.columns is not None, find(source)
+    own = {"label"} if content.labels is not None else {"keep_empty"} if content.counts else set()
+    wrong = ("layout", "levels") if table else {*TABLE_OPTIONS} - own - ({"keep_empty"} if content.counts else set())
+    what = "a table" if table else "an array"
+    for option, value in options.given.items():
+        if option in wrong or option not in (*reader.options, "classes"):
+            raise ValueError(
+                f"{option}: expected none for {name} ({what}: {reader.source}), got {value!r}. Leave it out"
+            )
+
+
+def to_fit(name: str, source: Any, columns: Sequence[Column] = ()) -> tuple[Any, ...]:
+    """Return data as ``fit``, tasks and evaluators take them: one object with ``x`` and ``transform`` per argument.
+
+    Arrays in memory keep their axes and values, except that images in bytes become numbers in [0, 1]: what a program
+    gets must not depend on the other rows that are passed with an example. For the same reason labels of a table are
+    codes only where the columns are known.
+
+    Args:
+        name: name of the argument, for error messages
+        source: data of any kind
+        columns: the columns of the table that the program was made for
+    """
+    if isinstance(source, Split) or (hasattr(source, "x") and hasattr(source, "transform") and not is_frame(source)):
+        return with_context(source)
+    content = content_of(name, source, Options())
+    if content.columns is not None:
+        return (Split(numbers_of(name, content, columns)),)
+    if is_path(source) or content.counts:
+        return with_context(examples_of(name, content, Options(keep_empty=True)))
+    rows = content.rows
+    bytes_ = "uint8" in str(getattr(rows, "dtype", "")) and len(rows.shape) in (3, 4) and len(rows)
+    levels = Levels(255) if bytes_ and rows.max() > 1 else None
+    return (Split(rows, None, levels),)
+
+
+def matrix(name: str, source: Any) -> Any:
+    """Return a path or split as an array ``(rows, entries)`` of numpy, other objects unchanged, with NaN for masks."""
+    if not (is_path(source) or isinstance(source, Split)):
+        return fill_masked(source)
+    return to_fit(name, source)[0].batch().flatten(1).numpy()
+
+
+def with_context(split: Any) -> tuple[Any, ...]:
+    """Return examples, followed by their covariates if they have some."""
+    context = getattr(split, "context", None)
+    return (split,) if context is None else (split, Split(context))
+
+
+def is_source(path: str) -> bool:
+    """Return whether a path is a folder of images, or has the ending of a file that can be read."""
+    reader = find(path) if is_path(path) else None
+    return reader is not None
+
+
+def of_array(name: str, content: Content, options: Options) -> Examples:
+    """Return an array as examples: images, counts or rows of numbers."""
+    array, notes, levels = fill_masked(content.rows), list(content.notes), options.levels
+    check_numbers(name, array)
+    if len(array.shape) < 2 or 0 in array.shape:
+        raise ValueError(f"{name}: expected an array with one example per row, got shape {tuple(array.shape)}")
+    array, layout = channels_first(array, layout_of(name, tuple(array.shape), content.axes or options.layout))
+    transform = None
+    if is_integer(array):
+        transform = Levels(integers(name, array, layout, content.levels if levels is None else levels))
+        low, high = int(array.min()), int(array.max())
+        what = "negative integers too" if low < 0 else "counts" if transform.largest == 1 else "levels"
+        what = "0 and 1" if 0 <= low <= high <= transform.largest == 1 else f"integers {low} to {high}, {what}"
+        notes.append(f"values: {what}; divided by {transform.largest} in each batch")
+    elif levels is not None:
+        raise ValueError(f"levels: expected none for {name} of {array.dtype}, which is not divided. Leave it out")
+    if layout and content.axes is None:
+        notes.append(f"axes of one image: {', '.join(AXES[axis] for axis in layout)} (the option layout sets others)")
+    y, classes = labelled(name, content.labels, options)
+    x = array if isinstance(array, np.memmap) else as_rows(name, array)
+    more = {"classes": classes, "context": content.context, "notes": tuple(notes), "name": name}
+    return Examples(x, y, transform, kind="image" if layout else "array", layout=layout, **more)
+
+
+def as_rows(name: str, array: Any) -> Tensor:
+    """Return an array as a tensor, which shares its memory where torch can."""
+    if isinstance(array, Tensor):
+        return array.detach()
+    check_numbers(name, array)
+    shared = array.flags.writeable and array.dtype.isnative and all(stride >= 0 for stride in array.strides)
+    return torch.from_numpy(array if shared else np.array(array, array.dtype.newbyteorder("=")))
+
+
+def check_numbers(name: str, array: Any) -> None:
+    """Raise unless an array has numbers."""
+    kind = str(array.dtype).removeprefix("torch.").lstrip("<>=|")
+    if not kind.startswith(("float", "int", "uint", "bool", "bfloat", "f", "i", "u")):
+        raise ValueError(f"{name}: expected an array of numbers, got numpy dtype {array.dtype}")
+
+
+def is_frame(source: Any) -> bool:
+    """Whether an object is a data frame, which can have columns of any name."""
+    return FRAME.takes(source)
+
+
+def is_integer(array: Any) -> bool:
+    """Whether an array of numpy or torch has integers or booleans."""
+    return "int" in str(array.dtype) or "bool" in str(array.dtype)
+
+
+def integers(name: str, array: Any, layout: str, levels: int | None) -> int:
+    """Return the number by which an array of integers is divided."""
+    high, byte = int(array.max()), "uint8" in str(array.dtype)
+    if levels is not None:
+        if levels not in (1, 255) or not byte or high > levels:
+            raise ValueError(
+                f"levels: expected 255, or 1 for binary values, for images in uint8, got {levels} for {name} of "
+                f"{array.dtype} with values up to {high}"
+            )
+        return levels
+    if byte and not layout and high > 1:
+        raise ValueError(
+            f"{name}: expected images (n, height, width) or numbers, got rows of bytes up to {high}. Pass levels=255 "
+            "for grey levels, or save counts as int64"
+        )
+    return 255 if byte and high > 1 else 1

@@ -1,0 +1,137 @@
+"""The command on every kind of file: what it chooses and prints, and that new files of the kind fit its runs."""
+
+import numpy as np
+import pytest
+from helpers.small_tables import NAMES, TINY, read_csv, table_rows, train, write_csv
+
+from pyro_vae.cli import main
+from pyro_vae.config import run
+
+
+def chosen(folder, capsys, *options):
+    """Train on data, and return the configuration and what was printed."""
+    capsys.readouterr()
+    train(folder / "run", *options)
+    return run.read(folder / "run"), capsys.readouterr().out
+
+
+def apply(folder, command, data, output, *options):
+    """Apply a run to a file."""
+    words = [command, folder / "run", data, "--output", folder / output, "--quiet", *options]
+    assert main([*map(str, words)]) == 0
+    return np.load(folder / output) if output.endswith(".npy") else read_csv(folder / output)
+
+
+def pictures(folder, n, shape):
+    image = pytest.importorskip("PIL.Image", reason="needs the extra images")
+    x = np.random.default_rng(0).integers(0, 256, (n, *shape), np.uint8)
+    for i, array in enumerate(x):
+        path = folder / "ab"[i % 2] / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.fromarray(array).save(path)
+    return folder
+
+
+def test_folder_of_images(tmp_path, capsys):
+    """Colours come first; bytes in [0, 1] get a continuous Bernoulli; the same folder fits the run."""
+    data = pictures(tmp_path / "photos", 20, (4, 6, 3))
+    config, out = chosen(tmp_path, capsys, f"--data={data}")
+    assert (config["shape"], config["likelihood"]["name"]) == ([3, 4, 6], "ContinuousBernoulli")
+    for said in ("images: 20 files, in colour, 4 x 6", "levels; divided by 255", "2 classes: a, b"):
+        assert said in out
+    assert apply(tmp_path, "score", data, "scores.npy").shape == (20,)
+    assert apply(tmp_path, "reconstruct", data, "x.npy").shape == (20, 3, 4, 6)
+    assert main(["evaluate", str(tmp_path / "run"), "--num-particles=3", "--gaps=1", "--quiet"]) == 0
+
+
+def test_size_of_images(tmp_path, capsys):
+    data = pictures(tmp_path / "photos", 20, (4, 6))
+    config, out = chosen(tmp_path, capsys, f"--data={data}", "--size=3")
+    assert config["shape"] == [3, 3]
+    assert "resized: 20 images to 3 x 3" in out
+    assert apply(tmp_path, "score", data, "scores.npy").shape == (20,)
+    np.save(tmp_path / "new.npy", np.zeros((2, 3, 3), np.float32))
+    assert apply(tmp_path, "score", tmp_path / "new.npy", "more.npy").shape == (2,)
+
+
+def test_labels_of_folders(tmp_path, capsys):
+    data = pictures(tmp_path / "photos", 20, (4, 6))
+    config, _ = chosen(tmp_path, capsys, f"--data={data}", "--program=SemiSupervised")
+    assert config["classes"] == ["a", "b"]
+    names, rows = apply(tmp_path, "classify", data, "classes.csv")
+    assert (names, len(rows)) == (["a", "b"], 20)
+
+
+def test_parquet(tmp_path, capsys):
+    """A table of pandas with a row index, an empty row and an empty column is read; both are reported."""
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow", reason="needs the extra tables")
+    rows = table_rows()
+    frame = pandas.DataFrame({n: [r[i] for r in rows] for i, n in enumerate(NAMES[:2])}).astype({"age": float})
+    frame["none"] = pandas.Series([None] * len(frame), dtype="Int64")
+    frame.loc[3, ["age", "colour"]] = None
+    frame.reset_index(names="Unnamed: 0").to_parquet(tmp_path / "a.parquet")
+    config, out = chosen(tmp_path, capsys, f"--data={tmp_path / 'a.parquet'}", "--missing")
+    assert [c["options"]["name"] for c in config["columns"]] == ["age", "colour"]
+    for said in (
+        "column 'Unnamed: 0'",
+        "1 row without any value: 3",
+        "1 column without any value: none",
+        "Heterogeneous",
+    ):
+        assert said in out
+    frame.drop(3).to_parquet(tmp_path / "b.parquet")
+    assert apply(tmp_path, "score", tmp_path / "b.parquet", "scores.npy").shape == (59,)
+    names, found = apply(tmp_path, "impute", tmp_path / "b.parquet", "filled.csv", "--num-particles=5")
+    assert set(NAMES[:2]) <= set(names)
+    assert len(found) == 59
+
+
+def test_compressed_table(tmp_path, capsys):
+    import gzip
+
+    path = write_csv(tmp_path / "a.csv", NAMES, table_rows())
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+    config, _ = chosen(tmp_path, capsys, f"--data={tmp_path / 'a.csv.gz'}", "--label=group")
+    assert len(config["columns"]) == 4
+
+
+@pytest.mark.parametrize("bad", ["empty", "damaged"])
+def test_bad_folders_leave_nothing(bad, tmp_path, capsys):
+    data = tmp_path / "photos"
+    data.mkdir()
+    if bad == "damaged":
+        pictures(data, 12, (4, 6))
+        (data / "a" / "zz.png").write_bytes(b"text")
+    capsys.readouterr()
+    assert main(["train", *TINY, f"--data={data}", f"--run-dir={tmp_path / 'run'}"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert ("zz.png" if bad == "damaged" else "folder of images") in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_h5ad(tmp_path, capsys):
+    """Counts of cells get a program with a library size; a cell without counts is left out."""
+    anndata = pytest.importorskip("anndata", reason="needs the extra singlecell")
+    sparse = pytest.importorskip("scipy.sparse")
+    x = np.random.default_rng(0).poisson(2.0, (40, 6)).astype(np.float32)
+    x[5] = 0
+    anndata.AnnData(sparse.csr_matrix(x)).write_h5ad(tmp_path / "a.h5ad")
+    data = tmp_path / "a.h5ad"
+    config, out = chosen(tmp_path, capsys, f"--data={data}")
+    assert (config["program"]["name"], config["likelihood"]["name"]) == ("CountVAE", "NegativeBinomial")
+    for said in ("1 row without any count: 5", "6 genes", "as the data are sparse counts"):
+        assert said in out
+    np.save(tmp_path / "new.npy", x[:5].astype(int))
+    assert np.isfinite(apply(tmp_path, "score", tmp_path / "new.npy", "scores.npy")).all()
+    config, _ = chosen(tmp_path / "plain", capsys, f"--data={data}", "--program=VAE")
+    assert config["program"]["name"] == "VAE"
+
+
+def test_integers_are_counts(tmp_path, capsys):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).poisson(1000.0, (40, 6)))
+    config, out = chosen(tmp_path, capsys, f"--data={tmp_path / 'a.npy'}")
+    assert (config["program"]["name"], config["likelihood"]["name"]) == ("VAE", "NegativeBinomial")
+    assert "as the data are counts" in out
+    assert np.isfinite(apply(tmp_path, "score", tmp_path / "a.npy", "scores.npy")).all()
