@@ -35,7 +35,8 @@ from pyro_vae.programs import Program
 DEFAULTS = {"posterior": "MeanFieldNormal", "prior": "StandardNormal", "estimator": "ELBO"}
 LIKELIHOODS = {"binary": "Bernoulli", "grey": "ContinuousBernoulli", "real": "Normal", "mixed": "Heterogeneous"}
 LIKELIHOODS |= {"counts": "NegativeBinomial", "sparse counts": "NegativeBinomial"}
-#: Options of a program whose encoder sees logarithms of counts, and whose decoder their total.
+LIKELIHOODS["real columns"] = "Heterogeneous"
+#: Options of a program for sparse counts: its encoder sees their logarithms, and its decoder their total.
 COUNTS = ("--program=CountVAE", "--likelihood.library=true")
 #: What can be read, in words.
 FILES = f"a file {', '.join(e for reader in READERS for e in reader.endings)}, or a folder of images"

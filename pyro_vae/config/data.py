@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,10 +15,14 @@ from pyro_vae.config import run
 from pyro_vae.data import Dataset, Examples, Split, files
 from pyro_vae.data.read import is_source
 from pyro_vae.data.rows import check_rows, split_rows
+from pyro_vae.data.tables import Real
+from pyro_vae.data.tables.ranged import moments
 
 __all__ = ["Source", "complete", "in_file", "is_file", "load", "read_file", "to_fit"]
 
 #: Options of a run that are those of ``pyro_vae.data.read``.
+#: Most columns of an array that are printed.
+MOST = 20
 OPTIONS = ("label", "layout", "levels", "size", "key", "keep_empty", "keep_index")
 
 
@@ -28,9 +32,10 @@ class Source:
 
     Attributes:
         dataset: three splits; labels are class numbers, -1 where a label is missing
-        kind: ``"binary"``, ``"grey"``, ``"real"``, ``"counts"``, ``"sparse counts"`` or ``"mixed"`` (a table), which
-            sets the default likelihood
-        facts: entries for the configuration: ``shape``, ``columns`` of a table, and ``classes``, the labels
+        kind: ``"binary"``, ``"grey"``, ``"real"``, ``"real columns"``, ``"counts"``, ``"sparse counts"`` or
+            ``"mixed"`` (a table), which sets the default likelihood
+        facts: entries for the configuration: ``shape``, ``columns`` of a table, ``units`` of an array with real
+            columns, and ``classes``, the labels
         columns: what was read and chosen; for a table one line per column
     """
 
@@ -86,7 +91,29 @@ def from_file(path: str, config: Mapping[str, Any]) -> Source:
         facts["columns"] = run.describe(found.columns)
     if found.y is not None:
         facts["classes"] = list(found.classes)
-    return Source(split_rows(path, rows), found.values, facts, str(found))
+    kind, text = found.values, str(found)
+    if kind == "real" and len(found.shape) == 1:
+        units = [of_column(str(i), rows.x[:, i]) for i in range(rows.x.shape[1])]
+        kind, facts["units"] = "real columns", run.describe(units)
+        text = f"{text}\n{in_words(units, rows.x)}"
+    return Source(split_rows(path, rows), kind, facts, text)
+
+
+def of_column(name: str, values: Tensor) -> Real:
+    """Return a column of real numbers with the mean and standard deviation of these values as its units."""
+    return Real(name, *moments(values[~torch.isnan(values)].double().numpy()))
+
+
+def in_words(units: Sequence[Real], x: Tensor) -> str:
+    """Return name, type, units and number of missing values of columns, one line per column."""
+    holes = torch.isnan(x).sum(0).tolist()
+    rows = [("column", "type", "unit (std)", "mean", "missing")]
+    rows += [(c.name, "Real", f"{c.scale:.4g}", f"{c.shift:.4g}", f"{n:,}") for c, n in zip(units, holes, strict=True)]
+    more = len(rows) - 1 - MOST
+    rows = rows[: MOST + 1]
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines + ([f"... and {more:,} more"] if more > 0 else []))
 
 
 def read_file(path: str, config: Mapping[str, Any]) -> Examples:
@@ -125,7 +152,9 @@ def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) 
     Raises:
         ValueError: the program needs labels that the data do not have.
     """
-    facts, spec = source.facts, config["program"]
+    facts, spec = dict(source.facts), config["program"]
+    if config["likelihood"]["name"] != "Heterogeneous":
+        facts.pop("units", None)  # other likelihoods model the array as it is
     if not run.takes_labels(config):
         return {**config, **{key: value for key, value in facts.items() if key != "classes"}}
     if "classes" not in facts:

@@ -71,14 +71,15 @@ DEFAULT_PROGRAM = {"name": "VAE", "options": {"missing": False}}
 def program(config: Mapping[str, Any]) -> Program:
     """Build the program of a configuration, with weights initialized from ``config["seed"]``.
 
-    Any exported program can be built whose other required arguments are plain values. The encoder of a table sees its
-    columns as :class:`Features`, that of other data with missing entries sees :class:`ZeroImputed` data. A
-    classifier has the network of the posterior, and a likelihood with ``library=True`` one more number of context. The
-    ``top`` of a program is a ``SemiSupervised`` over its latents, with the prior and the option ``alpha``.
+    Any exported program can be built whose other required arguments are plain values. The encoder of a table, or of an
+    array with ``units``, sees the columns as :class:`Features`, that of other data with missing entries sees
+    :class:`ZeroImputed` data. A classifier has the network of the posterior, and a likelihood with ``library=True``
+    one more number of context. The ``top`` of a program is a ``SemiSupervised`` over its latents, with the prior and the option ``alpha``.
 
     Args:
         config: ``latent``, ``shape``, ``seed``, ``posterior``, ``likelihood`` and ``prior``; where they apply
-            ``program``, ``columns`` of a table and ``classes``, the labels in the order of their class numbers
+            ``program``, ``columns`` of a table, ``units`` of an array with real columns, and ``classes``, the labels
+            in the order of their class numbers
 
     Returns:
         The untrained program, on the CPU.
@@ -90,8 +91,9 @@ def program(config: Mapping[str, Any]) -> Program:
     name, options = split("program", spec)
     needed = required(resolve("program", name, shelves()["program"]))
     given: dict[str, Any] = {"latent": config["latent"], "shape": tuple(config["shape"])}
-    if "columns" in config:
-        given["columns"] = columns(config)
+    table = columns(config) or columns(config, "units")
+    if table:
+        given["columns"] = table
         given["encoder"] = lambda net: partial(Features, given["columns"], net=net)
     elif options.get("missing") or "mask" in needed:
         given["encoder"] = lambda net: partial(ZeroImputed, net=net)
@@ -113,7 +115,7 @@ def program(config: Mapping[str, Any]) -> Program:
             top = {"shape": [config["latent"]], "seed": config["seed"] + 1, **TOP}
             top["program"] = {"name": "SemiSupervised", "options": alpha}
             given["top"] = program({key: config[key] for key in ("latent", "classes", "prior")} | top)
-        if "columns" in config:  # Features replaces NaN
+        if table:  # Features replaces NaN
             given["posterior"].takes_missing = True
         return build("program", spec, **given)
 
@@ -141,10 +143,10 @@ def describe(table: Sequence[Column]) -> list[dict[str, Any]]:
     return found
 
 
-def columns(config: Mapping[str, Any]) -> tuple[Column, ...]:
+def columns(config: Mapping[str, Any], key: str = "columns") -> tuple[Column, ...]:
     """Build the columns of the table that a run was trained on; empty if it was not a table."""
     found = []
-    for spec in config.get("columns", ()):
+    for spec in config.get(key, ()):
         name, options = split("columns", spec)
         options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
         found.append(build("column", {"name": name, "options": options}))

@@ -47,6 +47,8 @@ class Examples(Split):
 
     def __getitem__(self, part: slice | Tensor) -> Split:
         """Return some of the examples, as a split without the table."""
+        if self.context is not None:
+            raise TypeError("index: expected examples without context, got some with. Select x and context yourself")
         return Split(self.x, self.y, self.transform)[part]
 
     def __repr__(self) -> str:

@@ -38,7 +38,7 @@ def ending(path: str | Path, endings: Sequence[str] = ENDINGS) -> str:
     return found
 
 
-def read(path: str | Path) -> Values:
+def read(path: str | Path, *, mapped: bool = False) -> Values:
     """Read a data file.
 
     Args:
@@ -46,6 +46,7 @@ def read(path: str | Path) -> Values:
             several arrays. ``.csv``: UTF-8 text, or UTF-16 with a byte order mark, with the names of the columns in
             the first line and commas, semicolons, tabs or vertical bars between cells. None of them has masks: write
             NaN, or an empty cell, where a value is missing
+        mapped: whether an ``.npy`` is memory-mapped instead of read
 
     Returns:
         An array, or a dict of arrays by name: those of an .npz, or the columns of a table. Cells of a .csv are text.
@@ -65,7 +66,7 @@ def read(path: str | Path) -> Values:
         raise ValueError(f"{path}: expected an {kind} file, got one that begins with {head!r}")
     try:
         with path.open("rb") as file:
-            found = np.load(file, allow_pickle=False)
+            found = np.load(path if mapped else file, mmap_mode="r" if mapped else None, allow_pickle=False)
             found = found if kind == ".npy" else {name: found[name] for name in found.files}
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         reason = "it holds Python objects, which are not read" if "allow_pickle" in str(error) else f"damaged: {error}"

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from pyro_vae.data.lazy import LazyRows
+
 __all__ = ["LAYOUTS", "channels_first", "layout_of"]
 
 #: The axes of one image, and their number.
@@ -50,10 +52,29 @@ def layout_of(name: str, shape: tuple[int, ...], layout: str | None) -> str:
     return "hwc" if last else "chw"
 
 
+class Moved(LazyRows):
+    """Images that are read by batch, with the channels first.
+
+    Args:
+        rows: images with the channels last
+    """
+
+    def __init__(self, rows: LazyRows) -> None:
+        n, height, width, channels = rows.shape
+        self.rows, self.shape, self.row_bytes = rows, (n, channels, height, width), rows.row_bytes
+        self.dtype = rows.dtype
+
+    def read(self, index: np.ndarray) -> Tensor:
+        """Return these images, on the CPU."""
+        return self.rows.read(index).movedim(-1, 1).contiguous()
+
+
 def channels_first(array: Any, layout: str) -> tuple[Any, str]:
     """Return images of this layout with the channels before height and width, and their layout."""
     if layout != "hwc":
         return array, layout
+    if isinstance(array, LazyRows):
+        return Moved(array), "chw"
     moved = array.movedim(-1, 1) if isinstance(array, Tensor) else np.moveaxis(array, -1, 1)
     # batches are gathered faster from contiguous images
     return (moved.contiguous() if isinstance(moved, Tensor) else moved), "chw"

@@ -70,6 +70,7 @@ class Selected(LazyRows):
     def __init__(self, rows: LazyRows, index: np.ndarray) -> None:
         self.rows, self.index = rows, index
         self.shape, self.row_bytes = (len(index), *rows.shape[1:]), rows.row_bytes
+        self.dtype = getattr(rows, "dtype", None)
 
     def read(self, index: np.ndarray) -> Tensor:
         """Return these rows."""

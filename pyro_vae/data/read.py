@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from pyro_vae._util.arrays import fill_masked
+from pyro_vae.data.arrays import of_array
 from pyro_vae.data.counts import of_counts
 from pyro_vae.data.dataset import Dataset, Levels, Split
-from pyro_vae.data.examples import AXES, Examples
-from pyro_vae.data.layouts import channels_first, layout_of
+from pyro_vae.data.examples import Examples
 from pyro_vae.data.readers import FRAME, Content, Options, find, is_path
 from pyro_vae.data.readers.columns import TABLE_OPTIONS
 from pyro_vae.data.refusals import refuse
 from pyro_vae.data.tables import Column
-from pyro_vae.data.tidy import labelled, numbers_of, of_table
+from pyro_vae.data.tidy import numbers_of, of_table
 
-__all__ = ["as_rows", "content_of", "is_source", "matrix", "check_numbers", "examples_of", "read", "to_fit"]
+__all__ = ["content_of", "is_source", "matrix", "examples_of", "read", "to_fit"]
 
 #: Name of the source in error messages where it is no path.
 NAME = "source"
@@ -173,69 +169,6 @@ def is_source(path: str) -> bool:
     return reader is not None
 
 
-def of_array(name: str, content: Content, options: Options) -> Examples:
-    """Return an array as examples: images, counts or rows of numbers."""
-    array, notes, levels = fill_masked(content.rows), list(content.notes), options.levels
-    check_numbers(name, array)
-    if len(array.shape) < 2 or 0 in array.shape:
-        raise ValueError(f"{name}: expected an array with one example per row, got shape {tuple(array.shape)}")
-    array, layout = channels_first(array, layout_of(name, tuple(array.shape), content.axes or options.layout))
-    transform = None
-    if is_integer(array):
-        transform = Levels(integers(name, array, layout, content.levels if levels is None else levels))
-        low, high = int(array.min()), int(array.max())
-        what = "negative integers too" if low < 0 else "counts" if transform.largest == 1 else "levels"
-        what = "0 and 1" if 0 <= low <= high <= transform.largest == 1 else f"integers {low} to {high}, {what}"
-        notes.append(f"values: {what}; divided by {transform.largest} in each batch")
-    elif levels is not None:
-        raise ValueError(f"levels: expected none for {name} of {array.dtype}, which is not divided. Leave it out")
-    if layout and content.axes is None:
-        notes.append(f"axes of one image: {', '.join(AXES[axis] for axis in layout)} (the option layout sets others)")
-    y, classes = labelled(name, content.labels, options)
-    x = array if isinstance(array, np.memmap) else as_rows(name, array)
-    more = {"classes": classes, "context": content.context, "notes": tuple(notes), "name": name}
-    return Examples(x, y, transform, kind="image" if layout else "array", layout=layout, **more)
-
-
-def as_rows(name: str, array: Any) -> Tensor:
-    """Return an array as a tensor, which shares its memory where torch can."""
-    if isinstance(array, Tensor):
-        return array.detach()
-    check_numbers(name, array)
-    shared = array.flags.writeable and array.dtype.isnative and all(stride >= 0 for stride in array.strides)
-    return torch.from_numpy(array if shared else np.array(array, array.dtype.newbyteorder("=")))
-
-
-def check_numbers(name: str, array: Any) -> None:
-    """Raise unless an array has numbers."""
-    kind = str(array.dtype).removeprefix("torch.").lstrip("<>=|")
-    if not kind.startswith(("float", "int", "uint", "bool", "bfloat", "f", "i", "u")):
-        raise ValueError(f"{name}: expected an array of numbers, got numpy dtype {array.dtype}")
-
-
 def is_frame(source: Any) -> bool:
     """Whether an object is a data frame, which can have columns of any name."""
     return FRAME.takes(source)
-
-
-def is_integer(array: Any) -> bool:
-    """Whether an array of numpy or torch has integers or booleans."""
-    return "int" in str(array.dtype) or "bool" in str(array.dtype)
-
-
-def integers(name: str, array: Any, layout: str, levels: int | None) -> int:
-    """Return the number by which an array of integers is divided."""
-    high, byte = int(array.max()), "uint8" in str(array.dtype)
-    if levels is not None:
-        if levels not in (1, 255) or not byte or high > levels:
-            raise ValueError(
-                f"levels: expected 255, or 1 for binary values, for images in uint8, got {levels} for {name} of "
-                f"{array.dtype} with values up to {high}"
-            )
-        return levels
-    if byte and not layout and high > 1:
-        raise ValueError(
-            f"{name}: expected images (n, height, width) or numbers, got rows of bytes up to {high}. Pass levels=255 "
-            "for grey levels, or save counts as int64"
-        )
-    return 255 if byte and high > 1 else 1

@@ -135,3 +135,51 @@ def test_integers_are_counts(tmp_path, capsys):
     assert (config["program"]["name"], config["likelihood"]["name"]) == ("VAE", "NegativeBinomial")
     assert "as the data are counts" in out
     assert np.isfinite(apply(tmp_path, "score", tmp_path / "a.npy", "scores.npy")).all()
+
+
+def test_columns_of_an_array_are_standardized(tmp_path, capsys):
+    """Units of columns do not matter: the log-likelihoods differ by the logarithms of the units alone."""
+    rng, units = np.random.default_rng(0), np.array([1e-3, 1.0, 1e3, 1e6])
+    x = (rng.normal(size=(200, 1)) + 0.5 * rng.normal(size=(200, 4))).astype(np.float32)
+    scores = []
+    for name, scale in (("plain", np.ones(4)), ("units", units)):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "a.npy", x * scale + 3 * scale)
+        config, out = chosen(tmp_path / name, capsys, f"--data={tmp_path / name / 'a.npy'}", "--epochs=30")
+        assert config["likelihood"]["name"] == "Heterogeneous"
+        for said in ("column  type  unit (std)", "as the data are real columns", "missing"):
+            assert said in out
+        scores.append(apply(tmp_path / name, "score", tmp_path / name / "a.npy", "s.npy").mean())
+        assert apply(tmp_path / name, "reconstruct", tmp_path / name / "a.npy", "r.npy").shape == (200, 4)
+        assert apply(tmp_path / name, "embed", tmp_path / name / "a.npy", "e.npy").shape == (200, 2, 2)
+        words = [
+            "sample",
+            str(tmp_path / name / "run"),
+            "--quiet",
+            "--output",
+            str(tmp_path / name / "new.npy"),
+            "--mean",
+        ]
+        assert main(words) == 0
+        assert np.load(tmp_path / name / "new.npy").shape == (16, 4)
+    assert scores[1] - scores[0] == pytest.approx(np.log(units).sum(), abs=0.1)
+    assert scores[0] < 10
+
+
+def test_holes_of_an_array(tmp_path, capsys):
+    x = np.random.default_rng(0).normal(size=(60, 3)) * [1e-3, 1, 1e5]
+    x[::4, 1] = np.nan
+    np.save(tmp_path / "a.npy", x)
+    _, out = chosen(tmp_path, capsys, f"--data={tmp_path / 'a.npy'}", "--missing")
+    assert any(line.split()[:2] == ["1", "Real"] and line.split()[-1] == "15" for line in out.splitlines())
+    filled = apply(tmp_path, "impute", tmp_path / "a.npy", "filled.npy", "--num-particles=5")
+    assert np.isfinite(filled).all()
+    assert np.array_equal(filled[1::4], x[1::4].astype(np.float32))
+    write_csv(tmp_path / "a.csv", ["a", "b", "c"], [[f"{v:.6g}" for v in row] for row in x[1:4]])
+    assert len(apply(tmp_path, "score", tmp_path / "a.csv", "scores.npy")) == 3
+
+
+def test_a_chosen_likelihood_models_the_array_as_it_is(tmp_path, capsys):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(40, 3)))
+    config, _ = chosen(tmp_path, capsys, f"--data={tmp_path / 'a.npy'}", "--likelihood=Normal")
+    assert "units" not in config

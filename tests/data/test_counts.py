@@ -1,4 +1,4 @@
-"""Counts from sparse matrices and AnnData: exact rows, labels, covariates, and refusals of what is no count."""
+"""Counts from sparse matrices and AnnData: exact rows, labels, covariates, and refusals of other numbers."""
 
 import gzip
 

@@ -15,10 +15,12 @@ from torch.utils.data import Dataset
 
 import pyro_vae as pv
 from pyro_vae.data import DrawBits, Split
+from pyro_vae.data import mapped as mapped_rows
+from pyro_vae.data.mapped import Mapped
 from pyro_vae.training import Batches
-from pyro_vae.training.data import order, prefetch
+from pyro_vae.training.data import order
 from pyro_vae.training.data.order import Shuffled
-from pyro_vae.training.data.prefetch import Mapped, ReadAhead
+from pyro_vae.training.data.prefetch import ReadAhead
 
 X = torch.rand(300, 8, 8, generator=torch.Generator().manual_seed(0)).round()
 
@@ -198,7 +200,7 @@ def test_pages_are_released(tmp_path, monkeypatch):
     """All of a file of 50 MiB stays in memory unless its pages are released."""
     x = mapped(tmp_path, np.ones((16384, 784), np.float32))
     for bound, expected in ((2**40, lambda kib: kib > 40_000), (2**22, lambda kib: kib < 8192)):
-        monkeypatch.setattr(prefetch, "RESIDENT", bound)
+        monkeypatch.setattr(mapped_rows, "RESIDENT", bound)
         batches = Batches(x, batch_size=64)
         assert sum(len(b) for (b,) in batches.epoch(0)) == 16384
         batches.close()
@@ -207,7 +209,7 @@ def test_pages_are_released(tmp_path, monkeypatch):
 
 def test_writes_to_a_private_map_are_kept(tmp_path, monkeypatch):
     """They exist only in its pages, which must not be released."""
-    monkeypatch.setattr(prefetch, "RESIDENT", 0)
+    monkeypatch.setattr(mapped_rows, "RESIDENT", 0)
     x = mapped(tmp_path, np.zeros((500, 100), np.float32), mode="c")
     x[7] = 1.0
     rows = Mapped(x)

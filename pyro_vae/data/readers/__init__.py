@@ -7,6 +7,7 @@ from typing import Any
 from pyro_vae.data.readers.arrays import ARRAY, ROWS
 from pyro_vae.data.readers.cells import ANNDATA, H5AD
 from pyro_vae.data.readers.columns import COLUMNS, FRAME
+from pyro_vae.data.readers.hierarchies import HDF5, ZARR
 from pyro_vae.data.readers.images import IMAGES
 from pyro_vae.data.readers.numpy_files import NUMPY
 from pyro_vae.data.readers.parquet import PARQUET
@@ -24,6 +25,8 @@ READERS: tuple[Reader, ...] = (
     NUMPY,
     MATRIX_MARKET,
     H5AD,
+    HDF5,
+    ZARR,
     IMAGES,
     FRAME,
     COLUMNS,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pyro_vae.data import files
+from pyro_vae.data.mapped import LARGE
 from pyro_vae.data.readers.columns import TABLE_OPTIONS, by_name
 from pyro_vae.data.readers.reader import Content, Options, Reader, ends_in
 from pyro_vae.data.readers.sparse import of_parts
@@ -18,7 +20,11 @@ ENDINGS = (".npy", ".npz")
 
 def load(name: str, source: Any, options: Options) -> Content:
     """Read an array, a table, or arrays by name."""
-    found = files.read(source)
+    path = Path(source)
+    large = path.suffix.lower() == ".npy" and path.stat().st_size > LARGE
+    found = files.read(path, mapped=large)
+    if isinstance(found, np.memmap):
+        return Content(rows=found, notes=("rows are read batch by batch",))
     if isinstance(found, np.ndarray):
         return Content(rows=found)
     if options.key is not None:
@@ -30,7 +36,10 @@ def load(name: str, source: Any, options: Options) -> Content:
 
 NUMPY = Reader(
     source="`.npy`; `.npz` with the array `x` or `X` and labels `y`, with columns of one length, or of scipy.sparse",
-    becomes="as the array, with labels; a structured array and columns are a table; a sparse matrix is one of counts",
+    becomes=(
+        "as the array, with labels; a structured array and columns are a table; a sparse matrix is one of counts; a "
+        "`.npy` of more than 1 GiB is read batch by batch"
+    ),
     takes=ends_in(ENDINGS),
     load=load,
     options=(*TABLE_OPTIONS, "layout", "levels", "key"),

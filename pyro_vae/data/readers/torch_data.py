@@ -25,7 +25,7 @@ def load(name: str, source: Any, options: Options) -> Content:
 
 
 TORCH = Reader(
-    source="`Dataset`, `IterableDataset` or `DataLoader` of torch, with examples `x` or `(x, *context)`",
+    source="`Dataset`, `IterableDataset`, `DataLoader` of torch: `x`, `(x, *context)` or dicts with `x`, then context",
     becomes="a stream: read, checked and converted batch by batch",
     takes=is_torch,
     load=load,

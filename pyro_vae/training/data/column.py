@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from pyro_vae._util.arrays import as_tensor, collate, fill_masked
+from pyro_vae.data.arrays import as_rows, check_numbers
 from pyro_vae.data.dataset import Levels
 from pyro_vae.data.lazy import LazyRows
-from pyro_vae.data.read import as_rows, check_numbers
-from pyro_vae.training.data.prefetch import Mapped
+from pyro_vae.data.mapped import Mapped
 
 __all__ = ["CHUNK_BYTES", "Column", "OnDevice", "argument_name", "place", "to_tensors"]
 
@@ -115,6 +115,10 @@ def place(x: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 def to_tensors(batch: Any, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
     """Return a batch of a loader or data set as tensors ``(x, *context)`` on the device."""
+    if isinstance(batch, Mapping):
+        if "x" not in batch:
+            raise ValueError(f"data: expected 'x' among the names of an example, got {', '.join(map(str, batch))}")
+        batch = (batch["x"], *(value for name, value in batch.items() if name != "x"))
     parts = batch if isinstance(batch, (tuple, list)) else (batch,)
     return tuple(place(to_tensor(argument_name(i), part), device, dtype) for i, part in enumerate(parts))
 
