@@ -74,7 +74,8 @@ def program(config: Mapping[str, Any]) -> Program:
     Any exported program can be built whose other required arguments are plain values. The encoder of a table, or of an
     array with ``units``, sees the columns as :class:`Features`, that of other data with missing entries sees
     :class:`ZeroImputed` data. A classifier has the network of the posterior, and a likelihood with ``library=True``
-    one more number of context. The ``top`` of a program is a ``SemiSupervised`` over its latents, with the prior and the option ``alpha``.
+    one more number of context. The ``top`` of a program is a ``SemiSupervised`` over its latents, with the prior and
+    the option ``alpha``.
 
     Args:
         config: ``latent``, ``shape``, ``seed``, ``posterior``, ``likelihood`` and ``prior``; where they apply
