@@ -15,6 +15,8 @@ __all__ = ["check_rows", "encode_labels", "split_rows"]
 
 #: Fewest rows of a file to train on: one tenth is for validation, one tenth for testing.
 MIN_ROWS = 10
+#: Most classes of which most rows may have one of their own.
+MANY = 20
 
 
 def check_rows(path: str, x: Tensor) -> None:
@@ -34,6 +36,12 @@ def encode_labels(path: str, labels: np.ndarray, classes: list[Any] | None) -> t
     labels = plain(labels)
     gone = blank(labels) | ((labels == -1) if labels.dtype.kind == "i" else False)
     known = labels[~gone].tolist()
+    found = len(set(known))
+    if classes is None and found > max(MANY, len(known) / 2):
+        raise ValueError(
+            f"label: expected classes with several rows each, got {found:,} classes in {len(known):,} rows of {path}. "
+            "Choose another column"
+        )
     classes = sorted(set(known)) if classes is None else classes
     if len(classes) < 2 or not set(known) <= set(classes):
         raise ValueError(f"{path}: expected labels of two or more classes, got {sorted(set(known))[:5]}")

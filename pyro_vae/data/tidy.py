@@ -25,11 +25,12 @@ INDEX = ("", "Unnamed: 0", "__index_level_0__")
 def of_table(name: str, content: Content, options: Options) -> Examples:
     """Return columns as examples; errors name the source."""
     table, labels, notes = content.columns, content.labels, list(content.notes)
+    label = options.label
+    out = {str(n) for n in options.leave_out} - {str(label)}
     try:
-        parts = {part.name: part.values for part in columns_of(table)}
+        parts = {part.name: part.values for part in columns_of(table, out)}
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    out, label = {str(n) for n in options.leave_out}, options.label
     if label is not None:
         if str(label) not in parts:
             raise ValueError(f"label: expected a column of {name} ({', '.join(parts)}), got {label}")

@@ -71,7 +71,7 @@ def test_delimiters_in_quotes_are_text(tmp_path):
     [
         (b"", "is empty"),
         (b"\n\n", "names of the columns in the first line, got none"),
-        (b",a\n0,1.5\n1,2.5\n", "index=False"),
+        (b",,a\n0,0,1.5\n1,1,2.5\n", "names of the columns in the first line, got '', '', 'a'"),
         (b"1.5,2\n2.5,3\n", "names of the columns in the first line, got '1.5', '2'"),
         (b"a,b\n", "expected rows below the names"),
         (b"a, a\n1,2\n", "different names, got several of the name a. Rename them"),

@@ -1,5 +1,6 @@
 """`pv.data.read`: the exact content of every kind of source, and refusals in one sentence with the way out."""
 
+import datetime
 import gzip
 
 import numpy as np
@@ -83,6 +84,54 @@ def test_tables(kind, tmp_path):
     assert found.columns[1].values == ("green", "red")
     for words in ("age", "Positive", "colour", "missing"):
         assert words in str(found)
+
+
+TYPES = {
+    "member": [True, None, False, True],
+    "born": [datetime.date(2001, 3, 1), None, datetime.date(1999, 12, 31), datetime.date(1980, 1, 1)],
+    "visits": [3, None, 40, 0],
+    "size": ["S", "M", None, "L"],
+}
+
+
+def typed_polars(folder):
+    polars = pytest.importorskip("polars", reason="needs polars")
+    return polars.DataFrame(TYPES).with_columns(size=polars.Series(TYPES["size"], dtype=polars.Categorical))
+
+
+def typed_pandas(folder):
+    pandas = pytest.importorskip("pandas")
+    kinds = {"member": "boolean", "visits": "Int64", "size": "category"}
+    return pandas.DataFrame(TYPES).astype({"born": "datetime64[ns]", **kinds})
+
+
+def typed_parquet(folder):
+    pytest.importorskip("pyarrow", reason="needs the extra tables")
+    typed_pandas(folder).to_parquet(folder / "a.parquet")
+    return folder / "a.parquet"
+
+
+@pytest.mark.parametrize("make", [typed_polars, typed_pandas, typed_parquet, lambda folder: TYPES])
+def test_types_of_columns(make, tmp_path):
+    """Booleans, dates, integers and categories with missing values keep their types."""
+    found = read(make(tmp_path))
+    assert [type(c).__name__ for c in found.columns] == ["Binary", "Integer", "Count", "Categorical"]
+    assert torch.isnan(found.x).nonzero().tolist() == [[1, 0], [1, 1], [1, 2], [2, 3]]
+    assert found.x[:, 2].nan_to_num(-1).tolist() == [3, -1, 40, 0]
+    assert found.x[:, 3].nan_to_num(-1).tolist() == [2, 1, -1, 0]
+    decoded = found.table.decode(found.x)["born"].tolist()
+    assert [str(value)[:10] for value in decoded][2:] == ["1999-12-31", "1980-01-01"]
+
+
+def test_estimators_of_scikit_learn_read_files(tmp_path):
+    sklearn = pytest.importorskip("pyro_vae.sklearn", reason="needs the extra sklearn")
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    np.save(tmp_path / "a.npy", x)
+    scores = []
+    for source in (x, tmp_path / "a.npy", str(tmp_path / "a.npy"), read(x)):
+        model = sklearn.VAEDensity(epochs=1, num_particles=3, random_state=0).fit(source)
+        scores.append(model.score_samples(source))
+    assert all(np.array_equal(scores[0], score) for score in scores)
 
 
 def test_rows_without_values_and_columns_without_values_are_left_out(tmp_path):
@@ -366,6 +415,12 @@ REFUSED = {
         "missing: colour",
     ),
     "unknown label": (lambda folder: TABLE, {"label": "color"}, ValueError, "label: .*age, colour"),
+    "a class per row": (
+        lambda folder: {"a": np.arange(40.0) + 0.5, "id": [f"n{i}" for i in range(40)]},
+        {"label": "id"},
+        ValueError,
+        "label: .*40 classes in 40 rows",
+    ),
     "unknown key": (labelled, {"key": "Z"}, ValueError, r"key: .*X, y"),
 }
 
