@@ -38,7 +38,7 @@ AXES = ("posterior", "likelihood", "prior")
 def compare(argv: list[str]) -> int:
     """Compare estimators: bounds, gradients and costs, and which one trains best on an equal budget."""
     settings, _, _ = parse(argv, LIKELIHOODS["grey"])
-    folder = folder_of(settings, f"compare-{settings.data}")
+    folder = folder_of(settings, f"compare-{Path(settings.data).name}")
     run.check_unused(folder)
     device = resolve_device(settings.device)
     source = run_data.load(vars(settings))

@@ -102,7 +102,7 @@ def cells_of(text: str | None) -> list[str]:
 
 def folder_of(settings: Namespace, name: str) -> Path:
     """Return the folder of a new run; without ``--run-dir`` its name has the time."""
-    return Path(settings.run_dir or Path("runs") / f"{name}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}")
+    return Path(settings.run_dir or Path("runs") / f"{Path(name).name}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}")
 
 
 def for_run(command: str, argv: list[str], arguments: str = "RUN ") -> Choices:

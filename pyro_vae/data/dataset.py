@@ -45,7 +45,8 @@ class Split:
     """One split of a data set: training, validation or test examples.
 
     Args:
-        x: the examples, of shape ``(n, *shape)``: a float32 tensor, or one of integers with a transform to float32
+        x: the examples, of shape ``(n, *shape)``: a float32 tensor; one of integers with a transform to float32; or
+            rows that are read by batch
         y: labels, int64 of shape ``(n,)``, or None
         transform: a callable from a batch ``(b, *shape)`` to a batch of the same shape, which training applies to
             each batch when it is used; None for no transform. One that returns only zeros and ones has an attribute
@@ -60,7 +61,7 @@ class Split:
         (10, Split(4 x (8, 8), labels), [9, 0])
     """
 
-    x: Tensor | LazyRows
+    x: Tensor
     y: Tensor | None = None
     transform: Callable[[Tensor], Tensor] | None = None
 

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import pyro_vae as pv
 from pyro_vae.data import files, read
+from pyro_vae.training.data.batches import Batches
 
 TEXT = "age,colour\n38.5,red\n,green\n55.25,red\n20,red\n"
 X = np.arange(12.0).reshape(4, 3) / 7
@@ -285,6 +286,14 @@ def test_bytes_are_converted_in_the_batch():
             weights.append(torch.cat([p.flatten() for p in vae.parameters()]))
         assert torch.equal(weights[0], weights[2])
         assert torch.equal(weights[1], weights[2])
+
+
+def test_bytes_go_to_the_device_as_bytes():
+    batches = Batches(read(noise(9, 4, 4)), batch_size=4, device=torch.device("meta"))
+    (column,) = batches.on_device.columns
+    assert (column.device.type, column.dtype) == ("meta", torch.uint8)
+    (x,) = next(iter(batches.epoch(0)))
+    assert (x.device.type, x.dtype, x.shape) == ("meta", torch.float32, (4, 4, 4))
 
 
 def test_integers():
