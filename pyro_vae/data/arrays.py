@@ -31,9 +31,9 @@ def of_array(name: str, content: Content, options: Options) -> Examples:
     if is_integer(array):
         low, high = limits(array)
         transform = Levels(integers(name, array, layout, content.levels if levels is None else levels, high))
-        what = "negative integers too" if low < 0 else "counts" if transform.largest == 1 else "levels"
-        what = "0 and 1" if 0 <= low <= high <= transform.largest == 1 else f"integers {low} to {high}, {what}"
-        notes.append(f"values: {what}; divided by {transform.largest} in each batch")
+        divided = f"divided by {transform.largest}" if transform.largest > 1 else "converted to floating point"
+        kind = "levels" if transform.largest > 1 else "counts" if low >= 0 and high > 1 else "integers"
+        notes.append(f"values: {kind} {low} to {high}, {divided} in each batch")
     elif levels is not None:
         raise ValueError(f"levels: expected none for {name} of {array.dtype}, which is not divided. Leave it out")
     if layout and content.axes is None:

@@ -17,7 +17,7 @@ __all__ = ["Dataset", "Levels", "Split"]
 CHUNK = 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Levels:
     """A transform from integers to floating-point numbers, on the device of the batch.
 
@@ -33,6 +33,9 @@ class Levels:
 
     largest: int = 1
     dtype: torch.dtype = torch.float32
+
+    def __repr__(self) -> str:
+        return f"Levels({self.largest})"
 
     def __call__(self, batch: Tensor) -> Tensor:
         """Return the batch in ``dtype``, divided by ``largest``."""

@@ -37,7 +37,7 @@ def test_folder_of_images(tmp_path, capsys):
     data = pictures(tmp_path / "photos", 20, (4, 6, 3))
     config, out = chosen(tmp_path, capsys, f"--data={data}")
     assert (config["shape"], config["likelihood"]["name"]) == ([3, 4, 6], "ContinuousBernoulli")
-    for said in ("images: 20 files, in colour, 4 x 6", "levels; divided by 255", "2 classes: a, b"):
+    for said in ("images: 20 files, in colour, 4 x 6", "levels 0 to 255, divided by 255", "2 classes: a, b"):
         assert said in out
     assert apply(tmp_path, "score", data, "scores.npy").shape == (20,)
     assert apply(tmp_path, "reconstruct", data, "x.npy").shape == (20, 3, 4, 6)
