@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
-from pyro_vae._util.arrays import keep_masks
 from pyro_vae._util.validation import check_int
 from pyro_vae._util.weights import mean_one
 from pyro_vae.data import Split
@@ -20,6 +19,7 @@ from pyro_vae.data.read import to_fit
 from pyro_vae.data.tables import Column as TableColumn
 from pyro_vae.programs.program import Program
 from pyro_vae.training.data.column import CHUNK_BYTES, Column, OnDevice, argument_name, to_tensors
+from pyro_vae.training.data.loader import as_loader
 from pyro_vae.training.data.lookahead import Batch, joined, num_batches
 from pyro_vae.training.data.order import BLOCK, Shuffled
 from pyro_vae.training.data.prefetch import ReadAhead
@@ -89,17 +89,7 @@ class Batches:
             part for i, source in enumerate(sources) for part in to_fit(argument_name(i), source, () if i else columns)
         ]
         if len(parts) == 1 and isinstance(parts[0].x, (DataLoader, IterableDataset)):
-            rows = parts[0].x
-            if self.weighted:
-                raise TypeError(
-                    f"weights: expected data with a fixed number of rows, got {type(rows).__name__}. Pass arrays or "
-                    "the Dataset itself, or have the sampler of the loader draw rows by their weights "
-                    "(torch.utils.data.WeightedRandomSampler)"
-                )
-            loader = rows if isinstance(rows, DataLoader) else DataLoader(rows, batch_size=self.batch_size)
-            self.loader = keep_masks(loader)
-            if self.ranks.size > 1:
-                refuse_unshared(self.loader)
+            self.loader = as_loader(parts[0].x, self.batch_size, ranks=self.ranks.size, weighted=self.weighted)
             return
         if self.batch_size < self.ranks.size:
             raise ValueError(
@@ -251,14 +241,3 @@ class Batches:
         if self.ahead is not None:
             self.ahead.close()
             self.advise(random=False)
-
-
-def refuse_unshared(loader: DataLoader) -> None:
-    """Raise if a loader would give all data to each rank."""
-    own_batches = type(loader.batch_sampler) not in (BatchSampler, type(None))
-    if type(loader.sampler) in (RandomSampler, SequentialSampler) and not own_batches:
-        raise ValueError(
-            "data: expected a DataLoader that gives each rank its own part, got one that gives all data to each. Pass "
-            "the Dataset itself, which fit divides, or a DataLoader with "
-            "sampler=torch.utils.data.DistributedSampler(dataset)"
-        )
