@@ -52,7 +52,10 @@ TOP = {
 #: Types of the plain entries of a configuration.
 TYPES = {
     **dict.fromkeys(("latent", "seed", "epochs", "patience", "batch_size", "num_particles"), int),
-    **dict.fromkeys(("binarize", "label"), str | None),
+    **dict.fromkeys(("binarize", "label", "layout", "key"), str | None),
+    **dict.fromkeys(("levels", "size"), int | None),
+    **dict.fromkeys(("keep_empty", "keep_index"), bool),
+    "units": list,
     **dict.fromkeys(("data", "device", "precision"), str),
     "num_labels": int | None,
     "learning_rate": float,
