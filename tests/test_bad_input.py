@@ -221,7 +221,7 @@ LOADERS = {
     "a stream": (Stream(spoiled(float("nan"))), "x.* batch 0"),
     "nothing": (DataLoader(TensorDataset(X[:0]), batch_size=5), "batch"),
     "text": (DataLoader(["a", "b"], batch_size=2), "data: .* str for x"),
-    "a dict": (DataLoader([{"x": X[0]}] * 4, batch_size=2), "dict for x.*collate_fn"),
+    "a dict": (DataLoader([{"image": X[0]}] * 4, batch_size=2), "data: expected 'x' .*got image"),
 }
 
 
