@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,10 +13,11 @@ from torch import Tensor
 from pyro_vae import data, tasks
 from pyro_vae.config import run
 from pyro_vae.data import Dataset, Examples, Split, files
+from pyro_vae.data.dataset import Levels
 from pyro_vae.data.read import is_source
 from pyro_vae.data.rows import check_rows, split_rows
 from pyro_vae.data.tables import Real
-from pyro_vae.data.tables.ranged import moments
+from pyro_vae.data.tables.ranged import SMALLEST
 
 __all__ = ["Source", "complete", "in_file", "is_file", "load", "read_file", "to_fit"]
 
@@ -85,6 +86,8 @@ def from_file(path: str, config: Mapping[str, Any]) -> Source:
         rows = replace(rows, x=rows.x.float())
         if not config.get("keep_empty"):
             check_rows(path, rows.x)
+    elif rows.transform is None:  # rows that are read by batch
+        rows = replace(rows, transform=Levels())
     if found.kind != "table":
         check_columns(path, rows)
     else:
@@ -93,27 +96,28 @@ def from_file(path: str, config: Mapping[str, Any]) -> Source:
         facts["classes"] = list(found.classes)
     kind, text = found.values, str(found)
     if kind == "real" and len(found.shape) == 1:
-        units = [of_column(str(i), rows.x[:, i]) for i in range(rows.x.shape[1])]
-        kind, facts["units"] = "real columns", run.describe(units)
-        text = f"{text}\n{in_words(units, rows.x)}"
+        units, table = columns_of(rows)
+        kind, facts["units"], text = "real columns", run.describe(units), f"{text}\n{table}"
     return Source(split_rows(path, rows), kind, facts, text)
 
 
-def of_column(name: str, values: Tensor) -> Real:
-    """Return a column of real numbers with the mean and standard deviation of these values as its units."""
-    return Real(name, *moments(values[~torch.isnan(values)].double().numpy()))
-
-
-def in_words(units: Sequence[Real], x: Tensor) -> str:
-    """Return name, type, units and number of missing values of columns, one line per column."""
-    holes = torch.isnan(x).sum(0).tolist()
-    rows = [("column", "type", "unit (std)", "mean", "missing")]
-    rows += [(c.name, "Real", f"{c.scale:.4g}", f"{c.shift:.4g}", f"{n:,}") for c, n in zip(units, holes, strict=True)]
-    more = len(rows) - 1 - MOST
-    rows = rows[: MOST + 1]
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines + ([f"... and {more:,} more"] if more > 0 else []))
+def columns_of(rows: Split) -> tuple[list[Real], str]:
+    """Return the columns of an array with their means and standard deviations as units, and a table of them."""
+    here = sum((~chunk.isnan()).sum(0) for chunk in rows.chunks())
+    mean = sum(chunk.double().nansum(0) for chunk in rows.chunks()) / here
+    std = (sum((chunk.double() - mean).square().nansum(0) for chunk in rows.chunks()) / here).sqrt()
+    # the unit of a column of equal numbers is 1
+    pairs = torch.stack([mean, std], 1).tolist()
+    units = [Real(str(i), m, s if s > max(SMALLEST, 1e-7 * abs(m)) else 1.0) for i, (m, s) in enumerate(pairs)]
+    holes = (len(rows) - here).tolist()
+    lines = [("column", "type", "unit (std)", "mean", "missing")]
+    lines += [
+        (c.name, "Real", f"{c.scale:.4g}", f"{c.shift:.4g}", f"{n:,}") for c, n in zip(units, holes, strict=True)
+    ]
+    more = [f"... and {len(units) - MOST:,} more"] if len(units) > MOST else []
+    widths = [max(map(len, cells)) for cells in zip(*lines[: MOST + 1], strict=True)]
+    table = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines[: MOST + 1]]
+    return units, "\n".join(table + more)
 
 
 def read_file(path: str, config: Mapping[str, Any]) -> Examples:
@@ -131,6 +135,7 @@ def read_file(path: str, config: Mapping[str, Any]) -> Examples:
 
 def in_file(path: str, text: str) -> str:
     """Return an error of ``pyro_vae.data`` with the options of the command and the lines of the file."""
+    text = re.sub(r"^keep_(empty|index): ", r"keep-\1: ", text)
     text = re.sub(r"(^|: )types: ", r"\1columns: ", re.sub(r"(^|: )leave_out: ", r"\1leave-out: ", text))
     return re.sub(r"\bin row (\d+)", lambda found: f"in {files.place(path, int(found[1]))}", text)
 

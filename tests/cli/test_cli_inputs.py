@@ -183,3 +183,18 @@ def test_a_chosen_likelihood_models_the_array_as_it_is(tmp_path, capsys):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(40, 3)))
     config, _ = chosen(tmp_path, capsys, f"--data={tmp_path / 'a.npy'}", "--likelihood=Normal")
     assert "units" not in config
+
+
+@pytest.mark.parametrize("dtype", ["float64", "uint8", "int64"])
+def test_files_that_are_read_batch_by_batch(dtype, tmp_path, capsys, monkeypatch):
+    """A large file trains the weights of a small one."""
+    x = np.random.default_rng(0).integers(0, 256, (40, 4, 4) if dtype == "uint8" else (40, 3)).astype(dtype)
+    np.save(tmp_path / "a.npy", x / 7 if dtype == "float64" else x)
+    outs, scores = [], []
+    for limit in (2**30, 0):
+        monkeypatch.setattr("pyro_vae.data.readers.numpy_files.LARGE", limit)
+        (folder := tmp_path / str(limit)).mkdir()
+        outs.append(chosen(folder, capsys, f"--data={tmp_path / 'a.npy'}")[1])
+        scores.append(apply(folder, "score", tmp_path / "a.npy", "scores.npy"))
+    assert ["batch by batch" in out for out in outs] == [False, True]
+    assert np.allclose(*scores, rtol=1e-4)
