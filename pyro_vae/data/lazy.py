@@ -19,6 +19,7 @@ class LazyRows(ABC):
         row_bytes: bytes of one row once it is read
 
     Example:
+        >>> import torch
         >>> class Squares(LazyRows):
         ...     shape, row_bytes = (5, 1), 4
         ...     def read(self, index):
@@ -59,6 +60,7 @@ class Selected(LazyRows):
         index: numbers of the rows
 
     Example:
+        >>> import torch
         >>> class Squares(LazyRows):
         ...     shape, row_bytes = (5, 1), 4
         ...     def read(self, index):

@@ -74,6 +74,7 @@ def read(
         >>> read([[1.5, 2.0], [0.0, -3.0]]).x
         tensor([[ 1.5000,  2.0000],
                 [ 0.0000, -3.0000]], dtype=torch.float64)
+        >>> import numpy as np
         >>> read(np.zeros((10, 32, 32, 3), np.uint8), levels=255)
         Examples(source: 10 images; channels 3, height 32, width 32; stored as uint8)
     """

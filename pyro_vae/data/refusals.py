@@ -40,8 +40,8 @@ def refuse(name: str, source: Any) -> Exception:
     """Return the error for a source that no reader takes.
 
     Example:
-        >>> refuse("source", "numbers.xlsx")
-        ValueError("source: expected a file that can be read, got numbers.xlsx. Save the sheet as .csv")
+        >>> print(refuse("source", "numbers.xlsx"))
+        source: expected a file that can be read, got numbers.xlsx. Save the sheet as .csv
     """
     if is_path(source):
         return refuse_path(name, source)
