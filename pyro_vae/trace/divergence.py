@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from pyro.distributions import Delta
+from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -73,7 +74,7 @@ def masked_divergence(site: Any, kl: Tensor | None, log_q: Tensor, log_p: Tensor
 def closed_form(q: Any, p: Any) -> Tensor:
     """Return the divergence of two distributions at their joint batch shape, which torch does not always broadcast."""
     if q.batch_shape != p.batch_shape:
-        shape = torch.broadcast_shapes(q.batch_shape, p.batch_shape)
+        shape = torch.Size(broadcast_shape(q.batch_shape, p.batch_shape))
         q, p = (fn if fn.batch_shape == shape else fn.expand(shape) for fn in (q, p))
     kl = kl_divergence(q, p)
     if not isinstance(kl, Tensor):  # the number 0 where a distribution is masked as a whole

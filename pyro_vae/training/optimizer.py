@@ -120,7 +120,8 @@ class OneOptimizer(PyroOptim):
     def backward(self, loss: Tensor, gradient: Tensor) -> None:
         """Backpropagate to all tensors that require a gradient, such as a batch that another model made."""
         if loss.requires_grad:  # not if all parameters are frozen
-            loss.backward(gradient)
+            # torch imports sympy to compare the shapes of a loss and its gradient
+            (loss * gradient).backward()
 
     def largest_gradient(self) -> str:
         """Return name and norm of the largest gradient in words; one that is NaN is the largest."""

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.training.adam import Adam
 from pyro_vae.training.compile.layout import Layout
 
 __all__ = ["ELEMENTWISE", "FlatOptimizer", "FlatUpdate", "Unsupported"]
 
 #: Optimizers that update each number on its own, so that many parameters can lie in one flat tensor.
 ELEMENTWISE = (
+    Adam,
     torch.optim.Adam,
     torch.optim.AdamW,
     torch.optim.Adamax,
