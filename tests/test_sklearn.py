@@ -134,6 +134,37 @@ def test_random_state_sets_everything_and_nothing_global_changes(X):
     assert np.array_equal(clone(a).fit(X).score_samples(X), scores[0])
 
 
+def test_defaults_of_the_density_follow_the_table(X):
+    """150 rows of 4 columns: 2 latents, one hidden layer of 32, 200 epochs, the first quarter on all rows."""
+    density = VAEDensity(num_particles=3, random_state=0).fit(X)
+    program = density.program_
+    assert (program.prior().event_shape, type(program.likelihood)) == ((2,), pv.likelihoods.Laplace)
+    for net in (program.likelihood.net, program.posterior.net):
+        assert [layer.out_features for layer in net.body if hasattr(layer, "out_features")][:-1] == [32]
+    # 50 epochs on 150 rows in 2 steps each, 150 on 120 rows in one step
+    assert density.history_["step"] == [*range(2, 102, 2), *range(101, 251)]
+
+
+def test_options_win_over_the_defaults_of_the_density(X):
+    normal = functools.partial(pv.likelihoods.Normal, scale=pv.scales.Shared())
+    options = {"latent": 3, "likelihood": normal, "posterior": pv.posteriors.MeanFieldNormal, "epochs": 3, "trim": 0.0}
+    density = VAEDensity(**options, num_particles=3, random_state=0).fit(X)
+    program = density.program_
+    assert (program.prior().event_shape, type(program.likelihood)) == ((3,), pv.likelihoods.Normal)
+    assert program.posterior.net.body[0].out_features == 500
+    assert density.history_["step"] == [2, 4, 6]
+
+
+def test_scattered_and_clustered_anomalies_have_high_scores():
+    """20 scattered rows and a dense cluster of 20 among 440: the area under the ROC curve exceeds 0.99."""
+    rng = np.random.default_rng(0)
+    usual = rng.normal(size=(440, 2)) @ rng.normal(size=(2, 6)) + 0.2 * rng.normal(size=(440, 6))
+    scattered, cluster = rng.normal(0, 4, (20, 6)), rng.normal(0, 4, 6) + 0.2 * rng.normal(size=(20, 6))
+    x = StandardScaler().fit_transform(np.concatenate([usual, scattered, cluster]))
+    scores = -VAEDensity(num_particles=50, random_state=0).fit(x).score_samples(x)
+    assert (scores[:440, None] < scores[440:]).mean() > 0.99
+
+
 def test_types_and_parts_are_passed_on(X):
     """Rows of float32 stay float32; the given parts and estimator are used and not changed."""
     estimator = pv.estimators.IWAE(num_particles=3)

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 
+from pyro_vae._util.threads import restored_threads
 from pyro_vae._util.versions import VERSION
 from pyro_vae.cli.choices import UsageError, first_line, look_up, table
 from pyro_vae.cli.classify import classify
@@ -71,7 +72,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         command = look_up("command", name, COMMANDS)
         where = f"pyro-vae {name}"
-        return command(rest)
+        with restored_threads():
+            return command(rest)
     except SystemExit as end:  # of --help
         return int(end.code or 0)
     except KeyboardInterrupt as end:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 from pyro_vae import data, plots, tasks
 from pyro_vae._util.devices import resolve_device
 from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.threads import limit_threads
 from pyro_vae.cli.choices import Choices, UsageError, table
 from pyro_vae.cli.resume import NOT_SAVED, resumed
 from pyro_vae.cli.shared import (
@@ -31,9 +33,12 @@ from pyro_vae.config.results import results, write_results
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import evaluating
-from pyro_vae.training import TF32, Autocast, EarlyStopping, fit
+from pyro_vae.training import TF32, Autocast, EarlyStopping, TableDefaults, fit
 from pyro_vae.training.ranks.distributed import Ranks, in_process_group
 
+#: Hidden layers and learning rate for tables: few large steps that become smaller, of which held-out rows choose the
+#: best epoch. A network that is larger than that of ``TableDefaults`` imputes better.
+TABLE_HIDDEN, TABLE_RATE = [128, 128], 1e-2
 #: Precision of the layers of networks in training.
 PRECISIONS = {"float32": None, "tf32": TF32(), "bfloat16": Autocast(torch.bfloat16)}
 
@@ -53,6 +58,8 @@ def train(argv: list[str]) -> int:
         given = {arg.partition("=")[0] for arg in argv}
         more = COUNTS if source.kind == "sparse counts" and given.isdisjoint({"--program", "--likelihood"}) else ()
         settings, config = parse([*argv, *more], LIKELIHOODS[source.kind])
+        if not more:
+            settings, config = parse([*options_of_table(argv, config, source), *argv], LIKELIHOODS[source.kind])
         alpha = any(arg.startswith("--program.alpha") for arg in argv)
         config = run.plain(run_data.complete(config, source, alpha=alpha))
     else:
@@ -69,6 +76,7 @@ def train(argv: list[str]) -> int:
     if saved is None:
         ranks.on_rank_zero(partial(run.write, folder, config))
     stop = EarlyStopping(settings.patience)
+    limit_threads(vae, settings.batch_size)
     history = fit(
         vae,
         rows,
@@ -109,9 +117,11 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     choices = Choices("train", argv)
     add_training(choices, batch_size=128)
     add = choices.option
-    add("--epochs", type=PositiveInt, default=150, help="largest number of passes over the training data")
+    rule = "; for a table 10 times the square root of its number of rows, at least 400, in steps"
+    add("--epochs", type=PositiveInt, default=150, help=f"largest number of passes over the training data{rule}")
     add("--patience", type=PositiveInt, default=20, help="epochs without a better validation bound before it stops")
-    add("--learning-rate", type=PositiveFloat, default=1e-3, help="learning rate of Adam")
+    rate = f"learning rate of Adam; for a table {TABLE_RATE}, which falls to 0 along a cosine"
+    add("--learning-rate", type=PositiveFloat, default=1e-3, help=rate)
     add("--num-particles", type=PositiveInt, default=1000, help="samples per example for the log-likelihood")
     add("--compile", action=ActionYesNo, nargs="?", default=False, help="compile the training step")
     precision = "precision of the network layers; everything else is float32"
@@ -137,6 +147,24 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
         name = config["program"]["name"]
         raise UsageError(f"num-labels: expected a --program that learns from labels ({learn}), got {name}")
     return settings, config
+
+
+def options_of_table(argv: list[str], config: dict[str, Any], source: run_data.Source) -> list[str]:
+    """Return the default options of a VAE for a table; those of the user come after them and win."""
+    real = source.kind in ("real", "real columns", "mixed") and len(source.dataset.shape) == 1
+    if not real or not run_data.is_file(config["data"]) or config["program"]["name"] != "VAE":
+        return []
+    given = {arg.partition("=")[0] for arg in argv}
+    rows, batch_size = len(source.dataset.train), config["batch_size"]
+    sizes = TableDefaults(rows=rows, columns=source.dataset.shape[0])
+    epochs = config["epochs"] if "--epochs" in given else sizes.epochs(batch_size)
+    options = [f"--epochs={epochs}", f"--learning-rate={TABLE_RATE}"]
+    if not given & {"--lr-schedule", "--learning-rate"}:
+        options += ["--lr-schedule=Cosine", f"--lr-schedule.num_steps={epochs * math.ceil(rows / batch_size)}"]
+    for part in ("posterior", "likelihood", "prior"):
+        if (config[part]["options"].get("net") or {}).get("name") == "MLP":
+            options.append(f"--{part}.net.hidden={TABLE_HIDDEN}")
+    return options
 
 
 def check_step(vae: VAE, estimator: Estimator, split: data.Split) -> None:

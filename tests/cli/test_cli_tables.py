@@ -142,3 +142,63 @@ def test_resume_compares_the_types(table, capsys):
     assert "columns: expected {" in capsys.readouterr().err
     assert main([*again, "--leave-out=age"]) == 2
     assert "leave-out: expected ['who']" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def real_table(tmp_path_factory):
+    """Return a table of 300 rows and 4 columns with two factors."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 2)) @ rng.normal(size=(2, 4)) + 0.1 * rng.normal(size=(300, 4))
+    return write_csv(tmp_path_factory.mktemp("real") / "x.csv", list("abcd"), x.tolist())
+
+
+def config_of(folder, *options):
+    assert main(["train", f"--run-dir={folder}", "--num-particles=3", "--quiet", *options]) == 0
+    return json.loads((folder / "config.json").read_text())
+
+
+def test_defaults_follow_the_size_of_a_table(real_table, tmp_path):
+    """240 training rows, 2 steps per epoch: 400 steps, whose size falls to 0 until then."""
+    config = config_of(tmp_path / "run", f"--data={real_table}", "--patience=1")
+    assert (config["epochs"], config["learning_rate"]) == (200, 1e-2)
+    assert config["lr_schedule"]["name"] == "Cosine"
+    assert config["lr_schedule"]["options"]["num_steps"] == 400
+    for part in ("posterior", "likelihood"):
+        assert config[part]["options"]["net"]["options"]["hidden"] == [128, 128]
+
+
+def test_options_of_the_user_win_over_those_of_the_table(real_table, tmp_path):
+    given = ["--epochs=2", "--posterior.net.hidden=[500,500]", "--latent=3"]
+    config = config_of(tmp_path / "run", f"--data={real_table}", *given)
+    assert (config["epochs"], config["latent"], config["lr_schedule"]["options"]["num_steps"]) == (2, 3, 4)
+    assert config["posterior"]["options"]["net"]["options"]["hidden"] == [500, 500]
+    assert config["likelihood"]["options"]["net"]["options"]["hidden"] == [128, 128]
+
+
+@pytest.mark.parametrize(
+    "given", [["--learning-rate=0.02"], ["--lr-schedule=MultiStep", "--lr-schedule.milestones=[1]"]]
+)
+def test_a_chosen_learning_rate_has_no_other_schedule(given, real_table, tmp_path):
+    config = config_of(tmp_path / "run", f"--data={real_table}", "--epochs=2", *given)
+    chosen = (config.get("lr_schedule") or {"name": None})["name"]
+    assert (config["learning_rate"], chosen) in {(0.02, None), (0.01, "MultiStep")}
+
+
+def test_images_keep_the_general_defaults(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((40, 3, 3)).round().astype("float32"))
+    config = config_of(tmp_path / "run", f"--data={tmp_path / 'x.npy'}", "--patience=1")
+    assert (config["epochs"], config["learning_rate"]) == (150, 1e-3)
+    assert config["posterior"]["options"]["net"]["options"]["hidden"] == [500, 500]
+
+
+def test_rows_off_the_plane_have_high_scores(real_table, tmp_path):
+    """Rows whose columns do not fit together: the command trains and scores with its defaults."""
+    config_of(tmp_path / "run", f"--data={real_table}")
+    names, cells = read_csv(real_table)
+    x = np.array(cells, float)
+    odd = np.random.default_rng(1).permuted(x[:60], axis=0)
+    data = write_csv(tmp_path / "new.csv", names, [*x[60:120].tolist(), *odd.tolist()])
+    words = ["score", tmp_path / "run", data, "--output", tmp_path / "scores.npy", "--quiet"]
+    assert main([str(word) for word in words]) == 0
+    scores = np.load(tmp_path / "scores.npy")
+    assert (scores[:60, None] < scores[60:]).mean() > 0.85

@@ -29,6 +29,7 @@ DATA = {
     **dict.fromkeys(("x", "data", "valid", "train", "test", "normal", "table", "truth", "X", "a", "b"), X),
     **dict.fromkeys(("source", "z", "x_hat", "std", "rows", "images", "real", "sampled"), X),
     **dict.fromkeys(("y", "clusters", "labels"), Y),
+    "weights": np.arange(1.0, N + 1),
     "start": X[:4],
     "end": X[4:8],
     "factors": FACTORS,

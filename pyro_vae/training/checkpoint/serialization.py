@@ -115,7 +115,7 @@ def parse(data: bytes, name: str) -> Any:
 def to_bytes(value: Any) -> tuple[bytes, bytes]:
     """Return a tree of plain values and tensors as a JSON file and a safetensors file."""
     tensors: dict[str, Tensor] = {}
-    plain = json.dumps(pack(value, tensors), indent=1, allow_nan=False).encode()
+    plain = json.dumps(pack(value, tensors), allow_nan=False).encode()
     return plain, save(unshared(tensors))
 
 

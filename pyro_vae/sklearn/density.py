@@ -1,0 +1,106 @@
+"""A VAE as a density estimator of scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from sklearn.base import DensityMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from pyro_vae._util.validation import check_int
+from pyro_vae.conditional import Conditional
+from pyro_vae.estimators import Estimator
+from pyro_vae.evaluation.likelihood.log_likelihood import weighted
+from pyro_vae.likelihoods import Laplace
+from pyro_vae.nets import MLP
+from pyro_vae.posteriors import MeanFieldNormal
+from pyro_vae.priors import StandardNormal
+from pyro_vae.programs import VAE
+from pyro_vae.scales import Shared
+from pyro_vae.sklearn.fitted import Fitted
+from pyro_vae.training import History, TableDefaults, fit_trimmed
+
+__all__ = ["VAEDensity"]
+
+
+class VAEDensity(DensityMixin, Fitted):
+    r"""A VAE as a density estimator, by importance sampling.
+
+    .. math:: \log p(x) \approx \log \frac1K \sum_{k=1}^K \frac{p(x, z_k)}{q(z_k \mid x)},
+              \qquad z_k \sim q(z \mid x)
+
+    The expectation is a lower bound (the ELBO for K = 1) that converges to the exact value as K grows. The noise is a
+    function of the row: its score does not depend on the other rows.
+
+    Minus the score of a row is an anomaly score. The defaults follow the size of the table
+    (:class:`pyro_vae.training.TableDefaults`): a small network and a short training do not learn the few unusual rows
+    of the data, a Laplace likelihood is not drawn towards them, and most of the training leaves the least likely rows
+    out (:func:`pyro_vae.training.fit_trimmed`). Rows are not scaled; put a StandardScaler before.
+
+    References:
+        Importance weighted autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
+
+    Args:
+        latent: number of latents; None for about the square root of the number of columns
+        likelihood: makes p(x given z); None for Laplace with one learned scale and one hidden layer of 32
+        posterior: makes q(z given x); None for MeanFieldNormal with one hidden layer of 32
+        epochs: passes over the rows; None for as many as have 10 times the square root of the number of rows in steps
+        prior, estimator, batch_size, learning_rate, missing, random_state: as in :class:`VAETransformer`
+        trim: share of the rows that are left out after a quarter of the epochs, the least likely ones; 0 for a density
+            of all rows, where there are no anomalies
+        num_particles: K, for the scores
+
+    Attributes:
+        program_, history_, seed_, n_features_in_: as in :class:`VAETransformer`
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> X = load_iris().data
+        >>> VAEDensity(epochs=2, random_state=0).fit(X).score_samples(X[:3]).shape
+        (3,)
+    """
+
+    def __init__(
+        self,
+        latent: int | None = None,
+        *,
+        prior: Callable[..., Conditional] = StandardNormal,
+        likelihood: Callable[..., Conditional] | None = None,
+        posterior: Callable[..., Conditional] | None = None,
+        estimator: Estimator | None = None,
+        epochs: int | None = None,
+        batch_size: int = 128,
+        learning_rate: float = 2e-3,
+        missing: bool = False,
+        trim: float = 0.2,
+        num_particles: int = 500,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        parts = {"prior": prior, "likelihood": likelihood, "posterior": posterior, "estimator": estimator}
+        size = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+        super().__init__(latent, **parts, **size, missing=missing, random_state=random_state)
+        self.trim, self.num_particles = trim, num_particles
+
+    def _defaults(self, sizes: TableDefaults) -> dict[str, Callable[..., Conditional]]:
+        net = partial(MLP, hidden=sizes.hidden)
+        laplace = partial(Laplace, net=net, scale=Shared())
+        return {"likelihood": laplace, "posterior": partial(MeanFieldNormal, net=net)}
+
+    def _train(self, program: VAE, x: Tensor, **options: Any) -> History:
+        return fit_trimmed(program, x, trim=self.trim, **options)
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Return the log-likelihood of each row in nats, of shape (n_samples,)."""
+        check_is_fitted(self)
+        check_int("num_particles", self.num_particles)
+        x = self._tensor(self._rows(X))
+        options: dict[str, Any] = {"seed": self.seed_, "by_row": True, "progress": False}
+        return weighted(self.program_, x, self.num_particles, **options).per_example.numpy()
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean log-likelihood of the rows in nats; y is ignored."""
+        return float(self.score_samples(X).mean())
