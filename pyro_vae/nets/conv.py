@@ -1,4 +1,4 @@
-"""Convolutional encoders and decoders of images."""
+"""Convolutional encoders and decoders of signals, images and volumes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.nets.contract import Net
-from pyro_vae.nets.mlp import FlatLayers
+from pyro_vae.nets.mlp import FlatLayers, TrunkAndHead
 from pyro_vae.nets.shapes import Shape, as_shape, image_shape
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
@@ -26,7 +26,7 @@ class ConvEncoder(Net):
     linear layer make the output.
 
     Args:
-        in_shape: shape of one image
+        in_shape: shape of one image, signal or volume
         out_shape: shape of one output
         context: width of the context, which is concatenated to the features of the last convolution
         channels: channels of each convolution
@@ -39,7 +39,7 @@ class ConvEncoder(Net):
         ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
 
     Raises:
-        ValueError: ``in_shape`` is not the shape of an image.
+        ValueError: ``in_shape`` is not the shape of an image, or an integer argument is invalid.
 
     Example:
         >>> import torch
@@ -58,7 +58,11 @@ class ConvEncoder(Net):
         activation: Callable[[], nn.Module] = nn.SiLU,
         dims: int = 2,
     ) -> None:
-        check_int("dims", dims, 1, 3)
+        dims, hidden, channels = (
+            check_int("dims", dims, 1, 3),
+            check_int("hidden", hidden),
+            as_shape(channels, "channels"),
+        )
         image = image_shape("in_shape", in_shape, dims)
         layers: list[nn.Module] = [AsImage(image)]
         for i, o in zip((image[0], *channels), channels, strict=False):
@@ -78,7 +82,7 @@ class ConvDecoder(Net):
 
     Args:
         in_shape: shape of one input
-        out_shape: shape of the image
+        out_shape: shape of the image, signal or volume
         context: width of the context, which is concatenated to the input
         channels: channels before each transposed convolution
         hidden: width of the first layer
@@ -89,7 +93,7 @@ class ConvDecoder(Net):
         ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
 
     Raises:
-        ValueError: ``out_shape`` is not the shape of an image.
+        ValueError: ``out_shape`` is not the shape of an image, or an integer argument is invalid.
 
     Example:
         >>> import torch
@@ -108,7 +112,11 @@ class ConvDecoder(Net):
         activation: Callable[[], nn.Module] = nn.SiLU,
         dims: int = 2,
     ) -> None:
-        check_int("dims", dims, 1, 3)
+        dims, hidden, channels = (
+            check_int("dims", dims, 1, 3),
+            check_int("hidden", hidden),
+            as_shape(channels, "channels"),
+        )
         image = image_shape("out_shape", out_shape, dims)
         out_shape = as_shape(out_shape)
         sizes = halvings(image[1:], len(channels))[::-1]
@@ -147,15 +155,3 @@ class AsImage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the images."""
         return x.reshape(-1, *self.image)
-
-
-class TrunkAndHead(nn.Module):
-    """A trunk over the input, and a head over its features and the context."""
-
-    def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.trunk, self.head = trunk, head
-
-    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Return the output of the head."""
-        return self.head(self.trunk(x), *context)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_vae.nets.contract import Net
 from pyro_vae.nets.shapes import Shape, as_shape
 
-__all__ = ["MLP", "FlatLayers", "hidden_layers"]
+__all__ = ["MLP", "FlatLayers", "TrunkAndHead", "hidden_layers"]
 
 
 class MLP(Net):
@@ -28,7 +28,7 @@ class MLP(Net):
         ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
 
     Raises:
-        ValueError: a shape is not a tuple of positive ints.
+        ValueError: a shape or ``hidden`` is not a tuple of positive ints.
 
     Example:
         >>> MLP((28, 28), (2, 20), hidden=(400,))(torch.zeros(6, 5, 28, 28)).shape
@@ -45,7 +45,7 @@ class MLP(Net):
         activation: Callable[[], nn.Module] = nn.SiLU,
     ) -> None:
         in_shape, out_shape = as_shape(in_shape), as_shape(out_shape)
-        widths = [math.prod(in_shape) + context, *hidden]
+        widths = [math.prod(in_shape) + context, *as_shape(hidden, "hidden")]
         layers = [*hidden_layers(widths, activation), nn.Linear(widths[-1], math.prod(out_shape))]
         super().__init__(FlatLayers(*layers), in_shape, out_shape, context=context)
 
@@ -57,6 +57,18 @@ class FlatLayers(nn.Sequential):
         """Return the output of the layers."""
         x = x if x.dim() == 2 else x.reshape(x.shape[0], -1)
         return super().forward(torch.cat([x, *context], -1) if context else x)
+
+
+class TrunkAndHead(nn.Module):
+    """A trunk over the input, and a head over its features and the context."""
+
+    def __init__(self, trunk: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, head
+
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return the output of the head."""
+        return self.head(self.trunk(x), *context)
 
 
 def hidden_layers(widths: Sequence[int], activation: Callable[[], nn.Module]) -> list[nn.Module]:

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.nets.contract import Net
-from pyro_vae.nets.conv import TrunkAndHead
-from pyro_vae.nets.mlp import FlatLayers
+from pyro_vae.nets.mlp import FlatLayers, TrunkAndHead
 from pyro_vae.nets.shapes import Shape, as_shape, sequence_shape
 
 __all__ = ["RecurrentEncoder"]
@@ -18,7 +18,7 @@ __all__ = ["RecurrentEncoder"]
 class RecurrentEncoder(Net):
     r"""A gated recurrent unit over a sequence ``(steps, ...)``, in both directions.
 
-    The last state of each direction and, by a linear layer, the output.
+    A linear layer maps the last states of both directions to the output.
 
     Args:
         in_shape: shape of one sequence, steps first
@@ -34,7 +34,7 @@ class RecurrentEncoder(Net):
         ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
 
     Raises:
-        ValueError: ``in_shape`` is not the shape of a sequence.
+        ValueError: ``in_shape`` is not the shape of a sequence, or ``hidden`` or ``layers`` is below 1.
 
     Example:
         >>> RecurrentEncoder((50, 3), (2, 8))(torch.zeros(5, 50, 3)).shape
@@ -44,6 +44,7 @@ class RecurrentEncoder(Net):
     def __init__(
         self, in_shape: Shape, out_shape: Shape, *, context: int = 0, hidden: int = 128, layers: int = 1
     ) -> None:
+        hidden, layers = check_int("hidden", hidden), check_int("layers", layers)
         _, width = sequence_shape("in_shape", in_shape)
         head = FlatLayers(nn.Linear(2 * hidden + context, math.prod(as_shape(out_shape))))
         super().__init__(TrunkAndHead(LastStates(width, hidden, layers), head), in_shape, out_shape, context=context)

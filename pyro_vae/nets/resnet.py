@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.nets.contract import Net
-from pyro_vae.nets.conv import AsImage, TrunkAndHead, halvings
-from pyro_vae.nets.mlp import FlatLayers
+from pyro_vae.nets.conv import AsImage, halvings
+from pyro_vae.nets.mlp import FlatLayers, TrunkAndHead
 from pyro_vae.nets.shapes import Shape, as_shape, image_shape
 
 __all__ = ["ResNetDecoder", "ResNetEncoder"]
@@ -40,7 +41,7 @@ class ResNetEncoder(Net):
         ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
 
     Raises:
-        ValueError: ``in_shape`` is not the shape of an image.
+        ValueError: ``in_shape`` is not the shape of an image, or ``channels`` or ``blocks`` is invalid.
 
     Example:
         >>> import torch
@@ -57,7 +58,8 @@ class ResNetEncoder(Net):
         channels: Sequence[int] = (32, 64),
         blocks: int = 1,
     ) -> None:
-        image = image_shape("in_shape", in_shape)
+        image, channels = image_shape("in_shape", in_shape), as_shape(channels, "channels")
+        blocks = check_int("blocks", blocks, 0)
         layers: list[nn.Module] = [AsImage(image)]
         for i, o in zip((image[0], *channels), channels, strict=False):
             layers += [nn.Conv2d(i, o, 3, stride=2, padding=1), *(ResidualBlock(o) for _ in range(blocks))]
@@ -91,7 +93,7 @@ class ResNetDecoder(Net):
         ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
 
     Raises:
-        ValueError: ``out_shape`` is not the shape of an image.
+        ValueError: ``out_shape`` is not the shape of an image, or ``channels`` or ``blocks`` is invalid.
 
     Example:
         >>> import torch
@@ -108,7 +110,8 @@ class ResNetDecoder(Net):
         channels: Sequence[int] = (64, 32),
         blocks: int = 1,
     ) -> None:
-        image = image_shape("out_shape", out_shape)
+        image, channels = image_shape("out_shape", out_shape), as_shape(channels, "channels")
+        blocks = check_int("blocks", blocks, 0)
         sizes = halvings(image[1:], len(channels))[::-1]
         small = (channels[0] if channels else image[0], *sizes[0])
         layers: list[nn.Module] = [

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.nets.contract import Net
-from pyro_vae.nets.conv import TrunkAndHead
-from pyro_vae.nets.mlp import FlatLayers
+from pyro_vae.nets.mlp import FlatLayers, TrunkAndHead
 from pyro_vae.nets.shapes import Shape, as_shape, sequence_shape
 
 __all__ = ["TransformerEncoder"]
@@ -18,8 +18,8 @@ __all__ = ["TransformerEncoder"]
 class TransformerEncoder(Net):
     r"""Self-attention over the steps of a sequence, or over the elements of a set ``(elements, ...)``.
 
-    The mean over the steps and, by a linear layer, the output. With ``positions=False`` the order of the elements
-    does not matter.
+    A linear layer maps the mean of the features over the steps to the output. With ``positions=False`` the order of
+    the elements does not matter.
 
     Args:
         in_shape: shape of one sequence, steps first
@@ -38,7 +38,8 @@ class TransformerEncoder(Net):
         ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
 
     Raises:
-        ValueError: ``in_shape`` is not the shape of a sequence, or ``width`` is not a multiple of ``heads``.
+        ValueError: ``in_shape`` is not the shape of a sequence, ``width`` is not a multiple of ``heads``, or an
+            integer argument is below 1.
 
     Example:
         >>> TransformerEncoder((50, 3), (2, 8))(torch.zeros(5, 50, 3)).shape
@@ -56,8 +57,9 @@ class TransformerEncoder(Net):
         layers: int = 2,
         positions: bool = True,
     ) -> None:
+        width, heads, layers = check_int("width", width), check_int("heads", heads), check_int("layers", layers)
         if width % heads:
-            raise ValueError(f"width: expected a multiple of heads={heads}, got {width}")
+            raise ValueError(f"width: expected a multiple of heads={heads}, got {width}. Change one of them")
         steps, features = sequence_shape("in_shape", in_shape)
         trunk = Attention(steps if positions else 0, features, width, heads, layers)
         head = FlatLayers(nn.Linear(width + context, math.prod(as_shape(out_shape))))

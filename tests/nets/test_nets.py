@@ -160,3 +160,29 @@ def test_a_number_is_the_shape_of_a_vector():
 def test_any_callable_builds_a_network():
     part = pv.likelihoods.Normal(2, (3,), net=lambda i, o: nn.Linear(i[0], o[0]))
     assert part(torch.zeros(7, 5, 2)).batch_shape == (7, 5)
+
+
+@pytest.mark.parametrize(
+    ("net", "name", "values"),
+    [
+        ("MLP", "hidden", [(0,), (True,)]),
+        ("ConvEncoder", "hidden", [0, 2.0]),
+        ("ConvDecoder", "channels", [(0,), (8.0,)]),
+        ("ResNetEncoder", "blocks", [-1, True]),
+        ("ResNetDecoder", "channels", [(0,), (8.0,)]),
+        ("RecurrentEncoder", "hidden", [0, 4.0]),
+        ("RecurrentEncoder", "layers", [0, True]),
+        ("TemporalConvEncoder", "channels", [0, 4.0]),
+        ("TemporalConvEncoder", "layers", [0, True]),
+        ("TransformerEncoder", "width", [0, 4.0]),
+        ("TransformerEncoder", "heads", [0, 2.0]),
+        ("TransformerEncoder", "layers", [0, True]),
+    ],
+)
+def test_integer_arguments_are_checked_by_name(net, name, values):
+    build = functools.partial(getattr(pv.nets, net), (8, 8), (8, 8))
+    for value in values:
+        with pytest.raises(ValueError, match=f"^{name}"):
+            build(**{name: value})
+    valid = (np.int64(8),) if isinstance(values[0], tuple) else np.int64(8)
+    assert build(**{name: valid})(torch.zeros(2, 8, 8)).shape == (2, 8, 8)
