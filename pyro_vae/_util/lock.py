@@ -28,10 +28,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def in_turn(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Have calls of a function from several threads run one after the other.
+    """Make calls of a function from several threads run one after the other.
 
-    Every public function that takes a program is decorated: what it changes for a while belongs to the process (random
-    state, handlers, validation, warnings) or to the program (modes, hooks, buffers).
+    Every public function that takes a program is decorated: what it changes until it returns belongs to the process
+    (random state, handlers, validation, warnings) or to the program (modes, hooks, buffers).
 
     Example:
         >>> in_turn(abs)(-1)

@@ -23,8 +23,9 @@ class Draws:
     Args:
         out: result of the operation, which gives shape and device
         keys: a key for each row, ``(n,)``; empty if all rows share the numbers
-        number: of the operation
-        lead: returns the dimensions of a table of probabilities before they were flattened to rows
+        number: identifies the operation: other numbers give other random numbers
+        lead: returns the shape in front of the last dimension that a table of probabilities had before it was
+            flattened to two dimensions
     """
 
     def __init__(self, out: Tensor, keys: Tensor, number: int, lead: Callable[[Tensor], Sequence[int]]) -> None:
@@ -35,7 +36,7 @@ class Draws:
 
         Args:
             shape: by default that of the result
-            lead: the dimensions that the first one was before
+            lead: dimensions that were flattened to the first one, as given by the ``lead`` of the constructor
         """
         shape = torch.Size(self.out.shape if shape is None else shape)
         full = shape if lead is None else torch.Size((*lead, *shape[1:]))
@@ -65,11 +66,11 @@ class Draws:
         return torch.special.ndtri(self.unit())
 
     def bernoulli(self, x: Tensor, p: Any = None) -> Tensor:
-        """Return 1 with probability p, which is the first argument of the function and the second of the method."""
+        """Return True with probability p: the argument of ``bernoulli(x)``, or p of ``bernoulli_(x, p)``."""
         return self.unit() < (x if p is None else p)
 
     def multinomial(self, p: Tensor, num_samples: int = 1, replacement: bool = False) -> Tensor:
-        """Return indices by the distribution function, or without replacement by the largest of exponential races."""
+        """Return indices by inversion of the distribution function; without replacement by the Gumbel top-k trick."""
         p, lead = p.double(), self.lead(p) if p.dim() == 2 else None
         if num_samples > 1 and not replacement:
             return (p.log() - (-self.unit(p.shape, lead).log()).log()).topk(num_samples).indices

@@ -95,7 +95,7 @@ class RowNoise(TorchDispatchMode):
         return out
 
     def lead(self, x: Tensor) -> torch.Size:
-        """Return the dimensions of a table of probabilities before they were flattened to rows."""
+        """Return the shape in front of the last dimension of probabilities before they were flattened to a table."""
         if self.flattened is not None and self.flattened[:2] == (x.data_ptr(), x.shape):
             return self.flattened[2][:-1]
         rows = x.shape[0]
@@ -103,7 +103,7 @@ class RowNoise(TorchDispatchMode):
 
 
 class Sites(Messenger):
-    """Find the sample statements of Pyro outside of a plate over the rows, whose values all rows share.
+    """A handler that finds sample statements outside the plate over the rows, whose values all rows share.
 
     Args:
         size: number of rows
@@ -124,13 +124,14 @@ class Sites(Messenger):
 def independent_noise() -> Iterator[None]:
     """Draw from torch's generator inside :class:`RowNoise`, so that rows with equal values get different samples."""
     noise = _ACTIVE.get()
-    if noise is not None:
-        noise.paused = True
+    if noise is None:
+        yield
+        return
+    before, noise.paused = noise.paused, True
     try:
         yield
     finally:
-        if noise is not None:
-            noise.paused = False
+        noise.paused = before
 
 
 @contextmanager

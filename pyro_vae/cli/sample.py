@@ -33,7 +33,7 @@ def sample(argv: list[str]) -> int:
     if settings.temperature != 1 and not isinstance(job.program, VAE):
         raise UsageError(f"temperature: expected 1 for a {type(job.program).__name__}, got {settings.temperature}")
     options: dict[str, Any] = {} if settings.library is None else {"library": settings.library}
-    # a program of counts with classes has a context, which the class is not
+    # a program whose context is another quantity, such as the batch of a cell, takes the class by name
     named = "y" in inspect.signature(job.program.sample).parameters
     parts = [
         tasks.generate(

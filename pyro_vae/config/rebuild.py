@@ -72,7 +72,7 @@ class Foreign(Exception):
 
 
 class Rebuilder:
-    """Builds objects from descriptions, each module that occurs several times once."""
+    """A function from descriptions to objects, which builds a module once that occurs several times."""
 
     def __init__(self) -> None:
         self.built: dict[str, nn.Module] = {}
@@ -198,7 +198,10 @@ def load_weights(program: Program, weights: Mapping[str, Tensor]) -> None:
 
 
 def restore_arguments(module: nn.Module, description: Mapping[str, Any]) -> None:
-    """Describe the tensors among the arguments of a module and its parts as before; the weights have their values."""
+    """Replace the tensors among the recorded arguments of a module and its parts by their descriptions.
+
+    They were built as placeholders, whose values the weights replace; the program is described as it was.
+    """
     options = description.get("options", {})
     given = module.__dict__.get("_arguments", {})
     given |= {name: options[name] for name, value in given.items() if name in options and not is_module(value)}

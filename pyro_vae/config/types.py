@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 __all__ = ["check_options", "check_value"]
 
 #: Plain types and what JSON has for them.
-PLAIN = {bool: "true or false", int: "an integer", float: "a number", str: "a text", type(None): "null"}
+PLAIN = {bool: "true or false", int: "an integer", float: "a number", str: "a string", type(None): "null"}
 
 
 def check_value(name: str, value: Any, hint: Any) -> None:

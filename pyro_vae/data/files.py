@@ -141,7 +141,7 @@ def numbered(lines: Any) -> Iterator[tuple[int, list[str]]]:
 
 
 def check_spaces(path: str | Path, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Raise if all lines of a single column have several words, as many as its name, with numbers among them."""
+    """Raise if spaces seem to separate the cells: one column, as many words in each line, and numbers among them."""
     first = [cell.split() for cell in (*names, *rows[0])]
     if len(names) == 1 and len({len(row[0].split()) for row in (names, *rows)}) == 1 < len(first[0]):
         if any(parse(word) is not None for word in first[1]):

@@ -222,7 +222,7 @@ class Estimator(Described, DivergenceWeight, PyroContract):
         """Return the bound itself (beta 1, unscaled) of each example in nats, ``(batch,)``; nothing is changed."""
 
         def bounds(terms: Terms) -> Tensor:
-            Estimator.check_plates(self, terms)  # whose examples are those of the bounds
+            Estimator.check_plates(self, terms)  # there is one bound per example of one plate
             return self.checked_bound(terms.split()[0], 1.0)
 
         return bounds(self.terms_for(bounds, self.call(model, guide, args, kwargs)))

@@ -1,7 +1,7 @@
 """Evaluation of any program: likelihood, estimators, posterior, samples and representations.
 
 Evaluation never changes weights, buffers, modes or the global random state. Calls from several threads run one after
-the other and return what they return in one thread: Pyro's handlers and torch's random state belong to the process.
+the other and return the same results as in one thread: Pyro's handlers and torch's random state belong to the process.
 """
 
 from pyro_vae.evaluation.laboratory.compare import compare_estimators

@@ -1,6 +1,6 @@
 """One loop over data for every evaluator and task.
 
-Each reads its data once, in one of three ways:
+Each evaluator or task reads its data once, in one of three ways:
 
 * A result that is an average over examples (``log_likelihood``, ``latents``, ``rate_distortion``, ``perplexity``, the
   threshold of a ``Detector``) takes data in any order, as does ``impute``, which returns the examples themselves.
@@ -215,7 +215,7 @@ def passes(x: Tensor, num_particles: int) -> list[int]:
 
 
 def dimensions(program: Program, rows: Batch) -> set[int]:
-    """Return the sizes that dimensions other than that of the examples may have, and those minus one."""
+    """Return sizes that other dimensions may have: those of parameters and of one example, and those minus one."""
     shapes = [x.shape for x in (*program.parameters(), *program.buffers())] + [column.shape[1:] for column in rows]
     found = {size for shape in shapes for size in shape}
     return found | {size - 1 for size in found}

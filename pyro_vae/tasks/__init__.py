@@ -1,6 +1,6 @@
 """Uses of a trained VAE: generate, impute, classify, detect anomalies, represent and compress data.
 
-Calls from several threads run one after the other and return what they return in one thread.
+Calls from several threads run one after the other and return the same results as in one thread.
 """
 
 from pyro_vae.tasks.classify import Classification, classify, hide_labels, labelled_batches

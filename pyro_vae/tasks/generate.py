@@ -208,7 +208,7 @@ class AggregatePosterior(Conditional):
 
     Raises:
         ImportError: scikit-learn is not installed.
-        ValueError: the data do not fit the program, its latents are no vectors, or there are too few samples.
+        ValueError: the data do not fit the program, its latents are not vectors, or there are too few samples.
 
     Example:
         >>> import pyro_vae as pv

@@ -33,7 +33,7 @@ __all__ = [
 
 
 class Score(ABC):
-    """An anomaly score in nats: the higher, the more unusual is the example, whatever the other examples are.
+    """An anomaly score in nats, higher for more unusual examples; it does not depend on the other examples.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -165,14 +165,14 @@ class LikelihoodRegret(Score):
 
     def __call__(self, program: Program, x: Any, *, seed: int = 0) -> Tensor:
         """Return the gain of the bound of each example."""
-        check_int("num_steps", self.num_steps)
-        elbo = ELBO(num_particles=self.num_particles)
+        num_steps, elbo = check_int("num_steps", self.num_steps), ELBO(num_particles=self.num_particles)
 
         def regret(*batch: Tensor) -> Tensor:
             def bound(program: Program) -> Tensor:
                 return elbo.per_datum(program.model, program.guide, *batch)
 
-            (local := LocalGuide(program, batch)).optimize(bound, self.num_steps, self.learning_rate)
+            local = LocalGuide(program, batch)
+            local.optimize(bound, num_steps, self.learning_rate)
             with fork_rng(batch, derive_seed(seed, 1)):
                 after = bound(local)
             with fork_rng(batch, derive_seed(seed, 1)):  # the same noise

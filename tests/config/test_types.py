@@ -32,7 +32,7 @@ def test_defaults_fit_and_a_text_is_no_number(cls):
         (0.5, int, "an integer"),
         (None, float, "a number"),
         (1, bool, "true or false"),
-        (3, str, "a text"),
+        (3, str, "a string"),
         ([1, "x"], tuple[int, ...], "a list of integers"),
         ([1], tuple[int, int], "a list of integers"),
         (3, list[int] | None, "a list of integers or null"),

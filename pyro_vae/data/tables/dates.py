@@ -54,7 +54,7 @@ class Dates(Cells):
 
     @property
     def has_zero(self) -> bool:
-        """Whether 0 is the zero of the quantity: it is not, but the first date."""
+        """False: 0 is the first date, not the zero of a quantity."""
         return False
 
     def __str__(self) -> str:
