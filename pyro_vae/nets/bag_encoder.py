@@ -50,7 +50,8 @@ class BagEncoder(Net):
         hidden: Sequence[int] = (100, 100),
         dropout: float = 0.2,
     ) -> None:
-        widths, size = [math.prod(as_shape(in_shape)) + context, *hidden], math.prod(as_shape(out_shape))
+        hidden, size = as_shape(hidden, "hidden"), math.prod(as_shape(out_shape))
+        widths = [math.prod(as_shape(in_shape)) + context, *hidden]
         layers = hidden_layers(widths, nn.Softplus)
         layers += [nn.Dropout(dropout), nn.Linear(widths[-1], size), nn.BatchNorm1d(size)]
         super().__init__(LogCounts(*layers), in_shape, out_shape, context=context)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from pyro_vae._util.validation import check_int
 from pyro_vae.nets.contract import Net
 from pyro_vae.nets.mlp import MLP
 from pyro_vae.nets.shapes import Shape, as_shape
@@ -54,6 +55,7 @@ class SetEncoder(Net):
         hidden: Sequence[int] = (128,),
         activation: Callable[[], nn.Module] = nn.SiLU,
     ) -> None:
+        embedding, features = check_int("embedding", embedding), check_int("features", features)
         size = math.prod(as_shape(in_shape))
         each = MLP((2 * embedding + 1,), (features,), hidden=hidden, activation=activation)
         rest = MLP((features,), out_shape, context=context, hidden=hidden, activation=activation)

@@ -189,6 +189,9 @@ def fit(
         )
         warn_of_long_schedules(svi, epochs, sources[0].steps)
         called, started = as_callbacks(callbacks, first_rank=ranks.rank == 0), []
+        # the error about such a loss says more; not in each step, as Python then shows all other warnings again
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", "Encountered (NaN|inf)")
         loop = Loop(svi, sources[0], held_out=(*sources, None)[1], callbacks=called, observer=observer)
         shared, hashed = sources[0].shared, weights_of(sources[0])
         settings = {"seed": seed, "epochs": epochs, "amount of data or batch_size": shared, "weights": hashed}

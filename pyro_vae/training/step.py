@@ -6,7 +6,6 @@ It is written once, for an update rule that it is given: with an :class:`OneOpti
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -138,10 +137,7 @@ class Step:
                 loss, metrics, terms = estimator.training_loss(*run)
                 scale = mean_scale(weighting.scales if weighting else [site.scale for site in terms.observed])
             else:
-                with warnings.catch_warnings():
-                    # the error about such a loss says more than Pyro's warning
-                    warnings.filterwarnings("ignore", "Encountered (NaN|inf)")
-                    loss, metrics = estimator.loss_and_grads(*run), {}
+                loss, metrics = estimator.loss_and_grads(*run), {}
                 scale = mean_scale((weighting or collector).scales)
             if check is not None:
                 check(collector.parameters)

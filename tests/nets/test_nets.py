@@ -177,6 +177,9 @@ def test_any_callable_builds_a_network():
         ("TransformerEncoder", "width", [0, 4.0]),
         ("TransformerEncoder", "heads", [0, 2.0]),
         ("TransformerEncoder", "layers", [0, True]),
+        ("BagEncoder", "hidden", [(0,), (True,)]),
+        ("SetEncoder", "embedding", [0, True]),
+        ("SetEncoder", "features", [0, 4.0]),
     ],
 )
 def test_integer_arguments_are_checked_by_name(net, name, values):

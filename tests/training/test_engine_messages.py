@@ -185,3 +185,21 @@ def test_pyro_does_not_warn_before_the_error():
         warnings.simplefilter("error")
         with pytest.raises(pv.training.NonFiniteError, match="optimizer: "):
             fit(vae, optimizer=SGD, estimator=pyro.infer.Trace_ELBO())
+
+
+@pytest.mark.parametrize("estimator", [pv.estimators.ELBO(), pyro.infer.Trace_ELBO()])
+def test_a_warning_of_a_network_is_not_shown_in_every_step(estimator):
+    """Python shows a warning once per line of code, as long as nothing changes its filters."""
+
+    def net(in_shape, out_shape):
+        return layer(in_shape, out_shape, Warns())
+
+    class Warns(nn.Module):
+        def forward(self, x):
+            warnings.warn("of a network", stacklevel=1)
+            return x
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("default")
+        fit(program(net), epochs=10, estimator=estimator)  # 20 steps
+    assert 0 < [str(w.message) for w in found].count("of a network") < 5
