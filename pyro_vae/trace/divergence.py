@@ -21,16 +21,16 @@ def closed_form_kl(site: Any) -> Tensor | None:
     if not site.closed_form or site.enumerated or site.marginal is not None:
         return None
     # the divergence that Pyro has for a Delta leaves out its log-density
-    if isinstance(site.guide["fn"], Delta):
+    q, p = site.guide["fn"], site.model["fn"]
+    if isinstance(q, Delta):
         return None
     try:
-        kl = closed_form(site.guide["fn"], site.model["fn"])
+        kl = closed_form(q, p)
     except NotImplementedError:
         return None
     if readable(site.guide["mask"], site.model["mask"]):
         return site.per_example(site.guide, kl)
-    log_q, log_p = (message["fn"].log_prob(message["value"]) for message in (site.guide, site.model))
-    return site.per_example({**site.guide, "mask": None}, masked_divergence(site, kl, log_q, log_p))
+    return site.per_example({**site.guide, "mask": None}, masked_divergence(site, kl, q, p))
 
 
 def kl_per_dimension(site: Any) -> Tensor:
@@ -41,33 +41,35 @@ def kl_per_dimension(site: Any) -> Tensor:
             f"free_bits: guide and model must be products over the dimensions of site {site.name!r} to give each "
             "dimension free bits of its own: use free_bits=PerSite(nats)"
         )
-    value, event_dim = site.guide["value"], site.guide["fn"].event_dim
-    kl = None
+    event_dim, kl = site.guide["fn"].event_dim, None
     if site.closed_form:
         try:
             kl = closed_form(q, p)
         except NotImplementedError:
             pass
-    kl = masked_divergence(site, kl, q.log_prob(value), p.log_prob(value), event_dim)
+    kl = masked_divergence(site, kl, q, p, event_dim)
     return site.layout.per_example(kl.reshape(*kl.shape[: kl.dim() - event_dim], -1), site.guide, event_dim=1)
 
 
-def masked_divergence(site: Any, kl: Tensor | None, log_q: Tensor, log_p: Tensor, event_dim: int = 0) -> Tensor:
+def masked_divergence(site: Any, kl: Tensor | None, q: Any, p: Any, event_dim: int = 0) -> Tensor:
     """Return a divergence without masked entries: in closed form where the masks of guide and model agree.
+
+    Elsewhere it is the difference of the log-densities at the draws.
 
     Args:
         site: a latent site
         kl: the divergence in closed form, None where there is none
-        log_q: log-density under the guide, for each entry of the batch shape and ``event_dim`` further dimensions
-        log_p: log-density under the model, likewise
-        event_dim: number of these dimensions
+        q: distribution of the guide, or of each dimension of its events
+        p: distribution of the model, likewise
+        event_dim: number of dimensions of events that are in the batch shape of q and p, but not of the masks
     """
     masks = site.guide["mask"], site.model["mask"]
-    q, p = (m.reshape(m.shape + (1,) * event_dim) if isinstance(m, Tensor) else m for m in masks)
+    of_q, of_p = (m.reshape(m.shape + (1,) * event_dim) if isinstance(m, Tensor) else m for m in masks)
     if kl is not None and readable(*masks):  # they are equal
-        return masked(q, kl)
-    sampled = masked(q, log_q) - masked(p, log_p)
-    return sampled if kl is None else torch.where(q == p, masked(q, kl), sampled)
+        return masked(of_q, kl)
+    value = site.guide["value"]
+    sampled = masked(of_q, q.log_prob(value)) - masked(of_p, p.log_prob(value))
+    return sampled if kl is None else torch.where(of_q == of_p, masked(of_q, kl), sampled)
 
 
 def closed_form(q: Any, p: Any) -> Tensor:
