@@ -45,9 +45,9 @@ def explore(argv: list[str]) -> int:
     split = Split(read_rows(settings.data, config, vae).x) if settings.data else run_data.load(config).dataset.test
     split = Split(split.batch().float(), split.y)
     rows = choose(split, config["latent"], settings)
-    chosen, holes = split[rows], ""
-    if torch.isnan(chosen.x).any():  # the page has a value of every entry
-        holes = f" Their {int(torch.isnan(chosen.x).sum()):,} missing entries are imputed by conditional means."
+    chosen, note = split[rows], ""
+    if torch.isnan(chosen.x).any():  # the page needs a value of every entry
+        note = f" Their {int(torch.isnan(chosen.x).sum()):,} missing entries are imputed by conditional means."
         found = tasks.impute(
             vae, chosen.x, num_samples=0, num_particles=settings.num_particles, seed=settings.seed, progress=False
         )
@@ -60,7 +60,7 @@ def explore(argv: list[str]) -> int:
         chosen.y,
         rows=rows,
         title=f"Latent space of {Path(settings.run).resolve().name}",
-        about=f"{parts}; trained with {config['estimator']['name']}. {len(rows):,} examples of {source}.{holes}",
+        about=f"{parts}; trained with {config['estimator']['name']}. {len(rows):,} examples of {source}.{note}",
         seed=settings.seed,
         num_particles=settings.num_particles,
     )

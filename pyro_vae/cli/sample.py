@@ -35,18 +35,12 @@ def sample(argv: list[str]) -> int:
     options: dict[str, Any] = {} if settings.library is None else {"library": settings.library}
     # a program whose context is another quantity, such as the batch of a cell, takes the class by name
     named = "y" in inspect.signature(job.program.sample).parameters
-    parts = [
-        tasks.generate(
-            job.program,
-            n,
-            context=[] if named else [c.expand(n, -1) for c in one_hot],
-            temperature=settings.temperature,
-            mean=settings.mean,
-            seed=settings.seed + start,
-            **(options | {"y": one_hot[0].expand(n, -1)} if named and one_hot else options),
-        )
-        for start, n in job.chunks(settings.num_samples)
-    ]
+    parts = []
+    for start, n in job.chunks(settings.num_samples):
+        rows = [row.expand(n, -1) for row in one_hot]
+        given = {"y": rows[0]} if named and rows else {"context": rows}
+        how = {"temperature": settings.temperature, "mean": settings.mean, "seed": settings.seed + start}
+        parts.append(tasks.generate(job.program, n, **how, **options, **given))
     x = torch.cat(parts).cpu()
     job.target.write(decode(columns, x) if columns else x.numpy())
     return 0

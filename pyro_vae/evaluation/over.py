@@ -69,7 +69,7 @@ def over(
             dictionaries of tensors, whose first dimension runs over the examples of the batch
         num_particles: samples of the latents that ``function`` holds in memory per example
         batch_size: largest number of examples per call; by default as many as fit into :data:`BUDGET`
-        seed: of the random state in which the data are read and ``function`` runs
+        seed: seed of the random state in which the data are read and ``function`` runs
         by_row: draw the random numbers of each example from its values and the seed (:class:`RowNoise`), so that its
             result does not depend on the other examples; examples with equal values then get equal results. Refuses
             a ``DataLoader`` that shuffles
@@ -128,7 +128,7 @@ def one_batch(program: Program, x: Any, *, seed: int = 0) -> tuple[Tensor, ...]:
     Args:
         program: gives device and dtype of the batch
         x: rows of data, or a tuple ``(x, context)``
-        seed: of the random state in which a transform of the data runs
+        seed: seed of the random state in which a transform of the data runs
 
     Raises:
         TypeError: ``x`` is a stream.

@@ -258,7 +258,7 @@ def of_own():
         (shared, "share memory"),
     ],
 )
-def test_what_is_not_the_librarys_is_named(make, said, tmp_path):
+def test_parts_of_other_libraries_are_named(make, said, tmp_path):
     vae = make()
     write(tmp_path, vae)
     with pytest.raises(ValueError, match=f"(?s)run_dir: .*{said}"):

@@ -12,7 +12,7 @@ CLASSES = {f"{kind}.{name}": cls for kind, shelf in shelves().items() for name, 
 
 
 @pytest.mark.parametrize("cls", list(CLASSES.values()), ids=list(CLASSES))
-def test_defaults_fit_and_a_text_is_no_number(cls):
+def test_defaults_fit_and_text_is_refused_for_a_number(cls):
     for name, (parameter, hint) in arguments(cls).items():
         if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
             continue
