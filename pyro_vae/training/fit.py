@@ -185,7 +185,7 @@ def fit(
             precision=precision,
             ranks=ranks,
             data=sources[0].on_device,
-            weighted=weighted_layout(program, sources[0]),
+            weighted_layout=weighted_layout(program, sources[0]),
         )
         warn_of_long_schedules(svi, epochs, sources[0].steps)
         called, started = as_callbacks(callbacks, first_rank=ranks.rank == 0), []

@@ -68,7 +68,7 @@ class Step:
         clip_norm: largest global norm of the gradient; None for no clipping
         skip_nonfinite: skip a step with a NaN or infinite loss or gradient, and count its rows as ``skipped``
         data: data set on the device, whose rows the step reads itself; None if each batch is passed as tensors
-        weighted: where the plate of the data is, if the last tensor of a batch has the weights of its examples
+        weighted_layout: where the plate of the data is, if the last tensor of a batch has the weights of its examples
     """
 
     program: Program
@@ -77,7 +77,7 @@ class Step:
     clip_norm: float | None
     skip_nonfinite: bool
     data: OnDevice | None
-    weighted: Layout | None = None
+    weighted_layout: Layout | None = None
 
     def __call__(
         self,
@@ -125,9 +125,9 @@ class Step:
         """Compute the gradient of the mean loss per example, and return the sums over the batch."""
         n, estimator = batch[0].shape[0], self.estimator
         weighting = None
-        if self.weighted is not None:
+        if self.weighted_layout is not None:
             *batch, weights = batch
-            weighting = Weighted(weights, self.weighted)
+            weighting = Weighted(weights, self.weighted_layout)
         run = self.program.model, self.program.guide, *batch
         ours = isinstance(estimator, Estimator)
         # estimators of Pyro find the parameters by their announcements, and do not return the scales
@@ -155,7 +155,7 @@ class Step:
     def nonfinite_sites(self, batch: tuple[Tensor, ...]) -> list[str]:
         """Run model and guide once, and return which sites are NaN or infinite, in words."""
         batch, program = self.read(batch), self.program
-        batch = batch if self.weighted is None else batch[:-1]
+        batch = batch if self.weighted_layout is None else batch[:-1]
         with torch.no_grad(), pyro.validation_enabled(False):
             guide = poutine.trace(program.guide).get_trace(*batch)
             model = poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(*batch)

@@ -52,7 +52,7 @@ class SVI(pyro.infer.SVI):
         ranks: the processes that train together; this one alone by default
         precision: context manager for loss and gradient, such as ``pyro_vae.training.Autocast(torch.bfloat16)``
         data: data set on the device; ``update(rows)`` then takes the row numbers of a batch
-        weighted: where the plate of the data is; the last tensor of a batch then has the weights of its examples
+        weighted_layout: where the plate of the examples is; the last tensor of a batch then has their weights
 
     Raises:
         TypeError: the estimator is not an ELBO of this library or of Pyro, or one of Pyro that uses torch.jit or has
@@ -80,7 +80,7 @@ class SVI(pyro.infer.SVI):
         ranks: Ranks | None = None,
         precision: AbstractContextManager[Any] | None = None,
         data: OnDevice | None = None,
-        weighted: Layout | None = None,
+        weighted_layout: Layout | None = None,
     ) -> None:
         check_estimator(estimator)
         self.program, self.estimator = program, estimator
@@ -101,7 +101,7 @@ class SVI(pyro.infer.SVI):
         #: What compiles the next step; None if there is a compiled step, or none is wanted or possible.
         self.compiler = self.every_compiler = compiler
         self.recompiled = 0
-        self.training_step = Step(program, estimator, self.precision, clip_norm, skip_nonfinite, data, weighted)
+        self.training_step = Step(program, estimator, self.precision, clip_norm, skip_nonfinite, data, weighted_layout)
         self.steps = 0
         #: Whether all steps so far were finite.
         self.alive = torch.ones((), dtype=torch.bool, device=self.optim.parameters[0].device)

@@ -369,7 +369,7 @@ def test_the_step_and_validation():
     program, x = small(), binary()
     batches = pv.training.Batches(x, batch_size=4, weights=torch.ones(len(x)))
     layout = weighted_layout(program, batches)
-    svi = SVI(program, E.ELBO(), sgd, weighted=layout)
+    svi = SVI(program, E.ELBO(), sgd, weighted_layout=layout)
     assert svi.update(x[:4], torch.tensor([0.0, 0.0, 0.0, 0.0]))["loss"] == 0
     _, history = trained(program, x, valid=x, weights=[1.0] + [0.0] * (len(x) - 1))
     again = pv.fit(program, x, valid=x, epochs=1, optimizer=functools.partial(torch.optim.SGD, lr=0.0), progress=False)
