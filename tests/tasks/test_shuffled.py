@@ -4,12 +4,12 @@ The result is that of the rows in the order in which they were read, or the call
 """
 
 import contextlib
-import dataclasses
 import inspect
 import math
 
 import pytest
 import torch
+from helpers.results import leaves
 from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, TensorDataset
 
 import pyro_vae as pv
@@ -116,19 +116,6 @@ def call(found, argument, data):
     return list(program.parameters()) if result is None else result
 
 
-def leaves(value):
-    """Return the tensors and numbers of a result."""
-    if isinstance(value, torch.nn.Module):
-        return list(value.state_dict().values())
-    if isinstance(value, dict | list | tuple):
-        return [leaf for part in (value.values() if isinstance(value, dict) else value) for leaf in leaves(part)]
-    if dataclasses.is_dataclass(value):
-        return leaves([getattr(value, field.name) for field in dataclasses.fields(value)])
-    if isinstance(value, tasks.Detector):
-        return [value.reference]
-    return [torch.as_tensor(value)] if isinstance(value, torch.Tensor | int | float) else []
-
-
 ENTRIES = list(entries())
 #: Results that do not depend on the order, or that return the rows themselves, are not refused.
 ANY_ORDER = {f"{name}-x" for name in ("log_likelihood", "latents", "rate_distortion", "perplexity", "impute")}
@@ -155,7 +142,8 @@ def test_results_belong_to_the_rows_read_or_shuffling_is_refused(name, found, ar
     assert first
     assert len(first) == len(second)
     for a, b in zip(first, second, strict=True):
-        assert torch.allclose(a.double(), b.double(), rtol=1e-4, equal_nan=True)
+        a, b = (torch.as_tensor(leaf).double() for leaf in (a, b))
+        assert torch.allclose(a, b, rtol=1e-4, equal_nan=True)
 
 
 def test_functions_are_discovered():

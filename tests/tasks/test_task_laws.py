@@ -1,7 +1,6 @@
 """Laws of all tasks, discovered: programs and the global state stay as they are, and results depend on the seed."""
 
 import contextlib
-import dataclasses
 import functools
 import inspect
 import math
@@ -11,6 +10,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from helpers.results import leaves
 from pyro import distributions as dist
 
 import pyro_vae as pv
@@ -115,17 +115,6 @@ def run(name, program, **own):
         results.append(call(method, **values))
         values["data"] = results[-1]  # of compress, for decompress
     return results
-
-
-def leaves(value):
-    """Return tensors, numbers and bytes of a result."""
-    if isinstance(value, torch.nn.Module):
-        return list(value.state_dict().values())
-    if isinstance(value, dict | list | tuple):
-        return [leaf for part in (value.values() if isinstance(value, dict) else value) for leaf in leaves(part)]
-    if dataclasses.is_dataclass(value):
-        return leaves([getattr(value, field.name) for field in dataclasses.fields(value)])
-    return [value] if isinstance(value, torch.Tensor | int | float | bytes) else []
 
 
 def state(program):

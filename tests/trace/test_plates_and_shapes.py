@@ -66,7 +66,8 @@ def test_a_plate_of_weights_is_not_that_of_the_data(toy):
     torch.manual_seed(0)
     ours = E.ELBO(analytic_kl=False).differentiable_loss(toy.model, toy.guide, x)
     torch.manual_seed(0)
-    with warnings.catch_warnings(action="ignore"):  # a plate of the guide with a name of its own
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a plate of the guide with a name of its own
         theirs = pyro.infer.Trace_ELBO().differentiable_loss(toy.model, toy.guide, x)
     torch.testing.assert_close(ours, theirs)
     grads = [torch.autograd.grad(loss, list(toy.parameters())) for loss in (ours, theirs)]

@@ -530,6 +530,7 @@ def test_a_guide_with_a_module_of_pyro_runs_again_without_a_warning(estimator):
             pyro.sample("x", dist.Normal(y, 1.0), obs=x)
 
     guide = Guide()
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         loss = estimator.differentiable_loss(model, guide, torch.tensor([0.3, -1.0]))
     assert all(g.abs().sum() > 0 for g in torch.autograd.grad(loss, list(guide.parameters())))
