@@ -62,7 +62,7 @@ def value_of(value: Tensor, **options: Any) -> Tensor:
     return value
 
 
-#: The statement of a parameter outside of the store.
+#: The statement of a parameter that is not in the store.
 statement = effectful(value_of, type="param")
 
 

@@ -31,7 +31,8 @@ class RowNoise(TorchDispatchMode):
     results depend on seed and number of the draw alone. Gradients through draws are those of torch.
 
     The operations are those of normal, uniform, exponential, Bernoulli, categorical, gamma, Dirichlet and Poisson
-    variables, and what is made of them. Others, such as ``torch.binomial``, draw from torch's generator.
+    variables, and of distributions that are computed from these. Others, such as ``torch.binomial``, draw from
+    torch's generator.
 
     References:
         Fast splittable pseudorandom number generators (Steele et al., 2014), https://doi.org/10.1145/2660193.2660195;

@@ -162,7 +162,7 @@ def rebuild(settings: Mapping[str, Any], weights: Mapping[str, Tensor], path: Pa
         outside = [where for where, part in rebuilder.built.items() if part not in own and [*part.parameters()]]
         if outside:
             raise Foreign(
-                [f"{where}, which is outside of the program, so that its weights are not saved" for where in outside]
+                [f"{where}, which is outside the program, so that its weights are not saved" for where in outside]
             )
         restore_arguments(program, description)
         names = sorted(program.state_dict().keys() ^ weights.keys())
@@ -178,7 +178,7 @@ def rebuild(settings: Mapping[str, Any], weights: Mapping[str, Tensor], path: Pa
         ) from error
     except (*MALFORMED, RecursionError) as error:
         raise ValueError(f"{path}: expected a description of a program, but {error}. {HINT}") from error
-    # options that a later version has added are no change
+    # an option that a later version has added is not a change
     changed = [f"weights {name}" for name in names] + [text for text in found if " nothing (now " not in text]
     if changed or shared_parameters(program) != shared:
         what = ", ".join(changed[:3]) or "parameters that share memory"

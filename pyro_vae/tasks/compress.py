@@ -46,7 +46,7 @@ class Compressor:
         num_buckets: intervals per continuous latent, 2 to 4096
 
     Raises:
-        TypeError: the program is no VAE, or has a part that cannot be coded; the part is named.
+        TypeError: the program is not a VAE, or has a part that cannot be coded; the part is named.
         ValueError: ``num_buckets`` is out of range.
         ImportError: constriction is not installed.
 

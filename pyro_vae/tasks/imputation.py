@@ -41,7 +41,7 @@ class Imputation:
         Both ends of an observed entry are its value.
 
         Raises:
-            ValueError: the level is no probability, or there are too few samples to estimate the ends.
+            ValueError: the level is not a probability, or there are too few samples to estimate the ends.
         """
         check_number("level", level, above=0, below=1)
         if len(self.samples) * (1 - level) < 2:

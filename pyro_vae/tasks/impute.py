@@ -133,7 +133,7 @@ def pseudo_gibbs(
         The imputed data; ``ess`` is ``num_samples``, although the samples are correlated.
 
     Raises:
-        TypeError: the program is no VAE.
+        TypeError: the program is not a VAE.
         ValueError: the program does not allow missing entries, the data do not fit it, or an example has no observed
             entry.
 

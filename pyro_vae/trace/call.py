@@ -38,7 +38,7 @@ class Outline(NamedTuple):
 #: The largest number of outlines of a pair of model and guide: arguments may be numbers that differ in each step.
 MAX_OUTLINES = 64
 
-#: The outlines by the owners of model and guide, then by whatever else decides the structure.
+#: The outlines by the owners of model and guide, then by everything else that decides the structure.
 _OUTLINES: weakref.WeakKeyDictionary[Any, weakref.WeakKeyDictionary[Any, dict[Any, Outline]]]
 _OUTLINES = weakref.WeakKeyDictionary()
 

@@ -84,7 +84,7 @@ def closed_form(q: Any, p: Any) -> Tensor:
 
 
 def factors(fn: Any) -> Any:
-    """Return the distribution of a single dimension of an event, None if the event is no product over dimensions."""
+    """Return the distribution of a single dimension of an event, None if events are not products over dimensions."""
     base = getattr(fn, "base_dist", None)
     if fn.event_dim == 0:
         return fn

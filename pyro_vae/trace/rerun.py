@@ -46,7 +46,7 @@ def rerun_guide(call: Call, drawn: Recorder, what: str) -> dict[str, Any]:
     method = MethodModule(program, call.guide)
     constants = {name: p.detach() for name, p in method.named_parameters()}
     recorder = Recorder({**drawn.sites, **drawn.subsamples})
-    # the constants are no parameters of the program: handlers must not see them, and `pyro.module` not warn of them
+    # the constants are not parameters: handlers must not see them, and `pyro.module` must not warn about them
     hidden = block(hide_fn=lambda msg: msg["type"] == "param")
     with same_run(call), hidden, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* was not registered in the param store")

@@ -52,7 +52,7 @@ class Weighted(Messenger):
             msg["weights"] = self.weights
 
     def check_size(self, msg: Any) -> None:
-        """Raise if the plate of the data has another size than the batch, so that its rows are others."""
+        """Raise if the plate of the data has another size than the batch, and so other rows."""
         n = len(self.weights)
         for frame in msg["cond_indep_stack"]:
             if frame.dim == self.layout.dim and frame.size != n:

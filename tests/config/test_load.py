@@ -252,7 +252,7 @@ def of_own():
         (lambda: program(noisy_net), "likelihood.net .*noisy_net.*posterior.net .*load"),
         (lambda: program(lambda i, o: nn.Linear(i[0], o[0] if len(o) == 1 else 4)), "likelihood.net .*<lambda>"),
         (of_own, r"prior \(Own\(latent=2\)\)"),
-        (lambda: semi_amortized(pv.priors.MixtureOfNormals(2)), "posterior.prior, which is outside of the program"),
+        (lambda: semi_amortized(pv.priors.MixtureOfNormals(2)), "posterior.prior, which is outside the program"),
         (operated, "changed after it was built: posterior.net.body.1 Tanh"),
         (tied, "weights prior.spare"),
         (shared, "share memory"),

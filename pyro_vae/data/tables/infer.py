@@ -46,8 +46,8 @@ def infer(
     for them. Up to ten consecutive integers are Ordinal, other integers of at least 0 Count, unless they vary far less
     than counts do, and all other integers Integer. Dates and durations are Integer too, in their coarsest unit.
     Positive numbers are Positive, and all others Real. Text is a number if all of it can be read as numbers, with
-    thousands separators, decimal commas, percent and currency signs. The guess can be wrong (a postcode is no Count):
-    pass ``kind``, or replace the column.
+    thousands separators, decimal commas, percent and currency signs. The guess can be wrong (a postcode is a
+    label, not a Count): pass ``kind``, or replace the column.
 
     Args:
         name: name of the column
