@@ -58,7 +58,7 @@ ARGUMENTS = {
 }
 #: Other optional arguments; this list keeps the names the same everywhere.
 OTHERS = {"batch_size", "evidence", "features", "holdout", "learning_rate", "level", "num_aggregated", "num_bins"}
-OTHERS |= {"num_neighbours", "optimizer", "prior", "reference", "threshold"}
+OTHERS |= {"num_neighbours", "optimizer", "prior", "reference", "threshold", "weights"}
 
 #: Columns that depend on the clock.
 CLOCK = {"milliseconds", "seconds"}

@@ -14,7 +14,7 @@ from helpers import two_ranks
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_vae as pv
-from pyro_vae.training.data.batches import refuse_unshared
+from pyro_vae.training.data.loader import refuse_unshared
 from pyro_vae.training.ranks import collectives
 from pyro_vae.training.ranks.distributed import Ranks
 
