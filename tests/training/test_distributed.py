@@ -105,6 +105,7 @@ def test_only_rank_0_writes_files_and_logs(found):
     folder, errors, (first, second) = found
     assert sorted(p.name for p in (folder / "0").iterdir()) == [
         "checkpoints",
+        "config.json",
         "lock",
         "metrics.jsonl",
         "weights.safetensors",
