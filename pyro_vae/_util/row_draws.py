@@ -9,12 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["ATEN", "DRAWS", "Draws", "mix_int", "row_keys"]
+__all__ = ["ATEN", "DRAWS", "Draws", "OneByOneError", "mix_int", "row_keys"]
 
 ATEN = torch.ops.aten
 
 #: The constants of SplitMix64 as signed integers.
 GOLDEN, FIRST, SECOND = -7046029254386353131, -4658895280553007687, -7723592293110705685
+
+
+class OneByOneError(Exception):
+    """The rows of a batch cannot be told from another dimension, or from each other: each must be a batch."""
 
 
 class Draws:
@@ -41,6 +45,8 @@ class Draws:
         shape = torch.Size(self.out.shape if shape is None else shape)
         full = shape if lead is None else torch.Size((*lead, *shape[1:]))
         dims = [dim for dim in range(len(full)) if full[dim] == len(self.keys)] if len(self.keys) else []
+        if len(dims) > 1 and len(self.keys) > 1:
+            raise OneByOneError
         key = mix_int(self.number + self.count)
         self.count += 1
         if not dims:
@@ -82,14 +88,16 @@ class Draws:
         """Return gamma variables (Marsaglia and Tsang, 2000), by rounds of proposals until all are accepted."""
         a = shape.double()
         d = torch.where(a < 1, a + 1, a) - 1 / 3
-        found, done = torch.ones_like(d), torch.isnan(d)
+        # NaN, negative and infinite parameters would never be accepted
+        found, done = torch.ones_like(d), ~((a > 0) & a.isfinite())
         boost = torch.where(a < 1, self.unit().log() / a, 0.0)
         while not done.all():
             x = self.normal()
             v = (1 + x / (9 * d).sqrt()).clamp(min=1e-300) ** 3
             good = self.unit().log() < 0.5 * x.square() + d - d * v + d * v.log()
             found, done = torch.where(done, found, d * v), done | good
-        return torch.where(a.isnan(), a, (found.log() + boost).exp()).clamp(min=torch.finfo(shape.dtype).tiny)
+        found = (found.log() + boost).exp().clamp(min=torch.finfo(shape.dtype).tiny)
+        return torch.where(done & (a > 0) & a.isfinite(), found, torch.where(a > 0, a, torch.nan))
 
     def dirichlet(self, concentration: Tensor) -> Tensor:
         """Return gamma variables divided by their sum."""
@@ -99,14 +107,15 @@ class Draws:
 
     def poisson(self, rate: Tensor) -> Tensor:
         """Return the smallest count with a distribution function above a uniform number, by bisection."""
-        rate, u = rate.double(), self.unit()
+        valid, u = (rate >= 0) & rate.isfinite(), self.unit()
+        rate = torch.where(valid, rate, 0.0).double()
         below = torch.full_like(rate, -1.0)
         above = (rate + 40 * rate.sqrt() + 60).ceil()
         for _ in range(math.ceil(math.log2(float(above.max()) + 2)) if above.numel() else 0):
             middle = ((below + above) / 2).floor()
             enough = torch.special.gammaincc(middle + 1, rate) >= u
             below, above = torch.where(enough, below, middle), torch.where(enough, middle, above)
-        return torch.where(rate > 0, above, 0.0)
+        return torch.where(rate > 0, above, torch.where(valid, 0.0, torch.nan))
 
 
 def row_keys(batch: Sequence[Tensor]) -> Tensor:

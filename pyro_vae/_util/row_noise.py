@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.distributions import VonMises
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyro_vae._util.row_draws import ATEN, DRAWS, Draws, mix_int, row_keys
+from pyro_vae._util.row_draws import ATEN, DRAWS, Draws, OneByOneError, mix_int, row_keys
 
-__all__ = ["RowNoise", "fork_row_noise", "independent_noise"]
+__all__ = ["RowNoise", "apply_by_row", "fork_row_noise", "independent_noise"]
 
 #: Operations that change the shape of probabilities before a categorical draw.
 VIEWS = {ATEN.view, ATEN._unsafe_view, ATEN.reshape, ATEN._reshape_alias}
@@ -32,7 +33,8 @@ class RowNoise(TorchDispatchMode):
 
     The operations are those of normal, uniform, exponential, Bernoulli, categorical, gamma, Dirichlet and Poisson
     variables, and of distributions that are computed from these. Others, such as ``torch.binomial``, draw from
-    torch's generator.
+    torch's generator, and raise ``OneByOneError`` in a batch of several rows, as does a result with several dimensions
+    of the size of the batch: :func:`apply_by_row` then passes the rows one by one.
 
     References:
         Fast splittable pseudorandom number generators (Steele et al., 2014), https://doi.org/10.1145/2660193.2660195;
@@ -83,9 +85,11 @@ class RowNoise(TorchDispatchMode):
         _ACTIVE.reset(self.token)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs, packet = kwargs or {}, func.overloadpacket
+        random = torch.Tag.nondeterministic_seeded in func.tags and packet not in DRAWS
+        if random and self.size > 1 and not self.paused and kwargs.get("generator") is None:
+            raise OneByOneError
         out = func(*args, **kwargs)
-        packet = func.overloadpacket
         if packet in VIEWS:  # Categorical flattens its batch
             self.flattened = (out.data_ptr(), out.shape, args[0].shape)
         elif packet in DRAWS and not self.paused and kwargs.get("generator") is None and isinstance(out, Tensor):
@@ -104,7 +108,10 @@ class RowNoise(TorchDispatchMode):
 
 
 class Sites(Messenger):
-    """A handler that finds sample statements outside the plate over the rows, whose values all rows share.
+    """Finds the sample statements of Pyro outside the plate of the rows, whose values all rows share.
+
+    The plate of the rows is the only one with their number. Proposals for a von Mises variable are drawn until all
+    rows have accepted one, so that their number depends on the other rows.
 
     Args:
         size: number of rows
@@ -113,12 +120,42 @@ class Sites(Messenger):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size, self.shared = size, False
+        self.plates: set[str] = set()
 
     def _pyro_sample(self, msg: Any) -> None:
-        self.shared = not any(frame.vectorized and frame.size == self.size for frame in msg["cond_indep_stack"])
+        own = {frame.name for frame in msg["cond_indep_stack"] if frame.vectorized and frame.size == self.size}
+        self.plates |= own
+        self.shared = not own
+        fn = msg["fn"]
+        while hasattr(fn, "base_dist"):
+            fn = fn.base_dist
+        if self.size > 1 and (len(self.plates) > 1 or isinstance(fn, VonMises)):
+            raise OneByOneError
 
     def _pyro_post_sample(self, msg: Any) -> None:
         self.shared = False
+
+
+def apply_by_row(function: Callable[..., Any], batch: Sequence[Tensor], seed: int) -> list[Any]:
+    """Return the results of a function for a batch under :class:`RowNoise`, in one or several pieces.
+
+    Rows are passed one by one, which is slow, where a dimension has the size of the batch, or where an operation draws
+    random numbers that :class:`RowNoise` does not replace. The global random state changes.
+
+    Args:
+        function: called as ``function(*batch)``
+        batch: tensors with one row per example
+        seed: random seed
+    """
+    noise = RowNoise(batch, seed)
+    if noise.size == 1:
+        torch.manual_seed(mix_int(mix_int(seed) + int(noise.keys)))
+    try:
+        with noise:
+            return [function(*batch)]
+    except OneByOneError:
+        rows = zip(*(column.split(1) for column in batch), strict=True)
+        return [result for row in rows for result in apply_by_row(function, row, seed)]
 
 
 @contextmanager

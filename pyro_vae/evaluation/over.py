@@ -12,7 +12,6 @@ Each evaluator or task reads its data once, in one of three ways:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from pyro_vae._util.arrays import keep_masks
 from pyro_vae._util.memory import enough_memory
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
-from pyro_vae._util.row_noise import RowNoise
+from pyro_vae._util.row_noise import RowNoise, apply_by_row
 from pyro_vae._util.validation import check_int
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.training.data.batches import Batches
@@ -110,10 +109,11 @@ def over(
                 taken = {num_particles, *dimensions(program, rows)} if by_row else set()
                 sizes = RowNoise.sizes(len(rows[0]), size, taken) if by_row else size
                 for batch in zip(*(column.split(sizes) for column in rows), strict=True):
-                    noise = RowNoise(batch, seed) if by_row else nullcontext()
-                    with enough_memory("batch_size", "Lower it or the number of particles or samples"), noise:
-                        leaves, structure = tree_flatten(function(*batch))
-                    results.append([leaf.cpu() for leaf in leaves])
+                    with enough_memory("batch_size", "Lower it or the number of particles or samples"):
+                        found = apply_by_row(function, batch, seed) if by_row else [function(*batch)]
+                    for result in found:
+                        leaves, structure = tree_flatten(result)
+                        results.append([leaf.cpu() for leaf in leaves])
                     bar.update(len(batch[0]))
     finally:
         data.close()

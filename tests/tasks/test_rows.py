@@ -3,10 +3,13 @@
 import functools
 import math
 
+import pyro
 import pytest
 import torch
 from benchmarks.cross_product import build
 from helpers.programs import PROGRAMS, rows
+from pyro import distributions as dist
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_vae as pv
@@ -136,3 +139,55 @@ def test_noise_of_every_posterior_belongs_to_its_example(cls):
     for index in (torch.tensor([N - 1]), torch.arange(N).flip(0), torch.arange(7)):
         assert torch.allclose(draw(x[index]), whole[:, index], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(whole[:, 0], whole[:, 1])
+
+
+class Own(nn.Module):
+    """A program of a user whose latent has a distribution that a function of the encoded row returns."""
+
+    def __init__(self, make, plates=()):
+        super().__init__()
+        self.encoder, self.make, self.plates = nn.Linear(2, 6), make, plates
+
+    def model(self, x):
+        for name in self.plates:
+            with pyro.plate(name, 4):
+                pyro.sample(f"of {name}", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", self.make(torch.zeros(len(x), 6)))
+            pyro.sample("x", dist.Normal(z.float().sum(-1, keepdim=True), torch.ones(2)).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module("own", self)
+        for name in self.plates:
+            with pyro.plate(name, 4):
+                pyro.sample(f"of {name}", dist.Normal(0.5, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self.make(self.encoder(x)))
+
+
+OWN = {
+    "as many latents as rows": lambda h: dist.Normal(h[:, :3], h[:, 3:].exp()).to_event(1),
+    "as many categories as rows": lambda h: dist.Categorical(logits=h.unsqueeze(1).expand(-1, 4, -1)).to_event(1),
+    "binomial": lambda h: dist.Binomial(10, logits=h).to_event(1),
+    "von Mises": lambda h: dist.VonMises(h, h.exp()).to_event(1),
+    "Cauchy": lambda h: dist.Cauchy(h[:, :3], h[:, 3:].exp()).to_event(1),
+}
+
+
+@pytest.mark.parametrize("name", [*OWN, "a plate of weights"])
+def test_rows_of_own_programs_do_not_depend_on_other_rows(name):
+    """In batches as large as another dimension, and with operations that have no numbers by row."""
+    torch.manual_seed(0)
+    own = Own(OWN.get(name, OWN["as many latents as rows"]), ["w"] if name not in OWN else ())
+    program = pv.programs.FunctionProgram(own.model, own.guide)
+    x = torch.randn(7, 2, generator=torch.Generator().manual_seed(0))
+    whole = tasks.NegativeBound(5)(program, x)
+    for n in (3, 4, 6, 1):
+        torch.testing.assert_close(tasks.NegativeBound(5)(program, x[:n]), whole[:n], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [math.inf, -1.0, math.nan])
+def test_invalid_parameters_do_not_wait_for_ever(value):
+    with RowNoise((torch.arange(3.0).unsqueeze(1),), 0):
+        found = torch._standard_gamma(torch.tensor([1.0, value, 2.0]))
+    assert found.isfinite().tolist() == [True, False, True]
