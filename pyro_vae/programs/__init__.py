@@ -1,7 +1,7 @@
 """Programs: Pyro models and guides made of parts, the only place with plates and sample statements."""
 
 from pyro_vae.distributions import missing
-from pyro_vae.programs.amortized import Amortized, Forward, Inverse, MeanField
+from pyro_vae.programs.amortized import Amortized, Forward, Inverse, MeanField, Point
 from pyro_vae.programs.autoencoder import Autoencoder
 from pyro_vae.programs.backward_gru import BackwardGRU
 from pyro_vae.programs.bayesian_decoder import BayesianDecoder
@@ -39,6 +39,7 @@ __all__ = [
     "MeanField",
     "MissingNotAtRandom",
     "MixtureVAE",
+    "Point",
     "Program",
     "Responsibilities",
     "SelfMasking",

@@ -18,8 +18,11 @@ from pyro_vae.programs.amortized.guide import Guide
 from pyro_vae.programs.amortized.inputs import Inputs
 from pyro_vae.programs.amortized.inspection import Inspection, dependencies_of, inspect_model
 from pyro_vae.programs.amortized.local import Encoder, PosteriorBuilder, encoder_of
+from pyro_vae.programs.amortized.shared import Shared
 from pyro_vae.programs.amortized.structure import MeanField, Structure
+from pyro_vae.programs.amortized.supports import to_support
 from pyro_vae.programs.amortized.unobserved import Unobserved
+from pyro_vae.programs.checks import describe
 from pyro_vae.programs.function_program import FunctionProgram
 from pyro_vae.programs.primitives import DataPlate, announce, observe
 from pyro_vae.programs.program import SMALL
@@ -78,16 +81,18 @@ def amortize(
     posterior: PosteriorBuilder = MeanFieldNormal,
     net: NetBuilder | None = None,
     structure: Structure | None = None,
+    shared: PosteriorBuilder = MeanFieldNormal,
     modules: Mapping[str, nn.Module] | None = None,
 ) -> Amortized:
     r"""Build an amortized guide for a Pyro model with a plate of data, and return both as a program.
 
-    .. math:: q(z_{1:N} \mid x_{1:N}) = \prod_n \prod_i q\big(z_{n,i} \mid x_n, z_{n,\mathrm{pa}(i)}\big)
+    .. math:: q(w, z_{1:N} \mid x_{1:N}) = q(w) \prod_n \prod_i q\big(z_{n,i} \mid x_n, z_{n,\mathrm{pa}(i)}\big)
 
     Each latent :math:`z_{n,i}` of an example has an encoder, a network over the data of the example and, depending on
     ``structure``, over other latents of the example. A continuous latent of any support is the image of a real vector
     with a posterior of the shelf under the transform of its support, with the Jacobian in its density. A VAE is the
-    special case of one latent. The parameters do not grow with N, and new rows need no further training.
+    special case of one latent. Latents w outside the plate of the data have one posterior, with parameters of its own;
+    encoders do not see them. The parameters do not grow with N, and new rows need no further training.
 
     The model is run a few times on the example arguments to find the plate of the data (the outermost one that all
     observed sites share), its latents and their supports. The program is a ``FunctionProgram``: parameters of the
@@ -108,6 +113,9 @@ def amortize(
         net: builds the networks, as for the posteriors; that of the posterior if None
         structure: which latents an encoder sees: ``programs.MeanField()``, the default, ``programs.Forward()`` or
             ``programs.Inverse()``
+        shared: builds the posterior of all latents outside the plate of the data, over their unconstrained values,
+            with parameters in place of an encoder: a class of ``pyro_vae.posteriors``, such as ``LowRankNormal``, or
+            ``programs.Point`` for a point estimate
         modules: modules that the model calls without ``pyro.module``, by name
 
     Returns:
@@ -150,7 +158,8 @@ def amortize(
         width = inputs.width + sum(encoders[other].width for other in others)
         options: dict[str, Any] = ({"net": net} if net else {}) | ({"context": width} if width else {})
         encoders[name] = encoder_of(latents[name], posterior, tuple(x.shape[1:]), **options)
-    guide = Guide(found.plate, inputs, encoders, parents).to(device=x.device, dtype=inputs.dtype)
+    outside = Shared(found.shared, shared) if found.shared else None
+    guide = Guide(found.plate, inputs, encoders, parents, outside).to(device=x.device, dtype=inputs.dtype)
     return Amortized(model, guide, **known)
 
 
@@ -177,21 +186,31 @@ def check_latents(found: Inspection) -> None:
     """Raise if the model has latents without an amortized posterior."""
     if not found.local:
         raise ValueError("model: expected a latent in the plate of the data, got none: there is nothing to amortize")
-    for latent in found.shared:
-        raise ValueError(
-            f"model: expected all latents in the plate of the data {found.plate.name!r}, got {latent.name!r} outside"
-        )
-    for latent in found.local:
-        inner = [frame.name for frame in latent.frames if frame.name != found.plate.name]
-        if inner:
-            raise ValueError(
-                f"model: expected latents in the plate of the data {found.plate.name!r} alone, got {latent.name!r}, "
-                f"which is also in {inner}. Declare the entries of one example by .expand(...).to_event(...)"
-            )
+    plate = found.plate.name
+    for latent in (*found.local, *found.shared):
         if latent.masked:
             raise ValueError(
                 f"model: expected latents without a mask, got one at {latent.name!r}, whose value for another batch "
                 "the guide does not know. Mask the observed sites alone"
+            )
+    for latent in found.local:
+        inner = [frame.name for frame in latent.frames if frame.name != plate]
+        if inner:
+            raise ValueError(
+                f"model: expected latents in the plate of the data {plate!r} alone, got {latent.name!r}, which is "
+                f"also in {inner}. Declare the entries of one example by .expand(...).to_event(...)"
+            )
+    for latent in found.shared:
+        if latent.discrete or to_support(latent.fn.support) is None:
+            raise ValueError(
+                f"model: expected continuous latents outside the plate of the data {plate!r}, got {latent.name!r}, "
+                f"{describe(latent.fn.support)}. Let estimators sum over a discrete one by "
+                'infer={"enumerate": "parallel"} in the model'
+            )
+        if part := [frame.name for frame in latent.frames if frame.size != frame.full_size]:
+            raise ValueError(
+                f"model: expected latents outside the plate of the data {plate!r} in whole plates, got "
+                f"{latent.name!r} in a subsample of {part[0]!r}"
             )
 
 

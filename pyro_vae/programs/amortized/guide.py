@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyro
 from pyro import poutine
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from pyro_vae.programs.amortized.inputs import Inputs
 from pyro_vae.programs.amortized.inspection import Frame
 from pyro_vae.programs.amortized.local import Encoder
+from pyro_vae.programs.amortized.shared import Shared
 
 __all__ = ["Guide"]
 
@@ -24,20 +26,27 @@ class Guide(nn.Module):
         inputs: what the encoders see of the data
         encoders: by name of the site, in the order in which they are sampled
         parents: by name of the site, the sites whose values its encoder sees
+        shared: the posterior of the latents that all examples share, None if there are none
     """
 
     def __init__(
-        self, plate: Frame, inputs: Inputs, encoders: Mapping[str, Encoder], parents: Mapping[str, Sequence[str]]
+        self,
+        plate: Frame,
+        inputs: Inputs,
+        encoders: Mapping[str, Encoder],
+        parents: Mapping[str, Sequence[str]],
+        shared: Shared | None = None,
     ) -> None:
         super().__init__()
         self.plate, self.inputs, self.parents = plate, inputs, dict(parents)
         self.sites = list(encoders)
         self.encoders = nn.ModuleList(encoders.values())
+        self.shared = shared
 
     def forward(self, x: Tensor, *context: Tensor) -> dict[str, Tensor]:
         """Sample all latents and return their values by name."""
         rows = len(x)
-        values: dict[str, Tensor] = {}
+        values: dict[str, Tensor] = {} if self.shared is None else self.shared()
         features: dict[str, Tensor] = {}
         given, data = self.inputs(-1 - self.plate.dim, x, *context)
         encoders: Any = self.encoders

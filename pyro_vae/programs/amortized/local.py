@@ -77,7 +77,7 @@ class Continuous(Encoder):
             return q
         if self.real and isinstance(q, dist.Independent) and isinstance(q.base_dist, dist.Normal):
             # for a divergence in closed form
-            loc, scale = (p.reshape(*p.shape[:-1], *self.event) for p in (q.base_dist.loc, q.base_dist.scale))
+            loc, scale = (p.reshape([*p.shape[:-1], *self.event]) for p in (q.base_dist.loc, q.base_dist.scale))
             return dist.Normal(loc, scale).to_event(len(self.event))
         return OnSupport(q, self.transform, self.inner, self.support)
 
@@ -124,7 +124,7 @@ class Discrete(Encoder):
         """Return the distribution of the site."""
         if self.binary:
             logits = q.base_dist.logits
-            return dist.Bernoulli(logits=logits.reshape(*logits.shape[:-1], *self.event)).to_event(len(self.event))
+            return dist.Bernoulli(logits=logits.reshape([*logits.shape[:-1], *self.event])).to_event(len(self.event))
         return q if self.one_hot else dist.Categorical(logits=q.logits)
 
     def features(self, value: Tensor) -> Tensor:

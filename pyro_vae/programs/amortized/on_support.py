@@ -57,7 +57,7 @@ class OnSupport(Distribution):
 
     def image(self, u: Tensor) -> Tensor:
         """Return f(u) of flat vectors."""
-        found: Tensor = self.transform(u.reshape(*u.shape[:-1], *self.inner))
+        found: Tensor = self.transform(u.reshape([*u.shape[:-1], *self.inner]))
         return found
 
     def _log_prob(self, value: Tensor) -> Tensor:
