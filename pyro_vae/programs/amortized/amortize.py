@@ -92,7 +92,10 @@ def amortize(
     ``structure``, over other latents of the example. A continuous latent of any support is the image of a real vector
     with a posterior of the shelf under the transform of its support, with the Jacobian in its density. A VAE is the
     special case of one latent. Latents w outside the plate of the data have one posterior, with parameters of its own;
-    encoders do not see them. The parameters do not grow with N, and new rows need no further training.
+    encoders do not see them. Discrete latents of an example (binary values, or one class) have a posterior over their
+    values, for ``Enumeration`` or estimators with score functions; those that the model marks
+    ``infer={"enumerate": "parallel"}`` are summed over and are not in the guide. The parameters do not grow with N, and
+    new rows need no further training.
 
     The model is run a few times on the example arguments to find the plate of the data (the outermost one that all
     observed sites share), its latents and their supports. The program is a ``FunctionProgram``: parameters of the
