@@ -514,6 +514,12 @@ def nested(x):
         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
+def twice_nested(x):
+    with plate(x), pyro.plate("inner", 3, dim=-2), pyro.plate("more", 2, dim=-3):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
 def masked_latent(x):
     with plate(x):
         with poutine.mask(mask=x > 0):
@@ -543,7 +549,8 @@ def no_latent(x):
         (stochastic_support, "'more'.*stochastic support"),
         (latent_size, "'inner'.*depends on its latents"),
         (latent_bound, "'u'.*fixed support|fixed support.*'u'"),
-        (nested, "'z'.*inner"),
+        (nested, "'inner'.*second dimension"),
+        (twice_nested, "at most one.*'z'"),
         (masked_latent, "mask.*'z'"),
         (counts, "Poisson.*'z'"),
         (no_latent, "nothing to amortize"),

@@ -14,7 +14,7 @@ from pyro_vae.likelihoods import Normal
 from pyro_vae.nets import NetBuilder
 from pyro_vae.posteriors import MeanFieldNormal
 from pyro_vae.priors import StandardNormal
-from pyro_vae.programs.amortized.guide import Guide
+from pyro_vae.programs.amortized.guide import Guide, seen_width
 from pyro_vae.programs.amortized.inputs import Inputs
 from pyro_vae.programs.amortized.inspection import Inspection, dependencies_of, inspect_model
 from pyro_vae.programs.amortized.local import Encoder, PosteriorBuilder, encoder_of
@@ -94,8 +94,12 @@ def amortize(
     special case of one latent. Latents w outside the plate of the data have one posterior, with parameters of its own;
     encoders do not see them. Discrete latents of an example (binary values, or one class) have a posterior over their
     values, for ``Enumeration`` or estimators with score functions; those that the model marks
-    ``infer={"enumerate": "parallel"}`` are summed over and are not in the guide. The parameters do not grow with N, and
-    new rows need no further training.
+    ``infer={"enumerate": "parallel"}`` are summed over and are not in the guide. The number of parameters does not
+    grow with N, and new rows need no further training.
+
+    A latent in a plate inside the plate of the data, such as one of repeated measurements, has one encoder for all
+    entries of that plate. It sees the entry of x, of which that plate is the second dimension, and the whole row.
+    Groups of unequal size have NaN in x, masked in the model, and a network that takes them: ``nets.SetEncoder``.
 
     The model is run a few times on the example arguments to find the plate of the data (the outermost one that all
     observed sites share), its latents and their supports. The program is a ``FunctionProgram``: parameters of the
@@ -153,16 +157,18 @@ def amortize(
     unguided = FunctionProgram(model, no_guide, **known)
     found = inspect_model(unguided, example_args)
     check_latents(found)
-    x, inputs = example_args[0], Inputs(example_args)
+    x, inputs = example_args[0], Inputs(example_args, found.plate)
     latents = {latent.name: latent for latent in found.local}
+    inner = {name: next(iter(latent.inner(found.plate)), None) for name, latent in latents.items()}
     parents = structure.parents([*latents], lambda: dependencies_of(unguided, example_args, found.plate.name))
     encoders: dict[str, Encoder] = {}
     for name, others in parents.items():
-        width = inputs.width + sum(encoders[other].width for other in others)
+        widths = [seen_width(inner[name], inner[other], encoders[other].width) for other in others]
+        width = inputs.width(inner[name]) + sum(widths)
         options: dict[str, Any] = ({"net": net} if net else {}) | ({"context": width} if width else {})
-        encoders[name] = encoder_of(latents[name], posterior, tuple(x.shape[1:]), **options)
+        encoders[name] = encoder_of(latents[name], posterior, inputs.shape(inner[name]), **options)
     outside = Shared(found.shared, shared) if found.shared else None
-    guide = Guide(found.plate, inputs, encoders, parents, outside).to(device=x.device, dtype=inputs.dtype)
+    guide = Guide(found.plate, inputs, encoders, parents, inner, outside).to(device=x.device, dtype=inputs.dtype)
     return Amortized(model, guide, **known)
 
 
@@ -197,11 +203,12 @@ def check_latents(found: Inspection) -> None:
                 "the guide does not know. Mask the observed sites alone"
             )
     for latent in found.local:
-        inner = [frame.name for frame in latent.frames if frame.name != plate]
-        if inner:
+        inner = latent.inner(found.plate)
+        if len(inner) > 1 or any(frame.size != frame.full_size for frame in inner):
             raise ValueError(
-                f"model: expected latents in the plate of the data {plate!r} alone, got {latent.name!r}, which is "
-                f"also in {inner}. Declare the entries of one example by .expand(...).to_event(...)"
+                f"model: expected latents in the plate of the data {plate!r} and at most one whole plate inside it, "
+                f"got {latent.name!r}, which is also in {[frame.name for frame in inner]}. Declare the entries of one "
+                "example by .expand(...).to_event(...)"
             )
     for latent in found.shared:
         if latent.discrete or to_support(latent.fn.support) is None:

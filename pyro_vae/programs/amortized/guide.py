@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pyro
@@ -15,7 +16,7 @@ from pyro_vae.programs.amortized.inspection import Frame
 from pyro_vae.programs.amortized.local import Encoder
 from pyro_vae.programs.amortized.shared import Shared
 
-__all__ = ["Guide"]
+__all__ = ["Guide", "seen_width"]
 
 
 class Guide(nn.Module):
@@ -26,6 +27,7 @@ class Guide(nn.Module):
         inputs: what the encoders see of the data
         encoders: by name of the site, in the order in which they are sampled
         parents: by name of the site, the sites whose values its encoder sees
+        inner: by name of the site, the plate inside an example that it is in, None if there is none
         shared: the posterior of the latents that all examples share, None if there are none
     """
 
@@ -35,10 +37,11 @@ class Guide(nn.Module):
         inputs: Inputs,
         encoders: Mapping[str, Encoder],
         parents: Mapping[str, Sequence[str]],
+        inner: Mapping[str, Frame | None],
         shared: Shared | None = None,
     ) -> None:
         super().__init__()
-        self.plate, self.inputs, self.parents = plate, inputs, dict(parents)
+        self.plate, self.inputs, self.parents, self.inner = plate, inputs, dict(parents), dict(inner)
         self.sites = list(encoders)
         self.encoders = nn.ModuleList(encoders.values())
         self.shared = shared
@@ -48,13 +51,29 @@ class Guide(nn.Module):
         rows = len(x)
         values: dict[str, Tensor] = {} if self.shared is None else self.shared()
         features: dict[str, Tensor] = {}
-        given, data = self.inputs(-1 - self.plate.dim, x, *context)
         encoders: Any = self.encoders
         scale = self.plate.full_size / rows if self.plate.full_size else 1.0
         # no `pyro.plate`, whose message would replace the rows that the model gives to its own
         with IndepMessenger(self.plate.name, rows, self.plate.dim), poutine.scale(scale=scale):
             for name, encoder in zip(self.sites, encoders, strict=True):
-                fn = encoder(given, *data, *(features[parent] for parent in self.parents[name]))
-                values[name] = pyro.sample(name, fn)
+                inner = self.inner[name]
+                given, data = self.inputs(inner, x, *context)
+                others = [seen_from(inner, self.inner[p], features[p]) for p in self.parents[name]]
+                fn = encoder(given, *data, *others)
+                with nullcontext() if inner is None else IndepMessenger(inner.name, inner.size, inner.dim):
+                    values[name] = pyro.sample(name, fn)
                 features[name] = encoder.features(values[name])
         return values
+
+
+def seen_from(inner: Frame | None, other: Frame | None, features: Tensor) -> Tensor:
+    """Return the features of a latent for a latent in another plate: those of all entries of its plate in one row."""
+    if other is None or inner == other:
+        return features
+    row = features.movedim(other.dim - 1, -2).flatten(-2)
+    return row if features.dim() == 1 - other.dim else row.unsqueeze(other.dim - 1)
+
+
+def seen_width(inner: Frame | None, other: Frame | None, width: int) -> int:
+    """Return the width of the result of :func:`seen_from`."""
+    return width if other is None or inner == other else width * other.size

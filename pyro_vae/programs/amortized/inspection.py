@@ -59,6 +59,10 @@ class Latent:
     frames: tuple[Frame, ...]
     masked: bool
 
+    def inner(self, plate: Frame) -> list[Frame]:
+        """Return the other plates of a latent in the plate of the data."""
+        return [frame for frame in self.frames if frame.name != plate.name]
+
     @property
     def discrete(self) -> bool:
         """Whether its values are discrete."""
