@@ -240,9 +240,8 @@ def test_missing_entries_reach_a_network_that_takes_them():
     x[0, 1] = math.nan
     program = pv.amortize(masked, x, net=pv.nets.ZeroImputed)
     assert math.isfinite(pv.fit(program, x, epochs=1, progress=False)["loss"][0])
-    program = pv.amortize(masked, x, net=SMALL)
     with pytest.raises(ValueError, match="^x.*NaN.*ZeroImputed"):
-        program.check(x)
+        pv.amortize(masked, x, net=SMALL)
 
 
 def test_missing_entries_of_further_columns_are_masked():
@@ -359,7 +358,6 @@ def test_amortize_changes_no_state():
 def test_parameters_of_the_model_train_and_copies_are_independent():
     x = rows(20).abs()
     program = pv.amortize(learned, x, net=SMALL)
-    program.check(x)
     before, other = numbers(program), copy.deepcopy(program)
     pv.fit(other, x, epochs=1, progress=False)
     assert all(torch.equal(p, before[name]) for name, p in numbers(program).items())
@@ -454,6 +452,23 @@ def test_a_subsampled_plate_has_the_scale_of_the_model():
     assert found[12, E.ELBO] == pytest.approx(12 / 5 * found[0, E.ELBO])
 
 
+@pytest.mark.parametrize("estimator", [infer.Trace_ELBO(), E.ELBO(analytic_kl=False)])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_scaled_model_has_the_scaled_loss(estimator, shared):
+    def model(x):
+        w = pyro.sample("w", dist.Gamma(number(3.0), number(2.0))) if shared else 0.0
+        with plate(x):
+            z = pyro.sample("z", dist.Gamma(number(3.0), number(2.0)))
+            pyro.sample("x", dist.Normal(z + w, 1.0), obs=x)
+
+    x, losses = rows(6), []
+    for scale in (1.0, 0.25):
+        torch.manual_seed(0)
+        program = pv.amortize(poutine.scale(model, scale), x, net=SMALL)
+        losses.append(estimator.loss(program.model, program.guide, x))
+    assert losses[1] == pytest.approx(losses[0] / 4)
+
+
 # refusals
 
 
@@ -520,6 +535,18 @@ def twice_nested(x):
         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
+def fixed_rows(x):
+    with pyro.plate("data", 100, dim=-1):
+        z = pyro.sample("z", dist.Normal(torch.zeros(100), 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def matrix_of_fixed_rows(x):
+    with plate(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(torch.ones(6, 6) @ z, 1.0), obs=x)
+
+
 def masked_latent(x):
     with plate(x):
         with poutine.mask(mask=x > 0):
@@ -551,6 +578,8 @@ def no_latent(x):
         (latent_bound, "'u'.*fixed support|fixed support.*'u'"),
         (nested, "'inner'.*second dimension"),
         (twice_nested, "at most one.*'z'"),
+        (fixed_rows, "row for each row"),
+        (matrix_of_fixed_rows, "any number of rows"),
         (masked_latent, "mask.*'z'"),
         (counts, "Poisson.*'z'"),
         (no_latent, "nothing to amortize"),
@@ -559,6 +588,12 @@ def no_latent(x):
 def test_models_without_an_amortized_guide_are_refused(model, what):
     with pytest.raises(ValueError, match=f"^model: .*{what}"):
         pv.amortize(model, torch.linspace(-1.0, 1.0, 6))
+
+
+def test_a_posterior_on_another_support_is_refused():
+    x = rows(3).abs().round()
+    with pytest.raises(ValueError, match="posterior: .*Dirichlet"):
+        pv.amortize(gamma_poisson, x, posterior=pv.posteriors.Dirichlet, net=SMALL)
 
 
 def test_wrong_arguments_are_refused():

@@ -16,7 +16,7 @@ from pyro_vae.posteriors import MeanFieldNormal
 from pyro_vae.priors import StandardNormal
 from pyro_vae.programs.amortized.guide import Guide, seen_width
 from pyro_vae.programs.amortized.inputs import Inputs
-from pyro_vae.programs.amortized.inspection import Inspection, dependencies_of, inspect_model
+from pyro_vae.programs.amortized.inspection import ROWS, Inspection, dependencies_of, inspect_model
 from pyro_vae.programs.amortized.local import Encoder, PosteriorBuilder, encoder_of
 from pyro_vae.programs.amortized.shared import Shared
 from pyro_vae.programs.amortized.structure import MeanField, Structure
@@ -123,7 +123,8 @@ def amortize(
         shared: builds the posterior of all latents outside the plate of the data, over their unconstrained values,
             with parameters in place of an encoder: a class of ``pyro_vae.posteriors``, such as ``LowRankNormal``, or
             ``programs.Point`` for a point estimate
-        modules: modules that the model calls without ``pyro.module``, by name
+        modules: the modules that a model calls which is a plain function, by name; without them, only parameters of
+            ``pyro.module`` and ``pyro.param`` are trained, and the program cannot be copied
 
     Returns:
         A program with the model and its guide, in the dtype and on the device of x.
@@ -168,8 +169,12 @@ def amortize(
         options: dict[str, Any] = ({"net": net} if net else {}) | ({"context": width} if width else {})
         encoders[name] = encoder_of(latents[name], posterior, inputs.shape(inner[name]), **options)
     outside = Shared(found.shared, shared) if found.shared else None
-    guide = Guide(found.plate, inputs, encoders, parents, inner, outside).to(device=x.device, dtype=inputs.dtype)
-    return Amortized(model, guide, **known)
+    scales = {name: latent.scale for name, latent in latents.items()}
+    guide = Guide(found.plate, inputs, encoders, parents, inner, scales, outside)
+    guide.to(device=x.device, dtype=inputs.dtype)
+    program = Amortized(model, guide, **known)
+    program.check(*(column[:ROWS] for column in example_args))  # in which parameters of the model are created
+    return program
 
 
 def no_guide(*args: Tensor) -> None:
@@ -210,6 +215,11 @@ def check_latents(found: Inspection) -> None:
                 f"got {latent.name!r}, which is also in {[frame.name for frame in inner]}. Declare the entries of one "
                 "example by .expand(...).to_event(...)"
             )
+    if len({latent.scale for latent in found.shared}) > 1:
+        raise ValueError(
+            f"model: expected one scale at all latents outside the plate of the data {plate!r}, got "
+            f"{ {latent.name: latent.scale for latent in found.shared} }"
+        )
     for latent in found.shared:
         if latent.discrete or to_support(latent.fn.support) is None:
             raise ValueError(

@@ -28,6 +28,7 @@ class Guide(nn.Module):
         encoders: by name of the site, in the order in which they are sampled
         parents: by name of the site, the sites whose values its encoder sees
         inner: by name of the site, the plate inside an example that it is in, None if there is none
+        scales: by name of the site, its scale in the model
         shared: the posterior of the latents that all examples share, None if there are none
     """
 
@@ -38,11 +39,12 @@ class Guide(nn.Module):
         encoders: Mapping[str, Encoder],
         parents: Mapping[str, Sequence[str]],
         inner: Mapping[str, Frame | None],
+        scales: Mapping[str, float],
         shared: Shared | None = None,
     ) -> None:
         super().__init__()
         self.plate, self.inputs, self.parents, self.inner = plate, inputs, dict(parents), dict(inner)
-        self.sites = list(encoders)
+        self.sites, self.scales = list(encoders), dict(scales)
         self.encoders = nn.ModuleList(encoders.values())
         self.shared = shared
 
@@ -52,15 +54,16 @@ class Guide(nn.Module):
         values: dict[str, Tensor] = {} if self.shared is None else self.shared()
         features: dict[str, Tensor] = {}
         encoders: Any = self.encoders
-        scale = self.plate.full_size / rows if self.plate.full_size else 1.0
+        subsample = self.plate.full_size / rows if self.plate.full_size else 1.0
         # no `pyro.plate`, whose message would replace the rows that the model gives to its own
-        with IndepMessenger(self.plate.name, rows, self.plate.dim), poutine.scale(scale=scale):
+        with IndepMessenger(self.plate.name, rows, self.plate.dim):
             for name, encoder in zip(self.sites, encoders, strict=True):
                 inner = self.inner[name]
                 given, data = self.inputs(inner, x, *context)
                 others = [seen_from(inner, self.inner[p], features[p]) for p in self.parents[name]]
                 fn = encoder(given, *data, *others)
-                with nullcontext() if inner is None else IndepMessenger(inner.name, inner.size, inner.dim):
+                plate = nullcontext() if inner is None else IndepMessenger(inner.name, inner.size, inner.dim)
+                with plate, poutine.scale(scale=subsample * self.scales[name]):
                     values[name] = pyro.sample(name, fn)
                 features[name] = encoder.features(values[name])
         return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from pyro_vae.programs.amortized.dependent import check_alike
 from pyro_vae.programs.amortized.unobserved import Unobserved
 from pyro_vae.programs.program import Program, evaluating, keep_buffers
 
-__all__ = ["Frame", "Inspection", "Latent", "dependencies_of", "inspect_model"]
+__all__ = ["ROWS", "Frame", "Inspection", "Latent", "dependencies_of", "inspect_model"]
 
 #: Most rows of a run, few enough to be fast.
 ROWS = 11
@@ -52,12 +53,14 @@ class Latent:
         fn: its distribution in the run
         frames: the plates around it, from the outside in
         masked: whether it has a mask
+        scale: that of ``poutine.scale``, without the scales of subsampled plates; 1 where it differs between rows
     """
 
     name: str
     fn: Any = field(repr=False)
     frames: tuple[Frame, ...]
     masked: bool
+    scale: float
 
     def inner(self, plate: Frame) -> list[Frame]:
         """Return the other plates of a latent in the plate of the data."""
@@ -96,9 +99,15 @@ def inspect_model(program: Program, batch: Sequence[Tensor]) -> Inspection:
     many = [column[:rows] for column in batch]
     other = [column[: rows - 1] if rows > 1 else torch.cat([column, column]) for column in batch]
     with evaluating(program), keep_buffers(program):
-        runs = [sites_of(program, many, seed) for seed in range(RUNS)]
+        try:
+            runs = [sites_of(program, many, seed) for seed in range(RUNS)]
+            fewer = sites_of(program, other, 0)
+        except (IndexError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"model: expected one that runs on any number of rows of the example arguments, got an error with "
+                f"{rows} or {len(other[0])} rows: {error}"
+            ) from error
         check_alike(runs)
-        fewer = sites_of(program, other, 0)
         check_alike([runs[0], fewer], rows=(rows, len(other[0])))
         sites = runs[0]
         plate = data_plate(sites, fewer, rows, len(other[0]))
@@ -107,7 +116,7 @@ def inspect_model(program: Program, batch: Sequence[Tensor]) -> Inspection:
         for name, message in sites.items():
             if message["is_observed"] or is_summed(message):
                 continue
-            latent = Latent(name, message["fn"], frames_of(message), message["mask"] is not None)
+            latent = latent_of(name, message)
             (local if any(frame.name == plate.name for frame in latent.frames) else shared).append(latent)
     return Inspection(plate, tuple(local), tuple(shared))
 
@@ -132,6 +141,14 @@ def sites_of(program: Program, batch: Sequence[Tensor], seed: int) -> dict[str, 
     nodes: dict[str, Any] = tracer.trace.nodes
     found = {name: n for name, n in nodes.items() if n["type"] == "sample" and not isinstance(n["fn"], _Subsample)}
     return {name: node for name, node in found.items() if not node["infer"].get("_deterministic")}
+
+
+def latent_of(name: str, message: Any) -> Latent:
+    """Return the latent of a site."""
+    frames, mask, scale = frames_of(message), message["mask"], message["scale"]
+    plates = math.prod(frame.full_size / frame.size for frame in frames)
+    own = 1.0 if isinstance(scale, Tensor) and scale.numel() > 1 else round(float(scale) / plates, 12)
+    return Latent(name, message["fn"], frames, mask is not None and mask is not True, own)
 
 
 def frames_of(message: Any) -> tuple[Frame, ...]:

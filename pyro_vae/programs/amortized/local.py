@@ -19,6 +19,7 @@ from pyro_vae.programs.amortized.inspection import Latent
 from pyro_vae.programs.amortized.on_support import OnSupport
 from pyro_vae.programs.amortized.supports import fixed_support, to_support
 from pyro_vae.programs.checks import describe, entry_support
+from pyro_vae.programs.compatibility import contains, support_of
 
 __all__ = ["Continuous", "Discrete", "Encoder", "encoder_of"]
 
@@ -79,6 +80,12 @@ class Continuous(Encoder):
             # for a divergence in closed form
             loc, scale = (p.reshape([*p.shape[:-1], *self.event]) for p in (q.base_dist.loc, q.base_dist.scale))
             return dist.Normal(loc, scale).to_event(len(self.event))
+        if not contains(constraints.real, support_of(q) or constraints.real):
+            raise ValueError(
+                f"posterior: expected one over real vectors, which are transformed to the support of the latent, got "
+                f"{type(self.posterior).__name__} on {describe(entry_support(q.support))}. Use one such as "
+                "MeanFieldNormal"
+            )
         return OnSupport(q, self.transform, self.inner, self.support)
 
     def features(self, value: Tensor) -> Tensor:

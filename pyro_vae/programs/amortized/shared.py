@@ -9,6 +9,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import distributions as dist
+from pyro import poutine
 from pyro.poutine.indep_messenger import IndepMessenger
 from torch import Tensor, nn
 
@@ -87,10 +88,16 @@ class Shared(nn.Module):
         pairs = zip(latents, self.transforms, strict=True)
         self.inner = [torch.Size(transform.inverse_shape(latent.fn.event_shape)) for latent, transform in pairs]
         self.sizes = [(b + i).numel() for b, i in zip(self.batches, self.inner, strict=True)]
+        self.scale = latents[0].scale
         self.posterior = posterior((1,), sum(self.sizes), net=Constant)
 
     def forward(self) -> dict[str, Tensor]:
         """Sample the latents and return their values by name."""
+        with poutine.scale(scale=self.scale):
+            return self.sample()
+
+    def sample(self) -> dict[str, Tensor]:
+        """Sample the latents under the handlers around."""
         q = self.posterior(next(self.posterior.parameters()).new_zeros(1))
         u = pyro.sample(AUXILIARY, q, infer={"is_auxiliary": True})
         values, parts = {}, u.split(self.sizes, -1)

@@ -29,7 +29,9 @@ def fixed_support(fn: Any) -> Any:
             if not (events == events[0]).all():
                 return None
             support = copy(given) if support is given else support
-            setattr(support, name, events[0])
+            one = events[0].reshape(-1)
+            # a number is on no device
+            setattr(support, name, float(one[0]) if (one == one[0]).all() else events[0])
     return constraints.independent(support, depth) if depth else support
 
 
