@@ -88,6 +88,10 @@ def test_a_linear_encoder_reaches_the_evidence_of_a_linear_model():
     values = E.ELBO(analytic_kl=False).per_datum(program.model, program.guide, x)
     assert abs(values.mean()) - abs(evidence) < 2e-3
     assert abs(start) > abs(evidence) + 0.3
+    # and new rows need no training
+    new = toy.draw(20, seed=7)
+    values = E.ELBO(analytic_kl=False).per_datum(program.model, program.guide, new)
+    torch.testing.assert_close(values, toy.log_evidence(new), atol=0.03, rtol=0)
 
 
 def gamma_poisson(x):
@@ -117,6 +121,29 @@ def test_gamma_poisson_has_the_evidence_minus_the_gap_of_its_family():
     assert ((values.mean(0) - (evidence - kl)).abs() < 4 * error).all()
     found = pv.evaluation.log_likelihood(program, x, num_particles=20000)
     torch.testing.assert_close(found.per_example, evidence, atol=0.02, rtol=0)
+
+
+def test_beta_binomial_has_its_evidence():
+    """Importance sampling from a logit-normal with the moments of the posterior, on the logit scale."""
+    x = number([0.0, 3.0, 7.0, 10.0])
+
+    def model(x):
+        with plate(x):
+            p = pyro.sample("p", dist.Beta(number(2.0), number(3.0)))
+            pyro.sample("x", dist.Binomial(10, p), obs=x)
+
+    def net(x):
+        a, b = 2 + x, 13 - x
+        std = (torch.polygamma(1, a) + torch.polygamma(1, b)).sqrt()
+        return torch.stack([torch.digamma(a) - torch.digamma(b), inverse_scale(std)], -1).unsqueeze(-1)
+
+    program = pv.amortize(model, x, net=fixed(net))
+    exact = dist.BetaBinomial(number(2.0), number(3.0), 10).log_prob(x)
+    found = pv.evaluation.log_likelihood(program, x, num_particles=20000, progress=False)
+    torch.testing.assert_close(found.per_example, exact, atol=0.01, rtol=0)
+    bound = E.ELBO(num_particles=2000).per_datum(program.model, program.guide, x)
+    assert (bound < exact).all()
+    assert (bound > exact - 0.1).all()
 
 
 def two_causes(x):
