@@ -335,6 +335,42 @@ def test_the_inverse_has_the_edges_that_the_posterior_needs(model, inverse):
         seen.append(name)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_the_inverse_has_each_posterior_of_random_linear_models(seed):
+    """Given the data and the latents drawn before it, a latent does not depend on any but its parents."""
+    g = torch.Generator().manual_seed(seed)
+    latents, observed = [f"z{i}" for i in range(6)], ["x0", "x1", "x2"]
+    names, weights = latents + observed, torch.zeros(9, 9).double()
+    for i in range(1, 9):
+        for j in range(min(i, 6)):
+            if torch.rand((), generator=g) < 0.35:
+                weights[i, j] = torch.randn((), generator=g)
+    model = {n: {m for j, m in enumerate(latents) if weights[i, j] != 0 or m == n} for i, n in enumerate(names)}
+    parents = Inverse().parents(latents, lambda: model)
+    assert set(parents) == set(latents)
+    root = torch.linalg.inv(torch.eye(9).double() - weights)
+    covariance = root @ root.T
+    drawn = [names.index(x) for x in observed]
+    for name, seen in parents.items():
+        i = names.index(name)
+        coefficients = torch.linalg.solve(covariance[drawn][:, drawn], covariance[drawn, i])
+        others = [c for j, c in zip(drawn, coefficients.tolist(), strict=True) if names[j] not in [*seen, *observed]]
+        assert max(map(abs, others), default=0.0) < 1e-9
+        drawn.append(i)
+
+
+def test_encoders_see_unconstrained_values_of_other_latents():
+    def model(x):
+        with plate(x):
+            pyro.sample("rate", dist.Gamma(number(4.0), number(2.0)))
+            pyro.sample("share", dist.Dirichlet(number([2.0, 3.0, 4.0])))
+            pyro.sample("x", dist.Normal(number(0.0), 1.0), obs=x)
+
+    rate, share = pv.amortize(model, rows(5), net=SMALL, structure=Forward()).parts["guide"].encoders
+    torch.testing.assert_close(rate.features(number([1.0, math.e])), number([[0.0], [1.0]]))
+    assert share.features(number([[0.2, 0.3, 0.5]])).shape == (1, 2)
+
+
 def test_the_dependencies_are_those_of_the_model():
     def model(x):
         with plate(x):
