@@ -167,3 +167,28 @@ def test_the_encoder_of_a_measurement_sees_its_entry_and_its_row():
     same = torch.ones(2, 3).double()
     q = poutine.trace(program.guide).get_trace(same).nodes["z"]["fn"]
     torch.testing.assert_close(q.mean, q.mean[:1, :1].expand(2, 3))
+
+
+@pytest.mark.parametrize("structure", [Forward(), Inverse()])
+def test_shared_latents_subsamples_and_measurements_together(structure):
+    def model(x):
+        tau = pyro.sample("tau", dist.Gamma(torch.tensor(20.0).double(), 10.0))
+        with pyro.plate("groups", 100, subsample=torch.arange(len(x)), dim=-2):
+            u = pyro.sample("u", dist.Normal(torch.zeros(()).double(), 1.0))
+            with pyro.plate("repeats", 3, dim=-1):
+                z = pyro.sample("z", dist.LogNormal(u, 1.0))
+                pyro.sample("x", dist.Normal(u + z, tau), obs=x)
+
+    x = table()
+    program = pv.amortize(model, x, net=small, structure=structure)
+    stock = infer.Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=2)
+    for estimators in (
+        (infer.Trace_ELBO(), E.ELBO(analytic_kl=False)),
+        (stock, E.ELBO(num_particles=3, analytic_kl=False)),
+    ):
+        losses = []
+        for estimator in estimators:
+            torch.manual_seed(0)
+            losses.append(estimator.differentiable_loss(program.model, program.guide, x).detach())
+        torch.testing.assert_close(*losses)
+    assert math.isfinite(E.IWAE(num_particles=3).loss(program.model, program.guide, x))

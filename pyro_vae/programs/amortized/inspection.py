@@ -126,7 +126,7 @@ def dependencies_of(program: Program, batch: Sequence[Tensor], plate: str) -> di
 
     Those that examples share are left out, as if they were known.
     """
-    with evaluating(program), keep_buffers(program), fork_rng(program.device, 0):
+    with evaluating(program), keep_buffers(program), fork_rng(batch, 0):
         model = poutine.block(Unobserved()(program.model), hide_fn=lambda message: message["type"] == "param")
         found: Any = get_dependencies(model, tuple(column[:ROWS] for column in batch))["prior_dependencies"]
         sites = sites_of(program, [column[:ROWS] for column in batch], 0)
@@ -136,7 +136,7 @@ def dependencies_of(program: Program, batch: Sequence[Tensor], plate: str) -> di
 
 def sites_of(program: Program, batch: Sequence[Tensor], seed: int) -> dict[str, Any]:
     """Run the model and return the messages of its sites, without plates and named values."""
-    with fork_rng(program.device, seed), poutine.trace() as tracer, Unobserved():
+    with fork_rng(batch, seed), poutine.trace() as tracer, Unobserved():
         program.model(*batch)
     nodes: dict[str, Any] = tracer.trace.nodes
     found = {name: n for name, n in nodes.items() if n["type"] == "sample" and not isinstance(n["fn"], _Subsample)}
