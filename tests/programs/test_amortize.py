@@ -123,6 +123,31 @@ def test_gamma_poisson_has_the_evidence_minus_the_gap_of_its_family():
     torch.testing.assert_close(found.per_example, evidence, atol=0.02, rtol=0)
 
 
+def test_a_trained_encoder_has_the_bound_of_one_posterior_per_row():
+    """That of AutoNormal, which has the same family and parameters for each row, up to the amortization gap."""
+    x = torch.poisson(torch.full((40,), 3.5), generator=torch.Generator().manual_seed(0)).double()
+    torch.manual_seed(0)
+    program, auto = pv.amortize(gamma_poisson, x, net=SMALL), infer.autoguide.AutoNormal(gamma_poisson)
+    auto(x)
+    estimator, bounds = E.ELBO(num_particles=8), []
+    for model, guide, parameters in (
+        (gamma_poisson, auto, [*auto.parameters()]),
+        (program.model, program.guide, [*program.parameters()]),
+    ):
+        for lr in (0.05, 0.005):
+            optimizer = torch.optim.Adam(parameters, lr=lr)
+            for _ in range(150):
+                optimizer.zero_grad()
+                estimator.differentiable_loss(model, guide, x).backward()
+                optimizer.step()
+        bounds.append(-E.ELBO(num_particles=5000).loss(model, guide, x) / 40)
+    pyro.clear_param_store()
+    assert sum(p.numel() for p in auto.parameters()) == 80
+    assert bounds[1] == pytest.approx(bounds[0], abs=0.02)
+    exact = dist.GammaPoisson(number(2.5), number(0.7)).log_prob(x).mean()
+    assert exact - 0.05 < bounds[1] < exact
+
+
 def test_beta_binomial_has_its_evidence():
     """Importance sampling from a logit-normal with the moments of the posterior, on the logit scale."""
     x = number([0.0, 3.0, 7.0, 10.0])
