@@ -25,6 +25,7 @@ from pyro_vae._util.versions import VERSION
 from pyro_vae.conditional import Conditional
 from pyro_vae.config.load import load
 from pyro_vae.programs import VAE, Program
+from pyro_vae.programs.amortized import amortize
 from pyro_vae.training.fit import fit
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ __all__ = [
     "VAE",
     "Conditional",
     "Program",
+    "amortize",
     "data",
     "distributions",
     "estimators",

@@ -66,6 +66,13 @@ def test_program() -> None:
     assert math.isfinite(svi.step(X))
 
 
+def test_amortize() -> None:
+    program: pv.Program = pv.amortize(make_vae().model, X, net=NET, structure=pv.programs.Inverse())
+    q: TorchDistributionMixin = pv.amortize(make_vae().model, X, net=NET).posteriors["z"](X)
+    assert q.event_shape == (2,)
+    assert len(train(program)) == 1
+
+
 def test_estimator() -> None:
     vae, estimator = make_vae(), pv.estimators.ELBO(num_particles=2, particles_per_pass=1, free_bits=0.1)
     loss: Tensor = estimator.differentiable_loss(vae.model, vae.guide, X)

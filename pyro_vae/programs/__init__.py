@@ -1,6 +1,7 @@
 """Programs: Pyro models and guides made of parts, the only place with plates and sample statements."""
 
 from pyro_vae.distributions import missing
+from pyro_vae.programs.amortized import Amortized, Forward, Inverse, MeanField, Point
 from pyro_vae.programs.autoencoder import Autoencoder
 from pyro_vae.programs.backward_gru import BackwardGRU
 from pyro_vae.programs.bayesian_decoder import BayesianDecoder
@@ -24,16 +25,21 @@ from pyro_vae.programs.vae import VAE
 
 __all__ = [
     "VAE",
+    "Amortized",
     "Autoencoder",
     "BackwardGRU",
     "BayesianDecoder",
     "BottomUp",
     "CountVAE",
     "DataPlate",
+    "Forward",
     "FunctionProgram",
     "Hierarchical",
+    "Inverse",
+    "MeanField",
     "MissingNotAtRandom",
     "MixtureVAE",
+    "Point",
     "Program",
     "Responsibilities",
     "SelfMasking",

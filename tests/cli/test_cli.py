@@ -194,6 +194,7 @@ def test_programs_that_cannot_be_built_are_refused_by_name(exported, capsys):
 @pytest.mark.parametrize(
     ("name", "needs"),
     [
+        ("Amortized", "model"),
         ("Autoencoder", "encoder"),
         ("FunctionProgram", "model"),
         ("Hierarchical", "layers"),

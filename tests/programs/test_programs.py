@@ -30,7 +30,7 @@ def same(a, b):
 
 def test_every_program_can_sample_except_those_without_a_prior():
     without = set(PROGRAMS) - set(SAMPLED)
-    assert without == {pv.programs.Autoencoder, pv.programs.FunctionProgram}
+    assert without == {pv.programs.Amortized, pv.programs.Autoencoder, pv.programs.FunctionProgram}
     for cls in without:
         with pytest.raises(NotImplementedError, match="decode_prior"):
             cls.example().sample(3)
