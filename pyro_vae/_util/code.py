@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["checksum", "code_of", "function_code", "globals_of", "is_library", "qualified", "variables_of"]
+__all__ = ["checksum", "code_of", "function_code", "globals_of", "hooks_of", "is_library", "qualified", "variables_of"]
 
 #: Packages whose code is compared by name alone.
 LIBRARIES = {"numpy", "pyro", "pyro_vae", "torch"}
@@ -157,3 +157,9 @@ def as_integers(t: Tensor) -> Tensor:
     """Return the bits of numbers as integers, whose sums are exact in any order."""
     t = torch.view_as_real(t.resolve_conj()) if t.is_complex() else t
     return t.contiguous().view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[t.element_size()])
+
+
+def hooks_of(value: Any) -> list[Any]:
+    """Return the hooks of a module that change what it computes; none of any other object."""
+    kinds = ("_forward_pre_hooks", "_forward_hooks")
+    return [hook for kind in kinds for hook in getattr(value, "__dict__", {}).get(kind, {}).values()]

@@ -26,21 +26,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pyro_vae._util.code import checksum, code_of, function_code, globals_of, is_library, qualified, variables_of
+from pyro_vae._util.code import (
+    checksum,
+    code_of,
+    function_code,
+    globals_of,
+    hooks_of,
+    is_library,
+    qualified,
+    variables_of,
+)
 from pyro_vae._util.differences import join
 
-__all__ = ["Described", "constructor", "describe", "shared_parameters"]
+__all__ = ["Described", "constructor", "describe"]
 
 T = TypeVar("T")
 
-#: Largest depth of nested objects that is described.
-DEPTH = 12
+#: Largest depth of nested objects that is described, and number of elements of a tensor of which all are compared.
+DEPTH, LARGE = 12, 2**24
 
 #: Types of functions that are written in C.
 IN_C = (BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType, np.ufunc)
-
-#: Largest number of elements of a tensor of which all rows are compared.
-LARGE = 2**24
 
 
 class Described:
@@ -101,20 +107,6 @@ def describe(value: Any) -> Any:
         {'factory': 'torch.Linear', 'args': [3], 'options': {'bias': False}}
     """
     return Description(live=True)(value)
-
-
-def shared_parameters(module: nn.Module) -> list[list[str]]:
-    """Return the names of each parameter that has several.
-
-    Example:
-        >>> layer = nn.Linear(1, 1, bias=False)
-        >>> shared_parameters(nn.Sequential(layer, nn.ReLU(), layer))
-        [['0.weight', '2.weight']]
-    """
-    names: dict[int, list[str]] = {}
-    for name, p in module.named_parameters(remove_duplicate=False):
-        names.setdefault(id(p), []).append(name)
-    return [found for found in names.values() if len(found) > 1]
 
 
 class Description:
@@ -196,6 +188,7 @@ class Description:
             "attributes": {n: v for n, v in attributes.items() if n not in options or options[n] != v},
             "modules": {n: self(v, join(path, n)) for n, v in children.items()},
             "buffers": {n: self(v, join(path, n)) for n, v in sorted(constants.items())},
+            "hooks": [self(hook, path) for hook in hooks_of(value)],
         }
         return {"name": qualified(type(value)), **code_of(type(value)), **{k: v for k, v in parts.items() if v}}
 

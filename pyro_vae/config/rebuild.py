@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from pyro_vae import conditional, likelihoods, nets, posteriors, priors, programs, scales
 from pyro_vae._util.code import qualified
-from pyro_vae._util.describe import describe, is_module, shared_parameters
+from pyro_vae._util.describe import describe, is_module
 from pyro_vae._util.differences import differences, in_words, join
 from pyro_vae._util.random_state import fork_rng
+from pyro_vae._util.shared_parameters import shared_parameters
 from pyro_vae.config.parts import hints, shelf, shelves
 from pyro_vae.config.types import check_options
 from pyro_vae.data import tables

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from pyro_vae.data.csv_checks import check_commas, check_names, check_spaces
 from pyro_vae.data.tables.cells import parse
-from pyro_vae.data.tables.values import each, is_blank, objects, plain, unread
+from pyro_vae.data.tables.values import each, objects, plain, unread
 
 __all__ = ["ENDINGS", "Values", "encode", "ending", "parse_csv", "place", "read", "to_columns", "typed"]
 
@@ -24,8 +25,6 @@ Values = np.ndarray | dict[str, np.ndarray]
 ENDINGS = (".npy", ".npz", ".csv")
 #: Between the cells of a .csv.
 DELIMITERS = ",;\t|"
-#: Numbers in which the comma can be a decimal comma or a separator of thousands.
-EITHER = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 #: The first bytes of numpy's files.
 MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK\x03\x04"}
 
@@ -138,45 +137,6 @@ def numbered(lines: Any) -> Iterator[tuple[int, list[str]]]:
     for row in lines:
         yield start, row
         start = lines.line_num + 1
-
-
-def check_spaces(path: str | Path, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Raise if spaces seem to separate the cells: one column, as many words in each line, and numbers among them."""
-    first = [cell.split() for cell in (*names, *rows[0])]
-    if len(names) == 1 and len({len(row[0].split()) for row in (names, *rows)}) == 1 < len(first[0]):
-        if any(parse(word) is not None for word in first[1]):
-            raise ValueError(
-                f"{path}: expected commas, semicolons, tabs or vertical bars between cells, got spaces in line 1: "
-                f"{names[0]!r}. Replace them"
-            )
-
-
-def check_commas(path: str | Path, columns: dict[str, np.ndarray]) -> None:
-    """Raise if every comma in a column can be a decimal comma or a separator of thousands."""
-    for name, column in columns.items():
-        present = [cell for cell in column.tolist() if not is_blank(cell)]
-        if present and all(EITHER.fullmatch(cell) for cell in present):
-            comma, point = present[0].replace(",", ""), present[0].replace(",", ".")
-            raise ValueError(
-                f"{path}: column {name!r}: expected numbers, got {present[0]!r}, which is {comma} or {point}. "
-                "Write it without the comma"
-            )
-
-
-def check_names(path: str | Path, names: Sequence[str]) -> None:
-    """Raise if the first line holds data, or a name twice."""
-    plain = names == [str(i) for i in range(len(names))]  # as pandas names the columns of an array
-    # one column may have no name, such as the index of pandas
-    nameless = sum(not name for name in names)
-    several = nameless > 1 or nameless == len(names)
-    if not names or several or (not plain and any(parse(name) is not None for name in names)):
-        got = ", ".join(map(repr, names[:5])) or "none"
-        raise ValueError(f"{path}: expected the names of the columns in the first line, got {got}. Name all columns")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(
-            f"{path}: expected columns of different names, got several of the name {', '.join(twice)}. Rename them"
-        )
 
 
 def typed(cells: np.ndarray) -> np.ndarray:

@@ -33,6 +33,9 @@ class FlattenedConstraint(constraints.Constraint):
         """Return which vectors satisfy the base constraint."""
         return self.base.check(value.unflatten(-1, self.shape))
 
+    def __repr__(self) -> str:
+        return f"flattened {self.base}"  # torch's own drops the first letter of the class
+
 
 class Flattened(Distribution):
     r"""A distribution with its event, of any shape, flattened to one vector.

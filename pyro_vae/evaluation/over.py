@@ -183,14 +183,16 @@ def require_order(x: Any) -> None:
     if shuffles(x):
         raise ValueError(
             "x: expected examples in a known order, as there is one result per example, got a DataLoader with "
-            "shuffle=True. Pass one with shuffle=False, or the data set itself."
+            "shuffle=True, a random sampler or in_order=False. Pass one with shuffle=False, or the data set itself."
         )
 
 
 def shuffles(x: Any) -> bool:
-    """Whether this is a ``DataLoader`` whose sampler is random."""
+    """Whether this is a ``DataLoader`` with a random sampler, or with workers that return batches out of order."""
     if not isinstance(x, DataLoader):
         return False
+    if x.num_workers > 1 and not getattr(x, "in_order", True):
+        return True
     samplers = x.sampler, getattr(x.batch_sampler, "sampler", None)
     random = RandomSampler, SubsetRandomSampler, WeightedRandomSampler
     return any(isinstance(s, random) or getattr(s, "shuffle", False) is True for s in samplers)

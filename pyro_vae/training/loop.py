@@ -141,6 +141,8 @@ class Loop:
         """Call the hooks of callbacks with metrics; all are called, also after one of them stops the training."""
         answers = partial(map, lambda pair: stops(pair[0], pair[1](self.program, row)), hooks)
         self.stopped = self.ranks.all_agree(lambda: any([*answers()])) or self.stopped
+        if not self.program.training:  # a callback has called `fit` or `eval`
+            self.program.train()
 
     def row(self, sums: dict[str, Tensor], n: int | Tensor) -> dict[str, Any]:
         """Return the metrics of n examples with these sums: means in nats per example."""

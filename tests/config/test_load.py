@@ -13,8 +13,9 @@ from pyro import poutine
 from torch import nn
 
 import pyro_vae as pv
-from pyro_vae._util.describe import describe, shared_parameters
+from pyro_vae._util.describe import describe
 from pyro_vae._util.differences import differences
+from pyro_vae._util.shared_parameters import shared_parameters
 from pyro_vae.config import run
 from pyro_vae.config.parts import shelves
 from pyro_vae.config.rebuild import known
@@ -67,7 +68,7 @@ def test_every_program_is_loaded_after_fit(cls, tmp_path):
     torch.manual_seed(0)
     vae, data = cls.example(), program_case(cls).data
     pv.fit(vae, data, epochs=1, batch_size=len(data[0]), run_dir=tmp_path, progress=False)
-    if cls is pv.programs.FunctionProgram:
+    if issubclass(cls, pv.programs.FunctionProgram):
         with pytest.raises(ValueError, match=r"run_dir: .*model .*guide .*pyro_vae.load\(run_dir, program\)"):
             pv.load(tmp_path)
         found = pv.load(tmp_path, cls.example())
@@ -241,6 +242,12 @@ def operated():
     return vae
 
 
+def hooked():
+    vae = program()
+    vae.posterior.net.register_forward_hook(lambda module, inputs, output: 3 * output)
+    return vae
+
+
 def of_own():
     vae = program()
     return pv.VAE(prior=Own(2), likelihood=vae.likelihood, posterior=vae.posterior)
@@ -254,6 +261,7 @@ def of_own():
         (of_own, r"prior \(Own\(latent=2\)\)"),
         (lambda: semi_amortized(pv.priors.MixtureOfNormals(2)), "posterior.prior, which is outside the program"),
         (operated, "changed after it was built: posterior.net.body.1 Tanh"),
+        (hooked, "changed after it was built: posterior.net.hooks"),
         (tied, "weights prior.spare"),
         (shared, "share memory"),
     ],

@@ -240,3 +240,11 @@ def test_the_types_of_a_table_are_printed():
         "day     Integer   2024-01-30 to 2024-03-02 in days  1",
         "size    Ordinal   S < M < L                         0",
     ]
+
+
+def test_percentages_are_no_counts():
+    """Samples of counts have no upper limit."""
+    shares = np.array([f"{i}%" for i in np.random.default_rng(0).integers(50, 101, 300)], object)
+    column = pv.data.tables.infer("share", shares)
+    assert type(column) is pv.data.tables.Integer
+    assert column.high == 100

@@ -97,3 +97,13 @@ def test_errors_name_the_line_of_a_file(tmp_path):
     with pytest.raises(ValueError, match="column 'a': expected numbers, got 'old' in line 64"):
         data.load({"data": str(tmp_path / "x.csv")})
     assert files.place("x.npy", 3) == "row 3 (counted from 0)"
+
+
+def test_a_point_in_a_file_with_decimal_commas_is_refused(tmp_path):
+    """It may separate thousands: 1.234 would be read as 1.234."""
+    path = tmp_path / "a.csv"
+    path.write_text("price;people\n3,50;1.234\n4,20;12.500\n5,75;999\n")
+    with pytest.raises(ValueError, match="column 'people': .*'1.234', which may be 1234.*'price'"):
+        files.read(path)
+    path.write_text("price;people\n3,50;1.234,5\n4,20;12.500,0\n5,75;999,0\n")
+    assert pv.data.Table(files.read(path)).x[:, 1].tolist() == [1234.5, 12500.0, 999.0]

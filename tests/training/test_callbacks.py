@@ -181,3 +181,16 @@ def test_a_callback_per_step_is_resumed(end, tmp_path):
     assert history["loss"] == wanted["loss"]
     assert cut.losses == whole.losses
     assert len(X) == 20
+
+
+def test_a_fit_inside_a_callback_leaves_training_mode():
+    """A program that a callback has trained or set to evaluation mode continues in training mode."""
+    vae, modes = program(), []
+
+    def inner(metrics, step):
+        modes.append(vae.training)
+        pv.fit(vae, X[:8], epochs=1, progress=False)
+
+    pv.fit(vae, X[:16], epochs=3, callbacks=[inner], progress=False)
+    assert modes == [True, True, True]
+    assert not vae.training

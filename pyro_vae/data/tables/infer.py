@@ -165,7 +165,9 @@ def kind_of(numbers: np.ndarray, n: int, cells: Cells) -> type[Column]:
         return Binary
     if 2 < n <= MAX_ORDINAL and high - low == n - 1:
         return Ordinal
-    counts = n > 1 and 0 <= low <= high < MOST and numbers.var() >= LEAST_DISPERSION * numbers.mean()
+    # percentages have an upper limit, which counts do not have
+    unlimited = "%" not in getattr(cells, "suffix", "")
+    counts = unlimited and n > 1 and 0 <= low <= high < MOST and numbers.var() >= LEAST_DISPERSION * numbers.mean()
     return Count if counts else Integer
 
 

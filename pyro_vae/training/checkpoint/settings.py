@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pyro_vae._util.code import code_of, qualified
-from pyro_vae._util.describe import Described, describe, shared_parameters
+from pyro_vae._util.describe import Described, describe
 from pyro_vae._util.differences import differences, not_compared
+from pyro_vae._util.shared_parameters import shared_parameters
 from pyro_vae.training.callbacks import Callback, Log
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.fingerprint import fingerprint, weights_of
