@@ -110,8 +110,11 @@ class Choices:
         try:
             return usage(self.parser.parse_args, self.argv)
         except UsageError as error:
-            unknown = re.search(r"(?<=arguments: )--[^\s=]+", str(error))
-            hint = parts.nearest(unknown[0], self.parser._option_string_actions) if unknown else ""
+            options = self.parser._option_string_actions
+            unknown = re.search(r"(?<=arguments: )[^\s=]+", str(error))
+            hint = parts.nearest(unknown[0], options) if unknown else ""
+            if unknown and unknown[0][0] != "-" and "--data" in options:
+                hint = f" (did you mean --data {unknown[0]}?)"
             raise UsageError(f"{error}{hint}") from error
 
     def describe(self, key: str, settings: Namespace) -> dict[str, Any]:

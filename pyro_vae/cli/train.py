@@ -174,6 +174,8 @@ def check_step(vae: VAE, estimator: Estimator, split: data.Split) -> None:
         try:
             vae.check(x)
             estimator.loss(vae.model, vae.guide, x)
+        except ValueError as error:
+            raise ValueError(str(error).replace("pass missing=True to the program", "pass --missing")) from error
         except (RuntimeError, TypeError) as error:
             what = f"{type(error).__name__}: {error}".rstrip(": ")
             raise ValueError(f"these parts do not work together on these data: {what}") from error

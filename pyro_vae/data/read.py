@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from pyro_vae._util.arrays import fill_masked
@@ -13,7 +14,7 @@ from pyro_vae.data.examples import Examples
 from pyro_vae.data.readers import FRAME, Content, Options, find, is_path
 from pyro_vae.data.readers.columns import TABLE_OPTIONS
 from pyro_vae.data.refusals import refuse
-from pyro_vae.data.tables import Column
+from pyro_vae.data.tables import Column, Table
 from pyro_vae.data.tidy import numbers_of, of_table
 
 __all__ = ["content_of", "is_source", "matrix", "examples_of", "read", "to_fit"]
@@ -140,6 +141,14 @@ def to_fit(name: str, source: Any, columns: Sequence[Column] = ()) -> tuple[Any,
     """
     if isinstance(source, Split) or (hasattr(source, "x") and hasattr(source, "transform") and not is_frame(source)):
         return with_context(source)
+    if isinstance(source, Table):
+        if columns and tuple(source.columns) != tuple(columns):
+            wanted, got = next(p for p in zip_longest(columns, source.columns) if p[0] != p[1])
+            raise ValueError(
+                f"{name}: expected a table with the columns of the program, which has {wanted!r}, got {got!r}. Pass "
+                "Table(data, columns) with the columns of the program"
+            )
+        return (Split(source.x),)
     content = content_of(name, source, Options())
     if content.columns is not None:
         return (Split(numbers_of(name, content, columns)),)

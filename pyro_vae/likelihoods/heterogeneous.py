@@ -31,6 +31,9 @@ class Heterogeneous(Conditional):
     standardized units; x, samples and densities are in the units of the table, so that densities of different models
     are comparable.
 
+    The posterior needs an encoder that standardizes as well: ``net=functools.partial(pyro_vae.data.tables.Features,
+    columns)``. Without it, columns with large numbers hide all others from the encoder.
+
     References:
         Handling incomplete heterogeneous data using VAEs (Nazabal et al., 2020), https://arxiv.org/abs/1807.03653
 

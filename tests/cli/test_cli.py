@@ -280,6 +280,7 @@ def test_list_shows_one_kind(capsys):
         ("train --latnt 3", "--latent"),
         ("train --posterior.net.hiden=[3]", "--posterior.net.hidden"),
         ("list --hlp", "--help"),
+        ("train table.csv", "--data table.csv"),
     ],
 )
 def test_an_unknown_option_names_the_nearest_one(words, hint, capsys):

@@ -1,6 +1,7 @@
 """`pv.data.read`: the exact content of every kind of source, and refusals in one sentence with the way out."""
 
 import datetime
+import functools
 import gzip
 
 import numpy as np
@@ -448,3 +449,22 @@ def test_a_missing_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "PIL.Image", None)
     with pytest.raises(ImportError, match=r"needs pillow: pip install pyro-vae\[images\]"):
         read(tmp_path)
+
+
+def test_a_table_is_data_of_a_program_with_its_columns():
+    """The object itself, as its x; one with other columns is refused by name."""
+    table = pv.data.Table({"age": [38.5, 20.0, 55.2, 41.0], "colour": ["red", "green", "red", "red"]})
+    losses = []
+    for data in (table, table.x):
+        torch.manual_seed(0)
+        net = functools.partial(pv.data.tables.Features, table.columns)
+        vae = pv.VAE(
+            prior=pv.priors.StandardNormal(2),
+            likelihood=pv.likelihoods.Heterogeneous(2, (2,), columns=table.columns),
+            posterior=pv.posteriors.MeanFieldNormal((2,), 2, net=net),
+        )
+        losses.append(pv.fit(vae, data, epochs=1, progress=False)["loss"])
+    assert losses[0] == losses[1]
+    other = pv.data.Table({"age": [38.5, 20.0, 55.2, 99.0], "colour": ["red", "green", "red", "red"]})
+    with pytest.raises(ValueError, match="columns of the program, which has Positive.*age.*got Positive"):
+        pv.fit(vae, other, epochs=1, progress=False)

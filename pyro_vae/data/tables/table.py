@@ -26,6 +26,8 @@ Kind = type[Column] | Column | str
 class Table:
     """A table as one float tensor that can be decoded to its columns and types again.
 
+    Train on it with :class:`pyro_vae.likelihoods.Heterogeneous` as likelihood, and :class:`Features` as encoder.
+
     Args:
         data: a pandas data frame, a dict of columns, a structured array, or an array ``(rows, columns)``; masked
             arrays and nullable types of pandas have missing values
