@@ -30,6 +30,9 @@ class FunctionProgram(Program):
     they create becomes a parameter of the program in the first run of its function, which ``check`` and ``fit`` do
     before anything else.
 
+    The plate of the data is that of the observed sites, known by its name. Latents of an example belong in it too: a
+    latent in a plate of another name counts as shared by all examples, even if that plate has as many rows.
+
     References:
         Pyro: deep universal probabilistic programming (Bingham et al., 2019), https://arxiv.org/abs/1810.09538
 
