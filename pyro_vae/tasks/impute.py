@@ -10,7 +10,7 @@ from torch import Tensor
 from pyro_vae._util.lock import in_turn
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
-from pyro_vae._util.row_noise import independent_noise
+from pyro_vae._util.row_noise import apply_by_row, independent_noise
 from pyro_vae._util.validation import check_int
 from pyro_vae.data.tables import Categorical, Column
 from pyro_vae.distributions.missing import hide_missing
@@ -86,7 +86,7 @@ def impute(
                 check_memory(
                     "num_particles, num_samples",
                     most,
-                    lambda k: impute_batch(program, first, k, int(k * share)),
+                    lambda k: apply_by_row(lambda *x: impute_batch(program, x, k, int(k * share)), first, seed),
                     program.device,
                 )
         fits = True

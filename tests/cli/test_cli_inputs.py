@@ -137,6 +137,7 @@ def test_integers_are_counts(tmp_path, capsys):
     assert np.isfinite(apply(tmp_path, "score", tmp_path / "a.npy", "scores.npy")).all()
 
 
+@pytest.mark.slow
 def test_columns_of_an_array_are_standardized(tmp_path, capsys):
     """Units of columns do not matter: the log-likelihoods differ by the logarithms of the units alone."""
     rng, units = np.random.default_rng(0), np.array([1e-3, 1.0, 1e3, 1e6])
@@ -185,7 +186,7 @@ def test_a_chosen_likelihood_models_the_array_as_it_is(tmp_path, capsys):
     assert "units" not in config
 
 
-@pytest.mark.parametrize("dtype", ["float64", "uint8", "int64"])
+@pytest.mark.parametrize("dtype", ["float64", *(pytest.param(t, marks=pytest.mark.slow) for t in ("uint8", "int64"))])
 def test_files_that_are_read_batch_by_batch(dtype, tmp_path, capsys, monkeypatch):
     """A large file trains the weights of a small one."""
     x = np.random.default_rng(0).integers(0, 256, (40, 4, 4) if dtype == "uint8" else (40, 3)).astype(dtype)

@@ -191,6 +191,7 @@ def test_images_keep_the_general_defaults(tmp_path):
     assert config["posterior"]["options"]["net"]["options"]["hidden"] == [500, 500]
 
 
+@pytest.mark.slow
 def test_rows_off_the_plane_have_high_scores(real_table, tmp_path):
     """Rows whose columns do not fit together: the command trains and scores with its defaults."""
     config_of(tmp_path / "run", f"--data={real_table}")

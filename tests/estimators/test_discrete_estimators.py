@@ -126,7 +126,7 @@ def frozen(mean=-6.0, variance=0.5, **options):
     nvil = NVIL(**options)
     nvil.module.mean.fill_(mean)
     nvil.module.variance.fill_(variance)
-    nvil.module.update_moments = lambda above: None
+    nvil.module.update_moments = lambda residual, weights: None
     return nvil
 
 

@@ -90,7 +90,7 @@ class Toy:
 def frozen():
     nvil = E.NVIL()
     nvil.module.double().mean.fill_(-3.0)
-    nvil.module.update_moments = lambda above: None
+    nvil.module.update_moments = lambda residual, weights: None
     return nvil
 
 

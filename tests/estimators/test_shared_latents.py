@@ -341,7 +341,7 @@ def test_masked_draws_count_where_something_depends_on_them():
     model, guide, x = masked(p)
     nvil = E.NVIL(num_particles=500)
     nvil.module.double().mean.fill_(-1.0)
-    nvil.module.update_moments = lambda above: None
+    nvil.module.update_moments = lambda residual, weights: None
     for estimator in (nvil, E.DisARM(num_particles=500)):
         assert unbiased(estimator, model, guide, x, p, num_draws=30)
     # the importance-weighted bound of two draws

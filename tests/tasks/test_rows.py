@@ -78,7 +78,7 @@ def check_rows(program, x, names=None):
             whole = function(program, x)
         except (TypeError, ValueError):
             continue
-        for index in (order, torch.tensor([n - 1]), torch.arange(n).repeat(3)):
+        for index in (torch.tensor([n - 1]), order.repeat(2)):
             same = torch.allclose(
                 function(program, take(x, index)), whole[index], rtol=1e-6, atol=1e-7, equal_nan=True
             )

@@ -135,7 +135,7 @@ def programs_for(likelihood, x):
 
 
 @pytest.mark.parametrize(("estimator", "likelihood"), PAIRS)
-@pytest.mark.parametrize("num_particles", [1, 3])
+@pytest.mark.parametrize("num_particles", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_every_estimator(estimator, num_particles, likelihood):
     """`check_estimator` raises an AssertionError that names the pair and the broken law.
 
