@@ -72,6 +72,7 @@ def test_explore_a_run(tmp_path, capsys):
     assert own["labels"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["test data", "new data"])
 def test_explore_a_table_with_missing_cells(data, tmp_path):
     """Missing cells are imputed, and the page says so; other data can be a table as well."""

@@ -107,6 +107,7 @@ def test_other_estimators_with_score_functions_do_so_as_well():
     assert toy.unbiased(E.VIMCO(num_particles=2, particles_per_pass=1), toy.iwae())
 
 
+@pytest.mark.slow
 def test_a_latent_that_examples_share():
     toy = Toy(shared=True)
     assert toy.unbiased(E.ReinforceLOO(num_particles=400), toy.elbo())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import shelf
 from helpers.brute_force import draws_of, exact_elbo, gradient_of
-from helpers.checks import within
+from helpers.checks import slow_but, within
 from pyro import distributions as dist
 from pyro import poutine
 from torch import nn
@@ -259,7 +259,7 @@ def test_reinforce_loo_has_the_gradient_of_the_sum_over_all_values(name, beta):
     assert unbiased(E.ReinforceLOO(num_particles=500, beta=beta), *PROGRAMS[name](p), p, beta, num_draws=30)
 
 
-@pytest.mark.parametrize("name", ["switch", "summary", "nested", "masked_switch"])
+@pytest.mark.parametrize("name", slow_but({"switch"}, ["switch", "summary", "nested", "masked_switch"]))
 def test_one_particle_at_a_time(name):
     p = parameters(*NAMES)
     assert unbiased(E.ReinforceLOO(num_particles=3, particles_per_pass=1), *PROGRAMS[name](p), p, num_draws=60)
@@ -312,7 +312,7 @@ def variance(estimator, model, guide, x, p, num_draws=300):
     return draws_of(estimator, model, guide, (x,), list(p.values()), num_draws)[1].var(0).sum()
 
 
-@pytest.mark.parametrize("name", ["switch", "nested", "crossed"])
+@pytest.mark.parametrize("name", slow_but({"switch"}, ["switch", "nested", "crossed"]))
 def test_variance_is_below_that_of_trace_elbo(name):
     """With as many particles, in plates of four rows: the baseline is worth more than it costs."""
     p = parameters(*NAMES)

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from itertools import islice
 
 import torch
 from benchmarks.cross_product import build
@@ -72,7 +73,7 @@ def triples():
     for first, others in ((priors, posteriors), (posteriors, priors)):
         for part in first:
             pairs = [(part, other) if first is priors else (other, part) for other in others]
-            for prior, posterior in [pair for pair in pairs if fits(*pair)][:1]:
+            for prior, posterior in islice((pair for pair in pairs if fits(*pair)), 1):
                 yield prior, pv.likelihoods.Normal, posterior
 
 

@@ -109,7 +109,8 @@ def test_every_network_in_a_likelihood_or_posterior(net):
 ESTIMATORS = list(parts(pv.estimators, pv.estimators.Estimator))
 #: Every likelihood with two estimators, every other estimator with two likelihoods.
 WITH_EVERY = (pv.estimators.ELBO, pv.estimators.IWAE)
-PAIRS = [(e, p) for e in WITH_EVERY for p in parts(pv.likelihoods)]
+FIRST, SECOND = ([(e, p) for p in parts(pv.likelihoods)] for e in WITH_EVERY)
+PAIRS = [*FIRST, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SECOND)]
 PAIRS += [(e, p) for e in ESTIMATORS if e not in WITH_EVERY for p in (pv.likelihoods.Normal, pv.likelihoods.Bernoulli)]
 
 

@@ -21,6 +21,8 @@ from pyro_vae.training.ranks.distributed import Ranks
 TESTS = Path(two_ranks.__file__).parent
 FAILURES = ("not reduced", "nudged", "not finite", "callback fails", "rank fails", "late", "killed")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
@@ -166,7 +168,6 @@ def test_a_failure_or_stop_on_one_rank_ends_both(found):
     assert all(rank[case]["seconds"] < 15 for rank in found[2] for case in FAILURES if case in rank)
 
 
-@pytest.mark.slow
 def test_the_command_with_torchrun(tmp_path):
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     train = ["-m", "pyro_vae", "train", "--epochs", "1", "--num-particles", "2", "--quiet", "--run-dir", "run"]

@@ -144,7 +144,9 @@ def test_every_estimator(name, make_svi):
     check_steps(make_svi, case.make(), case.estimator(), case.data)
 
 
-@pytest.mark.parametrize("rule", ELEMENTWISE)
+@pytest.mark.parametrize(
+    "rule", [r if r is torch.optim.Adam else pytest.param(r, marks=pytest.mark.slow) for r in ELEMENTWISE]
+)
 def test_every_optimizer(rule, make_svi):
     """No recorded update rule reads its learning rate, not even a changed one, or its step count."""
     counts = {"capturable": True} if "capturable" in inspect.signature(rule).parameters else {}

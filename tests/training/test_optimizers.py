@@ -58,6 +58,10 @@ CLASSES = [
 OF_PYRO = [pyro.optim.clipped_adam.ClippedAdam, pyro.optim.adagrad_rmsprop.AdagradRMSProp, pyro.optim.dct_adam.DCTAdam]
 
 
+#: The others are tried by the slow tests.
+QUICK = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop, OF_PYRO[0])
+
+
 def cases():
     """Yield every option of every optimizer with a value other than its default."""
     for cls in [*(cls for cls in CLASSES if cls not in OTHER), *OF_PYRO]:
@@ -97,7 +101,10 @@ def weights_after(optimizer, compiler=None, steps=4, dtype=torch.float32, **opti
     return torch.cat([p.detach().flatten() for p in vae.parameters()])
 
 
-@pytest.mark.parametrize(("cls", "options"), list(cases()))
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [pytest.param(*case, marks=[] if case[0] in QUICK else pytest.mark.slow) for case in cases()],
+)
 def test_every_option_is_honoured_or_refused_by_name(cls, options):
     """Fused, compiled and by a plain list of parameters the weights are the same, in double precision.
 

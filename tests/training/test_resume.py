@@ -16,6 +16,7 @@ import pyro
 import pytest
 import torch
 from helpers import runs
+from helpers.checks import slow_but
 from helpers.runs import VALID, X, at_call, checkpoints, ending, in_child, leftovers, program, train
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
@@ -140,7 +141,19 @@ EVERYWHERE = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+QUICK = {
+    "plain",
+    "warm-up",
+    "early stopping",
+    "Dataset with noise",
+    "loader",
+    "stream",
+    "learned baseline",
+    "compiled",
+}
+
+
+@pytest.mark.parametrize("name", slow_but(QUICK, RUNS))
 def test_a_resumed_run_writes_the_same_checkpoints(name, tmp_path):
     """From within epochs, before and after validation, and from the end; most of these runs are resumed twice."""
     whole = tmp_path / "whole"
