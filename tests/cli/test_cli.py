@@ -220,6 +220,7 @@ def test_exported_programs_with_other_parts_are_refused(name, needs, capsys):
         ("VAE", ""),
     ],
 )
+@pytest.mark.slow
 def test_exported_programs_with_standard_parts_are_trained(name, options, monkeypatch, tmp_path):
     """The command trains, evaluates and loads every program that it can build."""
     x = torch.arange(240.0).view(60, 4) % 3 + 1

@@ -191,6 +191,7 @@ def test_compress(tmp_path, capsys):
         assert "output: " in (error := capsys.readouterr().err) or "expected a file name" in error
 
 
+@pytest.mark.slow
 def test_evaluate_and_resume_a_run_on_a_file(capsys):
     table, array = small_run("table"), small_run("array")
     call("evaluate", table, "--num-particles=20")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 #: The same examples in every run, and as many as a second allows.
 SOME = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+FEW = settings(SOME, max_examples=15)
 #: Category C has what UTF-8 cannot encode; to name the codec takes hypothesis seconds.
 TEXT = st.text(st.characters(exclude_categories=("C",)), max_size=6).filter(lambda v: not is_blank(v))
 INTEGERS = st.one_of(
@@ -150,7 +151,7 @@ SMALL = ["int8", "negative counts", "bool", "UInt8", "boolean", "category", "ord
 def test_what_a_float32_can_hold_comes_back_from_any_table(kind):
     """A table of other rows with the same columns gives the values back, without a copy of them."""
 
-    @SOME
+    @FEW
     @given(COLUMNS[kind])
     def law(series):
         frame = pandas.DataFrame({"a": series})
@@ -242,7 +243,7 @@ ARRAYS = {
 def test_arrays_come_back(kind):
     """Columns of a dict and of a structured array have their dtype and their values."""
 
-    @SOME
+    @FEW
     @given(st.lists(ARRAYS[kind], min_size=3, max_size=5).filter(has_number))
     def law(values):
         array = np.array(values, kind)

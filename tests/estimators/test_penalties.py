@@ -353,9 +353,9 @@ def scored(cls, **options):
     [
         (lambda: scored(E.ReinforceLOO), False),
         pytest.param(lambda: scored(E.ReinforceLOO, particles_per_pass=1), False, marks=pytest.mark.slow),
-        (lambda: scored(E.VIMCO), False),
+        pytest.param(lambda: scored(E.VIMCO), False, marks=pytest.mark.slow),
         (lambda: scored(E.NVIL), False),
-        (lambda: scored(E.ReweightedWakeSleep), False),
+        pytest.param(lambda: scored(E.ReweightedWakeSleep), False, marks=pytest.mark.slow),
         (lambda: scored(E.ReinforceLOO), True),
     ],
 )

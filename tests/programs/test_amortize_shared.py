@@ -138,6 +138,7 @@ def one_positive(x):
         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
+@pytest.mark.slow
 def test_the_jacobian_of_a_shared_latent():
     x = rows(3)
     program = pv.amortize(one_positive, x, net=SMALL)

@@ -106,6 +106,7 @@ def test_results_of_an_example_do_not_depend_on_the_others(cls):
     assert cls is pv.programs.Autoencoder or "embed" in found
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_batch_size():
     """Loaders with other sizes of batches, also those of latents, data and particles, in single precision."""
     torch.manual_seed(0)

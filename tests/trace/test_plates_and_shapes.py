@@ -75,7 +75,7 @@ def test_a_plate_of_weights_is_not_that_of_the_data(toy):
 
 
 @pytest.mark.parametrize("toy", [Weights(), Weights(3), Weights(guide_plate="q_weights")])
-@pytest.mark.parametrize("cls", [E.IWAE, E.DReG, E.MIWAE])
+@pytest.mark.parametrize("cls", [E.IWAE, *(pytest.param(cls, marks=pytest.mark.slow) for cls in (E.DReG, E.MIWAE))])
 def test_importance_weights_are_those_of_the_examples(cls, toy):
     """With many particles the bound is that of the weights' own guide: 4 standard errors."""
     x, estimator = data(), shelf.build(cls, 200) if cls is not E.MIWAE else E.MIWAE(1, 200)
