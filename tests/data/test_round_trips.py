@@ -406,3 +406,11 @@ def test_columns_of_one_value_have_a_scale_and_a_range_of_their_size(value):
     other = column.decode(np.array([2.0 * (column.shift or 1)]))
     assert (part(torch.zeros(1, 2)).log_prob(torch.tensor(column.encode(other)).float()[None]) > -1000).all()
     assert table.decode(table.x)["a"].tolist() == [value] * 30
+
+
+@pytest.mark.parametrize("large", [2**63, 2**63 + 1, 2**64 - 1024, 2**64 - 1])
+def test_two_integers_above_int64_come_back(large):
+    frame = pandas.DataFrame({"a": pandas.Series([0, 0, 0, large], dtype="uint64")})
+    table = pv.data.Table(frame)
+    pandas.testing.assert_frame_equal(table.decode(table.x), frame)
+    assert table.decode(table.x[[3, 0]]).a.tolist() == [large, 0]

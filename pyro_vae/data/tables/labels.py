@@ -75,7 +75,9 @@ class Labels(Column):
             return self.cells.write(np.where(gone, np.nan, np.array(self.values, float)[codes]))
         kinds = {type(value) for value in self.values}
         if not gone.any() and len(kinds) == 1 and kinds <= {bool, int, float, str}:
-            return np.array(self.values)[codes]
+            labels = np.array(self.values)
+            if int not in kinds or labels.dtype.kind in "iu":  # numpy makes floats of 0 and 2**63
+                return labels[codes]
         found = objects(self.values)[codes]
         found[gone] = None
         return found
