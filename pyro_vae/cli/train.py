@@ -58,8 +58,8 @@ def train(argv: list[str]) -> int:
         given = {arg.partition("=")[0] for arg in argv}
         more = COUNTS if source.kind == "sparse counts" and given.isdisjoint({"--program", "--likelihood"}) else ()
         settings, config = parse([*argv, *more], LIKELIHOODS[source.kind])
-        if not more:
-            settings, config = parse([*options_of_table(argv, config, source), *argv], LIKELIHOODS[source.kind])
+        if options := options_of_table(argv, config, source):
+            settings, config = parse([*options, *argv], LIKELIHOODS[source.kind])
         alpha = any(arg.startswith("--program.alpha") for arg in argv)
         config = run.plain(run_data.complete(config, source, alpha=alpha))
     else:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae._util.arrays import as_tensor
 from pyro_vae.data.tables.column import Column
-from pyro_vae.data.tables.frames import Part, alike, columns_of, entries_of, frame_of, known, restored
+from pyro_vae.data.tables.frames import Part, alike, columns_of, entries_of, frame_of, is_frame, known, restored
 from pyro_vae.data.tables.infer import infer
 from pyro_vae.data.tables.labels import Labels
 from pyro_vae.data.tables.values import blank, same
@@ -74,7 +74,7 @@ class Table:
         if self.x.isinf().any():
             row, j = self.x.isinf().nonzero()[0].tolist()
             raise ValueError(f"column {self.names[j]!r}: expected numbers that a float32 holds, got {codes[j][row]}")
-        self._frame, self._index = (type(data), data.index) if hasattr(data, "iloc") else (None, None)
+        self._frame, self._index = (type(data), data.index) if is_frame(data) else (None, None)
         if self._frame is not None:
             self._header = data.columns[[list(map(str, data.columns)).index(name) for name in self.names]]
         # where a float32 does not give the value back, the value itself is kept
