@@ -28,7 +28,7 @@ from pyro_vae.config.types import check_options
 from pyro_vae.data import tables
 from pyro_vae.programs import Program
 
-__all__ = ["known", "rebuild"]
+__all__ = ["classes", "rebuild"]
 
 #: Modules whose exported classes a description may name, and those of the files in which these classes are.
 ROOMS = (priors, likelihoods, posteriors, nets, programs, scales, tables)
@@ -46,11 +46,11 @@ HINT = "Build the program in code, as you did for training, and load its weights
 
 
 @cache
-def known() -> Mapping[str, Any]:
+def classes() -> Mapping[str, Any]:
     """Return the classes that a description may name, such as ``"likelihoods.Normal"``.
 
     Example:
-        >>> known()["nets.MLP"].__name__, "torch.ReLU" in known(), "torch.Linear" in known()
+        >>> classes()["nets.MLP"].__name__, "torch.ReLU" in classes(), "torch.Linear" in classes()
         ('MLP', True, False)
     """
     exported = [cls for room in ROOMS for cls in shelf(room, object).values()]
@@ -101,9 +101,9 @@ class Rebuilder:
             # its values are in the weights; the program is compared with its description afterwards
             return torch.ones(description["tensor"], dtype=DTYPES[f"torch.{description['dtype']}"])
         name = description.get("name", description.get("factory"))
-        if name not in known() or "code" in description:
+        if name not in classes() or "code" in description:
             raise Foreign([f"{path or 'program'} ({in_words(description)})"])
-        return self.build(known()[name], description, path)
+        return self.build(classes()[name], description, path)
 
     def each(self, descriptions: Mapping[str, Any], path: str) -> dict[str, Any]:
         """Return several values; one error names all parts that are not the library's."""

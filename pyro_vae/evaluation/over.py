@@ -217,7 +217,10 @@ def passes(x: Tensor, num_particles: int) -> list[int]:
 
 
 def dimensions(program: Program, rows: Batch) -> set[int]:
-    """Return sizes that other dimensions may have: those of parameters and of one example, and those minus one."""
+    """Return sizes that other dimensions of tensors may have.
+
+    They are those of parameters and of an example, and one less, as of a simplex without its last entry.
+    """
     shapes = [x.shape for x in (*program.parameters(), *program.buffers())] + [column.shape[1:] for column in rows]
     found = {size for shape in shapes for size in shape}
     return found | {size - 1 for size in found}

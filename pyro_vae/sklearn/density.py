@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.estimators import Estimator
-from pyro_vae.evaluation.likelihood.log_likelihood import weighted
+from pyro_vae.evaluation.likelihood.log_likelihood import importance_sampled
 from pyro_vae.likelihoods import Laplace
 from pyro_vae.nets import MLP
 from pyro_vae.posteriors import MeanFieldNormal
@@ -99,7 +99,7 @@ class VAEDensity(DensityMixin, Fitted):
         check_int("num_particles", self.num_particles)
         x = self._tensor(self._rows(X))
         options: dict[str, Any] = {"seed": self.seed_, "by_row": True, "progress": False}
-        return weighted(self.program_, x, self.num_particles, **options).per_example.numpy()
+        return importance_sampled(self.program_, x, self.num_particles, **options).per_example.numpy()
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean log-likelihood of the rows in nats; y is ignored."""

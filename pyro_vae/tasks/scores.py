@@ -15,7 +15,7 @@ from torch import Tensor
 from pyro_vae._util.random_state import derive_seed, fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators import ELBO
-from pyro_vae.evaluation.likelihood.log_likelihood import weighted
+from pyro_vae.evaluation.likelihood.log_likelihood import importance_sampled
 from pyro_vae.evaluation.over import any_order, over, passes, require_order
 from pyro_vae.evaluation.posterior.local_guide import LocalGuide
 from pyro_vae.programs.program import Program
@@ -68,7 +68,7 @@ class ImportanceWeighted(Score):
 
     def __call__(self, program: Program, x: Any, *, seed: int = 0) -> Tensor:
         """Return the negative log-likelihood of each example."""
-        return -weighted(program, x, self.num_particles, seed=seed, by_row=True, progress=False).per_example
+        return -importance_sampled(program, x, self.num_particles, seed=seed, by_row=True, progress=False).per_example
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pyro_vae._util.differences import differences
 from pyro_vae._util.shared_parameters import shared_parameters
 from pyro_vae.config import run
 from pyro_vae.config.parts import shelves
-from pyro_vae.config.rebuild import known
+from pyro_vae.config.rebuild import classes
 from pyro_vae.posteriors.sylvester_flow import Householder
 from pyro_vae.testing import parts
 from pyro_vae.training.checkpoint.run_folder import RunFolder
@@ -387,9 +387,9 @@ def test_a_damaged_file_is_named(text, said, tmp_path):
 def test_names_are_those_of_the_shelves():
     """Every class of a shelf of parts, and nothing else than classes of this package and activations."""
     for kind in ("prior", "likelihood", "posterior", "network", "scale", "program", "column", "activation"):
-        assert set(shelves()[kind].values()) <= set(known().values())
-    assert {cls.__module__.partition(".")[0] for cls in known().values()} == {"pyro_vae", "torch"}
-    assert len(set(known().values())) == len(known())
+        assert set(shelves()[kind].values()) <= set(classes().values())
+    assert {cls.__module__.partition(".")[0] for cls in classes().values()} == {"pyro_vae", "torch"}
+    assert len(set(classes().values())) == len(classes())
 
 
 def places(value, path=()):

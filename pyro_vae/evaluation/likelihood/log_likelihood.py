@@ -140,10 +140,12 @@ def log_likelihood(
         True
     """
     options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
-    return weighted(program, x, num_particles, weights=weights, desc="log-likelihood", **options)
+    return importance_sampled(program, x, num_particles, weights=weights, desc="log-likelihood", **options)
 
 
-def weighted(program: Program, x: Any, num_particles: int, *, weights: Any = None, **options: Any) -> LogLikelihood:
+def importance_sampled(
+    program: Program, x: Any, num_particles: int, *, weights: Any = None, **options: Any
+) -> LogLikelihood:
     """Return :func:`log_likelihood` with the given options of :func:`over`."""
     num_particles = check_int("num_particles", num_particles)
     if weights is not None:
