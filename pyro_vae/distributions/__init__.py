@@ -21,6 +21,7 @@ from pyro_vae.distributions.mixture import Mixture
 from pyro_vae.distributions.negative_binomial import BetaBinomial, NegativeBinomial, ZeroInflatedNegativeBinomial
 from pyro_vae.distributions.normal_mixture import NormalMixture
 from pyro_vae.distributions.on_grid import OnGrid
+from pyro_vae.distributions.poincare_ball import WrappedNormal
 from pyro_vae.distributions.power_spherical import PowerSpherical
 from pyro_vae.distributions.refitted_normal import RefittedNormal
 from pyro_vae.distributions.relaxed import RelaxedBernoulli, RelaxedOneHotCategorical
@@ -69,5 +70,6 @@ __all__ = [
     "TruncatedLogNormal",
     "TruncatedNormal",
     "VonMisesFisher",
+    "WrappedNormal",
     "ZeroInflatedNegativeBinomial",
 ]

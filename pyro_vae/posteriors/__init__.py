@@ -27,6 +27,7 @@ from pyro_vae.posteriors.straight_through_one_hot_categorical import StraightThr
 from pyro_vae.posteriors.student_t import StudentT
 from pyro_vae.posteriors.sylvester_flow import SylvesterFlow
 from pyro_vae.posteriors.von_mises_fisher import VonMisesFisher
+from pyro_vae.posteriors.wrapped_normal import WrappedNormal
 
 __all__ = [
     "Bernoulli",
@@ -52,4 +53,5 @@ __all__ = [
     "StudentT",
     "SylvesterFlow",
     "VonMisesFisher",
+    "WrappedNormal",
 ]

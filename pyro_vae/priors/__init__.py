@@ -23,6 +23,7 @@ from pyro_vae.priors.product_of_one_hot_categoricals import ProductOfOneHotCateg
 from pyro_vae.priors.standard_normal import StandardNormal
 from pyro_vae.priors.student_t import StudentT
 from pyro_vae.priors.vamp_prior import VampPrior
+from pyro_vae.priors.wrapped_normal import WrappedNormal
 from pyro_vae.priors.zuko_flow import ZukoFlow
 
 __all__ = [
@@ -45,5 +46,6 @@ __all__ = [
     "StandardNormal",
     "StudentT",
     "VampPrior",
+    "WrappedNormal",
     "ZukoFlow",
 ]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from pyro_vae.distributions.flattened import FlattenedConstraint
+from pyro_vae.distributions.poincare_ball import ball
 from pyro_vae.distributions.sphere import sphere
 from pyro_vae.programs.calls import Calls
 from pyro_vae.programs.checks import check_values, describe, entry_support, first
@@ -171,6 +172,7 @@ def check_pair(name: str, posterior: str, q: Distribution, prior: str, p: Distri
             constraints.one_hot: "OneHotCategorical with OneHotCategorical",
             constraints.boolean: "Bernoulli with Bernoulli",
             sphere: "PowerSpherical with HypersphericalUniform",
+            ball: "WrappedNormal with WrappedNormal",
         }.get(outer, "MeanFieldNormal with StandardNormal")
         raise ValueError(
             f"{name}: expected the same support, but {posterior} samples from {describe(inner)} and {prior} has its "

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.distributions.by_column import Columns
+from pyro_vae.distributions.poincare_ball import ball
 from pyro_vae.distributions.sphere import sphere
 from pyro_vae.distributions.supports import Bags, Grid, open_unit_interval, whole_numbers
 
-__all__ = ["array_grid", "bag_grid", "grid_of", "simplex_grid", "sphere_grid"]
+__all__ = ["array_grid", "bag_grid", "ball_grid", "grid_of", "simplex_grid", "sphere_grid"]
 
 Weighted = tuple[Tensor, Tensor | float]
 Line = tuple[Tensor, Tensor]
@@ -43,6 +44,8 @@ def grid_of(fn: TorchDistributionMixin, points: int) -> Weighted | None:
         return simplex_grid(size, points)
     if support is sphere:
         return sphere_grid(size, points)
+    if support is ball:
+        return ball_grid(size, points)
     if isinstance(support, Bags):
         return bag_grid(support, fn.event_shape)
     return array_grid(support, fn.event_shape, points)
@@ -90,6 +93,20 @@ def sphere_grid(size: int, points: int = 2001) -> Weighted | None:
     radius = (1 - height.square()).sqrt()
     values = torch.stack([radius * angle.cos(), radius * angle.sin(), height], -1)
     return values.float(), 4 * math.pi / points**2
+
+
+def ball_grid(size: int, points: int = 2001) -> Weighted | None:
+    """Return values ``(n, size)`` and weights of an integral over the inside of the unit ball, None above size 2."""
+    directions = sphere_grid(size, 201) if size <= 2 else None
+    if directions is None:
+        return None
+    around, area = directions
+    # equally spaced hyperbolic distances: a density may be large near the edge
+    radius = (14 * midpoints(points) / 2).tanh()
+    step = 7 * (1 - radius.square()) / points
+    values = radius[:, None, None] * around
+    weight = (step * radius ** (size - 1) * area)[:, None].expand(-1, len(around))
+    return values.flatten(0, 1).float(), weight.flatten()
 
 
 def array_grid(support: constraints.Constraint, shape: torch.Size, points: int) -> Weighted | None:
