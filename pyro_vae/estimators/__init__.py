@@ -18,6 +18,7 @@ from pyro_vae.estimators.kernels import RBF, InverseMultiquadratic
 from pyro_vae.estimators.miwae import MIWAE
 from pyro_vae.estimators.mmd import MMD
 from pyro_vae.estimators.nvil import NVIL
+from pyro_vae.estimators.ovis import OVIS
 from pyro_vae.estimators.penalties import Capacity, PerDimension, PerSite
 from pyro_vae.estimators.piwae import PIWAE
 from pyro_vae.estimators.reinforce_loo import ReinforceLOO
@@ -37,6 +38,7 @@ __all__ = [
     "MIWAE",
     "MMD",
     "NVIL",
+    "OVIS",
     "PIWAE",
     "RBF",
     "TVO",

@@ -65,9 +65,13 @@ class VIMCO(Estimator):
 def without_each(log_w: Tensor) -> Tensor:
     """Return the log of the mean weight with each weight in turn replaced by the geometric mean of the others."""
     k = log_w.shape[0]
-    others = (log_w.sum(0) - log_w) / (k - 1)
+    return torch.logaddexp(sum_of_others(log_w), (log_w.sum(0) - log_w) / (k - 1)) - math.log(k)
+
+
+def sum_of_others(log_w: Tensor) -> Tensor:
+    """Return for each particle the log of the sum of the weights of the others."""
     # sums over the particles before and after: subtracting a weight from the sum of all would lose precision
     edge = torch.full_like(log_w[:1], -torch.inf)
     before = torch.cat([edge, log_w[:-1].logcumsumexp(0)])
     after = torch.cat([log_w[1:].flip(0).logcumsumexp(0).flip(0), edge])
-    return torch.logaddexp(torch.logaddexp(before, after), others) - math.log(k)
+    return torch.logaddexp(before, after)

@@ -14,7 +14,7 @@ from pyro import poutine
 from torch import nn
 
 import pyro_vae as pv
-from pyro_vae.estimators import IWAE, NVIL, VIMCO, DisARM, Enumeration, ReinforceLOO, ReweightedWakeSleep
+from pyro_vae.estimators import IWAE, NVIL, OVIS, VIMCO, DisARM, Enumeration, ReinforceLOO, ReweightedWakeSleep
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.estimators.score import score_surrogate
@@ -33,6 +33,7 @@ ALL = {
     "NVIL": lambda k=4, **options: NVIL(num_particles=k, **options),
     "DisARM": lambda k=4, **options: DisARM(num_particles=k, **options),
     "VIMCO": lambda k=4, **options: VIMCO(num_particles=k, **options),
+    "OVIS": lambda k=4, **options: OVIS(num_particles=k, **options),
     "ReweightedWakeSleep": lambda k=4, **options: ReweightedWakeSleep(num_particles=k, **options),
     "wake and sleep": lambda k=4, **options: ReweightedWakeSleep(sleep=0.5, num_particles=k, **options),
     "Enumeration": lambda k=4, **options: Enumeration(num_particles=k, **options),
@@ -146,10 +147,24 @@ def test_antithetic_pairs_have_the_gradient_of_the_bound(particles, beta):
     assert unbiased(DisARM(num_particles=particles, beta=beta), toy, toy.elbo(beta))
 
 
+@pytest.mark.parametrize("cls", [VIMCO, OVIS])
 @pytest.mark.parametrize(("kind", "beta"), KINDS_AND_BETAS)
-def test_vimco_has_the_gradient_of_the_importance_weighted_bound(kind, beta):
+def test_scores_have_the_gradient_of_the_importance_weighted_bound(kind, beta, cls):
     toy = Toy(kind)
-    assert unbiased(VIMCO(num_particles=2, beta=beta), toy, toy.iwae(beta))
+    assert unbiased(cls(num_particles=2, beta=beta), toy, toy.iwae(beta))
+
+
+def test_more_particles_help_the_guide_of_ovis_and_not_that_of_vimco():
+    """Signal-to-noise ratio of the guide's gradient: it rises by a factor of 4 from 4 to 64 particles."""
+    toy = Toy("bits")
+    toy.parameters = toy.guide
+
+    def ratio(cls, k):
+        gradients = draws(cls(num_particles=k), toy)[1]
+        return float(gradients.mean(0).norm() / gradients.std(0).norm())
+
+    assert ratio(OVIS, 64) > 2 * ratio(OVIS, 4)
+    assert ratio(OVIS, 64) > 10 * ratio(VIMCO, 64)
 
 
 def test_baseline_of_vimco_is_a_geometric_mean():

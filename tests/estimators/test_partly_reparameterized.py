@@ -128,7 +128,7 @@ def test_the_path_alone_is_seen():
 @pytest.mark.parametrize("shared", [False, True])
 def test_all_others_refuse_by_name(shared):
     toy = Toy(shared=shared)
-    accepted = {E.ReinforceLOO} if shared else {E.ReinforceLOO, E.NVIL, E.VIMCO, E.ReweightedWakeSleep, E.TVO}
+    accepted = {E.ReinforceLOO} if shared else {E.ReinforceLOO, E.NVIL, E.VIMCO, E.OVIS, E.ReweightedWakeSleep, E.TVO}
     for cls in shelf.classes():
         if cls in accepted:
             assert math.isfinite(shelf.build(cls).loss(toy.model, toy.guide, X))

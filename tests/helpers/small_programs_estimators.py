@@ -169,6 +169,7 @@ FORMULAS = {
     "Renyi": Formula(renyi, options={"alpha": 0.5}),
     "JackknifeIWAE": Formula(jackknife),
     "VIMCO": Formula(iwae),
+    "OVIS": Formula(iwae),
     "DReG": Formula(iwae, dreg_weights, single=True, twin="IWAE"),
     "StickingTheLanding": Formula(iwae, path_weights, single=True),
     "GDReG": Formula(iwae, single=True, value_only=True, twin="IWAE"),
