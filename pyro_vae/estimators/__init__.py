@@ -9,6 +9,14 @@ from pyro_vae.estimators.disarm import DisARM
 from pyro_vae.estimators.dreg import DReG
 from pyro_vae.estimators.elbo import ELBO
 from pyro_vae.estimators.enumeration import Enumeration
+from pyro_vae.estimators.f_divergence import (
+    FDivergence,
+    chi_square,
+    forward_kl,
+    jensen_shannon,
+    reverse_kl,
+    total_variation,
+)
 from pyro_vae.estimators.factor_vae import FactorVAE
 from pyro_vae.estimators.gdreg import GDReG
 from pyro_vae.estimators.info_vae import InfoVAE
@@ -30,6 +38,12 @@ from pyro_vae.estimators.vimco import VIMCO
 from pyro_vae.estimators.wae import WAE
 
 __all__ = [
+    "FDivergence",
+    "chi_square",
+    "forward_kl",
+    "jensen_shannon",
+    "reverse_kl",
+    "total_variation",
     "CIWAE",
     "CUBO",
     "DIP",

@@ -45,6 +45,12 @@ def on_a_grid(vae, x, formula, beta=1.0, points=161):
     return (mass[:, None] * mass * formula(both)).sum()
 
 
+def from_middle(ratio):
+    """The mean of the two divergences from the mean of both densities."""
+    middle = (1 + ratio) / 2
+    return (torch.special.xlogy(ratio, ratio / middle) - middle.log()) / 2
+
+
 FORMULAS = {
     "ELBO": (lambda: E.ELBO(num_particles=2, analytic_kl=False), lambda w: w.mean(0)),
     "StickingTheLanding": (E.StickingTheLanding, lambda w: w.mean(0)),
@@ -57,6 +63,23 @@ FORMULAS = {
     "Renyi(0.5)": (lambda: E.Renyi(alpha=0.5, num_particles=2), lambda w: log_mean_exp(0.5 * w) / 0.5),
     "Renyi(2)": (lambda: E.Renyi(alpha=2.0, num_particles=2), lambda w: -log_mean_exp(-w)),
     "Renyi(1)": (lambda: E.Renyi(alpha=1.0, num_particles=2), lambda w: w.mean(0)),
+    "reverse_kl": (lambda: E.FDivergence(f=E.reverse_kl, num_particles=2), lambda w: w.mean(0)),
+    "forward_kl": (
+        lambda: E.FDivergence(f=E.forward_kl, num_particles=2),
+        lambda w: log_mean_exp(w) - (2 * w.softmax(0) * (w - log_mean_exp(w))).mean(0),
+    ),
+    "chi_square": (
+        lambda: E.FDivergence(f=E.chi_square, num_particles=2),
+        lambda w: log_mean_exp(w) - (2 * w.softmax(0) - 1).square().mean(0),
+    ),
+    "jensen_shannon": (
+        lambda: E.FDivergence(num_particles=2),
+        lambda w: log_mean_exp(w) - from_middle(2 * w.softmax(0)).mean(0),
+    ),
+    "total_variation": (
+        lambda: E.FDivergence(f=E.total_variation, num_particles=2),
+        lambda w: log_mean_exp(w) - (2 * w.softmax(0) - 1).abs().mean(0) / 2,
+    ),
     "JackknifeIWAE": (lambda: E.JackknifeIWAE(num_particles=2), lambda w: 2 * log_mean_exp(w) - w.mean(0)),
 }
 
@@ -161,6 +184,42 @@ def gaussian_renyi(alpha, toy, x):
     divergence = alpha / 2 * (q.mean - mean) ** 2 / s
     divergence = divergence - (s.log() - (1 - alpha) * s0.log() - alpha * s1.log()) / (2 * (alpha - 1))
     return toy.log_evidence(x) - divergence.sum(-1)
+
+
+def kl_of_normals(a, b):
+    return torch.distributions.kl_divergence(a, b).sum(-1)
+
+
+@pytest.mark.parametrize("name", ["reverse_kl", "forward_kl", "chi_square", "jensen_shannon", "total_variation"])
+def test_f_divergences_tend_to_closed_forms_and_quadrature(name):
+    toy = LinearGaussian(off=0.03)
+    x = toy.draw(6)
+    mean, covariance = toy.posterior(x)
+    p = torch.distributions.Normal(mean, covariance.diagonal().sqrt())
+    q = toy.program.encode(x).base_dist
+    if name == "chi_square":  # a Renyi divergence of order 2
+        divergence = (2 * (gaussian_renyi(-1.0, toy, x) - toy.log_evidence(x))).exp() - 1
+    elif name == "reverse_kl":
+        divergence = kl_of_normals(q, p)
+    elif name == "forward_kl":
+        divergence = kl_of_normals(p, q)
+    else:
+        divergence = on_a_plane(p, q, getattr(E, name))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        estimator = E.FDivergence(f=getattr(E, name), num_particles=20_000)
+        found = estimator.per_datum(toy.program.model, toy.program.guide, x)
+    divergence = divergence.detach()
+    assert (divergence > 0.001).all()
+    assert torch.allclose(found, toy.log_evidence(x) - divergence, atol=0.2 * float(divergence.max()))
+
+
+def on_a_plane(p, q, f):
+    """Integrate q f(p/q) over two dimensions."""
+    line = torch.linspace(-8, 8, 401, dtype=torch.float64)
+    z = torch.cartesian_prod(line, line)[:, None]
+    log_p, log_q = p.log_prob(z).sum(-1), q.log_prob(z).sum(-1)
+    return (log_q.exp() * f(log_p - log_q)).sum(0) * 0.04**2
 
 
 @pytest.mark.parametrize(("alpha", "tolerance"), [(0.25, 0.005), (0.5, 0.005), (2.0, 0.05), (-1.0, 0.05)])

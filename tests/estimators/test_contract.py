@@ -199,6 +199,11 @@ class Switch:
         (lambda: E.Renyi(alpha=1.0), lambda w, q: (q.exp() * w).sum(0)),
         (lambda: E.MIWAE(2, 2), lambda w, q: (q + w).logsumexp(0)),
         (E.JackknifeIWAE, lambda w, q: (q + w).logsumexp(0)),
+        (lambda: E.FDivergence(f=E.reverse_kl), lambda w, q: (q.exp() * w).sum(0)),
+        (
+            lambda: E.FDivergence(f=E.chi_square),
+            lambda w, q: (q + w).logsumexp(0) + 1 - (q + 2 * w - 2 * (q + w).logsumexp(0)).exp().sum(0),
+        ),
     ],
 )
 def test_marked_sites_are_summed_exactly(make, formula):
@@ -216,7 +221,7 @@ def test_marked_sites_are_summed_exactly(make, formula):
 @pytest.mark.parametrize("cls", EVERY)
 def test_marked_sites_are_summed_or_refused_by_name(cls):
     toy, x = Switch(), torch.tensor([0.3, -1.0, 2.0]).double()
-    if cls not in (E.ELBO, E.Enumeration, E.IWAE, E.MIWAE, E.CIWAE, E.Renyi, E.JackknifeIWAE):
+    if cls not in (E.ELBO, E.Enumeration, E.IWAE, E.MIWAE, E.CIWAE, E.Renyi, E.FDivergence, E.JackknifeIWAE):
         with pytest.raises(ValueError, match="'y'"):
             shelf.build(cls).loss(toy.program.model, toy.program.guide, x)
         return

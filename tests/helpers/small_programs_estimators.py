@@ -79,6 +79,13 @@ def renyi(log_w, log_q):
     return log_mean_exp(inside(log_w, log_q, 0.5)) / 0.5
 
 
+def jensen_shannon(log_w, log_q):
+    ratio = (log_w - iwae(log_w, log_q)).exp()
+    middle = (1 + ratio) / 2
+    divergence = torch.special.xlogy(ratio, ratio / middle) - middle.log()
+    return iwae(log_w, log_q) - average(divergence, log_q) / 2
+
+
 def jackknife(log_w, log_q):
     each = inside(log_w, log_q)
     k = len(each)
@@ -166,6 +173,7 @@ FORMULAS = {
     "IWAE": Formula(iwae),
     "MIWAE": Formula(groups),
     "CIWAE": Formula(ciwae, options={"share": 0.3}),
+    "FDivergence": Formula(jensen_shannon),
     "Renyi": Formula(renyi, options={"alpha": 0.5}),
     "JackknifeIWAE": Formula(jackknife),
     "VIMCO": Formula(iwae),
