@@ -7,7 +7,8 @@ the other and return the same results as in one thread: Pyro's handlers and torc
 from pyro_vae.evaluation.laboratory.compare import compare_estimators
 from pyro_vae.evaluation.laboratory.comparison import Comparison
 from pyro_vae.evaluation.laboratory.train_under import Particles, Seconds, Steps, TrainingComparison, train_under
-from pyro_vae.evaluation.likelihood.log_likelihood import LogLikelihood, log_likelihood, pareto_k
+from pyro_vae.evaluation.likelihood.importance_sampling import LogLikelihood, pareto_k
+from pyro_vae.evaluation.likelihood.log_likelihood import log_likelihood
 from pyro_vae.evaluation.likelihood.marginal_bounds import MarginalBounds, marginal_bounds
 from pyro_vae.evaluation.likelihood.perplexity import Perplexity, perplexity
 from pyro_vae.evaluation.posterior.calibration import Calibration, calibration

@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.estimators import Estimator
-from pyro_vae.evaluation.likelihood.log_likelihood import importance_sampled
+from pyro_vae.evaluation.likelihood.importance_sampling import importance_sampled
 from pyro_vae.likelihoods import Laplace
 from pyro_vae.nets import MLP
 from pyro_vae.posteriors import MeanFieldNormal

@@ -15,7 +15,7 @@ from torch import Tensor
 from pyro_vae._util.random_state import derive_seed, fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators import ELBO
-from pyro_vae.evaluation.likelihood.log_likelihood import importance_sampled
+from pyro_vae.evaluation.likelihood.importance_sampling import importance_sampled
 from pyro_vae.evaluation.over import any_order, over, passes, require_order
 from pyro_vae.evaluation.posterior.local_guide import LocalGuide
 from pyro_vae.programs.program import Program

@@ -168,3 +168,45 @@ def test_invalid_weights_are_refused_by_name(weights):
     for x in (rows, torch.utils.data.DataLoader(rows, batch_size=3)):
         with pytest.raises(ValueError, match="weights"):
             log_likelihood(toy.program, x, num_particles=3, weights=weights)
+
+
+def test_particles_are_added_until_the_error_allows():
+    toy = LinearGaussian(off=0.03)
+    x = toy.draw(12)
+    few = log_likelihood(toy.program, x, num_particles=100, progress=False)
+    until = float(few.per_example_error.median())
+    found = log_likelihood(toy.program, x, num_particles=100, until=until, progress=False)
+    again = found.particles > 100
+    assert few.particles is None
+    assert 0 < int(again.sum()) < len(x)
+    assert set(found.particles.tolist()) <= {100, 400, 1600, 6400}
+    assert torch.equal(found.per_example[~again], few.per_example[~again])
+    assert bool((found.per_example_error <= until).all())
+    assert bool(((found.per_example - toy.log_evidence(x)).abs() < 5 * until).all())
+    assert found.rows()[0]["particles"] == found.particles[0]
+
+
+@pytest.mark.slow
+def test_examples_that_particles_cannot_reach_are_annealed():
+    toy = LinearGaussian(off=1.2)
+    x = toy.draw(4)
+    few = log_likelihood(toy.program, x, num_particles=100, progress=False)
+    found = log_likelihood(toy.program, x, num_particles=100, until=0.02, progress=False)
+    assert set(found.particles.tolist()) == {0}
+    assert bool(((few.per_example - toy.log_evidence(x)).abs() > 0.3).any())
+    assert bool(((found.per_example - toy.log_evidence(x)).abs() < 0.3).all())
+    assert "4 examples annealed" in str(found)
+
+
+def test_discrete_latents_keep_the_estimate_of_most_particles():
+    parts_of = {"prior": pv.priors.Bernoulli(8), "posterior": pv.posteriors.Bernoulli((4,), 8)}
+    vae = pv.VAE(likelihood=pv.likelihoods.Normal(8, (4,)), **parts_of)
+    found = log_likelihood(vae, torch.randn(3, 4), num_particles=25, until=1e-6, progress=False)
+    assert set(found.particles.tolist()) == {1600}
+
+
+@pytest.mark.parametrize("until", [0.0, -1.0, float("nan"), "0.1"])
+def test_errors_to_reach_are_positive_numbers(until):
+    toy = LinearGaussian()
+    with pytest.raises((TypeError, ValueError), match="until"):
+        log_likelihood(toy.program, toy.draw(2), until=until, progress=False)

@@ -25,7 +25,7 @@ from pyro_vae.evaluation.laboratory.gradients import (
     sample_gradients,
 )
 from pyro_vae.evaluation.laboratory.reference import Evidence, Reference, find_reference
-from pyro_vae.evaluation.likelihood.log_likelihood import LogLikelihood, log_weights, pareto_k, summarize
+from pyro_vae.evaluation.likelihood.importance_sampling import LogLikelihood, log_weights, pareto_k, summarize
 from pyro_vae.evaluation.likelihood.marginal_bounds import MarginalBounds
 from pyro_vae.evaluation.over import one_batch
 from pyro_vae.programs.program import Program, evaluating, keep_buffers

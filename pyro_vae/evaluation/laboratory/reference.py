@@ -11,7 +11,8 @@ from torch import Tensor
 from pyro_vae._util.random_state import derive_seed, fork_rng
 from pyro_vae.estimators import ELBO
 from pyro_vae.evaluation.laboratory.gradients import GradientSampler, Moments
-from pyro_vae.evaluation.likelihood.log_likelihood import LogLikelihood, log_likelihood, log_weights
+from pyro_vae.evaluation.likelihood.importance_sampling import LogLikelihood, log_weights
+from pyro_vae.evaluation.likelihood.log_likelihood import log_likelihood
 from pyro_vae.evaluation.likelihood.marginal_bounds import MarginalBounds
 from pyro_vae.evaluation.over import at_once
 from pyro_vae.programs.program import Program

@@ -1,95 +1,24 @@
-"""The log-likelihood of each example by importance sampling, and the tail of the weights."""
+"""The log-likelihood of each example, by as many particles as it needs."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_vae._util.lock import in_turn
-from pyro_vae._util.validation import check_int
-from pyro_vae._util.weights import check_weights
-from pyro_vae.evaluation.cost import check_memory
-from pyro_vae.evaluation.over import num_rows, over, passes, require_order
-from pyro_vae.evaluation.result import PerExample, Result, by_example, number
+from pyro_vae._util.validation import check_number
+from pyro_vae.evaluation.likelihood.importance_sampling import HEAVY, LogLikelihood, importance_sampled
+from pyro_vae.evaluation.likelihood.marginal_bounds import marginal_bounds
+from pyro_vae.evaluation.over import one_batch, require_order
 from pyro_vae.programs.program import Program
-from pyro_vae.trace import run
 
-__all__ = ["LogLikelihood", "log_likelihood", "log_weights", "pareto_k", "summarize"]
+__all__ = ["log_likelihood"]
 
-#: With a Pareto k above this, a mean of importance weights is unreliable for any practical number of particles.
-HEAVY = 0.7
-
-#: Up to this number of particles the weights of one example always fit into memory.
-FEW = 10_000
-
-#: With fewer samples the tail has fewer than five.
-MIN_SAMPLES = 25
-
-#: A regularization of k towards 0.5, with the weight of this number of tail samples.
-PRIOR_SIZE, PRIOR_K = 10, 0.5
-
-#: Below this share of the largest weight the spread of a tail is rounding error.
-ROUNDING = 1e-10
-
-
-@dataclass(frozen=True)
-class LogLikelihood(PerExample, Result, plot="log_likelihoods"):
-    r"""Importance-weighted log-likelihoods, in nats.
-
-    Attributes:
-        per_example: :math:`\log \frac1K \sum_k w_k` of each example, of shape ``(n,)``, on the CPU
-        per_example_error: Monte Carlo standard error of each entry (delta method), of shape ``(n,)``
-        weights: weights of the examples in the mean, of shape ``(n,)``; None for equal weights
-        ess: effective sample size :math:`(\sum w)^2 / \sum w^2` of each example, of shape ``(n,)``
-        pareto_k: tail shape of the weights of each example (:func:`pareto_k`), of shape ``(n,)``; NaN below 25
-            particles
-        num_particles: K
-    """
-
-    ess: Tensor
-    pareto_k: Tensor
-    num_particles: int
-
-    @property
-    def source(self) -> str:
-        """The method."""
-        return f"importance sampling, {self.num_particles:,} particles"
-
-    @property
-    def heavy(self) -> float:
-        """Share of the examples with a Pareto k above 0.7, whose estimates are unreliable; NaN if k is unknown."""
-        return math.nan if self.pareto_k.isnan().all() else float((self.pareto_k > HEAVY).double().mean())
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return one row per example."""
-        columns = {"log_likelihood": self.per_example, "std_error": self.per_example_error}
-        weights = {} if self.weights is None else {"weight": self.weights}
-        return by_example(**columns, ess=self.ess, pareto_k=self.pareto_k, **weights)
-
-    def summary(self) -> list[dict[str, Any]]:
-        """Return one row: the mean and how reliable it is."""
-        return [
-            {
-                "examples": f"{len(self.per_example):,}",
-                "particles": f"{self.num_particles:,}",
-                "log-likelihood (nats per example)": number(self.mean, self.std_error, 5),
-                "Monte Carlo error": number(self.monte_carlo_error),
-                "ESS, median": number(float(self.ess.median())),
-                "Pareto k, median": number(float(self.pareto_k.median()), digits=2),
-                "k > 0.7": "-" if math.isnan(self.heavy) else f"{self.heavy:.1%}",
-            }
-        ]
-
-    def __str__(self) -> str:
-        tail = "" if math.isnan(self.heavy) else f"; Pareto k above {HEAVY} for {self.heavy:.1%} of the examples"
-        return (
-            f"{self.mean:.2f} nats per example (standard error {self.std_error:.2f} over {len(self.per_example):,} "
-            f"examples, {self.monte_carlo_error:.3f} from {self.num_particles:,} particles{tail})"
-        )
+#: How often the number of particles is multiplied by 4 before annealing.
+ROUNDS = 3
 
 
 @in_turn
@@ -99,6 +28,7 @@ def log_likelihood(
     *,
     num_particles: int = 1000,
     batch_size: int | None = None,
+    until: float | None = None,
     weights: Any = None,
     seed: int = 0,
     progress: bool = True,
@@ -111,14 +41,21 @@ def log_likelihood(
     The estimate is a lower bound in expectation and converges to the exact value as K grows. Latents that all examples
     share, such as the weights of a Bayesian decoder, are sampled once per pass; the estimate is conditional on them.
 
+    With ``until``, examples with a larger Monte Carlo error, or a Pareto k above 0.7, are estimated again with 4, 16
+    and 64 times as many particles, until both are low enough. What is left is annealed (:func:`marginal_bounds`) if
+    the latents allow it, and keeps the better of the two estimates.
+
     References:
-        Importance weighted autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
+        Importance weighted autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519;
+        Pareto smoothed importance sampling (Vehtari et al., 2024), https://arxiv.org/abs/1507.02646
 
     Args:
         program: a Program
         x: rows of data, or a tuple ``(x, context)``, as in ``fit``
         num_particles: K, samples per example
         batch_size: examples at a time; by default as many as keep memory small
+        until: Monte Carlo standard error of an example to reach, in nats, such as 0.1; None for one estimate with
+            ``num_particles``. It needs data in memory
         weights: one weight per example in the mean and its errors, of shape ``(n,)``, such as frequencies or
             importance weights; only their ratios matter. None for equal weights
         seed: random seed
@@ -129,7 +66,8 @@ def log_likelihood(
         :math:`\sum_n w_n \log p(x_n) / \sum_n w_n` with weights.
 
     Raises:
-        ValueError: the data or weights do not fit, or ``num_particles`` is below 1 or takes too much memory.
+        ValueError: the data or weights do not fit, ``num_particles`` is below 1 or takes too much memory, or
+            ``until`` is not positive.
 
     Example:
         >>> import pyro_vae as pv
@@ -139,114 +77,58 @@ def log_likelihood(
         >>> bool((found.per_example - toy.log_evidence(x)).abs().max() < 1e-3)
         True
     """
-    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
-    return importance_sampled(program, x, num_particles, weights=weights, desc="log-likelihood", **options)
-
-
-def importance_sampled(
-    program: Program, x: Any, num_particles: int, *, weights: Any = None, **options: Any
-) -> LogLikelihood:
-    """Return :func:`log_likelihood` with the given options of :func:`over`."""
-    num_particles = check_int("num_particles", num_particles)
-    if weights is not None:
+    if until is not None:
+        check_number("until", until, above=0)
         require_order(x)
-        weights = check_weights(weights, num_rows(x))
-    device = program.device
-    if num_particles > FEW:
-        check_memory(
-            "num_particles", num_particles, lambda k: diagnose(torch.zeros(k, 1, device=device)), device, few=FEW
-        )
-
-    def weigh(*batch: Tensor) -> tuple[Tensor, ...]:
-        return diagnose(log_weights(program, batch, num_particles))
-
-    found, error, ess, tail = over(program, x, weigh, num_particles=num_particles, **options)
-    if weights is not None:
-        check_weights(weights, len(found))  # a stream does not know its number of rows in advance
-    return LogLikelihood(found, error, ess, tail, num_particles, weights=weights)
+    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "progress": progress}
+    found = importance_sampled(program, x, num_particles, weights=weights, desc="log-likelihood", **options)
+    if until is None:
+        return found
+    return refined(program, one_batch(program, x, seed=seed), found, until, **options)
 
 
-def log_weights(program: Program, batch: tuple[Tensor, ...], num_particles: int) -> Tensor:
-    """Return log p(x, z) - log q(z given x) at samples of the guide, of shape ``(num_particles, batch)``.
+def refined(
+    program: Program, batch: tuple[Tensor, ...], found: LogLikelihood, until: float, **options: Any
+) -> LogLikelihood:
+    """Estimate again what is not reliable enough: with more particles, then by annealing."""
+    columns = [found.per_example.clone(), found.per_example_error.clone(), found.ess.clone(), found.pareto_k.clone()]
+    particles = torch.full(found.per_example.shape, found.num_particles)
 
-    The samples are drawn in passes that keep memory small.
-    """
-    found = []
-    for k in passes(batch[0], num_particles):
-        terms = run(program.model, program.guide, batch, {}, num_particles=k).split()[0]
-        found.append(terms.log_w().expand(k, -1))
-    return torch.cat(found)
+    def replace_rows(rows: Tensor, values: tuple[Tensor, ...], number: int) -> None:
+        particles[rows] = number
+        for column, value in zip(columns, values, strict=True):
+            column[rows] = value
 
-
-def diagnose(log_w: Tensor) -> tuple[Tensor, ...]:
-    """Return log-mean, its standard error, effective sample size and Pareto k, from ``(particles, batch)``."""
-    log_w = log_w.double()
-    tail = pareto_k(log_w) if len(log_w) >= MIN_SAMPLES else torch.full_like(log_w[0], math.nan)
-    return *summarize(log_w), tail
-
-
-def summarize(log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log-mean, its standard error and the effective sample size, from ``(particles, batch)``."""
-    k = log_w.shape[0]
-    total = log_w.logsumexp(0)
-    share = (log_w - total).exp()
-    ess = 1 / share.square().sum(0)
-    # variance of the mean of w over its square: (1/k) (sum of shares squared * k - 1) * k / (k - 1)
-    error = ((1 / ess - 1 / k).clamp(min=0) * (k / max(k - 1, 1))).sqrt()
-    return total - math.log(k), error if k > 1 else torch.full_like(total, math.nan), ess
-
-
-def pareto_k(log_w: Tensor) -> Tensor:
-    r"""Estimate the tail shape k of importance weights, which shows whether their mean is reliable.
-
-    The excess of the largest :math:`M = \min(S / 5, 3 \sqrt S)` of S weights over the next one follows a generalized
-    Pareto distribution,
-
-    .. math:: P(w > u + y \mid w > u) \approx (1 + k y / \sigma)^{-1/k},
-
-    with 1/k finite moments. Up to k = 0.7 an importance-weighted mean is reliable for a practical S; above 1 the
-    weights have no mean. k is the nearly Bayesian estimate of Zhang and Stephens, shrunk weakly towards 0.5.
-
-    References:
-        Pareto smoothed importance sampling (Vehtari et al., 2024), https://arxiv.org/abs/1507.02646;
-        A new and efficient estimation method for the generalized Pareto distribution (Zhang and Stephens, 2009),
-        https://doi.org/10.1198/tech.2009.08017
-
-    Args:
-        log_w: log-weights, of shape ``(samples, *batch)``
-
-    Returns:
-        k, of shape ``(*batch)``; minus infinity where the largest weights are all equal.
-
-    Raises:
-        ValueError: there are fewer than 25 samples.
-
-    Example:
-        >>> import torch
-        >>> pareto_k(torch.randn(1000, 3)).shape
-        torch.Size([3])
-    """
-    n = log_w.shape[0]
-    if n < MIN_SAMPLES:
-        raise ValueError(f"log_w: expected at least {MIN_SAMPLES} samples (rows), got shape {tuple(log_w.shape)}")
-    size = min(n // 5, math.ceil(3 * math.sqrt(n)))
-    ordered = log_w.double().sort(0).values
-    weights = (ordered[-size - 1 :] - ordered[-1]).exp()
-    tail = weights[1:] - weights[0]
-    flat = tail[-1] < ROUNDING
-    k = fit_shape(torch.where(flat, torch.linspace(0.1, 1.0, size).to(tail).reshape(-1, *[1] * flat.dim()), tail))
-    k = (k * size + PRIOR_K * PRIOR_SIZE) / (size + PRIOR_SIZE)
-    return torch.where(flat, -math.inf, k)
+    for power in range(1, ROUNDS + 1):
+        rows = unreliable(columns, until)
+        if len(rows):
+            k = found.num_particles * 4**power
+            more = importance_sampled(
+                program, take(batch, rows), k, desc=f"log-likelihood, {k:,} particles", **options
+            )
+            replace_rows(rows, (more.per_example, more.per_example_error, more.ess, more.pareto_k), k)
+    rows = unreliable(columns, until)
+    if len(rows):
+        progress, seed = options["progress"], options["seed"]
+        try:
+            bounds = marginal_bounds(program, take(batch, rows), num_simulated=0, seed=seed, progress=progress)
+        except ValueError:  # latents that cannot be annealed keep the estimate of most particles
+            pass
+        else:
+            error, tail = columns[1][rows], columns[3][rows]
+            better = (tail > HEAVY) | ~(error <= bounds.per_example_error)
+            values = (bounds.per_example[better], bounds.per_example_error[better])
+            unknown = torch.full_like(values[0], math.nan)
+            replace_rows(rows[better], (*values, unknown, unknown), 0)
+    return LogLikelihood(*columns, found.num_particles, particles, weights=found.weights)
 
 
-def fit_shape(y: Tensor) -> Tensor:
-    """Return the shape of a generalized Pareto distribution from sorted excesses, of shape ``(samples, *batch)``."""
-    n = y.shape[0]
-    points = 30 + int(math.sqrt(n))
-    grid = torch.arange(1, points + 1, dtype=y.dtype, device=y.device).reshape(-1, *[1] * (y.dim() - 1))
-    quartile = y[int(n / 4 + 0.5) - 1].clamp(min=torch.finfo(y.dtype).tiny)
-    # theta = -k / sigma, on a grid below 1 / max(y)
-    theta = 1 / y[-1] + (1 - (points / (grid - 0.5)).sqrt()) / (3 * quartile)
-    k = torch.log1p(-theta.unsqueeze(1) * y).mean(1)
-    share = (n * ((-theta / k).log() - k - 1)).softmax(0)
-    return torch.log1p(-(share * theta).sum(0) * y).mean(0)
+def unreliable(columns: list[Tensor], until: float) -> Tensor:
+    """Return the rows with a Monte Carlo error above the wanted one, or with weights of a heavy tail."""
+    _, error, _, tail = columns
+    return (~(error <= until) | (tail > HEAVY)).nonzero()[:, 0]
+
+
+def take(batch: tuple[Tensor, ...], rows: Tensor) -> tuple[Tensor, ...]:
+    """Return some rows of a batch."""
+    return tuple(column[rows.to(column.device)] for column in batch)

@@ -14,7 +14,7 @@ from pyro_vae._util.lock import in_turn
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.likelihood.annealing import PILOT, anneal
 from pyro_vae.evaluation.likelihood.annealing_path import AnnealingPath
-from pyro_vae.evaluation.likelihood.log_likelihood import summarize
+from pyro_vae.evaluation.likelihood.importance_sampling import summarize
 from pyro_vae.evaluation.over import one_batch, over
 from pyro_vae.evaluation.result import PerExample, Result, number
 from pyro_vae.evaluation.samples.simulate import simulate

@@ -15,7 +15,7 @@ from pyro_vae._util.lock import in_turn
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators import ELBO
-from pyro_vae.evaluation.likelihood.log_likelihood import LogLikelihood, log_weights, summarize
+from pyro_vae.evaluation.likelihood.importance_sampling import LogLikelihood, log_weights, summarize
 from pyro_vae.evaluation.likelihood.marginal_bounds import MarginalBounds
 from pyro_vae.evaluation.over import one_batch, over
 from pyro_vae.evaluation.posterior.local_guide import LocalGuide
