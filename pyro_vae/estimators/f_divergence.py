@@ -117,7 +117,8 @@ class FDivergence(Estimator):
     hardly any gradient.
 
     References:
-        A general class of coefficients of divergence of one distribution from another (Ali and Silvey, 1966);
+        A general class of coefficients of divergence of one distribution from another (Ali and Silvey, 1966),
+        https://doi.org/10.1111/j.2517-6161.1966.tb00626.x;
         Operator variational inference (Ranganath et al., 2016), https://arxiv.org/abs/1610.09033
 
     Args:
@@ -127,12 +128,6 @@ class FDivergence(Estimator):
 
     Raises:
         ValueError: fewer than two particles.
-
-    Args:
-        log_ratio: log r, any shape
-
-    Returns:
-        f(r), of the same shape.
 
     Example:
         >>> import pyro_vae as pv
