@@ -4,9 +4,10 @@ Evaluation never changes weights, buffers, modes or the global random state. Cal
 the other and return the same results as in one thread: Pyro's handlers and torch's random state belong to the process.
 """
 
+from pyro_vae.evaluation.laboratory.budgets import Particles, Seconds, Steps
 from pyro_vae.evaluation.laboratory.compare import compare_estimators
 from pyro_vae.evaluation.laboratory.comparison import Comparison
-from pyro_vae.evaluation.laboratory.train_under import Particles, Seconds, Steps, TrainingComparison, train_under
+from pyro_vae.evaluation.laboratory.train_under import TrainingComparison, train_under
 from pyro_vae.evaluation.likelihood.importance_sampling import LogLikelihood, pareto_k
 from pyro_vae.evaluation.likelihood.log_likelihood import log_likelihood
 from pyro_vae.evaluation.likelihood.marginal_bounds import MarginalBounds, marginal_bounds

@@ -17,7 +17,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PerExample", "Result", "aligned", "latex", "number"]
+__all__ = ["PerExample", "Result", "aligned", "latex", "number", "paired"]
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -152,6 +152,17 @@ def by_example(**columns: Tensor) -> list[dict[str, Any]]:
     """Return one row per example from columns of shape ``(n,)``."""
     values = torch.stack([column.double() for column in columns.values()], 1).tolist()
     return [{"example": i, **dict(zip(columns, row, strict=True))} for i, row in enumerate(values)]
+
+
+def paired(one: Tensor, other: Tensor) -> str:
+    """Return the mean of paired differences with its standard error.
+
+    Example:
+        >>> paired(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 1.5]))
+        '1.00 ± 0.29'
+    """
+    apart = (one - other).double()
+    return number(float(apart.mean()), float(apart.std()) / math.sqrt(len(apart)))
 
 
 def number(value: float, error: float = math.nan, digits: int = 3) -> str:

@@ -12,8 +12,10 @@ from pyro import infer
 
 import pyro_vae as pv
 from pyro_vae.estimators import ELBO, IWAE, DReG, StickingTheLanding
+from pyro_vae.evaluation import compare_estimators
 from pyro_vae.evaluation.cost import PeakMemory
 from pyro_vae.evaluation.laboratory.gradients import Moments, guide_parameters
+from pyro_vae.evaluation.result import number
 from pyro_vae.testing import LinearGaussian
 
 
@@ -295,3 +297,24 @@ def test_memory_grows_with_particles_and_passes_save_it(toy):
 def test_bad_input_is_refused(toy, estimators, options, error, argument):
     with pytest.raises(error, match=argument):
         compare(toy, estimators, num_samples=8, **options)
+
+
+def test_a_sweep_over_particles_says_which_number_pays():
+    toy = LinearGaussian(off=0.1)
+    classes = [pv.estimators.IWAE, pv.estimators.DReG]
+    options = {"reference": toy.log_evidence, "num_samples": 40, "progress": False}
+    found = compare_estimators(toy.program, toy.draw(8), classes, sweep={"num_particles": [2, 16]}, **options)
+    names = [f"{cls}(num_particles={k})" for cls in ("IWAE", "DReG") for k in (2, 16)]
+    assert [row.name for row in found.estimators] == names
+    assert [row.num_particles for row in found.estimators] == [2, 16, 2, 16]
+    assert torch.equal(found.bounds[names[1]], found.bounds[names[3]])  # the same draws
+    row = found[names[0]]
+    assert row.flat()["guide_variance_times_cost"] == row.guide.variance * row.milliseconds
+    assert row.signal("guide") == pytest.approx(row.guide.snr * (1000 / row.milliseconds) ** 0.5)
+    few, many = found.bounds[names[0]], found.bounds[names[1]]
+    assert f"highest bound: {names[1]}, " in found.notes()
+    assert number(float((many - few).mean()), float((many - few).std()) / 40**0.5) in found.notes()
+    best = max(found.estimators, key=lambda row: row.signal("model"))
+    assert f"most signal for its time, model: {best.name}, " in found.notes()
+    with pytest.raises(TypeError, match="estimators.*sweep"):
+        compare_estimators(toy.program, toy.draw(8), [pv.estimators.IWAE()], sweep={"num_particles": [2]}, **options)

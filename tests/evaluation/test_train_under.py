@@ -4,6 +4,7 @@ import pytest
 
 import pyro_vae as pv
 from pyro_vae.estimators import ELBO, IWAE, DReG
+from pyro_vae.evaluation.result import number
 from pyro_vae.testing import LinearGaussian
 
 
@@ -59,3 +60,22 @@ def test_invalid_budgets_are_refused():
         pv.evaluation.Steps(0)
     with pytest.raises(TypeError, match="budget"):
         trained(LinearGaussian(), 100)
+
+
+def test_the_best_training_is_named_with_paired_errors():
+    """The same training twice cannot be told apart; one that stands still is clearly behind."""
+    toy = LinearGaussian(off=0.4)
+
+    class Still(ELBO):
+        def evaluate(self, terms):
+            loss, metrics = super().evaluate(terms)
+            return 0 * loss, metrics
+
+    found = trained(toy, pv.evaluation.Steps(40), {"ELBO": ELBO(), "again": ELBO(), "still": Still()})
+    last = {curve.name: curve.last for curve in found.curves}
+    apart = last["ELBO"] - last["still"]
+    assert found.notes().startswith("best after 40 steps: ELBO; above still by ")
+    assert number(float(apart.mean()), float(apart.std()) / len(apart) ** 0.5) in found.notes()
+    assert "not clearly above again by 0" in found.notes()
+    assert found.notes() in str(found)
+    assert trained(toy, pv.evaluation.Steps(2), {"ELBO": ELBO()}).notes() == ""

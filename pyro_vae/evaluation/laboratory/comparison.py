@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pyro_vae.evaluation.result import Result, number
+from torch import Tensor
+
+from pyro_vae.evaluation.result import Result, number, paired
 
 __all__ = ["Comparison", "EstimatorRow", "GradientRow"]
 
@@ -41,11 +44,20 @@ class EstimatorRow:
     megabytes: float
     missing: dict[str, str] = field(default_factory=dict)
 
+    def signal(self, group: str) -> float:
+        """Return the signal-to-noise ratio of the mean of all gradients that one second allows."""
+        return getattr(self, group).snr * math.sqrt(1000 / self.milliseconds)
+
     def flat(self) -> dict[str, Any]:
         """Return the row with flat names such as ``guide_snr``."""
         found: dict[str, Any] = {}
         for key, value in asdict(self).items():
-            found |= {f"{key}_{k}": v for k, v in value.items()} if key in ("guide", "model") else {key: value}
+            if key in ("guide", "model"):
+                found |= {f"{key}_{k}": v for k, v in value.items()}
+                found[f"{key}_variance_times_cost"] = value["variance"] * self.milliseconds
+                found[f"{key}_signal"] = self.signal(key)
+            else:
+                found[key] = value
         found["missing"] = "; ".join(f"{k}: {v}" for k, v in self.missing.items())
         return found
 
@@ -61,6 +73,7 @@ class Comparison(Result, plot="comparison"):
         evidence_error: its standard error
         num_samples: sampled gradients of each estimator
         num_examples: size of the batch
+        bounds: the sampled bounds of each estimator, of shape ``(num_samples,)``, with the same seeds
     """
 
     estimators: list[EstimatorRow]
@@ -69,6 +82,7 @@ class Comparison(Result, plot="comparison"):
     evidence_error: float
     num_samples: int
     num_examples: int
+    bounds: dict[str, Tensor]
 
     def __getitem__(self, name: str) -> EstimatorRow:
         """Return the row of an estimator."""
@@ -104,6 +118,8 @@ class Comparison(Result, plot="comparison"):
                 f"gradient, {group}": row.name,
                 "SNR": number(g.snr),
                 "variance": number(g.variance),
+                "variance x ms": number(g.variance * row.milliseconds),
+                "SNR in 1 s": number(row.signal(group)),
                 "bias": number(g.bias, g.bias_error),
                 "cosine": number(g.cosine),
                 "own bias": number(g.own_bias, g.own_bias_error),
@@ -125,6 +141,27 @@ class Comparison(Result, plot="comparison"):
         return [self.summary(), self.gradients("guide"), self.gradients("model")]
 
     def notes(self) -> str:
-        """Return why numbers are missing."""
-        notes = dict.fromkeys(f"  {key}: {why}" for row in self.estimators for key, why in row.missing.items())
-        return "\n".join(["not available", *notes]) if notes else ""
+        """Return which estimators are best, and why numbers are missing."""
+        best = [self.tightest(), *(self.strongest(group) for group in ("guide", "model"))]
+        missing = dict.fromkeys(f"  {key}: {why}" for row in self.estimators for key, why in row.missing.items())
+        lines = [line for line in best if line]
+        return "\n".join([*lines, *(["not available", *missing] if missing else [])])
+
+    def tightest(self) -> str:
+        """Return which bound is the highest, with the paired difference from the next; empty for a single one."""
+        known = [row for row in sorted(self.estimators, key=lambda row: -row.bound) if math.isfinite(row.bound)]
+        others = [row for row in known[1:] if row.bound != known[0].bound]
+        if not others:
+            return ""
+        first, second = known[0], others[0]
+        above = paired(self.bounds[first.name], self.bounds[second.name])
+        return f"highest bound: {first.name}, {above} nats above {second.name} (paired draws)"
+
+    def strongest(self, group: str) -> str:
+        """Return which estimator has the most signal for its cost; empty for a single one."""
+        known = [row for row in self.estimators if math.isfinite(row.signal(group))]
+        if len(known) < 2:
+            return ""
+        first, second = sorted(known, key=lambda row: -row.signal(group))[:2]
+        share = first.signal(group) / second.signal(group)
+        return f"most signal for its time, {group}: {first.name}, {share:.2f} times that of {second.name}"

@@ -163,12 +163,13 @@ class GradientSampler:
 
 @dataclass
 class Gradients:
-    """Samples of one estimator: its bound at beta 1, and its gradients for the parameters of guide and model.
+    """Samples of one estimator: its bounds at beta 1, and its gradients for the parameters of guide and model.
 
     Along the mean gradient, ``slopes`` are the slope of the objective and the component of the gradient, as two rows.
     """
 
     bound: Moments = field(default_factory=Moments)
+    bounds: list[float] = field(default_factory=list)
     groups: dict[str, Moments] = field(default_factory=dict)
     slopes: dict[str, Tensor] = field(default_factory=dict)
 
@@ -196,7 +197,8 @@ def sample_gradients(
         vectors = {key: sampler.gradient(names) for key, names in groups.items()}
         for key, vector in vectors.items():
             found.groups[key].add(vector)
-        found.bound.add(torch.tensor(sampler.bound(own_seed) if ours else value, dtype=torch.float64))
+        found.bounds.append(sampler.bound(own_seed) if ours else value)
+        found.bound.add(torch.tensor(found.bounds[-1], dtype=torch.float64))
         if i == num_samples // 2 - 1 and smooth and math.isfinite(value):
             means = {key: moments.mean.clone() for key, moments in found.groups.items()}
             directions = {key: mean / mean.norm() for key, mean in means.items() if mean.norm() > 0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,80 +13,22 @@ from typing import Any
 
 import torch
 from pyro.infer import ELBO as PyroELBO
+from torch import Tensor
 
 from pyro_vae._util.lock import in_turn
 from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
-from pyro_vae._util.validation import check_int, check_number
-from pyro_vae.evaluation.laboratory.compare import named
+from pyro_vae._util.validation import check_int
+from pyro_vae.evaluation.laboratory.budgets import Budget, Spent
+from pyro_vae.evaluation.laboratory.names import named
 from pyro_vae.evaluation.likelihood.log_likelihood import log_likelihood
-from pyro_vae.evaluation.result import Result, number
+from pyro_vae.evaluation.result import Result, number, paired
 from pyro_vae.programs.program import Program
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.check import check_rows
 from pyro_vae.training.svi import SVI, NonFiniteError
 
-__all__ = ["Budget", "Curve", "Particles", "Point", "Seconds", "Steps", "TrainingComparison", "train_under"]
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The amount of one resource that every training gets.
-
-    Args:
-        amount: the amount
-
-    Raises:
-        ValueError: the amount is not above 0.
-    """
-
-    amount: float
-
-    def __post_init__(self) -> None:
-        check_number(f"budget {type(self).__name__}", self.amount, above=0)
-
-    def __str__(self) -> str:
-        return f"{self.amount:,} {type(self).__name__.lower()}"
-
-    def used(self, spent: Spent) -> float:
-        """Return the share of the budget that is used."""
-        return getattr(spent, type(self).__name__.lower()) / self.amount
-
-
-class Steps(Budget):
-    """A number of optimizer steps.
-
-    Example:
-        >>> Steps(100).used(Spent(steps=25))
-        0.25
-    """
-
-
-class Particles(Budget):
-    """A number of samples of the latents, over all examples: the same compute for each estimator.
-
-    Example:
-        >>> Particles(1000).used(Spent(particles=128))
-        0.128
-    """
-
-
-class Seconds(Budget):
-    """A number of seconds in steps; the result depends on the machine and is not reproducible.
-
-    Example:
-        >>> Seconds(60).used(Spent(seconds=15.0))
-        0.25
-    """
-
-
-@dataclass
-class Spent:
-    """What a training has used: optimizer steps, samples of the latents, and seconds in steps."""
-
-    steps: int = 0
-    particles: int = 0
-    seconds: float = 0.0
+__all__ = ["Curve", "Point", "TrainingComparison", "train_under"]
 
 
 @dataclass
@@ -98,11 +41,12 @@ class Point(Spent):
 
 @dataclass
 class Curve:
-    """One training; ``failure`` is why it ended early, or empty."""
+    """One training: its points, why it ended early (or empty), and the log-likelihoods of the examples at its end."""
 
     name: str
     points: list[Point] = field(default_factory=list)
     failure: str = ""
+    last: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +89,22 @@ class TrainingComparison(Result, plot="training_comparison"):
     def heading(self) -> str:
         """Return the budget."""
         return f"after {self.budget} from the same weights; log-likelihood with {self.num_particles:,} particles"
+
+    def notes(self) -> str:
+        """Return which estimator trained best, and how far the others are behind on the same examples."""
+        done = [curve for curve in self.curves if curve.last is not None and not curve.failure]
+        if len(done) < 2:
+            return ""
+        first, *others = sorted(done, key=lambda curve: -curve.points[-1].log_likelihood)
+        close, behind = [], []
+        for curve in others:
+            apart = (first.last - curve.last).double()
+            unclear = float(apart.mean()) <= 2 * float(apart.std()) / math.sqrt(len(apart))
+            (close if unclear else behind).append(f"{curve.name} by {paired(first.last, curve.last)}")
+        sentences = [f"best after {self.budget}: {first.name}"]
+        sentences += [f"above {', '.join(behind)} nats per example"] if behind else []
+        sentences += [f"not clearly above {', '.join(close)}"] if close else []
+        return f"{'; '.join(sentences)} (paired over {len(first.last):,} examples, one training each)"
 
 
 @in_turn
@@ -213,7 +173,7 @@ def train_under(
                 with fork_rng(program.device, seed):
                     for spent in train(svi, batches, budget, num_points):
                         found = log_likelihood(copied, valid, num_particles=num_particles, seed=seed, progress=False)
-                        error = found.monte_carlo_error
+                        error, curve.last = found.monte_carlo_error, found.per_example
                         curve.points.append(Point(**asdict(spent), log_likelihood=found.mean, error=error))
                         bar.update(len(curve.points) > 1)
             except NonFiniteError as failure:
