@@ -63,7 +63,7 @@ def test_invalid_budgets_are_refused():
 
 
 def test_the_best_training_is_named_with_paired_errors():
-    """The same training twice cannot be told apart; one that stands still is clearly behind."""
+    """The same training twice are as good; one that stands still is clearly behind."""
     toy = LinearGaussian(off=0.4)
 
     class Still(ELBO):
