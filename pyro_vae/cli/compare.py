@@ -13,11 +13,20 @@ import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from pyro_vae import data, evaluation
+from pyro_vae import data, evaluation, pages
 from pyro_vae._util.devices import resolve_device
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.cli.choices import Choices, first_line, usage
-from pyro_vae.cli.shared import DEFAULTS, LIKELIHOODS, add_training, evenly_spaced, folder_of, read_training, save
+from pyro_vae.cli.shared import (
+    DEFAULTS,
+    LIKELIHOODS,
+    add_training,
+    evenly_spaced,
+    folder_of,
+    read_training,
+    save,
+    write_page,
+)
 from pyro_vae.config import data as run_data
 from pyro_vae.config import parts, run
 from pyro_vae.evaluation import Particles, Seconds, Steps
@@ -69,6 +78,8 @@ def compare(argv: list[str]) -> int:
     )
     print(curves)
     export(curves, "training", folder)
+    title = f"Estimators on {Path(settings.data).name}"
+    write_page(pages.comparison(title, on_one_batch=table, in_training=curves), folder / "comparison.html")
     print(f"\ntables and figures are in {folder}")
     return 0
 

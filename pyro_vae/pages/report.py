@@ -104,9 +104,13 @@ def figure(path: Path) -> str:
     """Return an image as HTML, or nothing if there is no such file."""
     if not path.is_file():
         return ""
-    text = base64.b64encode(path.read_bytes()).decode()
-    name = escape(path.stem.replace("_", " "))
-    return f'<figure><img alt="{name}" src="data:image/png;base64,{text}"></figure>\n'
+    return image(path.read_bytes(), path.stem.replace("_", " "))
+
+
+def image(png: bytes, name: str) -> str:
+    """Return a PNG image as HTML, with a text for those who do not see it."""
+    text = base64.b64encode(png).decode()
+    return f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{text}"></figure>\n'
 
 
 def evaluated(path: Path) -> str:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from helpers.small_tables import small_run
+from helpers.webpages import is_self_contained
 
 from pyro_vae.cli import main
 from pyro_vae.cli.compare import estimators_of
@@ -25,6 +26,10 @@ def test_tables_and_figures_are_written(tmp_path, capsys):
     names = {p.name for p in folder.iterdir()} | {p.name for p in (folder / "figures").iterdir()}
     suffixes = ("csv", "json", "tex", "png")
     assert {f"{name}.{suffix}" for name in ("comparison", "training") for suffix in suffixes} <= names
+    page = (folder / "comparison.html").read_text()
+    is_self_contained(page)
+    assert page.count("<figure>") == 2
+    assert "best after 200 particles: " in page
     rows = json.loads((folder / "comparison.json").read_text())["rows"]
     assert [row["name"] for row in rows] == ["ELBO", "Renyi(alpha=0.3)", "pyro.Trace_ELBO"]
     assert {value for row in rows for key, value in row.items() if "particles" in key} == {2}

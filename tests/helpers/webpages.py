@@ -3,12 +3,15 @@
 import base64
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
 import torch
 
 VOID = {"meta", "img", "br", "input"}
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class Reader(HTMLParser):
@@ -55,3 +58,15 @@ def is_self_contained(text):
     assert not re.search(r"@import|url\((?!#)|fetch\(|XMLHttpRequest|importScripts|WebSocket", text)
     # the name of a vocabulary, from which nothing is loaded
     assert set(re.findall(r"https?://[^\s\"']+", text)) <= {"http://www.w3.org/2000/svg"}
+
+
+def in_browser(text, folder, script):
+    """Run a script in a page in a browser, and return the JSON that it writes to an element of its own."""
+    end = f"<pre id='found'></pre><script>{script}</script></body>"
+    (folder / "page.html").write_text(text.replace("</body>", end), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--window-size=1200,900"]
+    address = (folder / "page.html").as_uri()
+    command = [CHROMIUM, *options, f"--user-data-dir={folder / 'profile'}", "--dump-dom", address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(Reader(done.stdout).texts["pre", "found"])

@@ -1,33 +1,17 @@
 """The page of a latent space: its numbers, and its reaction to mouse and keyboard."""
 
 import functools
-import json
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 import torch
-from helpers.webpages import Reader, array, content, is_self_contained
+from helpers.webpages import CHROMIUM, array, content, in_browser, is_self_contained
 
 import pyro_vae as pv
 from pyro_vae import pages
 from pyro_vae.programs.program import evaluating
 
 SMALL = functools.partial(pv.nets.MLP, hidden=(7,))
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-def in_browser(text, folder, script):
-    """Run a script in a page in a browser, and return the JSON that it writes to an element of its own."""
-    end = f"<pre id='found'></pre><script>{script}</script></body>"
-    (folder / "page.html").write_text(text.replace("</body>", end), encoding="utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--window-size=1200,900"]
-    address = (folder / "page.html").as_uri()
-    command = [CHROMIUM, *options, f"--user-data-dir={folder / 'profile'}", "--dump-dom", address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(Reader(done.stdout).texts["pre", "found"])
 
 
 def make(latent=3, shape=(8, 8), likelihood=pv.likelihoods.Bernoulli, posterior=pv.posteriors.MeanFieldNormal):
