@@ -27,7 +27,7 @@ from pyro_vae.programs.checks import check_context, check_entries, invalid_param
 from pyro_vae.programs.compatibility import check_parts
 from pyro_vae.programs.primitives import announce
 
-__all__ = ["SMALL", "Program", "evaluating", "keep_buffers", "mean_or_sample"]
+__all__ = ["SMALL", "Program", "eval_mode", "evaluating", "keep_buffers", "mean_or_sample"]
 
 #: The networks of `example()`.
 SMALL = partial(MLP, hidden=(8,))
@@ -207,14 +207,20 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     """
     with LOCK:
         isolate(module)  # a PyroModule that runs here must not write into the global parameter store
-        modes = {m: m.training for m in module.modules()}
-        module.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            for m, mode in modes.items():
-                m.training = mode
+        with eval_mode(module), torch.no_grad():
+            yield
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Set evaluation mode, then restore the mode of every submodule."""
+    modes = {m: m.training for m in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, mode in modes.items():
+            m.training = mode
 
 
 @contextmanager

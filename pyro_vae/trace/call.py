@@ -20,7 +20,7 @@ from pyro_vae.trace.layout import Layout
 from pyro_vae.trace.matching import check_sites
 from pyro_vae.trace.plates import PARTICLES, frames
 
-__all__ = ["Call", "buffers_kept", "draw_shared", "module_of", "outline"]
+__all__ = ["Call", "buffers_kept", "code_of", "draw_shared", "module_of", "modules_of", "outline", "outlines_of"]
 
 
 class Outline(NamedTuple):
@@ -38,8 +38,9 @@ class Outline(NamedTuple):
 #: The largest number of outlines of a pair of model and guide: arguments may be numbers that differ in each step.
 MAX_OUTLINES = 64
 
-#: The outlines by the owners of model and guide, then by everything else that decides the structure.
-_OUTLINES: weakref.WeakKeyDictionary[Any, weakref.WeakKeyDictionary[Any, dict[Any, Outline]]]
+#: The outlines by the owners of model and guide, then by everything else that decides the structure; and the keys of
+#: further checks that a pair has passed.
+_OUTLINES: weakref.WeakKeyDictionary[Any, weakref.WeakKeyDictionary[Any, dict[Any, Any]]]
 _OUTLINES = weakref.WeakKeyDictionary()
 
 
@@ -153,7 +154,7 @@ def equal_scales(runs: Mapping[str, Recorder]) -> dict[tuple[str, str], int]:
     return numbers
 
 
-def outlines_of(call: Call) -> dict[Any, Outline]:
+def outlines_of(call: Call) -> dict[Any, Any]:
     """Return the known outlines of a pair of model and guide."""
     model, guide = getattr(call.model, "__self__", call.model), getattr(call.guide, "__self__", call.guide)
     try:

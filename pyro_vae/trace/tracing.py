@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.trace.call import Call
+from pyro_vae.trace.combined import check_values
 from pyro_vae.trace.handlers import Recorder
 from pyro_vae.trace.layout import same
 from pyro_vae.trace.marginals import marginals
@@ -89,6 +90,7 @@ def run_call(call: Call, draws: Callable[[], Recorder]) -> Terms:
         next(site for site in sites if site.name == name).score_mask = mask
     enumerated_sites: list[Site] = []
     if drawn.enumerated or scored.enumerated:
+        check_values(call, drawn, scored)
         by_name = {site.name: site for site in sites if site.guide is not None}
         enumerated_sites = [by_name[name] for name in drawn.enumerated]
         sums = marginals(scored, layout, enumerated_sites) if scored.enumerated else {}
