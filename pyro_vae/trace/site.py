@@ -179,8 +179,16 @@ class Site:
         return self.layout.per_example(log_prob, message)
 
     def score(self, message: Any) -> Tensor:
-        """Return the log-density of a message at its value."""
-        return self.per_example(message, message["fn"].log_prob(message["value"]))
+        """Return the log-density of a message at its value; raise if its distribution cannot compute it."""
+        try:
+            log_prob = message["fn"].log_prob(message["value"])
+        except (KeyError, NotImplementedError) as error:  # of Pyro's flows without an inverse
+            raise ValueError(
+                f"density: expected a distribution with a log-density at any value, got {type(message['fn']).__name__} "
+                f"at site {self.name!r}: use transforms with an inverse, or a posterior such as "
+                "pyro_vae.posteriors.PlanarFlow"
+            ) from error
+        return self.per_example(message, log_prob)
 
 
 def log_p(site: Site) -> Tensor:

@@ -10,6 +10,7 @@ from helpers import shelf
 from pyro import distributions as dist
 from pyro import poutine
 from pyro.contrib.easyguide import easy_guide
+from pyro.distributions.transforms import neural_autoregressive, planar
 from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal, AutoNormalMessenger
 from pyro.infer.reparam import ConjugateReparam, LocScaleReparam
 
@@ -70,6 +71,26 @@ def test_a_latent_that_the_guide_lacks(cls):
     toy = pv.testing.LinearGaussian()
     with pytest.raises(ValueError, match=r"\['z'\] occur only in the model"):
         shelf.build(cls).loss(toy.program.model, nothing, toy.draw(3))
+
+
+@pytest.mark.parametrize("cls", shelf.classes())
+@pytest.mark.parametrize("flow", [planar, neural_autoregressive])
+def test_a_flow_without_an_inverse_beside_another_latent(flow, cls):
+    """Such a flow knows the density of the very tensor that it drew, and of no other."""
+    transform = flow(2)
+
+    def run(prior, x=None):
+        with pyro.plate("data", 3, dim=-1):
+            z = pyro.sample("z", prior)
+            u = pyro.sample("u", dist.Normal(z.sum(-1), 1.0))
+            if x is not None:
+                pyro.sample("x", dist.Normal(u, 1.0), obs=x)
+
+    base = dist.Normal(0.0, 1.0).expand([3, 2]).to_event(1)
+    with pytest.raises(ValueError, match="'z'"):
+        shelf.build(cls).loss(
+            lambda x: run(base, x), lambda x: run(dist.TransformedDistribution(base, [transform])), X.float()
+        )
 
 
 @pytest.mark.parametrize("cls", shelf.classes())
