@@ -184,9 +184,9 @@ class Site:
             log_prob = message["fn"].log_prob(message["value"])
         except (KeyError, NotImplementedError) as error:  # of Pyro's flows without an inverse
             raise ValueError(
-                f"density: expected a distribution with a log-density at any value, got "
-                f"{type(message['fn']).__name__} at site {self.name!r}: use transforms with an inverse, or a posterior such as "
-                "pyro_vae.posteriors.PlanarFlow"
+                "density: expected a distribution with a log-density at any value, got "
+                f"{type(message['fn']).__name__} at site {self.name!r}: use transforms with an inverse, or a "
+                "posterior such as pyro_vae.posteriors.PlanarFlow"
             ) from error
         return self.per_example(message, log_prob)
 

@@ -70,6 +70,27 @@ small_program("a Markov chain whose history is too short", valid=False)(lambda: 
 small_program("a Markov chain of the guide whose history is too short", valid=False)(lambda: chain(True, history=0))
 
 
+def combined(after_the_plate):
+    """The mean over rows of values that are all given at once."""
+
+    def model(p, x):
+        with pyro.plate("data", len(x)):
+            y = binary("y", p.b)
+            observe("x", p.w * (y if after_the_plate else y.mean(-1, keepdim=True)) + p.c, x)
+        if after_the_plate:
+            observe("total", p.w * y.mean(), x[0])
+
+    def guide(p, x):
+        with pyro.plate("data", len(x)):
+            binary("y", p.a * x + p.d, marked=True)
+
+    return model, guide, START, X
+
+
+small_program("a mean over the rows of an enumerated site", valid=False)(lambda: combined(False))
+small_program("a mean of an enumerated site after its plate", valid=False)(lambda: combined(True))
+
+
 small_program("a site marked for sequential enumeration")(lambda: local(enumerate="sequential"))
 small_program("a site with infer num_samples")(lambda: local(num_samples=2))
 small_program("an enumerated site with infer num_samples")(lambda: local(enumerate="parallel", num_samples=2))
