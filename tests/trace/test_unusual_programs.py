@@ -75,7 +75,7 @@ def test_a_latent_that_the_guide_lacks(cls):
 
 @pytest.mark.parametrize("cls", shelf.classes())
 @pytest.mark.parametrize("flow", [planar, neural_autoregressive])
-def test_a_flow_without_an_inverse_beside_another_latent(flow, cls):
+def test_a_flow_without_an_inverse_and_another_latent(flow, cls):
     """Such a flow knows the density of the very tensor that it drew, and of no other."""
     transform = flow(2)
 
