@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pyro
-import torch
 from torch import Tensor, nn
 
 from pyro_vae._util.random_state import fork_rng_unlocked
@@ -129,7 +128,7 @@ def outline(call: Call) -> Outline:
         if len(known) >= MAX_OUTLINES:
             known.clear()
         single = replace(call, num_particles=1)
-        with fork_rng_unlocked(call.tensors), buffers_kept(call), torch.no_grad():
+        with fork_rng_unlocked(call.tensors), buffers_kept(call):  # with gradients, which a guide may compute
             drawn = single.trace(call.guide, Recorder())
             scored = single.trace(call.model, Recorder({**drawn.sites, **drawn.subsamples}, drawn.enumerated))
         layout = check_sites(call.guide, drawn, scored)

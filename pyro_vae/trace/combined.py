@@ -43,7 +43,7 @@ def check_values(call: Call, drawn: Recorder, scored: Recorder) -> None:
     """
     names = [*drawn.enumerated, *scored.enumerated]
     sites = {name: drawn.sites.get(name, scored.sites[name]) for name in names}
-    several = all(frame.size > 1 for message in sites.values() for frame in frames(message))
+    several = all(frame.size != 1 for message in sites.values() for frame in frames(message))
     key = (code_of(call.model), code_of(call.guide), *names, None, *drawn.sites, None, *scored.sites, several)
     known = outlines_of(call)
     if key in known:
@@ -84,10 +84,10 @@ def on_all_rows(message: Any) -> Tensor:
 
 def odd_rows(message: Any) -> Tensor:
     """Return a mask of every other row of the plates of a site."""
-    device = message["value"].device
+    device, shape = message["value"].device, message["fn"].batch_shape
     number = torch.zeros((), dtype=torch.long, device=device)
-    for frame in frames(message):
-        number = number + torch.arange(frame.size, device=device).reshape(-1, *[1] * (-frame.dim - 1))
+    for frame in frames(message):  # a plate may have no size
+        number = number + torch.arange(shape[frame.dim], device=device).reshape(-1, *[1] * (-frame.dim - 1))
     return number % 2 == 1
 
 
@@ -107,11 +107,11 @@ def at(x: Tensor, last: Last, event_dim: int = 0) -> Tensor:
 
 
 def densities(call: Call, replay: Mapping[str, Any]) -> Densities:
-    """Return the scaled log-densities of guide and model at given values, in evaluation mode and without gradients."""
+    """Return the scaled log-densities of guide and model at given values, in evaluation mode."""
     found: dict[tuple[str, str], Tensor | None] = {}
     with ExitStack() as stack:
-        for context in (fork_rng_unlocked(call.tensors), buffers_kept(call), torch.no_grad()):
-            stack.enter_context(context)
+        stack.enter_context(fork_rng_unlocked(call.tensors))
+        stack.enter_context(buffers_kept(call))
         for module in {*modules_of(call.model), *modules_of(call.guide)}:
             stack.enter_context(eval_mode(module))  # layers such as BatchNorm combine rows while they train
         for where, function in (("guide", call.guide), ("model", call.model)):
@@ -120,7 +120,7 @@ def densities(call: Call, replay: Mapping[str, Any]) -> Densities:
                     log_p = masked(message["mask"], message["fn"].log_prob(message["value"])) * message["scale"]
                 except (KeyError, NotImplementedError):  # a flow without an inverse scores its own draws only
                     log_p = None
-                found[where, name] = log_p
+                found[where, name] = None if log_p is None else log_p.detach()
     return found
 
 

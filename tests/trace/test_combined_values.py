@@ -26,7 +26,7 @@ def rows():
 
 
 def bits(infer=None, logits=0.3):
-    return pyro.sample("z", dist.Bernoulli(logits=torch.tensor(logits).double()), infer=infer)
+    return pyro.sample("z", dist.Bernoulli(logits=torch.as_tensor(logits).double()), infer=infer)
 
 
 def observe(mean):
@@ -291,7 +291,27 @@ class Counting:
         guide()
 
 
+def guide_of_gradients():
+    """A guide whose probabilities are a step of gradient ascent."""
+    logit = torch.tensor(0.2).double().requires_grad_()
+    step = torch.autograd.grad(-(logit**2), logit)[0]
+    with rows():
+        bits(ENUM, step)
+
+
+def without_size():
+    with pyro.plate("data", dim=-1):
+        z = pyro.sample("z", dist.Bernoulli(HALF.expand(4)))
+        observe(z)
+
+
+def guide_without_size():
+    with pyro.plate("data", dim=-1):
+        pyro.sample("z", dist.Bernoulli(HALF.expand(4)), infer=ENUM)
+
+
 RIGHT = {
+    "plate without a size": lambda: plain(without_size, guide_without_size),
     "shared bit": lambda: plain(switch(lambda y: y), guide_of_the_switch),
     "mask": lambda: plain(mask_by_class, guide),
     "values of the model": lambda: plain(history, empty_guide),
@@ -313,7 +333,13 @@ def switch_only():
 def test_other_programs_are_accepted(name):
     program = RIGHT[name]()
     for estimator in (E.ELBO(), E.ELBO(num_particles=3), E.ELBO(num_particles=3, particles_per_pass=2)):
-        assert torch.isfinite(torch.tensor(estimator.loss(program.model, program.guide, X)))
+        assert torch.isfinite(estimator.differentiable_loss(program.model, program.guide, X))
+
+
+@pytest.mark.parametrize("num_particles", [1, 3])
+def test_a_guide_may_compute_gradients(num_particles):
+    model = observed_in_the_plate(lambda z: z)
+    assert torch.isfinite(E.ELBO(num_particles=num_particles).differentiable_loss(model, guide_of_gradients))
 
 
 def test_random_numbers_are_those_of_the_first_run():
