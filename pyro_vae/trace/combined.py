@@ -31,7 +31,8 @@ def check_values(call: Call, drawn: Recorder, scored: Recorder) -> None:
 
     All values of a site are given at once, so that ``z.mean()`` is the mean of the list of values and not of the rows.
     The check needs no shapes. In a dry run each row has one value, at all entries of the dimension of the values.
-    Where that value was before, a density stays as it was if it depends on the value of its own row alone.
+    Where that value was before, a density stays as it was if it depends on the value of its own row alone. What does
+    not matter at the present parameters, such as a term of weight 0, is not seen.
 
     Args:
         call: model, guide and arguments
@@ -42,7 +43,7 @@ def check_values(call: Call, drawn: Recorder, scored: Recorder) -> None:
         ValueError: a density depends on the values of other rows, or on all values of its own.
     """
     names = [*drawn.enumerated, *scored.enumerated]
-    sites = {name: drawn.sites.get(name, scored.sites[name]) for name in names}
+    sites = {name: drawn.sites[name] if name in drawn.enumerated else scored.sites[name] for name in names}
     several = all(frame.size != 1 for message in sites.values() for frame in frames(message))
     key = (code_of(call.model), code_of(call.guide), *names, None, *drawn.sites, None, *scored.sites, several)
     known = outlines_of(call)
@@ -53,7 +54,7 @@ def check_values(call: Call, drawn: Recorder, scored: Recorder) -> None:
         shape = batch_shape(message)
         for dim, name in dims.items():
             if len(shape) >= -dim and shape[dim] > 1:
-                check_inside(message, name, sites[name], scored.sites[name])
+                check_inside(message, name, sites[name], scored.sites.get(name, sites[name]))
     values = {name: {**message, "value": on_all_rows(message)} for name, message in sites.items()}
     latents, rows = {**drawn.sites, **values}, {**scored.subsamples, **drawn.subsamples}
     replay = {**latents, **rows}

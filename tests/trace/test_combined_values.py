@@ -310,6 +310,12 @@ def guide_without_size():
         pyro.sample("z", dist.Bernoulli(HALF.expand(4)), infer=ENUM)
 
 
+def guide_of_an_auxiliary_bit():
+    with rows():
+        y = pyro.sample("y", dist.Bernoulli(HALF), infer={"is_auxiliary": True, **ENUM})
+        bits(ENUM, y - 0.4)
+
+
 RIGHT = {
     "plate without a size": lambda: plain(without_size, guide_without_size),
     "shared bit": lambda: plain(switch(lambda y: y), guide_of_the_switch),
@@ -340,6 +346,11 @@ def test_other_programs_are_accepted(name):
 def test_a_guide_may_compute_gradients(num_particles):
     model = observed_in_the_plate(lambda z: z)
     assert torch.isfinite(E.ELBO(num_particles=num_particles).differentiable_loss(model, guide_of_gradients))
+
+
+def test_an_auxiliary_site_is_refused_as_before():
+    with pytest.raises(ValueError, match="'y'"):
+        E.ELBO().loss(observed_in_the_plate(lambda z: z), guide_of_an_auxiliary_bit)
 
 
 def test_random_numbers_are_those_of_the_first_run():
