@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
+from pyro_vae.data import Split
 from pyro_vae.estimators import Estimator
 from pyro_vae.likelihoods import Normal
 from pyro_vae.nets import MLP, ZeroImputed
@@ -28,9 +29,12 @@ from pyro_vae.training.schedules import Cosine
 
 __all__ = ["VAEImputer"]
 
+#: Largest share of the entries of a row that a step of the training hides.
+MOST_HIDDEN = 0.5
+
 
 class Sizes(TableDefaults):
-    """Default sizes for imputation, which also needs what only a few latents of a row explain."""
+    """Default sizes for imputation: weak correlations between few columns matter, which more latents and steps learn."""
 
     @property
     def latent(self) -> int:
@@ -50,9 +54,10 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, Fitted):
               \bar w_k \propto \frac{p(x_o \mid z_k)\, p(z_k)}{q(z_k \mid x_o)}, \qquad z_k \sim q(z \mid x_o)
 
     The mean has the smallest squared error; the median of :meth:`sample` has the smallest absolute error. The columns
-    are standardized, and means lie within the observed range of their column. By default the decoder is the sum of a
-    linear map, which learns the correlations of columns as factor analysis does, and a small network. One scale per
-    column, shared by the rows, keeps a row from being learned exactly.
+    are standardized, and imputed values lie within the observed range of their column. By default the decoder is the
+    sum of a linear map, which learns the correlations of columns as factor analysis does, and a small network. One
+    scale per column, shared by the rows, keeps single rows from being learned exactly. Each step of the training hides
+    a further share of the entries of a row, uniform between 0 and one half.
 
     References:
         MIWAE: deep generative modelling and imputation of incomplete data sets (Mattei and Frellsen, 2019),
@@ -105,7 +110,10 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, Fitted):
 
     def _rows(self, X: Any, *, reset: bool = False) -> np.ndarray:
         """Return standardized rows."""
-        X = super()._rows(X, reset=reset)
+        return self._standardized(super()._rows(X, reset=reset), reset=reset)
+
+    def _standardized(self, X: np.ndarray, *, reset: bool = False) -> np.ndarray:
+        """Return rows in units of their columns; ``reset`` takes the units from them."""
         if reset:
             seen = ~np.isnan(X).all(0)
             if not seen.all():
@@ -118,7 +126,7 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, Fitted):
         return (X - self.mean_) / self.scale_
 
     def _defaults(self, sizes: TableDefaults) -> dict[str, Callable[..., Conditional]]:
-        decoder = partial(MLP, hidden=(32,), linear=True)
+        decoder = partial(MLP, hidden=sizes.hidden, linear=True)
         encoder = partial(ZeroImputed, net=partial(MLP, hidden=(64,)))
         scale = Shared(shape=(sizes.columns,))
         return {
@@ -129,7 +137,7 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, Fitted):
     def _train(self, program: VAE, x: Tensor, **options: Any) -> History:
         x = x[~torch.isnan(x).all(1)]
         steps = options["epochs"] * -(-len(x) // options["batch_size"])
-        return fit(program, x, lr_schedule=Cosine(num_steps=steps), **options)
+        return fit(program, Split(x, transform=hide_some), lr_schedule=Cosine(num_steps=steps), **options)
 
     def transform(self, X: Any) -> np.ndarray:
         """Return X with the conditional mean for each missing entry, or that of the column in rows without a value."""
@@ -146,13 +154,18 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, Fitted):
         """Return X with means, then with samples of the missing entries, (1 + num_samples, n_samples, n_features)."""
         check_is_fitted(self)
         check_int("num_particles", self.num_particles)
-        x = self._rows(X)
-        missing = np.isnan(x)
+        rows = super()._rows(X)
+        x, missing = self._standardized(rows), np.isnan(rows)
         found = np.repeat(np.nan_to_num(x)[None], 1 + num_samples, 0)
         some = missing.any(1) & ~missing.all(1)
         if some.any():
             options: dict[str, Any] = {"num_samples": num_samples, "seed": self.seed_, "progress": False}
             imputed = impute(self.program_, self._tensor(x[some]), num_particles=self.num_particles, **options)
             found[:, some] = torch.cat([imputed.x[None], imputed.samples]).numpy()
-        found = self.mean_ + self.scale_ * found
-        return np.where(missing, found.clip(*self._range), found)
+        return np.where(missing, (self.mean_ + self.scale_ * found).clip(*self._range), rows)
+
+
+def hide_some(x: Tensor) -> Tensor:
+    """Return rows with NaN in up to half of the entries, except for rows that would lose all."""
+    hidden = x.masked_fill(torch.rand_like(x) < MOST_HIDDEN * torch.rand_like(x[:, :1]), torch.nan)
+    return torch.where(torch.isnan(hidden).all(1, keepdim=True), x, hidden)
