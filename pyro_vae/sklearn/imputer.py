@@ -24,27 +24,13 @@ from pyro_vae.programs import VAE
 from pyro_vae.scales import Shared
 from pyro_vae.sklearn.fitted import Fitted
 from pyro_vae.tasks import impute
-from pyro_vae.training import History, TableDefaults, fit
+from pyro_vae.training import History, ImputationDefaults, TableDefaults, fit
 from pyro_vae.training.schedules import Cosine
 
 __all__ = ["VAEImputer"]
 
 #: Largest share of the entries of a row that a step of the training hides.
 MOST_HIDDEN = 0.5
-
-
-class Sizes(TableDefaults):
-    """Default sizes for imputation: weak correlations between few columns matter, which more latents and steps learn."""
-
-    @property
-    def latent(self) -> int:
-        """Number of latents: half the number of columns."""
-        return max(2, self.columns // 2)
-
-    @property
-    def num_steps(self) -> int:
-        """Number of steps: four times those of a density."""
-        return 4 * super().num_steps
 
 
 class VAEImputer(OneToOneFeatureMixin, TransformerMixin, Fitted):
@@ -64,7 +50,7 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, Fitted):
         https://arxiv.org/abs/1812.02633
 
     Args:
-        latent: number of latents; None for half the number of columns
+        latent: number of latents; None for half the number of columns (:class:`pyro_vae.training.ImputationDefaults`)
         likelihood: makes p(x given z) of standardized rows; None for Normal with one learned scale per column
         posterior: makes q(z given x); its network must accept NaN. None for MeanFieldNormal over rows with 0 for
             missing entries and the mask, with one hidden layer of 64
@@ -106,7 +92,7 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, Fitted):
         self.num_particles = num_particles
 
     def _sizes(self, rows: int, columns: int) -> TableDefaults:
-        return Sizes(rows, columns)
+        return ImputationDefaults(rows, columns)
 
     def _rows(self, X: Any, *, reset: bool = False) -> np.ndarray:
         """Return standardized rows."""
