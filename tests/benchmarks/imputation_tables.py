@@ -202,6 +202,7 @@ def markdown(rows: list[dict[str, Any]], methods: list[str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=tuple(METHODS))
+    parser.add_argument("--tables", nargs="+", choices=tuple(TABLES), default=tuple(TABLES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "imputation_tables.jsonl")
     options = parser.parse_args()
@@ -210,7 +211,7 @@ def main() -> None:
     for seed in range(options.seeds):
         for method, (name, share) in itertools.product(options.methods, CASES):
             key = {"table": name, "share": share, "method": method, "seed": seed}
-            if not results.has(**key):
+            if name in options.tables and not results.has(**key):
                 results.add({**key, **measure(method, name, seed, share, root)})
     print(f"mean ± standard error over the seeds, torch {torch.__version__}\n")
     print(markdown(results.rows, list(options.methods)))
