@@ -210,6 +210,7 @@ def test_imputer_fills_missing_entries_only(X):
         VAEImputer().fit(np.where(np.arange(4) == 2, np.nan, X))
 
 
+@pytest.mark.slow
 def test_imputer_is_close_to_the_exact_conditional_mean():
     """Six columns with two factors: at most 1.1 times the error of the exact mean; 90% intervals cover 87% to 93%."""
     rng = np.random.default_rng(0)

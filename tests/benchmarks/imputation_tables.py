@@ -181,15 +181,20 @@ def measure(method: str, name: str, seed: int, share: float, root: Path) -> dict
 
 
 def markdown(rows: list[dict[str, Any]], methods: list[str]) -> str:
-    """Return the table in Markdown: mean and standard error over the seeds."""
+    """Return the table in Markdown: mean and standard error over the seeds that all methods have."""
     ours = [method for method in methods if method in ("VAEImputer", "command")]
     heads = ["table", *methods, *(f"{method}: {what}" for method in ours for what in EXTRA)]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     means: list[list[float]] = []
     for name, share in CASES:
-        own = {m: [r for r in rows if (r["table"], r["share"], r["method"]) == (name, share, m)] for m in methods}
-        if not all(own.values()):
+        found = {
+            m: {r["seed"]: r for r in rows if (r["table"], r["share"], r["method"]) == (name, share, m)}
+            for m in methods
+        }
+        seeds = set.intersection(*map(set, found.values()))
+        if not seeds:
             continue
+        own = {m: [found[m][seed] for seed in seeds] for m in methods}
         values = [[row["error"] for row in own[method]] for method in methods]
         for method in ours:
             worst = [float(np.mean([row["columns"] for row in own[method]], 0).max())]
