@@ -33,7 +33,7 @@ from pyro_vae.config.results import results, write_results
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import evaluating
-from pyro_vae.training import TF32, Autocast, EarlyStopping, TableDefaults, fit
+from pyro_vae.training import TF32, Autocast, EarlyStopping, ImputationDefaults, TableDefaults, fit
 from pyro_vae.training.ranks.distributed import Ranks, in_process_group
 
 #: Hidden layers and learning rate for tables: few large steps that become smaller, of which held-out rows choose the
@@ -156,15 +156,18 @@ def options_of_table(argv: list[str], config: dict[str, Any], source: run_data.S
         return []
     given = {arg.partition("=")[0] for arg in argv}
     rows, batch_size = len(source.dataset.train), config["batch_size"]
-    sizes = TableDefaults(rows=rows, columns=source.dataset.shape[0])
+    missing = config["program"]["options"].get("missing")
+    sizes = (ImputationDefaults if missing else TableDefaults)(rows=rows, columns=source.dataset.shape[0])
     epochs = config["epochs"] if "--epochs" in given else sizes.epochs(batch_size)
     options = [f"--epochs={epochs}", f"--learning-rate={TABLE_RATE}"]
     if not given & {"--lr-schedule", "--learning-rate"}:
         options += ["--lr-schedule=Cosine", f"--lr-schedule.num_steps={epochs * math.ceil(rows / batch_size)}"]
     for part in ("posterior", "likelihood", "prior"):
         if (config[part]["options"].get("net") or {}).get("name") == "MLP":
-            options.append(f"--{part}.net.hidden={TABLE_HIDDEN}")
-    return options
+            options.append(f"--{part}.net.hidden={list(sizes.hidden) if missing else TABLE_HIDDEN}")
+            if missing and part == "likelihood":  # correlations of columns, which a network learns slowly
+                options.append("--likelihood.net.linear=true")
+    return [*options, f"--latent={sizes.latent}", f"--patience={max(20, epochs // 4)}"] if missing else options
 
 
 def check_step(vae: VAE, estimator: Estimator, split: data.Split) -> None:

@@ -23,6 +23,7 @@ class MLP(Net):
         context: width of the context, which is concatenated to the input
         hidden: width of each hidden layer
         activation: builds the nonlinearity after each hidden layer
+        linear: whether to add a linear map of the input, so that the layers only learn what is not linear
 
     Shape:
         ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
@@ -43,11 +44,13 @@ class MLP(Net):
         context: int = 0,
         hidden: Sequence[int] = (500, 500),
         activation: Callable[[], nn.Module] = nn.SiLU,
+        linear: bool = False,
     ) -> None:
         in_shape, out_shape = as_shape(in_shape), as_shape(out_shape)
         widths = [math.prod(in_shape) + context, *as_shape(hidden, "hidden")]
-        layers = [*hidden_layers(widths, activation), nn.Linear(widths[-1], math.prod(out_shape))]
-        super().__init__(FlatLayers(*layers), in_shape, out_shape, context=context)
+        layers: nn.Module = FlatLayers(*hidden_layers(widths, activation), nn.Linear(widths[-1], math.prod(out_shape)))
+        body = PlusLinear(layers, nn.Linear(widths[0], math.prod(out_shape))) if linear else layers
+        super().__init__(body, in_shape, out_shape, context=context)
 
 
 class FlatLayers(nn.Sequential):
@@ -57,6 +60,18 @@ class FlatLayers(nn.Sequential):
         """Return the output of the layers."""
         x = x if x.dim() == 2 else x.reshape(x.shape[0], -1)
         return super().forward(torch.cat([x, *context], -1) if context else x)
+
+
+class PlusLinear(nn.Module):
+    """Layers plus a linear map of the same input."""
+
+    def __init__(self, layers: nn.Module, linear: nn.Linear) -> None:
+        super().__init__()
+        self.layers, self.linear = layers, FlatLayers(linear)
+
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return the sum of both outputs."""
+        return self.layers(x, *context) + self.linear(x, *context)
 
 
 class TrunkAndHead(nn.Module):

@@ -56,7 +56,7 @@ class Fitted(BaseEstimator):
     def fit(self, X: Any, y: Any = None) -> Any:
         """Train a new VAE on the rows of X, of shape (n_samples, n_features); y is ignored."""
         X = self._rows(X, reset=True)
-        sizes = TableDefaults(*X.shape)
+        sizes = self._sizes(*X.shape)
         parts = self._factories(sizes)
         latent = sizes.latent if self.latent is None else check_int("latent", self.latent)
         # scikit-learn uses numpy's global random state for None, which must not change
@@ -82,6 +82,10 @@ class Fitted(BaseEstimator):
         )
         self.program_, self._n_features_out = program, latent
         return self
+
+    def _sizes(self, rows: int, columns: int) -> TableDefaults:
+        """Return the default sizes for a table."""
+        return TableDefaults(rows, columns)
 
     def _train(self, program: VAE, x: Tensor, **options: Any) -> History:
         """Train a program on rows."""

@@ -14,7 +14,7 @@ from pyro_vae.training.precision import TF32, Autocast
 from pyro_vae.training.ranks.collectives import LostRankError
 from pyro_vae.training.schedules import Cosine, Cyclical, Linear, MultiStep, Sigmoid
 from pyro_vae.training.svi import SVI, NonFiniteError
-from pyro_vae.training.table_defaults import TableDefaults
+from pyro_vae.training.table_defaults import ImputationDefaults, TableDefaults
 from pyro_vae.training.tensorboard import TensorBoard
 from pyro_vae.training.trimmed import fit_trimmed
 
@@ -29,6 +29,7 @@ __all__ = [
     "Cyclical",
     "EarlyStopping",
     "History",
+    "ImputationDefaults",
     "Interrupted",
     "Linear",
     "Log",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pyro_vae._util.validation import check_int
 
-__all__ = ["TableDefaults"]
+__all__ = ["ImputationDefaults", "TableDefaults"]
 
 
 #: Tables with fewer rows than this get its number of steps.
@@ -63,3 +63,36 @@ class TableDefaults:
     def epochs(self, batch_size: int) -> int:
         """Return the smallest number of passes over the rows with so many steps."""
         return math.ceil(self.num_steps / math.ceil(self.rows / batch_size))
+
+
+class ImputationDefaults(TableDefaults):
+    r"""The default sizes of a VAE that imputes a table of n rows and d columns.
+
+    .. math:: \text{latents} = \max(2, \lfloor d / 2 \rfloor), \;
+              \text{steps} = 4 \lceil 10 \sqrt{\max(n, 1600)} \rceil
+
+    A density may leave a correlation between two columns out, which imputation needs: more latents and more steps
+    learn it.
+
+    Args:
+        rows: number of rows, n
+        columns: number of columns, d
+
+    Raises:
+        ValueError: a number is below 1.
+
+    Example:
+        >>> sizes = ImputationDefaults(rows=1600, columns=10)
+        >>> sizes.latent, sizes.hidden, sizes.num_steps
+        (5, (32,), 1600)
+    """
+
+    @property
+    def latent(self) -> int:
+        """Number of latents."""
+        return max(2, self.columns // 2)
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps of the training."""
+        return 4 * super().num_steps

@@ -42,10 +42,10 @@ def load(name: str) -> np.ndarray:
     return np.loadtxt(path, delimiter=";", skiprows=1)[:, :-1]
 
 
-def hide(x: np.ndarray, seed: int) -> np.ndarray:
-    """Return x with NaN in half of its entries."""
+def hide(x: np.ndarray, seed: int, share: float = 0.5) -> np.ndarray:
+    """Return x with NaN in a share of its entries."""
     rng = np.random.default_rng(seed)
-    holes = rng.random(x.shape) < 0.5
+    holes = rng.random(x.shape) < share
     full = np.flatnonzero(holes.all(1))
     holes[full, rng.integers(x.shape[1], size=len(full))] = False
     return np.where(holes, np.nan, x)

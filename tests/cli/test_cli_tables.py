@@ -167,6 +167,19 @@ def test_defaults_follow_the_size_of_a_table(real_table, tmp_path):
         assert config[part]["options"]["net"]["options"]["hidden"] == [128, 128]
 
 
+def test_defaults_with_missing_entries_are_those_of_imputation(real_table, tmp_path):
+    """Half as many latents as columns, a linear map plus a network of 32, four times as many steps."""
+    options = [f"--data={real_table}", "--missing", "--epochs=2"]
+    config = config_of(tmp_path / "run", *options)
+    assert (config["latent"], config["lr_schedule"]["options"]["num_steps"]) == (2, 4)
+    nets = {part: config[part]["options"]["net"]["options"] for part in ("posterior", "likelihood")}
+    assert {part: (net["hidden"], net["linear"]) for part, net in nets.items()} == {
+        "posterior": ([32], False),
+        "likelihood": ([32], True),
+    }
+    assert config_of(tmp_path / "own", *options, "--latent=3", "--likelihood.net.linear=false")["latent"] == 3
+
+
 def test_options_of_the_user_win_over_those_of_the_table(real_table, tmp_path):
     given = ["--epochs=2", "--posterior.net.hidden=[500,500]", "--latent=3"]
     config = config_of(tmp_path / "run", f"--data={real_table}", *given)

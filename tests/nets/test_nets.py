@@ -35,6 +35,7 @@ def test_batch_norm_sees_one_batch(num_particles, batch):
     "net",
     [
         functools.partial(pv.nets.MLP, hidden=(8,)),
+        functools.partial(pv.nets.MLP, hidden=(8,), linear=True),
         functools.partial(pv.nets.ConvEncoder, hidden=8),
         functools.partial(pv.nets.ConvDecoder, hidden=8),
         functools.partial(pv.nets.ConvEncoder, hidden=8, dims=1),
