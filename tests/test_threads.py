@@ -42,6 +42,9 @@ def programs():
         found |= {"labels": pv.programs.SemiSupervised.example(), "counts": pv.programs.CountVAE.example()}
     return found
 
+#: Words in the names of columns that depend on the time of a step.
+TIMES = ("seconds", "cost", "signal")
+
 
 def copied(name):
     """A copy of a program, made while no other thread uses it."""
@@ -121,7 +124,7 @@ def fitted():
 
 def compared(result):
     """The rows of a comparison without the times."""
-    return [{k: v for k, v in row.items() if "seconds" not in k} for row in result.rows()]
+    return [{k: v for k, v in row.items() if not any(word in k for word in TIMES)} for row in result.rows()]
 
 
 def numbers(value):

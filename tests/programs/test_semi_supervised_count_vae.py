@@ -279,7 +279,7 @@ def test_the_estimators_that_take_it():
         data = cells(), labels()
         takes[alpha] = {c.__name__ for c in shelf.classes() if not refused(shelf.build(c), program, *data)}
     assert takes[2.0] == {"ELBO", "Enumeration"}
-    assert takes[0.0] == takes[2.0] | {"CIWAE", "IWAE", "JackknifeIWAE", "MIWAE", "Renyi"}
+    assert takes[0.0] == takes[2.0] | {"CIWAE", "FDivergence", "IWAE", "JackknifeIWAE", "MIWAE", "Renyi"}
 
 
 @pytest.mark.parametrize("known", [0, 3, 6])
