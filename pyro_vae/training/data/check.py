@@ -33,8 +33,9 @@ def check_rows(program: Program, batches: Batches, *, progress: bool = True) -> 
                 program.check(*batches.examples(chunk))
                 program.before_training(*batches.examples(chunk))
             except ValueError as error:
-                if first:
-                    raise ValueError(f"{error} (counted from row {first:,} of the data)") from error
+                left_out = "" if batches.used is None else ", without those of weight 0"
+                if first or left_out:
+                    raise ValueError(f"{error} (counted from row {first:,} of the data{left_out})") from error
                 raise
             first += len(chunk[0])
 
@@ -48,7 +49,7 @@ def weighted_layout(program: Program, batches: Batches) -> Layout | None:
     if not batches.weighted:
         return None
     with evaluating(program), fork_rng(batches.device, batches.seed):
-        *rows, weights = next(batches.take([np.arange(min(2, len(batches)))]))
+        *rows, weights = next(batches.take([batches.rows(np.arange(min(2, len(batches))))]))
         layout = layout_of(program, tuple(rows))
         with Weighted(weights, layout):
             run(program.model, program.guide, rows)
