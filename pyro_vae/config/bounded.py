@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -29,6 +28,7 @@ class Bounded(TorchDispatchMode):
         ValueError: the new tensors are too large.
 
     Example:
+        >>> import torch
         >>> with Bounded({"weight": torch.zeros(3, 3)}):
         ...     torch.zeros(10**9)
         Traceback (most recent call last):
@@ -50,6 +50,7 @@ class Bounded(TorchDispatchMode):
             self.created += math.prod(sizes)
             if self.created > FREE + TIMES * self.expected:
                 raise ValueError(
-                    f"sizes ask for at least {self.created:,} numbers, far more than the {self.expected:,} of the weights"
+                    f"sizes ask for at least {self.created:,} numbers, far more than the "
+                    f"{self.expected:,} of the weights"
                 )
         return func(*args, **(kwargs or {}))
