@@ -49,9 +49,9 @@ def refuse_unshared(loader: DataLoader) -> None:
 def check_batch_size(batch_size: int | None, data: Any) -> int:
     """Return the batch size of a training, or raise if a loader, which has its own, would ignore it."""
     rows = getattr(data, "x", data)
-    if batch_size is not None and isinstance(rows, DataLoader):
+    if batch_size is not None and isinstance(rows, DataLoader) and rows.batch_size != batch_size:
         raise ValueError(
-            f"batch_size: expected None for a DataLoader, which has its own ({rows.batch_size}), got {batch_size}. "
-            "Leave it out, or pass the Dataset itself"
+            f"batch_size: expected None for a DataLoader, which has its own ({rows.batch_size or 'its sampler'}), got "
+            f"{batch_size}. Leave it out, or pass the Dataset itself"
         )
     return BATCH_SIZE if batch_size is None else batch_size
