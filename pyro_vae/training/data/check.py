@@ -15,6 +15,7 @@ from pyro_vae.trace.layout import Layout
 from pyro_vae.trace.weighted import Weighted, layout_of
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.lookahead import Batch
+from pyro_vae.training.data.networks import warn_of_networks
 
 __all__ = ["check_batch", "check_first", "check_rows", "weighted_layout"]
 
@@ -25,13 +26,15 @@ def check_rows(program: Program, batches: Batches, *, progress: bool = True) -> 
     Raises:
         ValueError: from ``program.check``, with the number of the row where the check started.
     """
-    first = batches.ranks.share(0, len(batches))[0]
+    start = first = batches.ranks.share(0, len(batches))[0]
     # a transform may draw random numbers
     with fork_rng(batches.device, batches.seed):
         for chunk in progress_bar(batches.chunks(), desc="checking the data", delay=1, leave=False, progress=progress):
             try:
                 program.check(*batches.examples(chunk))
                 program.before_training(*batches.examples(chunk))
+                if first == start and batches.name == "data":
+                    warn_of_networks(program, *batches.examples(chunk))
             except ValueError as error:
                 left_out = "" if batches.used is None else ", without those of weight 0"
                 if first or left_out:
@@ -81,6 +84,8 @@ def check_batch(program: Program, batches: Batches, batch: Batch | None, number:
         else:
             program.check(*rows)
             program.before_training(*rows)
+            if batches.name == "data":
+                warn_of_networks(program, *rows)
     except ValueError as error:
         where = f"batch {number} of the data loader"
         if batches.columns:
