@@ -84,8 +84,6 @@ def check_batch(program: Program, batches: Batches, batch: Batch | None, number:
         else:
             program.check(*rows)
             program.before_training(*rows)
-            if batches.name == "data":
-                warn_of_networks(program, *rows)
     except ValueError as error:
         where = f"batch {number} of the data loader"
         if batches.columns:
@@ -110,3 +108,5 @@ def check_first(program: Program, batches: Batches) -> None:
             if generator is not None:
                 generator.set_state(state)
         check_batch(program, batches, first, 0, 0)
+        if not batches.stored and batches.name == "data":
+            warn_of_networks(program, *batches.examples(first))
