@@ -108,5 +108,3 @@ def check_first(program: Program, batches: Batches) -> None:
             if generator is not None:
                 generator.set_state(state)
         check_batch(program, batches, first, 0, 0)
-        if not batches.stored and batches.name == "data":
-            warn_of_networks(program, *batches.examples(first))

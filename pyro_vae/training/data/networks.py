@@ -21,6 +21,8 @@ __all__ = ["warn_of_networks"]
 
 #: Rows of the run.
 ROWS = 64
+#: What stands for a warning among the names of parts.
+LARGE_SEEN = "*"
 #: Root mean square of an input from which on it hides the others of order one.
 LARGE = 1e3
 #: Operations whose results have one sign.
@@ -102,13 +104,14 @@ def check_output(name: str, operations: LastOperation, outputs: list[Tensor], pa
 
 def check_input(name: str, seen: set[str], layer: Any, given: Sequence[Any]) -> None:
     """Warn if the first layer of a network gets large numbers."""
-    if name in seen or not isinstance(given[0], Tensor):
+    if LARGE_SEEN in seen or name in seen or not isinstance(given[0], Tensor):
         return
     seen.add(name)
     x = given[0].detach().double()
     axis = -1 if isinstance(layer, nn.Linear) else 1
     size = x.movedim(axis, -1).flatten(0, -2).square().mean(0).sqrt()
     if size.max() > LARGE:
+        seen.add(LARGE_SEEN)  # its latents are large as well
         warnings.warn(
             f"{name}: expected a network with inputs of order one, got {float(size.max()):.2g} (root mean square of "
             f"input {int(size.argmax())}), which hides the other ones. Standardize the data, or for a table pass "
