@@ -32,7 +32,7 @@ class Bounded(TorchDispatchMode):
         >>> with Bounded({"weight": torch.zeros(3, 3)}):
         ...     torch.zeros(10**9)
         Traceback (most recent call last):
-        ValueError: sizes ask for at least 1,000,000,000 numbers, far more than the 9 of the weights
+        ValueError: sizes need at least 1,000,000,000 numbers, far more than the 9 of the weights
     """
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
@@ -50,7 +50,7 @@ class Bounded(TorchDispatchMode):
             self.created += math.prod(sizes)
             if self.created > FREE + TIMES * self.expected:
                 raise ValueError(
-                    f"sizes ask for at least {self.created:,} numbers, far more than the "
+                    f"sizes need at least {self.created:,} numbers, far more than the "
                     f"{self.expected:,} of the weights"
                 )
         return func(*args, **(kwargs or {}))

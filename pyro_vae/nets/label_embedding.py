@@ -19,7 +19,7 @@ class LabelEmbedding(Net):
     .. math:: \mathrm{net}(x, e_{c_1}, \dots, e_{c_k})
 
     This is the network of one-hot vectors times a matrix with the vectors as rows, in a context of width k instead of
-    k times the number of classes. Any number that is no class, such as -1 for a missing label, has the zero vector.
+    k times the number of classes. Any other number, such as -1 for a missing label, has the zero vector.
 
     Args:
         in_shape: shape of one input

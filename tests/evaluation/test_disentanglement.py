@@ -87,8 +87,8 @@ def test_units_without_information():
     noise = torch.arange(16).repeat_interleave(16).double()  # independent of both factors
     with np.errstate(all="raise"):
         alone = disentanglement_of_means(torch.stack([noise, torch.zeros(256)], 1), factors).scores
-        beside = disentanglement_of_means(torch.stack([noise, factors[:, 0].double()], 1), factors).scores
+        shared = disentanglement_of_means(torch.stack([noise, factors[:, 0].double()], 1), factors).scores
     assert alone["modularity"] == pytest.approx(0, abs=1e-9)
-    assert beside["modularity"] == pytest.approx(1)
+    assert shared["modularity"] == pytest.approx(1)
     with pytest.raises(ValueError, match="z: .*varies"):
         disentanglement_of_means(torch.zeros(256, 2), factors)
