@@ -86,3 +86,16 @@ def test_the_rule_notices_what_it_should():
     assert names_an_argument("context[{}]: expected {} rows")
     assert not names_an_argument("Expected more than 1 value per channel when training")
     assert not names_an_argument("step {}: the loss is not finite")
+
+
+def test_options_without_a_name_are_refused_with_the_names():
+    vae = pv.VAE.example()
+    cases = {
+        r"VAE\(prior=..., likelihood=..., posterior=": lambda: pv.VAE(vae.prior, vae.likelihood, vae.posterior),
+        r"Normal\(latent, shape, net=": lambda: pv.likelihoods.Normal(2, (4,), pv.nets.MLP),
+        "num_particles=": lambda: pv.estimators.ELBO(5),
+        r"StandardNormal\(latent\)": lambda: pv.priors.StandardNormal(2, 3),
+    }
+    for said, make in cases.items():
+        with pytest.raises(TypeError, match=f"without a name, got .* Write .*{said}"):
+            make()

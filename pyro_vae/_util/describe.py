@@ -37,6 +37,7 @@ from pyro_vae._util.code import (
     variables_of,
 )
 from pyro_vae._util.differences import join
+from pyro_vae._util.validation import check_positional
 
 __all__ = ["Described", "constructor", "describe"]
 
@@ -66,8 +67,10 @@ class Described:
     def __new__(cls: type[T], *args: Any, **options: Any) -> T:
         """Describe the arguments, which ``__init__`` checks afterwards."""
         new = super().__new__(cls)  # type: ignore[misc]
+        signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+        check_positional(cls.__name__, signature, constructor(cls), args)
         try:
-            bound = inspect.signature(cls.__init__).bind(None, *args, **options)  # type: ignore[misc]
+            bound = signature.bind(None, *args, **options)
         except TypeError:  # a copy, which has no arguments and gets the description of the original
             new.__dict__["_arguments"] = {}
             return new

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
-__all__ = ["check_int", "check_number"]
+__all__ = ["check_int", "check_number", "check_positional"]
 
 
 def check_int(name: str, value: Any, minimum: int = 1, maximum: float = math.inf) -> int:
@@ -73,3 +75,18 @@ def check_number(
 def is_bool(value: Any) -> bool:
     """Whether a value is a bool of Python, numpy or torch."""
     return isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))
+
+
+def check_positional(
+    name: str, signature: inspect.Signature, options: Mapping[str, inspect.Parameter], args: Sequence[Any]
+) -> None:
+    """Raise if a constructor gets more arguments without a name than it takes; ``options`` are those with a name."""
+    _, *own = signature.parameters.values()
+    first = [p.name for p in own if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(args) <= len(first) or any(p.kind is p.VAR_POSITIONAL for p in own):
+        return
+    named = [f"{key}=..." for key, p in options.items() if p.kind is p.KEYWORD_ONLY and key not in first]
+    raise TypeError(
+        f"{name}: expected {len(first)} argument{'' if len(first) == 1 else 's'} without a name, got {len(args)}. "
+        f"Write {name}({', '.join(first + named)})"
+    )

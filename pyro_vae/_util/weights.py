@@ -49,12 +49,12 @@ def check_weights(weights: Any, n: int | None = None) -> Tensor:
 
 
 def mean_one(weights: Any, n: int) -> Tensor:
-    """Return the weights of n examples, checked, and scaled to a mean of 1.
+    """Return the weights of n examples, checked, and scaled to a mean of 1 over those that are not 0.
 
     Example:
-        >>> mean_one([3, 0, 0], 3)
-        tensor([3., 0., 0.], dtype=torch.float64)
+        >>> mean_one([3, 0, 1], 3)
+        tensor([1.5000, 0.0000, 0.5000], dtype=torch.float64)
     """
     found = check_weights(weights, n)
     found = found / found.max()  # the sum of large weights may be infinite
-    return found * (n / found.sum())
+    return found * (found.count_nonzero() / found.sum())

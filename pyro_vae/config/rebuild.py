@@ -23,6 +23,7 @@ from pyro_vae._util.describe import describe, is_module
 from pyro_vae._util.differences import differences, in_words, join
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.shared_parameters import shared_parameters
+from pyro_vae.config.bounded import Bounded
 from pyro_vae.config.parts import hints, shelf, shelves
 from pyro_vae.config.types import check_options
 from pyro_vae.data import tables
@@ -155,7 +156,7 @@ def rebuild(settings: Mapping[str, Any], weights: Mapping[str, Tensor], path: Pa
     try:
         description, shared = settings["program"], settings["shared"]
         rebuilder = Rebuilder()
-        with fork_rng(seed=0):
+        with fork_rng(seed=0), Bounded(weights):
             program = rebuilder(description)
         if not isinstance(program, Program):
             raise TypeError(f"program is {in_words(description)}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pyro_vae.data.tables.cells import parse
+from pyro_vae.data.tables.frames import some
 from pyro_vae.data.tables.values import is_blank
 
 __all__ = ["check_commas", "check_names", "check_spaces"]
@@ -59,8 +61,8 @@ def check_names(path: str | Path, names: Sequence[str]) -> None:
     if not names or several or (not plain and any(parse(name) is not None for name in names)):
         got = ", ".join(map(repr, names[:5])) or "none"
         raise ValueError(f"{path}: expected the names of the columns in the first line, got {got}. Name all columns")
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ValueError(
-            f"{path}: expected columns of different names, got several of the name {', '.join(twice)}. Rename them"
+            f"{path}: expected columns of different names, got several of the name {some(twice)}. Rename them"
         )

@@ -77,7 +77,10 @@ class Stored(LazyRows):
 
     def read(self, index: np.ndarray) -> Tensor:
         """Return these rows, on the CPU."""
-        # h5py takes increasing numbers of different rows
+        # h5py takes increasing numbers of different rows, and a slice in far less time
         rows, back = np.unique(index, return_inverse=True)
-        found = self.array.oindex[rows] if hasattr(self.array, "oindex") else self.array[rows]
+        if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+            found = self.array[int(rows[0]) : int(rows[-1]) + 1]
+        else:
+            found = self.array.oindex[rows] if hasattr(self.array, "oindex") else self.array[rows]
         return torch.from_numpy(np.asarray(found)[back])

@@ -13,7 +13,7 @@ from pyro_vae.data.examples import Examples
 from pyro_vae.data.readers import Content, Options
 from pyro_vae.data.rows import encode_labels
 from pyro_vae.data.tables import Column, Table
-from pyro_vae.data.tables.frames import columns_of
+from pyro_vae.data.tables.frames import columns_of, some
 from pyro_vae.data.tables.values import blank
 
 __all__ = ["INDEX", "labelled", "numbers_of", "of_table"]
@@ -33,7 +33,7 @@ def of_table(name: str, content: Content, options: Options) -> Examples:
         raise ValueError(f"{name}: {error}") from error
     if label is not None:
         if str(label) not in parts:
-            raise ValueError(f"label: expected a column of {name} ({', '.join(parts)}), got {label}")
+            raise ValueError(f"label: expected a column of {name} ({some([*parts])}), got {label}")
         labels = files.typed(parts.pop(str(label)))
     known = {column.name for column in options.columns or ()} | {str(n) for n in options.types or ()}
     used = {n: values for n, values in parts.items() if n not in out}
@@ -43,8 +43,8 @@ def of_table(name: str, content: Content, options: Options) -> Examples:
         used.pop(index)
     empty = [n for n, values in used.items() if n not in known and blank(values).all()]
     if empty and len(empty) < len(used) and not options.keep_empty:
-        notes.append(f"left out: {counted(empty, 'column')} without any value: {', '.join(empty)}")
-        used = {n: values for n, values in used.items() if n not in empty}
+        notes.append(f"left out: {counted(empty, 'column')} without any value: {some(empty)}")
+        used = {n: values for n, values in used.items() if n not in set(empty)}
     gone = np.all([blank(values) for values in used.values()], 0) if used else np.zeros(0, bool)
     if gone.any() and not gone.all() and not options.keep_empty:
         rows = np.nonzero(gone)[0]

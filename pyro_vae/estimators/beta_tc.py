@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.estimators.averages import mean
-from pyro_vae.estimators.over_batch import OverBatch, only_latent, per_row, reconstruction
+from pyro_vae.estimators.over_batch import OverBatch, only_latent, reconstruction
 from pyro_vae.trace import Site, Terms
 from pyro_vae.trace.divergence import factors
 
@@ -108,4 +108,4 @@ def pairs(site: Site) -> Tensor:
     # move the rows of the draws to the far left, where no parameter has a dimension
     row = z.dim() - fn.event_dim + site.layout.dim
     log_q = q.log_prob(z.movedim(row, 0).unsqueeze(row + 1)).movedim(0, -1)
-    return per_row(site, log_q, event_dim=fn.event_dim + 1).unflatten(-1, (-1, z.shape[row]))
+    return site.per_row(log_q, event_dim=fn.event_dim + 1).unflatten(-1, (-1, z.shape[row]))

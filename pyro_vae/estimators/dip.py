@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae._util.validation import check_number
-from pyro_vae.estimators.over_batch import OverBatch, divergence, only_latent, per_row, reconstruction
+from pyro_vae.estimators.over_batch import OverBatch, divergence, only_latent, reconstruction
 from pyro_vae.trace import Site, Terms
 from pyro_vae.trace.divergence import factors
 
@@ -72,7 +72,7 @@ class DIP(OverBatch):
 
 def covariance_of_means(site: Site) -> Tensor:
     """Return the covariance over the batch of the posterior mean, ``(particles, dims, dims)``."""
-    means = per_row(site, site.guide["fn"].mean)
+    means = site.per_row(site.guide["fn"].mean)
     centred = means - means.mean(1, keepdim=True)
     return centred.transpose(-2, -1) @ centred / (means.shape[1] - 1)
 
@@ -81,8 +81,8 @@ def mean_of_covariances(site: Site) -> Tensor:
     """Return the mean over the batch of the posterior covariance, ``(particles, dims, dims)``."""
     fn = site.guide["fn"]
     if factors(fn) is not None:
-        return torch.diag_embed(per_row(site, fn.variance).mean(1))
+        return torch.diag_embed(site.per_row(fn.variance).mean(1))
     if not hasattr(fn, "covariance_matrix"):
         raise NotImplementedError
-    each = per_row(site, fn.covariance_matrix, event_dim=2).mean(1)
+    each = site.per_row(fn.covariance_matrix, event_dim=2).mean(1)
     return each.unflatten(-1, fn.event_shape * 2)

@@ -60,7 +60,7 @@ class OverBatch(Estimator):
                     "rows out of the batch, or use ELBO"
                 )
         for site in latent:
-            rows = per_row(site, site.guide["value"]).shape[1]
+            rows = site.per_row(site.guide["value"]).shape[1]
             if rows < 2:
                 raise ValueError(
                     f"batch_size: {name} compares the draws of different rows and needs at least 2, and more for a "
@@ -80,7 +80,7 @@ def divergence(terms: Terms) -> Tensor:
 
 def draws(terms: Terms) -> Tensor:
     """Return the draws of all latent sites, concatenated, ``(particles, batch, dims)``."""
-    return torch.cat([per_row(site, site.guide["value"]) for site in terms.latent], -1)
+    return torch.cat([site.per_row(site.guide["value"]) for site in terms.latent], -1)
 
 
 def prior_draws(terms: Terms) -> Tensor:
@@ -96,17 +96,12 @@ def prior_draws(terms: Terms) -> Tensor:
         with buffers_kept(terms.call):
             again = terms.call.trace(terms.call.model, Recorder()).sites
         values = [again[site.name]["value"] for site in terms.latent]
-    return torch.cat([per_row(site, value) for site, value in zip(terms.latent, values, strict=True)], -1)
+    return torch.cat([site.per_row(value) for site, value in zip(terms.latent, values, strict=True)], -1)
 
 
 def mmd_to_prior(terms: Terms, kernel: Kernel) -> Tensor:
     """Return the squared discrepancy between aggregate posterior and prior, ``()``."""
     return mmd(kernel, draws(terms), terms.read(prior_draws)).mean()
-
-
-def per_row(site: Site, value: Tensor, event_dim: int | None = None) -> Tensor:
-    """Return what a latent site has for each draw as ``(particles, batch, dims)``."""
-    return site.layout.per_row(value, site.guide, site.guide["fn"].event_dim if event_dim is None else event_dim)
 
 
 def only_latent(terms: Terms, estimator: Estimator) -> Site:

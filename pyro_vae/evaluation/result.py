@@ -117,10 +117,14 @@ class PerExample:
         weights = torch.ones_like(self.per_example) if self.weights is None else self.weights
         return (weights / weights.sum()).to(self.per_example)
 
+    def used(self, values: Tensor) -> Tensor:
+        """Return values of the examples with 0 for those of weight 0, which may be infinite."""
+        return values.where(self.shares > 0, 0)
+
     @property
     def mean(self) -> float:
         """Mean over the examples, in nats per example."""
-        return float(self.per_example.mean() if self.weights is None else self.shares @ self.per_example)
+        return float(self.per_example.mean() if self.weights is None else self.shares @ self.used(self.per_example))
 
     @property
     def std_error(self) -> float:
@@ -137,12 +141,12 @@ class PerExample:
         free = 1 - 2 * third / second + second
         if free <= 1e-12:
             return math.nan
-        return math.sqrt(float(v.square() @ (self.per_example - self.mean).square()) / free)
+        return math.sqrt(float(v.square() @ self.used(self.per_example - self.mean).square()) / free)
 
     @property
     def monte_carlo_error(self) -> float:
         """Standard error of the mean for these examples: how far another seed would change it."""
-        return float((self.shares * self.per_example_error).square().sum().sqrt())
+        return float((self.shares * self.used(self.per_example_error)).square().sum().sqrt())
 
     def __float__(self) -> float:
         return self.mean

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.data.tables import Binary, Categorical, Column, Count, Integer, Ordinal, Positive, Real, schema
+from pyro_vae.data.tables.column import grouped
 from pyro_vae.distributions import ByColumn
 from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.nets.contract import build
@@ -122,11 +123,3 @@ class Heterogeneous(Conditional):
             fns.append(self.columns[indices[0]].family(group, *self.get_buffer(f"units_{g}")))
             columns.append(self.get_buffer(f"columns_{g}"))
         return ByColumn(fns, columns, filler=self.filler)
-
-
-def grouped(columns: Sequence[Column]) -> dict[Hashable, list[int]]:
-    """Return the indices of the columns that are computed together."""
-    groups: dict[Hashable, list[int]] = {}
-    for i, c in enumerate(columns):
-        groups.setdefault(c.group, []).append(i)
-    return groups

@@ -6,6 +6,7 @@ A network maps ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
 from pyro_vae.nets.bag_encoder import BagEncoder
 from pyro_vae.nets.contract import Net, NetBuilder, build
 from pyro_vae.nets.conv import ConvDecoder, ConvEncoder
+from pyro_vae.nets.label_embedding import LabelEmbedding
 from pyro_vae.nets.mlp import MLP
 from pyro_vae.nets.recurrent import RecurrentEncoder
 from pyro_vae.nets.resnet import ResNetDecoder, ResNetEncoder
@@ -21,6 +22,7 @@ __all__ = [
     "BagEncoder",
     "ConvDecoder",
     "ConvEncoder",
+    "LabelEmbedding",
     "MixtureOfTopics",
     "Net",
     "NetBuilder",

@@ -222,7 +222,7 @@ def resample(program: Program, batch: tuple[Tensor, ...], terms: Terms, chosen: 
         if site.local:
             if terms.num_particles == 1:  # without a plate over particles
                 value = value.unsqueeze(0)
-            data = value.dim() - site.model["fn"].event_dim - 1
+            data = value.dim() - site.model["fn"].event_dim + site.layout.dim
             value = value.movedim(data, 1)[chosen, rows].movedim(1, data)
             value = value if num_samples > 1 else value[0]
         latents[site.name] = {"value": value}

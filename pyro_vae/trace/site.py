@@ -90,6 +90,10 @@ class Site:
             self._cache[quantity] = quantity(self)
         return self._cache[quantity]
 
+    def per_row(self, value: Tensor, event_dim: int | None = None) -> Tensor:
+        """Return what a latent site has for each draw as ``(particles, batch, dims)``."""
+        return self.layout.per_row(value, self.guide, self.guide["fn"].event_dim if event_dim is None else event_dim)
+
     @property
     def log_p(self) -> Tensor:
         """Log-density under the model; 0 for a site of the guide alone."""

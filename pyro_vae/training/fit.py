@@ -27,6 +27,7 @@ from pyro_vae.training.compile.compilers import Compiler, inductor
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.check import check_rows, weighted_layout
 from pyro_vae.training.data.fingerprint import weights_of
+from pyro_vae.training.data.loader import check_batch_size
 from pyro_vae.training.errors import check_engine
 from pyro_vae.training.estimator_checks import check_loss, check_weightable
 from pyro_vae.training.history import History
@@ -47,7 +48,7 @@ def fit(
     estimator: PyroELBO | None = None,
     optimizer: Callable[..., torch.optim.Optimizer] | None = None,
     epochs: int = 10,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     valid: Any = None,
     weights: Any = None,
     seed: int = 0,
@@ -88,17 +89,17 @@ def fit(
             by default; or options by parameter name (``pyro_vae.training.ParameterGroups``), a torch optimizer of the
             program's parameters, or a plain optimizer of ``pyro.optim``
         epochs: passes over the data
-        batch_size: rows per step, of all processes together
+        batch_size: rows per step, of all processes together; 128 by default. A DataLoader has its own
         valid: held-out data, whose bound (beta 1) is estimated after each epoch, without weights
         weights: one weight per row of ``data``, an array or tensor of shape ``(n,)`` with numbers of at least 0, such
-            as frequencies or importance weights. Only their ratios matter. The loss becomes
+            as frequencies or importance weights, or a series with the index of the data frame. Only their ratios
+            matter, and rows of weight 0 are left out. The loss becomes
 
             .. math:: -\frac{1}{B} \sum_{n \in \text{batch}} \frac{w_n}{\bar w} \, \mathrm{bound}(x_n),
 
-            with :math:`\bar w` the mean over all rows, which is unbiased for
-            :math:`-\sum_n w_n \, \mathrm{bound}(x_n) / \sum_n w_n`, and the history has weighted means. Terms that
-            all examples share, such as the divergence of the weights of a Bayesian decoder, are not weighted. None
-            for equal weights
+            with :math:`\bar w` their mean, which is unbiased for :math:`-\sum_n w_n \, \mathrm{bound}(x_n) / \sum_n
+            w_n`, and the history has weighted means. Terms that all examples share, such as the divergence of the
+            weights of a Bayesian decoder, are not weighted
         seed: seed of the order of the data and of all noise; the global random state is restored afterwards
         device: where to train; where the program is by default
         clip_norm: largest global norm of the gradient; None for no clipping
@@ -165,6 +166,7 @@ def fit(
             observer = Resumer(folder.checkpoints) if ranks.rank else writer()
         device = resolve_device(ranks.local_device(program.device if device is None else device))
         program.to(device)
+        batch_size = check_batch_size(batch_size, data)
         load = partial(Batches.of, program, batch_size=batch_size, seed=seed, ranks=ranks)
         sources = [load(data, weights=weights), *([] if valid is None else [load(valid, shuffle=False, name="valid")])]
         for source in sources:

@@ -144,7 +144,7 @@ class Step:
             if ours:
                 update.backward(loss, unscaled(torch.full_like(loss, 1 / n), scale))
             else:
-                loss = torch.as_tensor(minus_bound(loss), device=batch[0].device)
+                loss = torch.as_tensor(minus_bound(loss), device=batch[0].device, dtype=self.program.dtype)
                 gradients = [p.grad for p in update.parameters if p.grad is not None]
                 if gradients:  # not if all parameters are frozen
                     torch._foreach_div_(gradients, n * scale)

@@ -400,7 +400,7 @@ def places(value, path=()):
         yield from places(inner, (*path, key))
 
 
-WRONG = [None, True, -1, 0.5, "os.system", [], {}, {"name": "os.system"}, ["x"]]
+WRONG = [None, True, -1, 0.5, "os.system", [], {}, {"name": "os.system"}, ["x"], 10**8]
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=repr)
@@ -420,3 +420,14 @@ def test_a_damaged_configuration_is_refused_and_runs_nothing(wrong, tmp_path):
             assert isinstance(pv.load(tmp_path), pv.VAE)
         except ValueError as error:
             assert re.match(r"(run_dir|.*config\.json): ", str(error))  # noqa: PT017
+
+
+def test_damaged_sizes_take_no_memory(tmp_path):
+    """They are compared with the weights before any tensor of such a size is created."""
+    write(tmp_path, vamp())
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config["fit"]["program"]["options"]["likelihood"]["options"]["latent"] = 10**12
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config\.json: .*latent=1000000000000.*of the weights"):
+        pv.load(tmp_path)

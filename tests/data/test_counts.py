@@ -1,6 +1,8 @@
 """Counts from sparse matrices and AnnData: exact rows, labels, covariates, and refusals of other numbers."""
 
 import gzip
+import importlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 import pyro_vae as pv
 from pyro_vae.data import read
+from pyro_vae.data.readers import cells
 
 sparse = pytest.importorskip("scipy.sparse", reason="needs scipy")
 from scipy.io import mmwrite  # noqa: E402
@@ -30,6 +33,11 @@ def anndata(x=X, **layers):
 def file_of(folder, found):
     found.write_h5ad(folder / "a.h5ad")
     return folder / "a.h5ad"
+
+
+def backed(folder, make):
+    path = file_of(folder, anndata(make(X.astype(np.float32))))
+    return importlib.import_module("anndata").read_h5ad(path, backed="r")
 
 
 def packed(make):
@@ -64,6 +72,9 @@ SOURCES = {
     "AnnData, sparse": lambda folder: anndata(sparse.csr_matrix(X.astype(np.float32))),
     ".h5ad": lambda folder: file_of(folder, anndata()),
     ".h5ad, sparse": lambda folder: file_of(folder, anndata(sparse.csr_matrix(X.astype(np.float32)))),
+    ".h5ad, by column": lambda folder: file_of(folder, anndata(sparse.csc_matrix(X.astype(np.float32)))),
+    "AnnData in a file": lambda folder: backed(folder, np.asarray),
+    "AnnData in a file, sparse": lambda folder: backed(folder, sparse.csr_matrix),
 }
 
 
@@ -77,11 +88,16 @@ def program(context=0):
     )
 
 
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("kind", SOURCES)
-def test_counts(kind, tmp_path):
+def test_counts(kind, large, tmp_path, monkeypatch):
     """Every source gives the same rows and, trained on, the weights of dense rows."""
+    if large and "file" not in kind and "h5ad" not in kind:
+        pytest.skip("in memory")
+    monkeypatch.setattr(cells, "LARGE", 0 if large else 2**30)
     source = SOURCES[kind](tmp_path)
     found = read(source)
+    assert ("batch by batch" in str(found)) is large
     assert (found.kind, found.values, found.shape, len(found)) == ("counts", "sparse counts", (5,), 12)
     assert found.batch().tolist() == X.tolist()
     assert found.batch(slice(2, 4)).dtype == torch.float32
@@ -112,14 +128,36 @@ def test_a_batch_is_made_dense_alone(monkeypatch):
     batches.close()
 
 
-def test_layers_labels_and_covariates():
+@pytest.mark.parametrize("key", [None, "counts"])
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_matrix])
+def test_a_file_of_cells_larger_than_memory(make, key, tmp_path, monkeypatch):
+    """Reading, checking and training take less than half of the memory of the matrix."""
+    x = np.random.default_rng(0).poisson(1.0, (10_000, 600)).astype(np.float32)
+    path = file_of(tmp_path, anndata(make(x)) if key is None else anndata(x / 2, counts=make(x)))
+    monkeypatch.setattr(cells, "LARGE", 2**20)
+    monkeypatch.setattr(pv.training.data.batches, "CHUNK", 256)
+    tracemalloc.start()
+    found = read(path, key=key, label="kind")
+    batches = pv.training.data.batches.Batches(found, batch_size=100)
+    for order in (batches.epoch(0), batches.chunks()):
+        assert sum(float(rows.sum()) for (rows,) in order) == x.sum(dtype=float)
+    batches.close()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < x.nbytes / 2 < path.stat().st_size
+    some = torch.tensor([7, 3, 3, 9_999])
+    assert found[some].batch().tolist() == x[some].tolist()
+
+
+def test_layers_labels_and_covariates(tmp_path):
     source = anndata(np.log1p(X), counts=sparse.csr_matrix(X), spliced=X)
-    found = read(source, key="counts", label="kind", covariates=["batch"])
-    assert found.batch().tolist() == X.tolist()
-    assert (found.classes, found.y[:4].tolist()) == (("a", "b"), [1, 0, 1, 0])
-    assert found.context[:3].tolist() == torch.eye(3).tolist()
-    assert "batch=run 0, batch=run 1" in str(found)
-    assert len(pv.fit(program(context=3), found, epochs=1, progress=False)) == 1
+    for stored in (source, file_of(tmp_path, source)):
+        found = read(stored, key="counts", label="kind", covariates=["batch"])
+        assert found.batch().tolist() == X.tolist()
+        assert (found.classes, found.y[:4].tolist()) == (("a", "b"), [1, 0, 1, 0])
+        assert found.context[:3].tolist() == torch.eye(3).tolist()
+        assert "batch=run 0, batch=run 1" in str(found)
+        assert len(pv.fit(program(context=3), found, epochs=1, progress=False)) == 1
     with pytest.raises(ValueError, match=r"got \d\.\d+ in row .*key names a layer"):
         read(source)
 

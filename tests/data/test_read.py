@@ -236,7 +236,7 @@ def test_masked_arrays():
 
 
 def test_data_of_torch_are_streams():
-    for source in (TensorDataset(torch.from_numpy(X).float()), DataLoader(torch.from_numpy(X).float()), Stream()):
+    for source in (TensorDataset(torch.from_numpy(X).float()), DataLoader(torch.from_numpy(X).float(), 2), Stream()):
         found = read(source)
         assert (found.kind, found.x) == ("stream", source)
         assert type(source).__name__ in str(found)

@@ -1,6 +1,7 @@
 """Tables with columns of mixed types: inferred types, encoding and decoding, and the density of rows."""
 
 import math
+import time
 from functools import partial
 
 import numpy as np
@@ -291,3 +292,45 @@ def test_numbers_that_float32_rounds_have_an_origin():
     assert back["now"].tolist() == now[[3, 1]].tolist()
     assert back["id"].tolist() == [2**40 + 3, 2**40 + 1]
     np.testing.assert_allclose(back["near"], near[[3, 1]], atol=1e-7)
+
+
+def test_features_of_columns_together():
+    """Columns of one type are computed together, and their features are in the order of the columns."""
+    likelihood = pv.likelihoods.Heterogeneous.example(shape=(18,))
+    x = likelihood(torch.randn(50, 3)).sample()
+    x[::7] = float("nan")
+    columns = list(reversed(likelihood.columns))
+    features = pv.data.tables.Features(columns, (18,), (2,)).features(x.flip(-1))
+    each = torch.cat(
+        [column.features(values) for column, values in zip(columns, x.flip(-1).unbind(-1), strict=True)], -1
+    )
+    assert torch.allclose(features, torch.nan_to_num(each), rtol=1e-6)
+
+
+WIDE = 2000
+
+
+@pytest.mark.parametrize("kind", ["csv", "npz"])
+def test_wide_tables(kind, tmp_path):
+    """The time grows with the number of columns, also for a training, and messages name a few of them."""
+    x = np.random.default_rng(0).normal(size=(12, WIDE)).round(3)
+    names = [f"g{i}" for i in range(WIDE)]
+    if kind == "csv":
+        np.savetxt(tmp_path / "a.csv", x, delimiter=",", header=",".join(names), comments="", fmt="%.3f")
+    else:
+        np.savez(tmp_path / "a.npz", **dict(zip(names, x.T, strict=True)))
+    start = time.process_time()
+    found = pv.data.read(tmp_path / f"a.{kind}")
+    net = partial(pv.nets.MLP, hidden=(4,))
+    vae = pv.VAE(
+        prior=pv.priors.StandardNormal(2),
+        likelihood=pv.likelihoods.Heterogeneous(2, (WIDE,), columns=found.columns, net=net),
+        posterior=pv.posteriors.MeanFieldNormal(
+            (WIDE,), 2, net=partial(pv.data.tables.Features, found.columns, net=net)
+        ),
+    )
+    assert len(pv.fit(vae, found, epochs=5, batch_size=6, progress=False)) == 5
+    assert time.process_time() - start < 60
+    with pytest.raises(ValueError, match=r"g0, g1, .* and 1,980 more") as raised:
+        pv.data.read(tmp_path / f"a.{kind}", label="none")
+    assert len(str(raised.value)) < 500

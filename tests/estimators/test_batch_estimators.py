@@ -532,6 +532,15 @@ def test_discriminator_of_several_numbers_is_refused():
         E.FactorVAE(discriminator=torch.sum)
 
 
+@pytest.mark.parametrize("net", [pv.nets.MLP((2,), (1,)), torch.nn.Linear(2, 1), torch.nn.Linear(3, 1)])
+def test_discriminator_sees_the_latents_of_all_sites(net):
+    program, x = pv.programs.Hierarchical.example(), torch.randn(6, 4)
+    latents = pv.tasks.embed(program, x, progress=False).mean.shape[1]
+    with pytest.raises(ValueError, match=f"discriminator: .*{latents} dimensions"):
+        rows(E.FactorVAE(discriminator=net), program, x)
+    assert rows(E.FactorVAE(discriminator=torch.nn.Linear(latents, 1)), program, x).isfinite().all()
+
+
 # all of them
 
 

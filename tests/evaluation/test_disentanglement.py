@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
@@ -78,3 +79,16 @@ def test_invalid_factors_are_refused():
     for factors in (constant, torch.zeros(20, 1), torch.zeros(19, 2), torch.zeros(20)):
         with pytest.raises(ValueError, match="factors"):
             disentanglement_of_means(z, factors)
+
+
+def test_units_without_information():
+    """A unit that varies without information counts for nothing, and units that do not vary are refused."""
+    factors = torch.cartesian_prod(torch.arange(4), torch.arange(4)).repeat(16, 1)
+    noise = torch.arange(16).repeat_interleave(16).double()  # independent of both factors
+    with np.errstate(all="raise"):
+        alone = disentanglement_of_means(torch.stack([noise, torch.zeros(256)], 1), factors).scores
+        shared = disentanglement_of_means(torch.stack([noise, factors[:, 0].double()], 1), factors).scores
+    assert alone["modularity"] == pytest.approx(0, abs=1e-9)
+    assert shared["modularity"] == pytest.approx(1)
+    with pytest.raises(ValueError, match="z: .*varies"):
+        disentanglement_of_means(torch.zeros(256, 2), factors)

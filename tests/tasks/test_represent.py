@@ -2,7 +2,9 @@
 
 import functools
 import math
+from contextlib import nullcontext
 
+import pyro
 import pytest
 import torch
 from helpers.classes import Toy
@@ -160,3 +162,40 @@ def test_errors_name_the_part():
     program.prior = pv.priors.StandardNormal(2)
     with pytest.raises(TypeError, match="prior: .*StandardNormal"):
         init_clusters(program, x)
+
+
+class Plates(pv.Program):
+    """The plate of the data at dimension -1 around vectors, or at -2 around plates of entries: the same model."""
+
+    def __init__(self, dim):
+        super().__init__()
+        torch.manual_seed(0)
+        self.dim, self.net = dim, torch.nn.Linear(4, 3)
+
+    def entries(self, name, n, fn):
+        return (pyro.plate(name, n, dim=-1), fn) if self.dim == -2 else (nullcontext(), fn.to_event(1))
+
+    def model(self, x):
+        pv.programs.announce(model=self)
+        with pyro.plate("data", len(x), dim=self.dim):
+            plate, fn = self.entries("units", 3, dist.Normal(torch.zeros(3), 1.0))
+            with plate:
+                z = pyro.sample("z", fn)
+            plate, fn = self.entries("columns", 4, dist.Normal(z.sum(-1, keepdim=True).expand(*z.shape[:-1], 4), 1.0))
+            with plate:
+                pyro.sample("x", fn, obs=x)
+
+    def guide(self, x):
+        pv.programs.announce(guide=self)
+        plate, fn = self.entries("units", 3, dist.Normal(self.net(x), 0.5))
+        with pyro.plate("data", len(x), dim=self.dim), plate:
+            pyro.sample("z", fn)
+
+
+def test_examples_at_another_dimension():
+    """The plate of the data may be around plates of entries: one row per example, as for vectors."""
+    x = torch.randn(7, 4)
+    inner, plain = (embed(Plates(dim), x, progress=False) for dim in (-2, -1))
+    assert inner.names == plain.names
+    assert torch.allclose(inner.mean, plain.mean)
+    assert torch.allclose(inner.std, plain.std)

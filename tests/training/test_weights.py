@@ -150,7 +150,10 @@ def gradients(make, data, **options):
 def check_linear(gradient, n):
     """The gradient is the weighted mean of one gradient per example, and equal weights are no weights."""
     weights = torch.arange(n).double() + 0.5
-    single = torch.stack([gradient(row) for row in torch.eye(n)])
+    # rows of weight 0 are left out, with their noise
+    known = torch.eye(n).double() + 0.25
+    found = torch.stack([gradient(row) for row in known])
+    single = torch.linalg.solve(known / known.sum(1, keepdim=True), found.double()).to(found)
     assert single.abs().max() > 0
     close(gradient(weights), (weights @ single.double() / weights.sum()).to(single), 3e-5)
     close(gradient(None), single.mean(0), 3e-5)
@@ -249,15 +252,22 @@ def test_compiled_steps_agree():
 
 
 def test_batches_without_weight_stay_finite():
-    """Also with penalties and running baselines, which divide by the sum of the weights."""
+    """Steps of your own, also with penalties and running baselines, which divide by the sum of the weights."""
+
+    def steps(estimator, binary):
+        program = OneLatent(binary=binary)
+        data = (X, torch.arange(N))
+        layout = weighted_layout(program, pv.training.Batches(data, batch_size=1, dtype=X.dtype, weights=WEIGHTS))
+        svi = SVI(program, estimator, sgd, weighted_layout=layout)
+        for i in range(N):
+            loss = svi.update(*(column[i : i + 1] for column in data), torch.tensor([float(i == 0)]).double())["loss"]
+            assert loss.isfinite()
+        assert all(p.isfinite().all() for p in program.parameters())
+
     for estimator in (E.ELBO(free_bits=0.5), E.ELBO(capacity=E.Capacity(1.0, 3, gamma=1.0)), E.DReG()):
-        found, history = trained(
-            OneLatent(binary=False), (X, torch.arange(N)), estimator=estimator, batch_size=1, weights=[1] + [0] * 5
-        )
-        assert found.isfinite().all()
-        assert np.isfinite(history.rows[0]["loss"])
+        steps(estimator, binary=False)
     nvil = E.NVIL()
-    trained(OneLatent(binary=True), (X, torch.arange(N)), estimator=nvil, batch_size=1, weights=[1] + [0] * 5)
+    steps(nvil, binary=True)
     assert nvil.module.mean.isfinite()
     assert nvil.module.variance.isfinite()
 
@@ -285,7 +295,7 @@ def test_invalid_weights_are_refused_by_name(weights, error, tmp_path):
 
 def test_a_loader_is_refused_by_name():
     with pytest.raises(TypeError, match="weights.*DataLoader"):
-        trained(small(), DataLoader(binary(), batch_size=4), weights=torch.ones(len(binary())))
+        trained(small(), DataLoader(binary(), batch_size=4), batch_size=None, weights=torch.ones(len(binary())))
 
 
 class Plates(pv.Program):
@@ -336,11 +346,11 @@ class Inner(pv.Program):
 
 @pytest.mark.parametrize("estimator", [E.ELBO, E.ReinforceLOO])
 def test_rows_at_another_dimension(estimator):
-    """One observed row has the loss of all if it alone has a weight; the loss is linear in the weights."""
+    """Gradient and loss are linear in the weights."""
     check_linear(gradients(Inner, X[:4], estimator=functools.partial(estimator, num_particles=2)), 4)
     history = [
         shown(trained(Inner(), X[:4], estimator=estimator(num_particles=2), weights=weights)[1])
-        for weights in ([1, 0, 0, 0], [0, 1, 0, 0], [3, 1, 0, 0])
+        for weights in ([5, 1, 2, 2], [1, 5, 2, 2], [4, 2, 2, 2])
     ]
     close(0.75 * np.array(history[0]) + 0.25 * np.array(history[1]), np.array(history[2]))
 
@@ -374,3 +384,65 @@ def test_the_step_and_validation():
     _, history = trained(program, x, valid=x, weights=[1.0] + [0.0] * (len(x) - 1))
     again = pv.fit(program, x, valid=x, epochs=1, optimizer=functools.partial(torch.optim.SGD, lr=0.0), progress=False)
     assert history.rows[0]["valid_bound"] == pytest.approx(again.rows[0]["valid_bound"])
+
+
+def test_rows_of_weight_zero_are_not_there():
+    """Also rows that no model can have: all numbers are those of a training on the other rows."""
+    x, weights = (
+        torch.cat([X, torch.full((2, 3), 1e200, dtype=X.dtype)]),
+        torch.tensor([2.0, 1.0, 0.0, 3.0, 1.0, 1.0, 0.0, 0.0]),
+    )
+    kept = weights > 0
+    x[6, 0] = float("nan")
+    options = {"epochs": 3, "batch_size": 2}
+    rows = torch.arange(len(x))
+    found = trained(OneLatent(binary=False, scripted=False), (x, rows), weights=weights, **options)
+    again = trained(OneLatent(binary=False, scripted=False), (x[kept], rows[kept]), weights=weights[kept], **options)
+    assert torch.equal(found[0], again[0])
+    assert shown(found[1]) == shown(again[1])
+    with pytest.raises(ValueError, match=r"(?s)x\[1, 0\].*without those of weight 0"):
+        trained(OneLatent(binary=False), (x[[0, 6, 7]], rows[:3]), weights=[1, 1, 0])
+
+
+def test_weights_of_zero_in_evaluation():
+    toy = pv.testing.LinearGaussian()
+    x = toy.draw(4)
+    x[1] = 1e200
+    options = {"num_particles": 30, "progress": False}
+    found = pv.evaluation.log_likelihood(toy.program, x, weights=[1, 0, 2, 1], **options)
+    assert found.per_example[1] == -torch.inf
+    assert found.mean == pytest.approx(float((found.per_example[[0, 2, 2, 3]]).mean()))
+    assert np.isfinite([found.std_error, found.monte_carlo_error]).all()
+
+
+def test_series_of_pandas_are_in_the_rows_of_their_index():
+    """In the order of a frame with the same index, and refused with any other index."""
+    pandas = pytest.importorskip("pandas")
+    toy = pv.testing.LinearGaussian()
+    frame = pandas.DataFrame(toy.draw(6).numpy(), index=list("abcdef"))
+    weights = pandas.Series(WEIGHTS.numpy(), index=list("abcdef"))
+
+    def run(data, weights):
+        return trained(pv.testing.LinearGaussian(off=0.1).program, data, weights=weights)[0]
+
+    wanted = run(frame.to_numpy(), WEIGHTS)
+    for form in (weights, weights.iloc[::-1]):
+        assert torch.equal(run(frame, form), wanted)
+        found = pv.evaluation.log_likelihood(toy.program, frame, weights=form, num_particles=5, progress=False)
+        assert found.weights.tolist() == WEIGHTS.tolist()
+    assert torch.equal(run(frame.to_numpy(), weights.reset_index(drop=True)), wanted)
+    for data, form in ((frame, weights.reset_index(drop=True)), (frame.to_numpy(), weights)):
+        with pytest.raises(ValueError, match="weights: .*index"):
+            run(data, form)
+    context = pandas.DataFrame(np.eye(6, 2), index=list("fedcba"))
+    batches = pv.training.Batches((frame, context), batch_size=6, shuffle=False)
+    assert next(batches.epoch(0))[1].tolist() == np.eye(6, 2)[::-1].tolist()
+
+
+def test_the_batch_size_of_a_loader_is_its_own():
+    toy = pv.testing.LinearGaussian()
+    loader = DataLoader(TensorDataset(toy.draw(6)), batch_size=3)
+    for data in (loader, pv.data.read(loader)):
+        with pytest.raises(ValueError, match=r"batch_size: .*\(3\), got 2"):
+            pv.fit(toy.program, data, batch_size=2, epochs=1, progress=False)
+    assert pv.fit(toy.program, toy.draw(6), valid=loader, batch_size=2, epochs=1, progress=False).rows[0]["step"] == 3

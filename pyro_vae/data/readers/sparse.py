@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from pyro_vae.data.lazy import LazyRows
 from pyro_vae.data.readers.reader import Content, Options, Reader, ends_in, from_package, needs
 
-__all__ = ["MATRIX_MARKET", "SPARSE", "SparseRows", "of_parts"]
+__all__ = ["MATRIX_MARKET", "SPARSE", "SparseRows", "StoredSparse", "of_parts"]
 
 ENDINGS = (".mtx", ".mtx.gz")
 
@@ -33,6 +34,31 @@ class SparseRows(LazyRows):
     def read(self, index: np.ndarray) -> Tensor:
         """Return these rows as a dense tensor."""
         return torch.from_numpy(self.matrix[index].toarray())
+
+
+class StoredSparse(LazyRows):
+    """Rows of a sparse matrix in a file of AnnData (CSR), which are read and made dense one batch at a time.
+
+    Args:
+        group: the group of h5py with the arrays ``data``, ``indices`` and ``indptr``
+    """
+
+    def __init__(self, group: Any) -> None:
+        self.values, self.columns, self.ends = group["data"], group["indices"], group["indptr"][:]
+        self.shape, self.dtype = tuple(map(int, group.attrs["shape"])), self.values.dtype
+        self.row_bytes = max(1, self.shape[1] * self.dtype.itemsize)
+
+    def read(self, index: np.ndarray) -> Tensor:
+        """Return these rows as a dense tensor; neighbours in the file are read at once."""
+        rows, back = np.unique(index, return_inverse=True)
+        runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+        parts = [slice(self.ends[run[0]], self.ends[run[-1] + 1]) for run in runs if len(run)]
+        values, columns = (
+            np.concatenate([array[part] for part in parts] or [array[:0]]) for array in (self.values, self.columns)
+        )
+        ends = np.cumsum([0, *(self.ends[rows + 1] - self.ends[rows])])
+        make = importlib.import_module("scipy.sparse").csr_matrix
+        return SparseRows(make((values, columns, ends), (len(rows), self.shape[1]))).read(back)
 
 
 def load(name: str, source: Any, options: Options) -> Content:

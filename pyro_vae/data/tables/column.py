@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_vae.data.tables.cells import Cells, Numbers
 from pyro_vae.data.tables.values import plain
 
-__all__ = ["Column"]
+__all__ = ["Column", "grouped"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,3 +101,11 @@ class Column(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.options.items())})"
+
+
+def grouped(columns: Sequence[Column]) -> dict[Hashable, list[int]]:
+    """Return the indices of the columns that are computed together."""
+    groups: dict[Hashable, list[int]] = {}
+    for i, c in enumerate(columns):
+        groups.setdefault(c.group, []).append(i)
+    return groups

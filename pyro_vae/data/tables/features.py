@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pyro_vae._util.describe import Described
-from pyro_vae.data.tables.column import Column
+from pyro_vae.data.tables.column import Column, grouped
 from pyro_vae.nets import MLP, Net, build
 
 __all__ = ["Features"]
@@ -56,14 +57,32 @@ class Features(Described, nn.Module):
         if tuple(in_shape) != (len(columns),):
             raise ValueError(f"in_shape: expected ({len(columns)},), one number per column, got {tuple(in_shape)}")
         self.columns, self.takes_missing = tuple(columns), missing
+        self.groups = list(grouped(self.columns).values())
+        places = []
+        for g, indices in enumerate(self.groups):
+            first = self.columns[indices[0]]
+            units = [[getattr(self.columns[i], u) for i in indices] for u in first.units]
+            self.register_buffer(f"columns_{g}", torch.tensor(indices), persistent=False)
+            self.register_buffer(f"units_{g}", torch.tensor(units), persistent=False)
+            width = first.features(torch.zeros(1)).shape[-1]
+            places += [(i, j) for i in indices for j in range(width)]
+        order = sorted(range(len(places)), key=places.__getitem__)
+        self.register_buffer("order", torch.tensor(order), persistent=False)
         width = self.features(torch.zeros(1, len(columns))).shape[-1]
         self.net = build(net, (width,), out_shape, context)
 
     def features(self, x: Tensor) -> Tensor:
         """Return the features, 0 for missing values."""
-        parts = [column.features(values) for column, values in zip(self.columns, x.unbind(-1), strict=True)]
+        parts = []
+        for g, indices in enumerate(self.groups):
+            # one column with the units of all
+            together = copy.copy(self.columns[indices[0]])
+            for name, unit in zip(together.units, self.get_buffer(f"units_{g}"), strict=True):
+                if name in vars(together):  # features need no unit that is computed from others
+                    object.__setattr__(together, name, unit)
+            parts.append(together.features(x[..., self.get_buffer(f"columns_{g}")]).flatten(-2))
         observed = [(~torch.isnan(x)).to(x.dtype)] if self.takes_missing else []
-        return torch.cat([torch.nan_to_num(torch.cat(parts, -1)), *observed], -1)
+        return torch.cat([torch.nan_to_num(torch.cat(parts, -1)[..., self.order]), *observed], -1)
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
         """Return the outputs of the network for rows of a table."""

@@ -11,7 +11,10 @@ import numpy as np
 from pyro_vae.data.tables.objects import converted
 from pyro_vae.data.tables.values import blank, objects, plain
 
-__all__ = ["Part", "columns_of", "entries_of", "frame_of", "known", "restored"]
+__all__ = ["Part", "columns_of", "entries_of", "frame_of", "known", "restored", "some"]
+
+#: Columns that a message names.
+SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,15 @@ def columns_of(table: Any, leave_out: Collection[str] = ()) -> list[Part]:
         places.setdefault(str(key), []).append(i)
     twice = {name: at for name, at in places.items() if len(at) > 1}
     if twice:
-        listed = "; ".join(f"{name!r} of columns {', '.join(map(str, at))}" for name, at in twice.items())
+        listed = some([f"{name!r} of columns {some([*map(str, at)])}" for name, at in twice.items()])
         raise ValueError(f"table: expected columns of different names, got {listed}, counted from 0. Rename them")
     known("leave_out", leave_out, list(places))
     parts = [of_values(key, values) for key, values in entries if str(key) not in leave_out]
     if entries and not parts:
         raise ValueError("leave_out: expected at least one other column, got the names of all columns. Keep one")
-    lengths = {part.name: len(part.values) for part in parts}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"table: expected columns of one length, got {lengths}")
+    lengths = [f"{part.name} {len(part.values)}" for part in parts]
+    if len({len(part.values) for part in parts}) > 1:
+        raise ValueError(f"table: expected columns of one length, got {some(lengths)}")
     if not parts or not len(parts[0].values):
         raise ValueError(f"table: expected rows and columns, got {len(parts)} columns without rows")
     return parts
@@ -93,9 +96,15 @@ def entries_of(table: Any) -> list[tuple[Hashable, Any]]:
 
 def known(what: str, names: Collection[str], own: Sequence[str]) -> None:
     """Raise unless all names are those of columns."""
-    unknown = [name for name in names if name not in own]
+    columns = set(own)
+    unknown = [name for name in names if name not in columns]
     if unknown:
-        raise ValueError(f"{what}: expected names of columns ({', '.join(own)}), got {', '.join(unknown)}")
+        raise ValueError(f"{what}: expected names of columns ({some(own)}), got {some(unknown)}")
+
+
+def some(names: Sequence[str]) -> str:
+    """Return names as text, the first of many."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
 
 
 def is_frame(table: Any) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae._util.arrays import as_tensor
 from pyro_vae.data.tables.column import Column
-from pyro_vae.data.tables.frames import Part, alike, columns_of, entries_of, frame_of, is_frame, known, restored
+from pyro_vae.data.tables.frames import Part, alike, columns_of, entries_of, frame_of, is_frame, known, restored, some
 from pyro_vae.data.tables.infer import infer
 from pyro_vae.data.tables.labels import Labels
 from pyro_vae.data.tables.values import blank, same
@@ -76,7 +76,8 @@ class Table:
             raise ValueError(f"column {self.names[j]!r}: expected numbers that a float32 holds, got {codes[j][row]}")
         self._frame, self._index = (type(data), data.index) if is_frame(data) else (None, None)
         if self._frame is not None:
-            self._header = data.columns[[list(map(str, data.columns)).index(name) for name in self.names]]
+            places = {str(key): i for i, key in enumerate(data.columns)}
+            self._header = data.columns[[places[name] for name in self.names]]
         # where a float32 does not give the value back, the value itself is kept
         rows = self.x.numpy().T
         self._exact = [bool(same(p.values, self._read(j, rows[j])).all()) for j, p in enumerate(self._parts)]
@@ -158,7 +159,7 @@ def schema(table: Any, types: Mapping[Any, Kind] | None = None) -> tuple[Column,
 
 def parts_of(data: Any, leave_out: Collection[Any]) -> list[Part]:
     """Return the columns of a table, without some of them."""
-    return columns_of(data, [leave_out] if isinstance(leave_out, str) else list(map(str, leave_out)))
+    return columns_of(data, {leave_out} if isinstance(leave_out, str) else set(map(str, leave_out)))
 
 
 def inferred(parts: Mapping[str, Part], types: Mapping[Any, Kind]) -> tuple[Column, ...]:
@@ -196,6 +197,7 @@ def concrete(base: type[Column]) -> Iterator[tuple[str, type[Column]]]:
 def check_names(own: list[str], given: list[str]) -> None:
     """Raise unless the data have the given columns."""
     if sorted(own) != sorted(given):
-        differ = {"missing": [n for n in given if n not in own], "unexpected": [n for n in own if n not in given]}
-        listed = "; ".join(f"{what}: {', '.join(found)}" for what, found in differ.items() if found)
-        raise ValueError(f"columns: expected {', '.join(given)}, got {', '.join(own)} ({listed})")
+        known, wanted = set(own), set(given)
+        differ = {"missing": [n for n in given if n not in known], "unexpected": [n for n in own if n not in wanted]}
+        listed = "; ".join(f"{what}: {some(found)}" for what, found in differ.items() if found)
+        raise ValueError(f"columns: expected {some(given)}, got {some(own)} ({listed})")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae._util.index import in_rows_of
 from pyro_vae._util.validation import check_int
 from pyro_vae._util.weights import check_weights
 from pyro_vae.evaluation.cost import check_memory
@@ -105,7 +106,7 @@ def importance_sampled(
     num_particles = check_int("num_particles", num_particles)
     if weights is not None:
         require_order(x)
-        weights = check_weights(weights, num_rows(x))
+        weights = check_weights(in_rows_of(x, "weights", weights), num_rows(x))
     device = program.device
     if num_particles > FEW:
         check_memory(

@@ -12,7 +12,6 @@ from torch import Tensor
 from pyro_vae._util.lock import in_turn
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.evaluation.over import one_batch, over
-from pyro_vae.evaluation.posterior.posterior_means import units
 from pyro_vae.evaluation.result import Result, number
 from pyro_vae.evaluation.samples.simulate import simulate
 from pyro_vae.programs.program import Program
@@ -155,9 +154,9 @@ def simulated_ranks(program: Program, batch: tuple[Tensor, ...], num_samples: in
                 f"program: expected one latent per example, but {site.name!r} is shared by all examples, and its "
                 "posterior depends on the training data, not on the simulated data"
             )
-        sampled = units(site.guide, site.guide["value"])[:-1]
+        sampled = site.per_row(site.guide["value"])[:-1]
         shape = site.guide["value"].shape
-        true = units(site.guide, made.sites[site.name]["value"].reshape(1, *shape[1:]).expand(shape))[:1]
+        true = site.per_row(made.sites[site.name]["value"].reshape(1, *shape[1:]).expand(shape))[:1]
         place = rank(true, sampled)
         names = [f"{site.name}[{i}]" for i in range(place.shape[-1])] if place.shape[-1] > 1 else [site.name]
         found |= dict(zip(names, place.unbind(-1), strict=True))

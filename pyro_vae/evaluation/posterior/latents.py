@@ -206,7 +206,7 @@ class EvenlySpaced:
 def measure(terms: Terms) -> dict[str, Any]:
     """Return for each example the means of units with their noise, divergences and log p(x given z)."""
     sites = {site.name: site for site in terms.latent if site.local}
-    found = {name: m.double() for name, m in means(site.guide for site in sites.values()).items()}
+    found = {name: m.double() for name, m in means(sites.values()).items()}
     sites, kl_per_dimension = {name: sites[name] for name in found}, {}  # without missing entries of the data
     for name, site in sites.items():
         try:

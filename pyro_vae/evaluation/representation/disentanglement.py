@@ -110,7 +110,7 @@ def disentanglement_of_means(z: Any, factors: Any, *, num_bins: int = 20, seed: 
 
     Raises:
         ImportError: scikit-learn is not installed.
-        ValueError: the shapes are wrong, or a factor has a single value.
+        ValueError: the shapes are wrong, no unit varies, or a factor has a single value.
 
     Example:
         >>> import torch
@@ -127,6 +127,8 @@ def disentanglement_of_means(z: Any, factors: Any, *, num_bins: int = 20, seed: 
             f"factors: expected z of shape (n, units) and factors of shape (n, factors), at least two of each, got "
             f"{z.shape} and {y.shape}"
         )
+    if not z.var(0).max() > 0:
+        raise ValueError("z: expected at least one unit that varies, got the same values for all examples")
     constant = [k for k in range(y.shape[1]) if len(np.unique(y[:, k])) < 2]
     if constant:
         raise ValueError(f"factors: expected at least two values of each factor, got one of factor {constant[0]}")
@@ -152,8 +154,10 @@ def top_two_gap(table: Array) -> float:
 
 
 def modularity(table: Array) -> float:
-    """Return how far each row has one large entry, averaged over rows."""
-    square = table**2
+    """Return how far each row has one large entry, averaged over rows with information; 0 if no row has any."""
+    square = table[table.max(1) > 0] ** 2
+    if not len(square):
+        return 0.0
     best = square.max(1)
     rest = (square.sum(1) - best) / (best * (table.shape[1] - 1))
     return float((1 - rest).mean())
@@ -207,8 +211,10 @@ def dci(z: Array, y: Array, seed: int) -> dict[str, float]:
 
 
 def concentration(table: Array) -> float:
-    """Return one minus the relative entropy of each row, weighted by the sums of the rows."""
+    """Return one minus the relative entropy of each row, weighted by the sums of the rows; 0 if all are 0."""
     total = table.sum(1, keepdims=True)
+    if not total.sum() > 0:
+        return 0.0
     share = np.divide(table, total, out=np.full_like(table, 1 / table.shape[1]), where=total > 0)
     logs = np.log(share, out=np.zeros_like(share), where=share > 0)
     return float(((1 + (share * logs).sum(1) / np.log(table.shape[1])) * total[:, 0]).sum() / total.sum())

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
+from pyro_vae._util.index import in_rows_of
 from pyro_vae._util.validation import check_int
 from pyro_vae._util.weights import mean_one
 from pyro_vae.data import Split
@@ -50,8 +51,8 @@ class Batches:
         dtype: type that floating-point numbers are converted to
         ranks: the processes that train together; this process alone by default
         name: name of the argument that ``data`` was passed as, for error messages
-        weights: one number of at least 0 per example; with weights each batch has them, of mean 1 over all examples,
-            after x and context
+        weights: one number of at least 0 per example; with weights each batch has them after x and context, of mean 1
+            over the examples in use. Those of weight 0 are left out
         columns: columns of the table that the program was made for
 
     Raises:
@@ -84,10 +85,11 @@ class Batches:
         self.weighted = weights is not None
         self.loader: Iterable[Any] | None = None
         self.ahead: ReadAhead | None = None
-        sources = data if isinstance(data, tuple) else (data,)
-        parts = [
-            part for i, source in enumerate(sources) for part in to_fit(argument_name(i), source, () if i else columns)
-        ]
+        self.used: np.ndarray | None = None
+        parts = []
+        for i, source in enumerate(data if isinstance(data, tuple) else (data,)):
+            source = in_rows_of(data, argument_name(i), source) if i else source
+            parts += to_fit(argument_name(i), source, () if i else columns)
         if len(parts) == 1 and isinstance(parts[0].x, (DataLoader, IterableDataset)):
             self.loader = as_loader(parts[0].x, self.batch_size, ranks=self.ranks.size, weighted=self.weighted)
             return
@@ -105,8 +107,9 @@ class Batches:
         if 0 in sizes:
             raise ValueError(f"{name}: expected at least one example, got an empty array or data set")
         if self.weighted:
-            scaled = Split(mean_one(weights, len(self.columns[0])))
-            self.columns.append(Column("weights", scaled, device=self.device, dtype=dtype))
+            scaled = mean_one(in_rows_of(data, "weights", weights), len(self.columns[0]))
+            self.columns.append(Column("weights", Split(scaled), device=self.device, dtype=dtype))
+            self.used = None if scaled.all() else scaled.nonzero().flatten().numpy()
         if any(isinstance(column.rows, LazyRows) for column in self.columns):
             self.ahead = ReadAhead(self.read)
 
@@ -119,7 +122,7 @@ class Batches:
     def __len__(self) -> int:
         """Return the number of examples in an epoch; 0 if a stream does not know it."""
         if self.columns:
-            return len(self.columns[0])
+            return len(self.columns[0]) if self.used is None else len(self.used)
         data = self.loader.dataset
         return len(data) if hasattr(data, "__len__") else 0
 
@@ -204,7 +207,11 @@ class Batches:
             # an empty share is padded with one row
             parts = [np.arange(first, max(end, first + 1)) for first, end in shares]
             positions = np.concatenate(parts)
-            yield order.rows(positions) if self.shuffle else positions, [len(part) for part in parts]
+            yield self.rows(order.rows(positions) if self.shuffle else positions), [len(part) for part in parts]
+
+    def rows(self, positions: np.ndarray) -> np.ndarray:
+        """Return the numbers of rows from their positions among those with a weight."""
+        return positions if self.used is None else self.used[positions]
 
     def share(self, step: int) -> tuple[int, int]:
         """Return start and end of this rank's share of a batch, as positions in the order of the epoch."""
@@ -219,7 +226,7 @@ class Batches:
         row_bytes = max(1, *(column.row_bytes for column in self.columns))
         size = min(CHUNK, max(self.batch_size, CHUNK_BYTES // row_bytes))
         first, end = self.ranks.share(0, len(self))
-        return self.take(np.arange(i, min(i + size, end)) for i in range(first, end, size))
+        return self.take(self.rows(np.arange(i, min(i + size, end))) for i in range(first, end, size))
 
     def take(self, rows: Iterable[np.ndarray]) -> Iterator[Batch]:
         """Yield the batch of each array of row numbers."""

@@ -15,6 +15,7 @@ from pyro_vae.trace.layout import Layout
 from pyro_vae.trace.weighted import Weighted, layout_of
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.lookahead import Batch
+from pyro_vae.training.data.networks import warn_of_networks
 
 __all__ = ["check_batch", "check_first", "check_rows", "weighted_layout"]
 
@@ -25,16 +26,19 @@ def check_rows(program: Program, batches: Batches, *, progress: bool = True) -> 
     Raises:
         ValueError: from ``program.check``, with the number of the row where the check started.
     """
-    first = batches.ranks.share(0, len(batches))[0]
+    start = first = batches.ranks.share(0, len(batches))[0]
     # a transform may draw random numbers
     with fork_rng(batches.device, batches.seed):
         for chunk in progress_bar(batches.chunks(), desc="checking the data", delay=1, leave=False, progress=progress):
             try:
                 program.check(*batches.examples(chunk))
                 program.before_training(*batches.examples(chunk))
+                if first == start and batches.name == "data":
+                    warn_of_networks(program, *batches.examples(chunk))
             except ValueError as error:
-                if first:
-                    raise ValueError(f"{error} (counted from row {first:,} of the data)") from error
+                left_out = "" if batches.used is None else ", without those of weight 0"
+                if first or left_out:
+                    raise ValueError(f"{error} (counted from row {first:,} of the data{left_out})") from error
                 raise
             first += len(chunk[0])
 
@@ -48,7 +52,7 @@ def weighted_layout(program: Program, batches: Batches) -> Layout | None:
     if not batches.weighted:
         return None
     with evaluating(program), fork_rng(batches.device, batches.seed):
-        *rows, weights = next(batches.take([np.arange(min(2, len(batches)))]))
+        *rows, weights = next(batches.take([batches.rows(np.arange(min(2, len(batches))))]))
         layout = layout_of(program, tuple(rows))
         with Weighted(weights, layout):
             run(program.model, program.guide, rows)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from pyro_vae._util.arrays import keep_masks
 
-__all__ = ["as_loader"]
+__all__ = ["as_loader", "check_batch_size"]
+
+#: Rows per step where the user chooses none.
+BATCH_SIZE = 128
 
 
 def as_loader(data: DataLoader | IterableDataset, batch_size: int, *, ranks: int, weighted: bool) -> DataLoader:
@@ -39,3 +44,14 @@ def refuse_unshared(loader: DataLoader) -> None:
             "the Dataset itself, which fit divides, or a DataLoader with "
             "sampler=torch.utils.data.DistributedSampler(dataset)"
         )
+
+
+def check_batch_size(batch_size: int | None, data: Any) -> int:
+    """Return the batch size of a training, or raise if a loader, which has its own, would ignore it."""
+    rows = getattr(data, "x", data)
+    if batch_size is not None and isinstance(rows, DataLoader) and rows.batch_size != batch_size:
+        raise ValueError(
+            f"batch_size: expected None for a DataLoader, which has its own ({rows.batch_size or 'its sampler'}), got "
+            f"{batch_size}. Leave it out, or pass the Dataset itself"
+        )
+    return BATCH_SIZE if batch_size is None else batch_size

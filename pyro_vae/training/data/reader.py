@@ -14,6 +14,7 @@ from pyro_vae.programs.program import Program
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.check import check_batch
 from pyro_vae.training.data.lookahead import Batch
+from pyro_vae.training.data.networks import warn_of_networks
 
 __all__ = ["Reader"]
 
@@ -45,6 +46,7 @@ class Reader:
             read = self.epoch(0, 0)
             first = next(read, None)
             self.batches.ranks.all_agree(partial(check_batch, program, self.batches, first, 0, 0))
+            warn_of_networks(program, *self.batches.examples(first))
             self.opened = chain([first], read)
 
     def epoch(self, epoch: int, start: int) -> Iterator[Batch]:
