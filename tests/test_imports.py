@@ -164,3 +164,8 @@ assert "matplotlib.pyplot" not in sys.modules
 def test_import_changes_nothing_global():
     """A failed assertion in the fresh process raises CalledProcessError here."""
     subprocess.run([sys.executable, "-c", IMPORT], check=True)
+
+
+def test_a_command_that_plots_nothing_does_not_import_matplotlib():
+    code = "import sys; from pyro_vae.cli import main; main(['score', '-h']); assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
