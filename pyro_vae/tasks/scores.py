@@ -64,7 +64,7 @@ class ImportanceWeighted(Score):
         torch.Size([4])
     """
 
-    num_particles: int = 500
+    num_particles: int = 100
 
     def __call__(self, program: Program, x: Any, *, seed: int = 0) -> Tensor:
         """Return the negative log-likelihood of each example."""

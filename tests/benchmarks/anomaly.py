@@ -84,20 +84,33 @@ def images(inside: str, outside: str, seed: int) -> Task:
     return Task(train, torch.cat(kinds), torch.arange(2 * TEST) >= TEST)
 
 
-def table(name: str, seed: int) -> Task:
-    """Return half of the normal rows for training; the other half and the rare class for testing."""
+def labelled(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of a table without missing values, and which rows belong to the rare class."""
+    from sklearn import datasets
+
     root = Path(os.environ["PYRO_VAE_DATA"])
     if name == "breast cancer":
         path = root / "uci_breast_cancer_wisconsin" / "breast-cancer-wisconsin.data"
         rows = np.genfromtxt(path, delimiter=",", missing_values="?")
         rows = rows[~np.isnan(rows).any(1)]
-        x, odd = rows[:, 1:-1], rows[:, -1] == 4
-    elif name == "white wine":
-        rows = np.genfromtxt(root / "uci_wine_quality" / "winequality-white.csv", delimiter=";", skip_header=1)
-        x, odd = rows[:, :-1], rows[:, -1] <= 4
-    else:
+        return rows[:, 1:-1], rows[:, -1] == 4
+    if name in ("red wine", "white wine"):
+        path = root / "uci_wine_quality" / f"winequality-{name.split()[0]}.csv"
+        rows = np.genfromtxt(path, delimiter=";", skip_header=1)
+        return rows[:, :-1], rows[:, -1] <= 4
+    if name == "abalone":
         rows = np.genfromtxt(root / "uci_abalone" / "abalone.data", delimiter=",")[:, 1:]
-        x, odd = rows[:, :-1], rows[:, -1] <= 4
+        return rows[:, :-1], rows[:, -1] <= 4
+    if name == "digits":
+        x, y = datasets.load_digits(return_X_y=True)
+        return x, y == 0
+    x, y = datasets.load_diabetes(return_X_y=True)
+    return x, y >= np.quantile(y, 0.9)
+
+
+def table(name: str, seed: int) -> Task:
+    """Return half of the normal rows for training; the other half and the rare class for testing."""
+    x, odd = labelled(name)
     rng = np.random.default_rng(seed)
     order, rare = (rng.permutation(np.flatnonzero(rows)) for rows in (~odd, odd))
     half = len(order) // 2
