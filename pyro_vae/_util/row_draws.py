@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -84,6 +84,11 @@ class Draws:
         found = torch.searchsorted(total, self.unit(self.out.shape, lead) * total[..., -1:], right=True)
         return found.clamp(max=p.shape[-1] - 1)
 
+    def rounds(self, done: Callable[[], Tensor]) -> Iterator[None]:
+        """Yield until all proposals are accepted."""
+        while not done().all():
+            yield
+
     def gamma(self, shape: Tensor) -> Tensor:
         """Return gamma variables (Marsaglia and Tsang, 2000), by rounds of proposals until all are accepted."""
         a = shape.double()
@@ -91,7 +96,7 @@ class Draws:
         # NaN, negative and infinite parameters would never be accepted
         found, done = torch.ones_like(d), ~((a > 0) & a.isfinite())
         boost = torch.where(a < 1, self.unit().log() / a, 0.0)
-        while not done.all():
+        for _ in self.rounds(lambda: done):
             x = self.normal()
             v = (1 + x / (9 * d).sqrt()).clamp(min=1e-300) ** 3
             good = self.unit().log() < 0.5 * x.square() + d - d * v + d * v.log()
