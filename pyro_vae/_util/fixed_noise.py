@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,10 +23,10 @@ NAMES = {"mean", "std", "p", "num_samples", "replacement", "lambd"}
 class FixedNoise(TorchFunctionMode):
     """Replace random numbers by constants, which all rows of a batch share.
 
-    The first run, on a batch of one row, draws the numbers. Later runs, on batches of any size, use them again, so that
-    they can be recorded as a graph without random operations. Inside the context the checks of the arguments and
-    values of distributions pass without being computed, as a graph has no branches that depend on values. Other
-    threads and torch's random state are not affected.
+    The first run, on a batch of one row, draws the numbers. Later runs, on batches of any size, use them again, so
+    that they can be recorded as a graph without random operations. Inside the context the checks of distributions
+    pass without being computed, as a graph has no branches that depend on values. Other threads and torch's random
+    state are not affected.
 
     Args:
         values: the numbers of an earlier run, in the order in which they are used; None to draw them
@@ -107,9 +107,9 @@ class FixedDraws(Draws):
         """Return standard normal numbers."""
         return self.noise.take(torch.randn, self.out.shape, self.out.dtype, self.out.device)
 
-    def rounds(self, done: Callable[[], Tensor]) -> Iterator[None]:
-        """Yield a fixed number of times, after which a proposal remains with a probability of 1e-15."""
-        yield from [None] * ROUNDS
+    def unfinished(self, done: Tensor, number: int) -> bool:
+        """Return whether another round follows; after the last one nothing is accepted with a probability of 1e-15."""
+        return number < ROUNDS
 
 
 def open_unit(shape: Sequence[int], **options: Any) -> Tensor:

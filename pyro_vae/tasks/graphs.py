@@ -16,7 +16,7 @@ from pyro_vae.programs.primitives import announcements_off
 from pyro_vae.programs.program import Program
 from pyro_vae.trace import run
 
-__all__ = ["GRAPHS", "Graph"]
+__all__ = ["GRAPHS", "Graph", "more_inputs"]
 
 
 class Graph(Abstract, nn.Module):
