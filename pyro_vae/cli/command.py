@@ -15,6 +15,7 @@ from pyro_vae.cli.compress import compress
 from pyro_vae.cli.embed import embed
 from pyro_vae.cli.evaluate import evaluate
 from pyro_vae.cli.explore import explore
+from pyro_vae.cli.export import export
 from pyro_vae.cli.impute import impute
 from pyro_vae.cli.list import list_shelves
 from pyro_vae.cli.reconstruct import reconstruct
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "classify": classify,
     "embed": embed,
     "compress": compress,
+    "export": export,
     "explore": explore,
     "report": report,
     "list": list_shelves,

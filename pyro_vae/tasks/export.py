@@ -259,7 +259,7 @@ class Function:
 
 
 def remove_unused(graph: ExportedProgram) -> None:
-    """Remove tensors of the program that a function does not read, such as the weights of the decoder in an encoder."""
+    """Remove tensors of the program that a function does not read, such as weights of the decoder in an encoder."""
     nodes = {node.name: node for node in graph.graph.find_nodes(op="placeholder")}
     specs = graph.graph_signature.input_specs
     for spec in list(specs):

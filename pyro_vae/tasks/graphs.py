@@ -100,7 +100,7 @@ class DecoderGraph(Graph):
 class ScoreGraph(Graph):
     r"""The anomaly score :math:`-\log \frac1K \sum_k w_k` of each example."""
 
-    outputs = ("score",)
+    outputs = ("scores",)
 
     def compute(self, *inputs: Tensor) -> Tensor:
         """Return the score, from one run of guide and model."""
