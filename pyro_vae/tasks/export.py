@@ -55,7 +55,7 @@ class ExportFormat(ABC):
         """
 
     @abstractmethod
-    def run(self, graph: ExportedProgram, content: bytes, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    def run(self, content: bytes, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Return the results of the exported function."""
 
 
@@ -82,9 +82,9 @@ class TorchExport(ExportFormat):
         torch.export.save(graph, buffer)
         return buffer.getvalue()
 
-    def run(self, graph: ExportedProgram, content: bytes, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Return the results of the recorded function."""
-        return as_tuple(graph.module()(*inputs.values()))
+    def run(self, content: bytes, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Return the results of the function, from the bytes that were just made."""
+        return as_tuple(torch.export.load(io.BytesIO(content)).module()(*inputs.values()))
 
 
 class Onnx(ExportFormat):
@@ -109,7 +109,7 @@ class Onnx(ExportFormat):
         torch.onnx.export(graph, dynamo=True, verbose=False, **names).save(buffer)
         return buffer.getvalue()
 
-    def run(self, graph: ExportedProgram, content: bytes, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    def run(self, content: bytes, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Return the results of the model."""
         import onnxruntime
 
@@ -207,9 +207,8 @@ class Function:
     def __init__(self, part: str, program: Program, batch: tuple[Tensor, ...], num_particles: int, seed: int) -> None:
         parts = ", ".join(type(module).__name__ for module in program.children())
         self.what = f"{part} of {type(program).__name__} ({parts})"
-        self.inputs = dict(
-            zip(GRAPHS[part].names(program, len(batch) - 1), self.values(part, program, batch), strict=True)
-        )
+        values = self.values(part, program, batch)
+        self.inputs = dict(zip(GRAPHS[part].names(program, len(batch) - 1), values, strict=True))
         try:
             self.graph = GRAPHS[part](program, tuple(self.inputs.values()), num_particles, seed)
         except NotImplementedError as error:
@@ -240,18 +239,18 @@ class Function:
         """Record the function and return the content of its file, after a comparison with the program."""
         inputs = tuple(self.inputs.values())
         rows = (tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs),)
+        some = [{name: x[:n] for name, x in self.inputs.items()} for n in (len(inputs[0]), 1)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 graph = torch.export.export(self.graph, inputs, dynamic_shapes=rows, strict=False)
                 remove_unused(graph)
                 content = format.encode(graph, list(self.inputs), self.graph.outputs)
+                found = [format.run(content, values) for values in some]
             except Exception as error:
                 raise self.refused(f"{type(format).__name__} does not support it ({reason_of(error)})") from error
-        for n in (len(inputs[0]), 1):
-            some = {name: x[:n] for name, x in self.inputs.items()}
-            found, expected = format.run(graph, content, some), as_tuple(self.graph(*some.values()))
-            for a, b in zip(found, expected, strict=True):
+        for results, values in zip(found, some, strict=True):
+            for a, b in zip(results, as_tuple(self.graph(*values.values())), strict=True):
                 if not torch.allclose(a.to(b), b, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
                     gap = float((a.to(b) - b).abs().max())
                     raise self.refused(f"its results differ by {gap:.2g} from those of the program")
@@ -260,6 +259,7 @@ class Function:
 
 def remove_unused(graph: ExportedProgram) -> None:
     """Remove tensors of the program that a function does not read, such as weights of the decoder in an encoder."""
+    graph.graph.eliminate_dead_code()
     nodes = {node.name: node for node in graph.graph.find_nodes(op="placeholder")}
     specs = graph.graph_signature.input_specs
     for spec in list(specs):

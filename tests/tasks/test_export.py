@@ -133,7 +133,7 @@ def test_encoder_and_score_are_those_of_the_other_tasks(tmp_path):
     mean, std = load(files["encoder"])(x)
     torch.testing.assert_close((mean, std), (found.mean, found.std), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(load(files["score"])(x), -toy.log_evidence(x), rtol=1e-5, atol=1e-5)
-    off = pv.testing.LinearGaussian(off=0.3)
+    off = pv.testing.LinearGaussian(off=0.05)
     scores = load(export(off.program, tmp_path / "off", x, parts=["score"], num_particles=4000)["score"])(x)
     torch.testing.assert_close(scores, pv.tasks.ImportanceWeighted(4000)(off.program, x), rtol=0, atol=0.1)
 
