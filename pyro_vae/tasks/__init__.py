@@ -7,7 +7,8 @@ from pyro_vae.tasks.classify import Classification, classify, hide_labels, label
 from pyro_vae.tasks.compress import Compressor
 from pyro_vae.tasks.compressed import Compressed, CompressionError
 from pyro_vae.tasks.detect import Detector, attribution
-from pyro_vae.tasks.export import ExportFormat, Onnx, TorchExport, export
+from pyro_vae.tasks.export import export
+from pyro_vae.tasks.export_formats import ExportFormat, Onnx, TorchExport
 from pyro_vae.tasks.generate import AggregatePosterior, generate, reconstruct, tempered
 from pyro_vae.tasks.imputation import Imputation, fill
 from pyro_vae.tasks.impute import impute, pseudo_gibbs
