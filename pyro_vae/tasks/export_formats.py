@@ -17,7 +17,14 @@ __all__ = ["ExportFormat", "Onnx", "TorchExport", "as_tuple"]
 
 
 class ExportFormat(ABC):
-    """A file format of exported functions."""
+    """A file format of exported functions.
+
+    Example:
+        >>> class Renamed(TorchExport):
+        ...     ending = ".model"
+        >>> isinstance(Renamed(), ExportFormat)
+        True
+    """
 
     #: End of the names of files.
     ending: ClassVar[str]
