@@ -84,6 +84,10 @@ class Draws:
         found = torch.searchsorted(total, self.unit(self.out.shape, lead) * total[..., -1:], right=True)
         return found.clamp(max=p.shape[-1] - 1)
 
+    def unfinished(self, done: Tensor, number: int) -> bool:
+        """Return whether another round of proposals follows the first ``number`` rounds."""
+        return not done.all()
+
     def gamma(self, shape: Tensor) -> Tensor:
         """Return gamma variables (Marsaglia and Tsang, 2000), by rounds of proposals until all are accepted."""
         a = shape.double()
@@ -91,7 +95,9 @@ class Draws:
         # NaN, negative and infinite parameters would never be accepted
         found, done = torch.ones_like(d), ~((a > 0) & a.isfinite())
         boost = torch.where(a < 1, self.unit().log() / a, 0.0)
-        while not done.all():
+        number = 0
+        while self.unfinished(done, number):
+            number += 1
             x = self.normal()
             v = (1 + x / (9 * d).sqrt()).clamp(min=1e-300) ** 3
             good = self.unit().log() < 0.5 * x.square() + d - d * v + d * v.log()

@@ -27,6 +27,7 @@ COMMANDS = {
     "classify": "classify",
     "embed": "embed",
     "compress": "compress",
+    "export": "export",
     "explore": "explore",
     "report": "report",
     "list": "list_shelves",

@@ -63,15 +63,13 @@ class NormalMixture(Distribution):
                 torch.Size(sample_shape)
             )
             index = which[..., None, None]
-            loc, scale = (torch.take_along_dim(p, index, -2).squeeze(-2) for p in self._spread(len(sample_shape)))
+            index = index.expand(*which.shape, 1, self.event_shape[0])
+            both = (p.expand(*sample_shape, *p.shape) for p in (self.loc, self.scale))
+            loc, scale = (p.gather(-2, index).squeeze(-2) for p in both)
             z = loc + scale * torch.randn(shape, dtype=loc.dtype, device=loc.device)
         if torch.is_grad_enabled() and any(p.requires_grad for p in (self.loc, self.scale, self.logits)):
             z = z + self._gradient(z)
         return z
-
-    def _spread(self, dims: int) -> tuple[Tensor, Tensor]:
-        ones = (1,) * dims
-        return tuple(p.reshape(*ones, *p.shape) for p in (self.loc, self.scale))
 
     def _gradient(self, z: Tensor) -> Tensor:
         """Return zeros with the gradient of the sample ``z``."""

@@ -63,7 +63,7 @@ class Autoencoder(Program):
         z = self.encoder(x)
         found = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
         expected = getattr(getattr(self.likelihood, "net", None), "in_shape", found[1:])
-        if not isinstance(z, Tensor) or found != (len(x), *expected):
+        if not isinstance(z, Tensor) or found != (x.shape[0], *expected):
             raise ValueError(
                 f"encoder: expected an output of shape {(len(x), *expected)}, one row per example, got {found} from "
                 f"{type(self.encoder).__name__}. Return one tensor of the latents that the likelihood takes"

@@ -116,7 +116,7 @@ def observe(name: str, fn: TorchDistributionMixin, x: Tensor) -> Tensor:
         torch.Size([5, 2])
     """
     # enumerated latents are the same for all rows: one row, with their values on the left
-    sizes = {x.shape[0], 1} if len(fn.batch_shape) > 1 else {x.shape[0]}
+    sizes = (x.shape[0], 1) if len(fn.batch_shape) > 1 else (x.shape[0],)
     if x.shape[1:] != fn.event_shape or (fn.batch_shape and fn.batch_shape[-1] not in sizes):
         raise ValueError(
             f"{name}: expected shape {batch_of(fn.event_shape)}, got {tuple(x.shape)} (the likelihood has batch shape "

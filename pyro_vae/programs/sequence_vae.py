@@ -211,7 +211,7 @@ class SequenceVAE(Program):
 def step_mask(x: Tensor, lengths: Tensor | None = None) -> Tensor:
     """Return which steps belong to each sequence, of shape ``(n, T)``."""
     steps = torch.arange(x.shape[1], device=x.device)
-    return (steps < x.shape[1]).expand(len(x), -1) if lengths is None else steps < lengths.unsqueeze(-1)
+    return (steps < x.shape[1]).expand(x.shape[0], -1) if lengths is None else steps < lengths.unsqueeze(-1)
 
 
 def entry_mask(mask: Tensor, dim: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Uses of a trained VAE: generate, impute, classify, detect anomalies, represent and compress data.
+"""Uses of a trained VAE: generate, impute, classify, detect anomalies, represent, compress and export.
 
 Calls from several threads run one after the other and return the same results as in one thread.
 """
@@ -7,6 +7,8 @@ from pyro_vae.tasks.classify import Classification, classify, hide_labels, label
 from pyro_vae.tasks.compress import Compressor
 from pyro_vae.tasks.compressed import Compressed, CompressionError
 from pyro_vae.tasks.detect import Detector, attribution
+from pyro_vae.tasks.export import export
+from pyro_vae.tasks.export_formats import ExportFormat, Onnx, TorchExport
 from pyro_vae.tasks.generate import AggregatePosterior, generate, reconstruct, tempered
 from pyro_vae.tasks.imputation import Imputation, fill
 from pyro_vae.tasks.impute import impute, pseudo_gibbs
@@ -31,18 +33,22 @@ __all__ = [
     "Compressor",
     "Detector",
     "Embedding",
+    "ExportFormat",
     "ImportanceWeighted",
     "Imputation",
     "InputComplexity",
     "LikelihoodRegret",
     "NegativeBound",
+    "Onnx",
     "Reconstruction",
     "Score",
+    "TorchExport",
     "Typicality",
     "attribution",
     "classify",
     "cluster",
     "embed",
+    "export",
     "fill",
     "generate",
     "geometric",

@@ -4,8 +4,11 @@ import io
 import sys
 
 import pytest
+from helpers.small_tables import small_run
 
+import pyro_vae as pv
 from pyro_vae._util import progress
+from pyro_vae.cli import main
 
 
 class Terminal(io.StringIO):
@@ -38,3 +41,29 @@ def test_the_environment_can_hide_the_bar(monkeypatch):
     progress.progress_bar(range(3), unit="step")
     progress.progress_bar(range(3), unit="step", progress=False)
     assert passed == [{"unit": "step"}, {"unit": "step", "disable": True}]
+
+
+def test_a_log_file_gets_at_most_one_line_per_epoch(monkeypatch):
+    toy, log = pv.testing.LinearGaussian(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    pv.fit(toy.program, toy.draw(64), epochs=3, batch_size=4)
+    assert len(log.getvalue().replace("\r", "\n").splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "evaluate RUN --num-particles=30 --gaps=2 --bounds=1 --num-steps=4",
+        "score RUN DATA --score.num_particles=2",
+        "embed RUN DATA",
+        "sample RUN",
+        "reconstruct RUN DATA",
+    ],
+)
+def test_quiet_commands_draw_no_bar(words, monkeypatch, capsys):
+    run = small_run("binary")
+    monkeypatch.setattr(progress, "can_show_bars", lambda: True)
+    capsys.readouterr()
+    words = words.replace("RUN", str(run)).replace("DATA", f"{run}.npy")
+    assert main([*words.split(), "--quiet"]) == 0
+    assert capsys.readouterr().err == ""

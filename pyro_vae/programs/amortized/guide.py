@@ -50,7 +50,7 @@ class Guide(nn.Module):
 
     def forward(self, x: Tensor, *context: Tensor) -> dict[str, Tensor]:
         """Sample all latents and return their values by name."""
-        rows = len(x)
+        rows = x.shape[0]
         values: dict[str, Tensor] = {} if self.shared is None else self.shared()
         features: dict[str, Tensor] = {}
         encoders: Any = self.encoders

@@ -89,7 +89,7 @@ class Inputs(nn.Module):
             advice = TAKES_MISSING if i == 0 else "Pass an example batch with NaN to amortize"
             expected = dtype if known.is_floating_point else known
             check_tensor(name, column, shape, expected, missing=missing, advice=advice)
-            if len(column) != len(batch[0]):
+            if column.shape[0] != batch[0].shape[0]:
                 raise ValueError(f"{name}: expected {len(batch[0])} rows, as in x, got {len(column)}")
 
 
