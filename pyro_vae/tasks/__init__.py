@@ -7,6 +7,7 @@ from pyro_vae.tasks.classify import Classification, classify, hide_labels, label
 from pyro_vae.tasks.compress import Compressor
 from pyro_vae.tasks.compressed import Compressed, CompressionError
 from pyro_vae.tasks.detect import Detector, attribution
+from pyro_vae.tasks.forecast import Forecast, forecast
 from pyro_vae.tasks.generate import AggregatePosterior, generate, reconstruct, tempered
 from pyro_vae.tasks.imputation import Imputation, fill
 from pyro_vae.tasks.impute import impute, pseudo_gibbs
@@ -31,6 +32,7 @@ __all__ = [
     "Compressor",
     "Detector",
     "Embedding",
+    "Forecast",
     "ImportanceWeighted",
     "Imputation",
     "InputComplexity",
@@ -44,6 +46,7 @@ __all__ = [
     "cluster",
     "embed",
     "fill",
+    "forecast",
     "generate",
     "geometric",
     "hide_labels",

@@ -115,6 +115,7 @@ def test_backward_gru_reads_the_steps_and_inputs_from_t_on(net):
     assert gru.takes_missing is (net is pv.nets.ZeroImputed)
 
 
+@pytest.mark.slow
 def test_training_learns_the_effect_of_an_input():
     """x_t is the input of the step and noise of scale 0.1: log p(x_t) of a model without inputs is far below."""
     g = torch.Generator().manual_seed(0)
