@@ -15,7 +15,7 @@ from pyro_vae._util.validation import check_int
 from pyro_vae._util.weights import mean_one
 from pyro_vae.data import Split
 from pyro_vae.data.lazy import LazyRows
-from pyro_vae.data.read import to_fit
+from pyro_vae.data.read import arguments, to_fit
 from pyro_vae.data.tables import Column as TableColumn
 from pyro_vae.programs.program import Program
 from pyro_vae.training.data.column import CHUNK_BYTES, Column, OnDevice, argument_name, to_tensors
@@ -84,9 +84,10 @@ class Batches:
         self.weighted = weights is not None
         self.loader: Iterable[Any] | None = None
         self.ahead: ReadAhead | None = None
-        sources = data if isinstance(data, tuple) else (data,)
         parts = [
-            part for i, source in enumerate(sources) for part in to_fit(argument_name(i), source, () if i else columns)
+            part
+            for i, source in enumerate(arguments(data))
+            for part in to_fit(argument_name(i), source, () if i else columns)
         ]
         if len(parts) == 1 and isinstance(parts[0].x, (DataLoader, IterableDataset)):
             self.loader = as_loader(parts[0].x, self.batch_size, ranks=self.ranks.size, weighted=self.weighted)
