@@ -57,6 +57,11 @@ class BackwardGRU(Described, nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor, *inputs: Tensor) -> Tensor:
         """Return h for each step."""
+        if sum(u.shape[-1] for u in inputs) != self.net.context:
+            raise ValueError(
+                f"context: expected {sum(u.shape[-1] for u in inputs)} in BackwardGRU, the number of inputs of each "
+                f"step, got {self.net.context}. Build it with context=inputs"
+            )
         steps = torch.arange(x.shape[1], device=x.device)
         # reverses the steps of a sequence, and separately its padding: this permutation is its own inverse
         order = ((lengths.long().unsqueeze(-1) - 1 - steps) % x.shape[1]).unsqueeze(-1)

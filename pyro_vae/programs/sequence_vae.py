@@ -18,11 +18,11 @@ from pyro_vae.distributions.missing import readable
 from pyro_vae.likelihoods import Normal
 from pyro_vae.posteriors import MeanFieldNormal
 from pyro_vae.priors import ConditionalNormal, StandardNormal
+from pyro_vae.programs import steps
 from pyro_vae.programs.backward_gru import BackwardGRU
 from pyro_vae.programs.checks import check_entries
 from pyro_vae.programs.primitives import DataPlate, announce, observe
 from pyro_vae.programs.program import SMALL, Program, evaluating, mean_or_sample
-from pyro_vae.programs.steps import check_inputs, check_lengths, check_observed, future, pad, past, step_mask, whole
 
 __all__ = ["SequenceVAE"]
 
@@ -94,9 +94,10 @@ class SequenceVAE(Program):
         self.posterior, self.summary, self.missing = posterior, summary, missing
         self.inputs = check_int("inputs", inputs, 0)
         like = next(prior.parameters(), torch.zeros(()))
-        now = [like.new_zeros(1, inputs)] if inputs else []
+        latents = prior(*([like.new_zeros(1, inputs)] if inputs else [])).event_shape
+        steps.check_transition(transition, latents.numel(), inputs)
         # in a list because `announce` takes modules
-        self.start = nn.ParameterList([torch.zeros(prior(*now).event_shape)])
+        self.start = nn.ParameterList([torch.zeros(latents)])
 
     @classmethod
     def example(cls, *, inputs: int = 0, **options: Any) -> SequenceVAE:
@@ -114,10 +115,10 @@ class SequenceVAE(Program):
     def model(self, x: Tensor, lengths: Tensor | None = None, inputs: Tensor | None = None) -> Tensor:
         """Sample the chain of latents and observe ``x``."""
         announce(prior=self.prior, transition=self.transition, likelihood=self.likelihood)
-        mask = step_mask(x, lengths)
+        mask = steps.step_mask(x, lengths)
         with DataPlate(x):
-            fn = self._decode(mask, past(inputs, mask))
-            return observe("x", *whole(fn, x, mask, missing=self.missing))
+            fn = self._decode(mask, steps.past(inputs, mask))
+            return observe("x", *steps.whole(fn, x, mask, missing=self.missing))
 
     def guide(self, x: Tensor, lengths: Tensor | None = None, inputs: Tensor | None = None) -> Tensor:
         """Sample the chain of latents from the posterior of ``x``."""
@@ -136,9 +137,9 @@ class SequenceVAE(Program):
     def _infer_chain(
         self, x: Tensor, lengths: Tensor | None, inputs: Tensor | None, sample: Sampler = pyro.sample
     ) -> Tensor:
-        mask = step_mask(x, lengths)
-        padded = readable(self.summary, pad(x, mask)) if self.missing else pad(x, mask)
-        h = self.summary(padded, mask.sum(-1), *past(inputs, mask))
+        mask = steps.step_mask(x, lengths)
+        padded = readable(self.summary, steps.pad(x, mask)) if self.missing else steps.pad(x, mask)
+        h = self.summary(padded, mask.sum(-1), *steps.past(inputs, mask))
         if not isinstance(h, Tensor) or h.dim() < 3 or h.shape[:2] != mask.shape:
             found = tuple(h.shape) if isinstance(h, Tensor) else type(h).__name__
             raise ValueError(
@@ -169,7 +170,7 @@ class SequenceVAE(Program):
     ) -> Tensor:
         """Sample new sequences ``(num_samples, length, *shape)``, given inputs of at least ``length`` steps."""
         num_samples, length = check_int("num_samples", num_samples), check_int("length", length)
-        check_inputs(inputs, self.inputs, torch.ones(num_samples, length, dtype=torch.bool), self.dtype)
+        steps.check_inputs(inputs, self.inputs, torch.ones(num_samples, length, dtype=torch.bool), self.dtype)
         return self._sample(num_samples, mean=mean, seed=seed, length=length, inputs=inputs)
 
     def decode_prior(
@@ -178,7 +179,7 @@ class SequenceVAE(Program):
         """Sample a chain of latents from the prior and return p(x_t given z_t), of batch shape ``(n, length)``."""
         mask = torch.ones(num_samples, length, dtype=torch.bool, device=self.device)
         with DataPlate(mask):
-            return self._decode(mask, past(inputs, mask))
+            return self._decode(mask, steps.past(inputs, mask))
 
     def decode_posterior(
         self, x: Tensor, lengths: Tensor | None = None, inputs: Tensor | None = None
@@ -186,7 +187,7 @@ class SequenceVAE(Program):
         """Sample the latents given ``x`` and return p(x_t given z_t); the last step is repeated after the end."""
         with DataPlate(x):
             z = self._infer_chain(x, lengths, inputs)
-            return self.likelihood(z, *past(inputs, step_mask(x, lengths)))
+            return self.likelihood(z, *steps.past(inputs, steps.step_mask(x, lengths)))
 
     def decode_ahead(
         self, x: Tensor, lengths: Tensor | None = None, inputs: Tensor | None = None, *, num_steps: int
@@ -195,7 +196,7 @@ class SequenceVAE(Program):
         ahead = torch.ones(len(x), num_steps, dtype=torch.bool, device=x.device)
         with DataPlate(x):
             last = self._infer_chain(x, lengths, inputs)[..., -1, :]
-            return self._decode(ahead, future(inputs, step_mask(x, lengths).sum(-1), num_steps), last)
+            return self._decode(ahead, steps.future(inputs, steps.step_mask(x, lengths).sum(-1), num_steps), last)
 
     def forecast(
         self,
@@ -236,15 +237,14 @@ class SequenceVAE(Program):
         if x.dim() < 2 or not x.shape[1] or x.shape[2:] != fn.event_shape:
             shape = ", ".join(["n", "T", *map(str, fn.event_shape)])
             raise ValueError(f"x: expected shape ({shape}) with shorter sequences padded, got {tuple(x.shape)}")
-        if lengths is not None:
-            check_lengths(lengths, x)
-        mask = step_mask(x, lengths)
-        check_inputs(inputs, self.inputs, mask, self.dtype)
-        steps, padded = fn.expand((1, x.shape[1])).to_event(1), pad(x, mask)
-        check_entries(padded, steps, self.likelihood, self.dtype, missing=self.missing)
-        check_observed(padded)
+        steps.check_lengths(lengths, x)
+        mask = steps.step_mask(x, lengths)
+        steps.check_inputs(inputs, self.inputs, mask, self.dtype)
+        whole, padded = fn.expand((1, x.shape[1])).to_event(1), steps.pad(x, mask)
+        check_entries(padded, whole, self.likelihood, self.dtype, missing=self.missing)
+        steps.check_observed(padded)
 
     def check_ahead(self, x: Tensor, *context: Tensor | None, num_steps: int) -> None:
         """Raise unless there are inputs of the ``num_steps`` after the end of each sequence."""
         (lengths, inputs), ahead = [*context, None, None][:2], torch.ones(len(x), num_steps, device=x.device)
-        check_inputs(inputs, self.inputs, ahead, self.dtype, lengths=step_mask(x, lengths).sum(-1))
+        steps.check_inputs(inputs, self.inputs, ahead, self.dtype, lengths=steps.step_mask(x, lengths).sum(-1))

@@ -6,10 +6,22 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.missing import factorized, hide_missing
 from pyro_vae.programs.checks import check_tensor, first
 
-__all__ = ["check_inputs", "check_lengths", "check_observed", "future", "pad", "past", "step_mask", "whole"]
+__all__ = [
+    "check_inputs",
+    "check_lengths",
+    "check_observed",
+    "check_transition",
+    "entry_mask",
+    "future",
+    "pad",
+    "past",
+    "step_mask",
+    "whole",
+]
 
 
 def step_mask(x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -56,8 +68,10 @@ def future(inputs: Tensor | None, lengths: Tensor, num_steps: int) -> list[Tenso
     return [torch.take_along_dim(inputs, steps.unsqueeze(-1), 1)]
 
 
-def check_lengths(lengths: Tensor, x: Tensor) -> None:
-    """Raise unless there is a length from 1 to T for each sequence."""
+def check_lengths(lengths: Tensor | None, x: Tensor) -> None:
+    """Raise unless there is a length from 1 to T for each sequence, or no lengths."""
+    if lengths is None:
+        return
     if lengths.shape != (len(x),):
         more = ". Pass inputs after the lengths: (x, lengths, inputs)" if lengths.dim() == 3 else ""
         raise ValueError(f"lengths: expected shape ({len(x)},), one per sequence, got {tuple(lengths.shape)}{more}")
@@ -102,4 +116,13 @@ def check_observed(x: Tensor) -> None:
         raise ValueError(
             f"x: expected an observed entry in each sequence, but all of x[{first(empty)}] are missing "
             f"({int(empty.sum()):,} of {len(x):,} sequences are). Remove these sequences"
+        )
+
+
+def check_transition(transition: Conditional, latent: int, inputs: int) -> None:
+    """Raise if a transition declares a context of another width than that of latents and inputs."""
+    if transition.context not in (0, latent + inputs):
+        raise ValueError(
+            f"transition: expected context={latent + inputs} for {latent} latents and {inputs} inputs, got "
+            f"{type(transition).__name__} with context={transition.context}. Build it with context=latent + inputs"
         )

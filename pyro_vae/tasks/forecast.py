@@ -113,7 +113,7 @@ def forecast(
         (torch.Size([3, 6, 4]), Forecast(3 sequences, 6 steps ahead, 100 samples))
     """
     if not isinstance(program, SequenceVAE):
-        raise TypeError(f"program: expected a SequenceVAE, whose sequences go on, got {type(program).__name__}")
+        raise TypeError(f"program: expected a SequenceVAE, which has later steps, got {type(program).__name__}")
     num_steps, num_samples = check_int("num_steps", num_steps), check_int("num_samples", num_samples)
 
     def function(*batch: Tensor) -> Tensor:

@@ -141,6 +141,20 @@ def test_training_learns_the_effect_of_an_input():
     assert (ahead - truth).square().mean() < 0.05
 
 
+def test_imputed_entries_are_those_of_the_smoother():
+    """Within 5 standard errors; entries after the end of a sequence are not imputed."""
+    toy, x, lengths, inputs = case()
+    found = pv.tasks.impute(toy.program, (x, lengths, inputs), num_particles=4000, num_samples=5, progress=False)
+    for i, (row, n, u) in enumerate(zip(x, lengths, inputs, strict=True)):
+        exact = toy.dense(row[:n], u[:n])[1] @ toy.c.T + u[:n] @ toy.d.T
+        hidden = row[:n].isnan()
+        assert torch.equal(found.missing[i, :n], hidden)
+        assert not found.missing[i, n:].any()
+        assert ((found.x[i, :n] - exact)[hidden].abs() < 5 * 1.5 / 4000**0.5).all()  # the std of C z is below 1.5
+        assert torch.equal(found.x[i, :n][~hidden], row[:n][~hidden])
+    assert pv.tasks.reconstruct(toy.program, (x, lengths, inputs), progress=False).shape == x.shape
+
+
 def test_bad_inputs_are_refused():
     program = pv.programs.SequenceVAE.example(inputs=WIDTH, missing=True)
     x, lengths, inputs = torch.randn(3, 4, 4), torch.tensor([4, 2, 3]), torch.randn(3, 4, WIDTH)
@@ -168,5 +182,13 @@ def test_bad_inputs_are_refused():
         program.sample(3, length=2)
     with pytest.raises(ValueError, match=r"^inputs: .*\(2, 6 or more, 2\).*after the end"):
         program.forecast(x[:2], lengths[:2], inputs[:2], num_steps=2)
+    parts = {n: getattr(program, n) for n in ("prior", "likelihood", "posterior", "transition", "summary")}
+    narrow = pv.priors.ConditionalNormal(2, context=2)
+    with pytest.raises(ValueError, match="^transition: .*context=4"):
+        pv.programs.SequenceVAE(**{**parts, "transition": narrow}, inputs=WIDTH)
+    with pytest.raises(ValueError, match="^transition: .*context=2"):
+        pv.programs.SequenceVAE(**parts)
+    blind = pv.programs.SequenceVAE(**{**parts, "summary": pv.programs.BackwardGRU((4,), 6)}, inputs=WIDTH)
+    refused("^context: .*BackwardGRU", x[:2], lengths[:2], inputs[:2], program=blind)
     with pytest.raises(ValueError, match="^num_steps"):
         program.forecast(x[:2], lengths[:2], inputs[:2], num_steps=0)
