@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from pyro_vae.plots.style import COLOURS, WIDTH, as_numbers, integer_ticks, styled
 
@@ -17,7 +17,7 @@ MOST = 6
 
 @styled
 def forecasts(
-    x: Any, result: Any, lengths: Any = None, *, truth: Any = None, level: float = 0.9, channel: int = 0
+    x: Any, result: Any, lengths: Tensor | None = None, *, truth: Any = None, level: float = 0.9, channel: int = 0
 ) -> Figure:
     """Plot sequences, their forecasts with intervals and, if known, the true steps, with a panel per sequence.
 
@@ -42,7 +42,7 @@ def forecasts(
     x, mean = as_numbers(x), as_numbers(result.mean)
     ends = [as_numbers(end) for end in result.interval(level)]
     count, ahead = min(len(x), MOST), mean.shape[1]
-    lengths = [x.shape[1]] * len(x) if lengths is None else torch.as_tensor(lengths).long().tolist()
+    lengths = [x.shape[1]] * len(x) if lengths is None else lengths.long().tolist()
     figure = Figure(figsize=(1.3 * WIDTH, 0.5 + 1.5 * count), layout="constrained")
     every = figure.subplots(count, 1, squeeze=False, sharex=True)[:, 0].tolist()
     for i, (axes, length) in enumerate(zip(every, lengths, strict=False)):
