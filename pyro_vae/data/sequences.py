@@ -55,7 +55,13 @@ def of_sequences(name: str, content: Content, options: Options) -> Examples:
         *([] if inputs is None else [f"inputs: {inputs.shape[2]} for each of up to {inputs.shape[1]:,} steps"]),
         table,
     )
-    more = {"lengths": lengths, "inputs": inputs, "channels": channels, "classes": classes, "notes": notes}
+    more: dict[str, Any] = {
+        "lengths": lengths,
+        "inputs": inputs,
+        "channels": channels,
+        "classes": classes,
+        "notes": notes,
+    }
     return Examples(x, y, kind="sequence", layout="tc", name=name, **more)
 
 

@@ -120,6 +120,10 @@ def forecast(
         with pyro.plate("samples", num_samples, dim=-2):
             return program.decode_ahead(*batch, num_steps=num_steps).sample().transpose(0, 1)
 
-    options = {"seed": seed, "by_row": True, "check": partial(program.check_ahead, num_steps=num_steps)}
+    options: dict[str, Any] = {
+        "seed": seed,
+        "by_row": True,
+        "check": partial(program.check_ahead, num_steps=num_steps),
+    }
     found = over(program, data, function, num_particles=num_samples, desc="forecast", progress=progress, **options)
     return Forecast(found.transpose(0, 1))
