@@ -42,10 +42,10 @@ def forecasts(
     x, mean = as_numbers(x), as_numbers(result.mean)
     ends = [as_numbers(end) for end in result.interval(level)]
     count, ahead = min(len(x), MOST), mean.shape[1]
-    lengths = [x.shape[1]] * len(x) if lengths is None else lengths.long().tolist()
+    ends_at = [x.shape[1]] * len(x) if lengths is None else lengths.long().tolist()
     figure = Figure(figsize=(1.3 * WIDTH, 0.5 + 1.5 * count), layout="constrained")
     every = figure.subplots(count, 1, squeeze=False, sharex=True)[:, 0].tolist()
-    for i, (axes, length) in enumerate(zip(every, lengths, strict=False)):
+    for i, (axes, length) in enumerate(zip(every, ends_at, strict=False)):
         after = range(length + 1, length + ahead + 1)
         lower, upper, middle = (values[i, :, channel].tolist() for values in (*ends, mean))
         look = {"markersize": 3, "linewidth": 1}

@@ -100,7 +100,15 @@ def check_inputs(
     n, steps = mask.shape
     need = steps if lengths is None else int(lengths.max()) + steps
     shape = None if inputs is None else tuple(inputs.shape)
-    if shape is None or not width or len(shape) != 3 or shape[0] != n or shape[1] < need or shape[2] != width:
+    if (
+        inputs is None
+        or shape is None
+        or not width
+        or len(shape) != 3
+        or shape[0] != n
+        or shape[1] < need
+        or shape[2] != width
+    ):
         expected = f"shape ({n}, {need} or more, {width}) in (x, lengths, inputs)" if width else "none"
         what = "the steps after the end of each sequence too" if lengths is not None else "the steps of x"
         hint = f"Pass the inputs of {what}" if width else "Build program and parts for them, with inputs=WIDTH"
