@@ -42,6 +42,7 @@ def programs():
         found |= {"labels": pv.programs.SemiSupervised.example(), "counts": pv.programs.CountVAE.example()}
     return found
 
+
 #: Words in the names of columns that depend on the time of a step.
 TIMES = ("seconds", "cost", "signal")
 

@@ -50,7 +50,6 @@ class Bounded(TorchDispatchMode):
             self.created += math.prod(sizes)
             if self.created > FREE + TIMES * self.expected:
                 raise ValueError(
-                    f"sizes need at least {self.created:,} numbers, far more than the "
-                    f"{self.expected:,} of the weights"
+                    f"sizes need at least {self.created:,} numbers, far more than the {self.expected:,} of the weights"
                 )
         return func(*args, **(kwargs or {}))

@@ -16,14 +16,11 @@ from pyro_vae.data import Dataset, Examples, Split, files
 from pyro_vae.data.dataset import Levels
 from pyro_vae.data.read import is_source
 from pyro_vae.data.rows import check_rows, split_rows
-from pyro_vae.data.tables import Real
-from pyro_vae.data.tables.ranged import SMALLEST
+from pyro_vae.data.units import real_columns
 
 __all__ = ["Source", "complete", "in_file", "is_file", "load", "read_file", "to_fit"]
 
 #: Options of a run that are those of ``pyro_vae.data.read``.
-#: Most columns of an array that are printed.
-MOST = 20
 OPTIONS = ("label", "layout", "levels", "size", "key", "keep_empty", "keep_index")
 
 
@@ -81,6 +78,11 @@ def load(config: Mapping[str, Any]) -> Source:
 def from_file(path: str, config: Mapping[str, Any]) -> Source:
     """Read a file into three splits."""
     found = read_file(path, config)
+    if found.kind == "sequence":
+        raise ValueError(
+            f"data: expected images, a table or rows of numbers, got sequences ({path}). Train a SequenceVAE on "
+            "pyro_vae.data.read(path) by pyro_vae.fit"
+        )
     rows, facts = found[:], {"shape": list(found.shape)}
     if isinstance(rows.x, Tensor) and rows.x.is_floating_point():
         rows = replace(rows, x=rows.x.float())
@@ -96,28 +98,9 @@ def from_file(path: str, config: Mapping[str, Any]) -> Source:
         facts["classes"] = list(found.classes)
     kind, text = found.values, str(found)
     if kind == "real" and len(found.shape) == 1:
-        units, table = columns_of(rows)
+        units, table = real_columns(rows)
         kind, facts["units"], text = "real columns", run.describe(units), f"{text}\n{table}"
     return Source(split_rows(path, rows), kind, facts, text)
-
-
-def columns_of(rows: Split) -> tuple[list[Real], str]:
-    """Return the columns of an array with their means and standard deviations as units, and a table of them."""
-    here = sum((~chunk.isnan()).sum(0) for chunk in rows.chunks())
-    mean = sum(chunk.double().nansum(0) for chunk in rows.chunks()) / here
-    std = (sum((chunk.double() - mean).square().nansum(0) for chunk in rows.chunks()) / here).sqrt()
-    # the unit of a column of equal numbers is 1
-    pairs = torch.stack([mean, std], 1).tolist()
-    units = [Real(str(i), m, s if s > max(SMALLEST, 1e-7 * abs(m)) else 1.0) for i, (m, s) in enumerate(pairs)]
-    holes = (len(rows) - here).tolist()
-    lines = [("column", "type", "unit (std)", "mean", "missing")]
-    lines += [
-        (c.name, "Real", f"{c.scale:.4g}", f"{c.shift:.4g}", f"{n:,}") for c, n in zip(units, holes, strict=True)
-    ]
-    more = [f"... and {len(units) - MOST:,} more"] if len(units) > MOST else []
-    widths = [max(map(len, cells)) for cells in zip(*lines[: MOST + 1], strict=True)]
-    table = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines[: MOST + 1]]
-    return units, "\n".join(table + more)
 
 
 def read_file(path: str, config: Mapping[str, Any]) -> Examples:

@@ -26,6 +26,8 @@ def of_array(name: str, content: Content, options: Options) -> Examples:
     check_numbers(name, array)
     if len(array.shape) < 2 or 0 in array.shape:
         raise ValueError(f"{name}: expected an array with one example per row, got shape {tuple(array.shape)}")
+    if len(array.shape) == 3 and not (content.axes or options.layout or is_integer(array)):
+        check_grey(name, array)
     array, layout = channels_first(array, layout_of(name, tuple(array.shape), content.axes or options.layout))
     transform = None
     if is_integer(array):
@@ -59,6 +61,16 @@ def check_numbers(name: str, array: Any) -> None:
     kind = str(array.dtype).removeprefix("torch.").lstrip("<>=|")
     if not kind.startswith(("float", "int", "uint", "bool", "bfloat", "f", "i", "u")):
         raise ValueError(f"{name}: expected an array of numbers, got numpy dtype {array.dtype}")
+
+
+def check_grey(name: str, array: Any) -> None:
+    """Raise if floating-point numbers are no grey levels, so that they may be sequences as well as images."""
+    rows = Split(array if isinstance(array, LazyRows) else as_rows(name, array))
+    if any((chunk < 0).any() or (chunk > 1).any() for chunk in rows.chunks()):
+        raise ValueError(
+            f"layout: expected 'tc' for sequences (n, steps, channels) or 'hw' for images (n, height, width), as "
+            f"{name} of shape {tuple(array.shape)} has numbers outside of [0, 1] and can be either. Pass one of them"
+        )
 
 
 def is_integer(array: Any) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from pyro_vae.data.tables import Column, Table
 __all__ = ["AXES", "Examples"]
 
 #: Names of the axes of an example by their letters.
-AXES = {"h": "height", "w": "width", "c": "channels"}
+AXES = {"h": "height", "w": "width", "c": "channels", "t": "steps"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,10 +29,14 @@ class Examples(Split):
             its device
         y: class numbers of shape ``(n,)``, -1 for a missing label; or None
         transform: what makes a batch of ``x`` the numbers that a program sees, or None
-        kind: ``"image"``, ``"table"``, ``"counts"``, ``"array"``, or ``"stream"`` for data of torch
-        layout: axes of one image: ``"hw"`` (height, width) or ``"chw"`` (channels, height, width); otherwise empty
+        kind: ``"image"``, ``"table"``, ``"counts"``, ``"sequence"``, ``"array"``, or ``"stream"`` for data of torch
+        layout: axes of one image: ``"hw"`` (height, width) or ``"chw"`` (channels, height, width); of a sequence
+            ``"tc"`` (steps, channels); otherwise empty
         classes: the labels in the order of the class numbers
         context: covariates of shape ``(n, width)``, which programs get as context; or None
+        lengths, inputs: numbers of steps of sequences, of shape ``(n,)``, and inputs of each step, of shape
+            ``(n, steps, width)``, which programs get in this order; or None
+        channels: mean and standard deviation of each channel of sequences, as columns of real numbers
         table: the columns of a table with their types and units; or None
         notes: what was chosen and left out, one sentence each
         name: the file, or the name of the argument
@@ -41,12 +46,20 @@ class Examples(Split):
     layout: str = ""
     classes: tuple[Any, ...] = ()
     context: Tensor | None = None
+    lengths: Tensor | None = None
+    inputs: Tensor | None = None
+    channels: Sequence[Column] = ()
     table: Table | None = None
     notes: tuple[str, ...] = ()
     name: str = "source"
 
     def __getitem__(self, part: slice | Tensor) -> Split:
-        """Return some of the examples, as a split without the table."""
+        """Return some of the examples, as a split without the table; of sequences with lengths and inputs."""
+        if self.kind == "sequence":
+            parts = {name: getattr(self, name) for name in ("x", "y", "lengths", "inputs")}
+            return replace(
+                self, notes=(), **{name: None if column is None else column[part] for name, column in parts.items()}
+            )
         if self.context is not None:
             raise TypeError("index: expected examples without context, got some with. Select x and context yourself")
         return Split(self.x, self.y, self.transform)[part]
@@ -56,8 +69,8 @@ class Examples(Split):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The columns of a table; empty for other data."""
-        return () if self.table is None else self.table.columns
+        """The columns of a table or the channels of sequences; empty for other data."""
+        return tuple(self.channels) if self.table is None else self.table.columns
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -93,6 +106,7 @@ class Examples(Split):
             f"s {len(self.columns)}" if self.table else f" {self.shape}"
         )
         kinds = {"image": "images", "table": "rows of a table", "counts": "rows of counts", "array": "rows of numbers"}
+        kinds["sequence"] = "sequences"
         parts = [f"{self.name}: {len(self):,} {kinds[self.kind]}", what, f"stored as {self.stored}"]
         parts += [f"{len(self.classes)} classes: {', '.join(map(str, self.classes[:6]))}"] if self.classes else []
         parts += [] if self.context is None else [f"{self.context.shape[1]} covariates"]

@@ -1,4 +1,4 @@
-"""Axes of images in arrays: detected from the shape, and moved to channels first."""
+"""Axes of images and sequences in arrays: detected from the shape, and moved to channels first."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pyro_vae.data.lazy import LazyRows
 
 __all__ = ["LAYOUTS", "channels_first", "layout_of"]
 
-#: The axes of one image, and their number.
-LAYOUTS = {"hw": 2, "hwc": 3, "chw": 3}
+#: The axes of one image, or of one sequence (steps and channels), and their number.
+LAYOUTS = {"hw": 2, "hwc": 3, "chw": 3, "tc": 2}
 #: Numbers of channels that tell where the channels are: grey, colour, colour with transparency.
 CHANNELS = (1, 3, 4)
 
@@ -35,8 +35,8 @@ def layout_of(name: str, shape: tuple[int, ...], layout: str | None) -> str:
     if layout is not None:
         if layout not in LAYOUTS or LAYOUTS[layout] != len(shape) - 1:
             raise ValueError(
-                f"layout: expected 'hw' for shape (n, height, width), 'hwc' or 'chw' for images with channels, got "
-                f"{layout!r} for {name} of shape {shape}"
+                f"layout: expected 'hw' for shape (n, height, width), 'hwc' or 'chw' for images with channels, or "
+                f"'tc' for sequences (n, steps, channels), got {layout!r} for {name} of shape {shape}"
             )
         return layout
     if len(shape) == 3:

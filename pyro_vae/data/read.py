@@ -11,13 +11,14 @@ from pyro_vae.data.arrays import of_array
 from pyro_vae.data.counts import of_counts
 from pyro_vae.data.dataset import Dataset, Levels, Split
 from pyro_vae.data.examples import Examples
-from pyro_vae.data.readers import FRAME, Content, Options, find, is_path
+from pyro_vae.data.readers import FRAME, Content, Options, find, is_packed, is_path
 from pyro_vae.data.readers.columns import TABLE_OPTIONS
 from pyro_vae.data.refusals import refuse
+from pyro_vae.data.sequences import of_sequences
 from pyro_vae.data.tables import Column, Table
 from pyro_vae.data.tidy import numbers_of, of_table
 
-__all__ = ["content_of", "is_source", "matrix", "examples_of", "read", "to_fit"]
+__all__ = ["arguments", "content_of", "is_source", "matrix", "examples_of", "read", "to_fit"]
 
 #: Name of the source in error messages where it is no path.
 NAME = "source"
@@ -48,7 +49,8 @@ def read(
     Args:
         source: a path, or an array, tensor, list of rows, data frame, dict of columns, or data of torch
         label: name of the column of a table with the labels
-        layout: axes of one image in an array: ``"hw"``, ``"hwc"`` or ``"chw"``; detected from the shape if None
+        layout: axes of one image in an array: ``"hw"``, ``"hwc"`` or ``"chw"``, or of one sequence: ``"tc"`` (steps
+            and channels); detected from shape and values if None
         levels: largest level of images in bytes, by which they are divided: 255, or 1 for binary values; detected if
             None
         types: types of columns that are not inferred, as in :class:`Table`
@@ -96,6 +98,8 @@ def read(
 
 def examples_of(name: str, content: Content, options: Options) -> Examples:
     """Return what a reader found as examples."""
+    if content.sequences or (content.columns is None and options.layout == "tc"):
+        return of_sequences(name, content, options)
     make = of_table if content.columns is not None else of_counts if content.counts else of_array
     return make(name, content, options)
 
@@ -152,7 +156,7 @@ def to_fit(name: str, source: Any, columns: Sequence[Column] = ()) -> tuple[Any,
     content = content_of(name, source, Options())
     if content.columns is not None:
         return (Split(numbers_of(name, content, columns)),)
-    if is_path(source) or content.counts:
+    if is_path(source) or content.counts or content.sequences:
         return with_context(examples_of(name, content, Options(keep_empty=True)))
     rows = content.rows
     bytes_ = "uint8" in str(getattr(rows, "dtype", "")) and len(rows.shape) in (3, 4) and len(rows)
@@ -168,9 +172,14 @@ def matrix(name: str, source: Any) -> Any:
 
 
 def with_context(split: Any) -> tuple[Any, ...]:
-    """Return examples, followed by their covariates if they have some."""
-    context = getattr(split, "context", None)
-    return (split,) if context is None else (split, Split(context))
+    """Return examples, followed by their covariates, or by lengths and inputs of sequences, if they have some."""
+    context = [getattr(split, name, None) for name in ("context", "lengths", "inputs")]
+    return split, *(Split(column) for column in context if column is not None)
+
+
+def arguments(data: Any) -> tuple[Any, ...]:
+    """Return data as the arguments of a program, one source or several in a tuple."""
+    return data if isinstance(data, tuple) and not is_packed(data) else (data,)
 
 
 def is_source(path: str) -> bool:

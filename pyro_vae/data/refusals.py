@@ -25,8 +25,6 @@ FILES = {
 }
 #: What to do about objects, by the name of a class.
 OBJECTS = {
-    "PackedSequence": "Sequences of different lengths are not read: pad them to one length and pass the array",
-    "NestedTensor": "Sequences of different lengths are not read: pad them to one length and pass the array",
     "Dataset": "Pass one of its splits, such as its `.train`",
     "DatasetDict": "Pass one of its splits as a frame: splits['train'].to_pandas()",
     "generator": "Wrap it in a torch.utils.data.IterableDataset, or pass a list of rows",

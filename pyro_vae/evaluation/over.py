@@ -25,6 +25,7 @@ from pyro_vae._util.progress import progress_bar
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.row_noise import RowNoise, apply_by_row
 from pyro_vae._util.validation import check_int
+from pyro_vae.data.read import arguments
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.lookahead import Batch
@@ -148,7 +149,7 @@ def one_batch(program: Program, x: Any, *, seed: int = 0) -> tuple[Tensor, ...]:
 
 def num_rows(x: Any) -> int | None:
     """Return the number of examples of data, None for a stream, before anything is read."""
-    first = x[0] if isinstance(x, tuple) else x
+    first = arguments(x)[0]
     return len(first) if hasattr(first, "__len__") and not isinstance(first, DataLoader) else None
 
 

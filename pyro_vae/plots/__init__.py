@@ -11,11 +11,13 @@ from pyro_vae.plots.checks import (
 from pyro_vae.plots.evaluations import inference_gaps, latent_units, log_likelihoods, marginal_bounds, rate_distortion
 from pyro_vae.plots.images import image_grid, image_rows, is_image, reconstructions, vectors
 from pyro_vae.plots.latents import latent_map
+from pyro_vae.plots.sequences import forecasts
 from pyro_vae.plots.training import comparison, training_comparison, training_curve
 
 __all__ = [
     "comparison",
     "factor_map",
+    "forecasts",
     "image_grid",
     "image_rows",
     "inference_gaps",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from pyro_vae._util.describe import Described
+from pyro_vae.nets import MLP, NetBuilder, build
 
 __all__ = ["BackwardGRU"]
 
@@ -16,15 +17,20 @@ __all__ = ["BackwardGRU"]
 class BackwardGRU(Described, nn.Module):
     r"""A GRU that reads sequences backwards: :math:`h_t` is computed from :math:`x_t, \ldots, x_L`.
 
-    Given :math:`z_{t-1}`, the posterior of :math:`z_t` depends only on the data from t on, so that a forward pass
-    would add nothing. Each row starts at its own last step; the padding is ignored.
+    Given :math:`z_{t-1}`, the posterior of :math:`z_t` depends only on the data (and inputs) from t on, so that a
+    forward pass would add nothing. Each row starts at its own last step; the padding is ignored.
 
     Args:
         shape: shape of one step of x
         features: number of features of h
+        context: number of inputs of each step
+        net: builds the network that each step passes first, ``net(shape, (features,))``; linear by default. With
+            ``nets.ZeroImputed`` it sees which entries are missing, and with
+            ``functools.partial(data.tables.Features, columns, missing=True)`` standardized values as well
 
     Shape:
-        x of ``(n, T, *shape)`` and lengths of ``(n,)`` to ``(n, T, features)``.
+        x of ``(n, T, *shape)``, lengths of ``(n,)`` and, unless ``context`` is 0, inputs of ``(n, T, context)`` to
+        ``(n, T, features)``.
 
     Example:
         >>> import torch
@@ -32,14 +38,32 @@ class BackwardGRU(Described, nn.Module):
         torch.Size([5, 9, 16])
     """
 
-    def __init__(self, shape: Sequence[int], features: int) -> None:
+    def __init__(
+        self,
+        shape: Sequence[int],
+        features: int,
+        *,
+        context: int = 0,
+        net: NetBuilder | None = None,
+    ) -> None:
         super().__init__()
-        self.gru = nn.GRU(math.prod(shape), features, batch_first=True)
+        self.net = build(net or partial(MLP, hidden=()), shape, (features,), context)
+        self.gru = nn.GRU(features, features, batch_first=True)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+    @property
+    def takes_missing(self) -> bool:
+        """Whether NaN may mark missing entries of x."""
+        return self.net.takes_missing
+
+    def forward(self, x: Tensor, lengths: Tensor, *inputs: Tensor) -> Tensor:
         """Return h for each step."""
+        if sum(u.shape[-1] for u in inputs) != self.net.context:
+            raise ValueError(
+                f"context: expected {sum(u.shape[-1] for u in inputs)} in BackwardGRU, the number of inputs of each "
+                f"step, got {self.net.context}. Build it with context=inputs"
+            )
         steps = torch.arange(x.shape[1], device=x.device)
         # reverses the steps of a sequence, and separately its padding: this permutation is its own inverse
         order = ((lengths.long().unsqueeze(-1) - 1 - steps) % x.shape[1]).unsqueeze(-1)
-        reversed_x = torch.take_along_dim(x.reshape(*x.shape[:2], -1), order, 1)
-        return torch.take_along_dim(self.gru(reversed_x)[0], order, 1)
+        reversed_steps = torch.take_along_dim(self.net(x, *inputs), order, 1)
+        return torch.take_along_dim(self.gru(reversed_steps)[0], order, 1)

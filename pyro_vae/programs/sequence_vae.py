@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro
@@ -15,17 +14,19 @@ from torch import Tensor, nn
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
-from pyro_vae.distributions.missing import factorized, hide_missing, readable
+from pyro_vae.distributions.missing import readable
 from pyro_vae.likelihoods import Normal
 from pyro_vae.posteriors import MeanFieldNormal
 from pyro_vae.priors import ConditionalNormal, StandardNormal
+from pyro_vae.programs import steps
 from pyro_vae.programs.backward_gru import BackwardGRU
-from pyro_vae.programs.checks import check_entries, first
+from pyro_vae.programs.checks import check_entries
 from pyro_vae.programs.primitives import DataPlate, announce, observe
 from pyro_vae.programs.program import SMALL, Program, evaluating, mean_or_sample
 
 __all__ = ["SequenceVAE"]
 
+Inputs = Sequence[Tensor]
 Step = Callable[[int, Any], TorchDistributionMixin]
 Sampler = Callable[[str, TorchDistributionMixin], Tensor]
 
@@ -33,29 +34,34 @@ Sampler = Callable[[str, TorchDistributionMixin], Tensor]
 class SequenceVAE(Program):
     r"""A Markov chain of latents, one for each step of a sequence (deep Markov model).
 
-    .. math:: p(x_{1:L}) = \int p(z_1) \prod_{t=2}^L p(z_t \mid z_{t-1}) \prod_{t=1}^L p(x_t \mid z_t)\, dz_{1:L},
-              \qquad q(z_{1:L} \mid x) = \prod_{t=1}^L q(z_t \mid h_t(x), z_{t-1})
+    .. math:: p(x_{1:L} \mid u) = \int p(z_1 \mid u_1) \prod_{t=2}^L p(z_t \mid z_{t-1}, u_t)
+              \prod_{t=1}^L p(x_t \mid z_t, u_t)\, dz_{1:L}, \qquad
+              q(z_{1:L} \mid x, u) = \prod_{t=1}^L q(z_t \mid h_t(x, u), z_{t-1})
 
     The latents are the sites ``"z_1"``, ``"z_2"``, ..., and all steps of x are one site. Steps after the end of a
-    sequence do not contribute to the bound or its gradient, whatever their value, including NaN.
+    sequence do not contribute to the bound or its gradient, whatever their value, including NaN. Inputs u are known
+    numbers of each step, such as a control, the hour of the day or a holiday.
 
     References:
         Deep Kalman filters (Krishnan et al., 2015), https://arxiv.org/abs/1511.05121; Structured inference networks
         for nonlinear state space models (Krishnan et al., 2017), https://arxiv.org/abs/1609.09869
 
     Args:
-        prior: p(z_1)
-        transition: p(z_t given z_(t-1)), such as ``priors.ConditionalNormal(latent, context=latent)``
-        likelihood: p(x_t given z_t)
+        prior: p(z_1), with ``context=inputs`` if it depends on the inputs
+        transition: p(z_t given z_(t-1), u_t), such as ``priors.ConditionalNormal(latent, context=latent + inputs)``
+        likelihood: p(x_t given z_t), with ``context=inputs`` if it depends on the inputs
         posterior: q(z_t given h_t, z_(t-1)), such as ``posteriors.MeanFieldNormal((features,), latent,
             context=latent)``; z_0 is a learned vector
-        summary: a module from x and lengths to h of ``(n, T, features)``, such as :class:`BackwardGRU`
+        summary: a module from x, lengths and, if there are some, inputs to h of ``(n, T, features)``, such as
+            :class:`BackwardGRU` with ``context=inputs``
+        inputs: number of inputs of each step
         missing: whether entries of x may be missing (NaN). They do not contribute to the bound or its gradient, and
             are 0 in the input of a ``summary`` without the attribute ``takes_missing``
 
     Shape:
         data as a tuple ``(x, lengths)``: x of ``(n, T, *shape)``, lengths of ``(n,)`` with integers from 1 to T; or x
-        alone, where all sequences have T steps.
+        alone, where all sequences have T steps. With inputs ``(x, lengths, inputs)``, the inputs of
+        ``(n, T or more, inputs)``: those after the end of a sequence are for forecasts.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -80,56 +86,65 @@ class SequenceVAE(Program):
         likelihood: Conditional,
         posterior: Conditional,
         summary: nn.Module,
+        inputs: int = 0,
         missing: bool = False,
     ) -> None:
         super().__init__()
         self.prior, self.transition, self.likelihood = prior, transition, likelihood
         self.posterior, self.summary, self.missing = posterior, summary, missing
+        self.inputs = check_int("inputs", inputs, 0)
+        like = next(prior.parameters(), torch.zeros(()))
+        latents = prior(*([like.new_zeros(1, inputs)] if inputs else [])).event_shape
+        steps.check_transition(transition, latents.numel(), inputs)
         # in a list because `announce` takes modules
-        self.start = nn.ParameterList([torch.zeros(prior().event_shape)])
+        self.start = nn.ParameterList([torch.zeros(latents)])
 
     @classmethod
-    def example(cls, **options: Any) -> SequenceVAE:
+    def example(cls, *, inputs: int = 0, **options: Any) -> SequenceVAE:
         """Build a small instance, with further ``options`` of the constructor."""
         return cls(
             prior=StandardNormal(2),
-            transition=ConditionalNormal(2, context=2, net=SMALL),
-            likelihood=Normal(2, (4,), net=SMALL),
+            transition=ConditionalNormal(2, context=2 + inputs, net=SMALL),
+            likelihood=Normal(2, (4,), net=SMALL, context=inputs),
             posterior=MeanFieldNormal((6,), 2, context=2, net=SMALL),
-            summary=BackwardGRU((4,), 6),
+            summary=BackwardGRU((4,), 6, context=inputs),
+            inputs=inputs,
             **options,
         )
 
-    def model(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def model(self, x: Tensor, lengths: Tensor | None = None, inputs: Tensor | None = None) -> Tensor:
         """Sample the chain of latents and observe ``x``."""
         announce(prior=self.prior, transition=self.transition, likelihood=self.likelihood)
-        mask = step_mask(x, lengths)
+        mask = steps.step_mask(x, lengths)
         with DataPlate(x):
-            fn = self.likelihood(self._sample_chain(mask))
-            if not self.missing:
-                return observe("x", joint(fn, mask), pad(x, mask))
-            fn, x = hide_missing(fn, torch.where(entry_mask(mask, x.dim()), x, math.nan))
-            return observe("x", fn.to_event(1), x)
+            fn = self._decode(mask, steps.past(inputs, mask))
+            return observe("x", *steps.whole(fn, x, mask, missing=self.missing))
 
-    def guide(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def guide(self, x: Tensor, lengths: Tensor | None = None, inputs: Tensor | None = None) -> Tensor:
         """Sample the chain of latents from the posterior of ``x``."""
         announce(posterior=self.posterior, summary=self.summary, start=self.start)
         with DataPlate(x):
-            return self._infer_chain(x, lengths)
+            return self._infer_chain(x, lengths, inputs)
 
-    def _sample_chain(self, mask: Tensor, start: Tensor | None = None) -> Tensor:
-        return self._chain(lambda t, z: self.prior() if z is None else self.transition(z), mask, start)
+    def _decode(self, mask: Tensor, inputs: Inputs, start: Tensor | None = None) -> TorchDistributionMixin:
+        # p(x_t given z_t) for latents of the prior, or of the transition from those at the step before
+        def step(t: int, z: Any) -> TorchDistributionMixin:
+            now = [u[:, t] for u in inputs]
+            return self.prior(*now) if z is None else self.transition(z, *now)
 
-    def _infer_chain(self, x: Tensor, lengths: Tensor | None, sample: Sampler = pyro.sample) -> Tensor:
-        mask = step_mask(x, lengths)
-        padded = pad(x, mask)
-        h = self.summary(readable(self.summary, padded) if self.missing else padded, mask.sum(-1))
+        return self.likelihood(self._chain(step, mask, start), *inputs)
+
+    def _infer_chain(
+        self, x: Tensor, lengths: Tensor | None, inputs: Tensor | None, sample: Sampler = pyro.sample
+    ) -> Tensor:
+        mask = steps.step_mask(x, lengths)
+        padded = readable(self.summary, steps.pad(x, mask)) if self.missing else steps.pad(x, mask)
+        h = self.summary(padded, mask.sum(-1), *steps.past(inputs, mask))
         if not isinstance(h, Tensor) or h.dim() < 3 or h.shape[:2] != mask.shape:
             found = tuple(h.shape) if isinstance(h, Tensor) else type(h).__name__
             raise ValueError(
-                f"summary: expected one tensor of shape ({len(x)}, {x.shape[1]}, features), one row per sequence and "
-                f"step, got {found} from {type(self.summary).__name__}. "
-                "For a torch.nn.GRU, use batch_first=True and return the first of its results"
+                f"summary: expected one tensor of shape ({len(x)}, {x.shape[1]}, features), got {found} from "
+                f"{type(self.summary).__name__}. For a torch.nn.GRU, use batch_first=True and return its first result"
             )
         return self._chain(lambda t, z: self.posterior(h[:, t], z), mask, self.start[0], sample)
 
@@ -145,89 +160,91 @@ class SequenceVAE(Program):
             chain.append(z)
         return torch.stack(chain, -2)
 
-    def latents(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def latents(self, x: Tensor, lengths: Tensor | None = None, inputs: Tensor | None = None) -> Tensor:
         """Return the mean of each z_t given x and the mean of z_(t-1), ``(n, T, latent)``, repeated after the end."""
         with evaluating(self):
-            return self._infer_chain(x, lengths, lambda name, fn: mean_or_sample(fn))
+            return self._infer_chain(x, lengths, inputs, lambda name, fn: mean_or_sample(fn))
 
-    def sample(self, num_samples: int, *, length: int, mean: bool = False, seed: int = 0) -> Tensor:
-        """Sample new sequences as :meth:`Program.sample`, of shape ``(num_samples, length, *shape)``."""
-        return self._sample(num_samples, mean=mean, seed=seed, length=check_int("length", length))
+    def sample(
+        self, num_samples: int, *, length: int, inputs: Tensor | None = None, mean: bool = False, seed: int = 0
+    ) -> Tensor:
+        """Sample new sequences ``(num_samples, length, *shape)``, given inputs of at least ``length`` steps."""
+        num_samples, length = check_int("num_samples", num_samples), check_int("length", length)
+        steps.check_inputs(inputs, self.inputs, torch.ones(num_samples, length, dtype=torch.bool), self.dtype)
+        return self._sample(num_samples, mean=mean, seed=seed, length=length, inputs=inputs)
 
-    def decode_prior(self, num_samples: int, *, length: int = 1) -> TorchDistributionMixin:
+    def decode_prior(
+        self, num_samples: int, *, length: int = 1, inputs: Tensor | None = None
+    ) -> TorchDistributionMixin:
         """Sample a chain of latents from the prior and return p(x_t given z_t), of batch shape ``(n, length)``."""
         mask = torch.ones(num_samples, length, dtype=torch.bool, device=self.device)
         with DataPlate(mask):
-            return self.likelihood(self._sample_chain(mask))
+            return self._decode(mask, steps.past(inputs, mask))
 
-    def decode_posterior(self, x: Tensor, lengths: Tensor | None = None) -> TorchDistributionMixin:
+    def decode_posterior(
+        self, x: Tensor, lengths: Tensor | None = None, inputs: Tensor | None = None
+    ) -> TorchDistributionMixin:
         """Sample the latents given ``x`` and return p(x_t given z_t); the last step is repeated after the end."""
         with DataPlate(x):
-            return self.likelihood(self._infer_chain(x, lengths))
+            z = self._infer_chain(x, lengths, inputs)
+            return self.likelihood(z, *steps.past(inputs, steps.step_mask(x, lengths)))
+
+    def decode_ahead(
+        self, x: Tensor, lengths: Tensor | None = None, inputs: Tensor | None = None, *, num_steps: int
+    ) -> TorchDistributionMixin:
+        """Sample the latents after the end of each sequence and return p(x_t given z_t) of these ``num_steps``."""
+        ahead = torch.ones(len(x), num_steps, dtype=torch.bool, device=x.device)
+        with DataPlate(x):
+            last = self._infer_chain(x, lengths, inputs)[..., -1, :]
+            return self._decode(ahead, steps.future(inputs, steps.step_mask(x, lengths).sum(-1), num_steps), last)
 
     def forecast(
-        self, x: Tensor, lengths: Tensor | None = None, *, num_steps: int, mean: bool = False, seed: int = 0
+        self,
+        x: Tensor,
+        lengths: Tensor | None = None,
+        inputs: Tensor | None = None,
+        *,
+        num_steps: int,
+        mean: bool = False,
+        seed: int = 0,
     ) -> Tensor:
-        """Sample a continuation of each sequence.
+        """Sample one continuation of each sequence; :func:`pyro_vae.tasks.forecast` returns intervals.
 
         Args:
-            x: sequences, of shape ``(n, T, *shape)``
-            lengths: lengths of the sequences, of shape ``(n,)``
+            x, lengths, inputs: sequences, with inputs also of the steps after the end of each sequence
             num_steps: number of further steps
             mean: return the means of p(x_t given z_t) instead of samples
             seed: seed of all random numbers
 
         Returns:
             The steps after the end of each sequence, of shape ``(n, num_steps, *shape)``.
+
+        Raises:
+            ValueError: ``num_steps`` is not a positive integer, or inputs of these steps are missing.
         """
-        num_steps = check_int("num_steps", num_steps)
-        with evaluating(self), fork_rng(self.device, seed), DataPlate(x):
-            last = self._infer_chain(x, lengths)[..., -1, :]
-            ahead = torch.ones(len(x), num_steps, dtype=torch.bool, device=x.device)
-            fn = self.likelihood(self._sample_chain(ahead, last))
+        self.check_ahead(x, lengths, inputs, num_steps=check_int("num_steps", num_steps))
+        with evaluating(self), fork_rng(self.device, seed):
+            fn = self.decode_ahead(x, lengths, inputs, num_steps=num_steps)
             return mean_or_sample(fn) if mean else fn.sample()
 
     def check_data(self, x: Tensor, *context: Tensor) -> None:
-        """Raise if shape, type, values or lengths of the sequences do not fit."""
-        if len(context) > 1:
-            raise ValueError(f"data: expected x, or (x, lengths), got {1 + len(context)} columns")
-        fn = self.decode_prior(1)
+        """Raise if shape, type, values, lengths or inputs of the sequences do not fit."""
+        if len(context) > 1 + bool(self.inputs):
+            what = "(x, lengths, inputs)" if self.inputs else "x, or (x, lengths), without inputs=WIDTH"
+            raise ValueError(f"data: expected {what}, got {1 + len(context)} columns")
+        lengths, inputs = [*context, None, None][:2]
+        fn = self.decode_prior(1, inputs=self.start[0].new_zeros(1, 1, self.inputs) if self.inputs else None)
         if x.dim() < 2 or not x.shape[1] or x.shape[2:] != fn.event_shape:
             shape = ", ".join(["n", "T", *map(str, fn.event_shape)])
             raise ValueError(f"x: expected shape ({shape}) with shorter sequences padded, got {tuple(x.shape)}")
-        for lengths in context:
-            if lengths.shape != (len(x),):
-                raise ValueError(f"lengths: expected shape ({len(x)},), one per sequence, got {tuple(lengths.shape)}")
-            bad = ~((lengths >= 1) & (lengths <= x.shape[1]) & (lengths == lengths.long()))
-            if bad.any():
-                raise ValueError(
-                    f"lengths: expected integers from 1 to {x.shape[1]}, the number of steps in x, but "
-                    f"lengths[{first(bad)}] is {lengths[bad][0].item():g}. Remove empty sequences"
-                )
-        steps = fn.expand((1, x.shape[1])).to_event(1)
-        check_entries(pad(x, step_mask(x, *context)), steps, self.likelihood, self.dtype, missing=self.missing)
+        steps.check_lengths(lengths, x)
+        mask = steps.step_mask(x, lengths)
+        steps.check_inputs(inputs, self.inputs, mask, self.dtype)
+        whole, padded = fn.expand((1, x.shape[1])).to_event(1), steps.pad(x, mask)
+        check_entries(padded, whole, self.likelihood, self.dtype, missing=self.missing)
+        steps.check_observed(padded)
 
-
-def step_mask(x: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """Return which steps belong to each sequence, of shape ``(n, T)``."""
-    steps = torch.arange(x.shape[1], device=x.device)
-    return (steps < x.shape[1]).expand(x.shape[0], -1) if lengths is None else steps < lengths.unsqueeze(-1)
-
-
-def entry_mask(mask: Tensor, dim: int) -> Tensor:
-    """Return a mask over steps with trailing dimensions of size 1, ``dim`` dimensions in total."""
-    return mask.reshape(*mask.shape, *[1] * (dim - mask.dim()))
-
-
-def pad(x: Tensor, mask: Tensor) -> Tensor:
-    """Fill the padding with the first step, which is finite and inside the support of any likelihood."""
-    return torch.where(entry_mask(mask, x.dim()), x, x[:, :1])
-
-
-def joint(fn: TorchDistributionMixin, mask: Tensor) -> TorchDistributionMixin:
-    """Return p(x given z) of whole sequences from p(x_t given z_t), without the padding."""
-    if not factorized(fn):
-        return fn.mask(mask).to_event(1)
-    # mask entry by entry, so that a scale that is fitted to the batch ignores the padding as well
-    k = fn.reinterpreted_batch_ndims
-    return fn.base_dist.mask(entry_mask(mask, 2 + k).expand(fn.base_dist.batch_shape)).to_event(1 + k)
+    def check_ahead(self, x: Tensor, *context: Tensor | None, num_steps: int) -> None:
+        """Raise unless there are inputs of the ``num_steps`` after the end of each sequence."""
+        (lengths, inputs), ahead = [*context, None, None][:2], torch.ones(len(x), num_steps, device=x.device)
+        steps.check_inputs(inputs, self.inputs, ahead, self.dtype, lengths=steps.step_mask(x, lengths).sum(-1))

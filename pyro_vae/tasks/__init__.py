@@ -9,6 +9,7 @@ from pyro_vae.tasks.compressed import Compressed, CompressionError
 from pyro_vae.tasks.detect import Detector, attribution
 from pyro_vae.tasks.export import export
 from pyro_vae.tasks.export_formats import ExportFormat, Onnx, TorchExport
+from pyro_vae.tasks.forecast import Forecast, forecast
 from pyro_vae.tasks.generate import AggregatePosterior, generate, reconstruct, tempered
 from pyro_vae.tasks.imputation import Imputation, fill
 from pyro_vae.tasks.impute import impute, pseudo_gibbs
@@ -34,6 +35,7 @@ __all__ = [
     "Detector",
     "Embedding",
     "ExportFormat",
+    "Forecast",
     "ImportanceWeighted",
     "Imputation",
     "InputComplexity",
@@ -50,6 +52,7 @@ __all__ = [
     "embed",
     "export",
     "fill",
+    "forecast",
     "generate",
     "geometric",
     "hide_labels",

@@ -17,7 +17,7 @@ from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Mixture
 from pyro_vae.evaluation.over import over, require_order
-from pyro_vae.programs import SemiSupervised
+from pyro_vae.programs import SemiSupervised, SequenceVAE
 from pyro_vae.programs.program import Program, evaluating, mean_or_sample
 from pyro_vae.tasks.decoding import context_rows, decode, require_vae
 
@@ -160,7 +160,7 @@ def reconstruct(program: Program, x: Any, *, seed: int = 0, progress: bool = Tru
     A likelihood without a mean in closed form returns a sample. A categorical column returns the most probable label.
 
     Args:
-        program: a VAE or SemiSupervised
+        program: a VAE, SemiSupervised or SequenceVAE
         x: rows of data, or a tuple ``(x, context)``
         seed: random seed
         progress: show a progress bar
@@ -178,7 +178,7 @@ def reconstruct(program: Program, x: Any, *, seed: int = 0, progress: bool = Tru
         >>> reconstruct(toy.program, toy.draw(4)).shape
         torch.Size([4, 5])
     """
-    if not isinstance(program, SemiSupervised):
+    if not isinstance(program, (SemiSupervised, SequenceVAE)):
         require_vae(program)
 
     def mean(*batch: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from pyro_vae._util.arrays import as_tensor
 from pyro_vae._util.validation import check_number
 from pyro_vae.data.tables import Table
 
-__all__ = ["Imputation", "fill"]
+__all__ = ["Imputation", "central_interval", "covered", "fill"]
 
 
 @dataclass(frozen=True)
@@ -43,24 +43,11 @@ class Imputation:
         Raises:
             ValueError: the level is not a probability, or there are too few samples to estimate the ends.
         """
-        check_number("level", level, above=0, below=1)
-        if len(self.samples) * (1 - level) < 2:
-            raise ValueError(
-                f"level: an interval of {level:.0%} cannot be estimated from {len(self.samples)} samples. Impute with "
-                f"num_samples={int(2 / (1 - level)) + 1} or more."
-            )
-        tail = (1 - level) / 2
-        ends = torch.tensor([tail, 1 - tail], dtype=self.samples.dtype)
-        # in parts, as torch.quantile is limited to 16 million numbers
-        parts = [torch.quantile(part, ends, 0) for part in self.samples.flatten(2).split(100, 1)]
-        lower, upper = torch.cat(parts, 1).reshape(2, *self.x.shape)
-        return lower, upper
+        return central_interval(self.samples, level, "Impute")
 
     def coverage(self, truth: Tensor, level: float) -> float:
         """Return the share of missing entries with their true value in the interval; ``level`` if that is correct."""
-        lower, upper = self.interval(level)
-        truth = self.check_truth(truth)
-        return float(((lower <= truth) & (truth <= upper))[self.missing].double().mean())
+        return covered(self.check_truth(truth), *self.interval(level), self.missing)
 
     def squared_error(self, truth: Tensor) -> float:
         """Return the mean squared error of the imputed entries against the complete data, in squared units."""
@@ -81,6 +68,27 @@ class Imputation:
             f"Imputation({int(self.missing.sum()):,} of {self.missing.numel():,} entries, {len(self.samples)} samples"
             f"; median effective sample size {float(self.ess.median()):.0f})"
         )
+
+
+def central_interval(samples: Tensor, level: float, again: str) -> tuple[Tensor, Tensor]:
+    """Return the ends of the central interval of samples ``(num_samples, n, *shape)``; ``again`` is for the error."""
+    check_number("level", level, above=0, below=1)
+    if len(samples) * (1 - level) < 2:
+        raise ValueError(
+            f"level: an interval of {level:.0%} cannot be estimated from {len(samples)} samples. {again} with "
+            f"num_samples={int(2 / (1 - level)) + 1} or more."
+        )
+    tail = (1 - level) / 2
+    ends = torch.tensor([tail, 1 - tail], dtype=samples.dtype)
+    # in parts, as torch.quantile is limited to 16 million numbers
+    parts = [torch.quantile(part, ends, 0) for part in samples.flatten(2).split(100, 1)]
+    lower, upper = torch.cat(parts, 1).reshape(2, *samples.shape[1:])
+    return lower, upper
+
+
+def covered(truth: Tensor, lower: Tensor, upper: Tensor, mask: Tensor) -> float:
+    """Return the share of the entries in the mask whose true value is in the interval."""
+    return float(((lower <= truth) & (truth <= upper))[mask].double().mean())
 
 
 def fill(data: Any, table: Table, x: Tensor) -> Any:

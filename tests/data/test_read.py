@@ -394,12 +394,11 @@ REFUSED = {
         ValueError,
         r"a\.parquet: .*damaged",
     ),
-    "sequences": (lambda folder: [np.zeros((3, 2)), np.zeros((5, 2))], {}, ValueError, "different lengths"),
-    "packed": (
-        lambda folder: torch.nn.utils.rnn.pack_sequence([torch.zeros(3, 2), torch.zeros(2, 2)]),
+    "rows of different lengths": (
+        lambda folder: [[1.0, 2.0], [3.0]],
         {},
-        TypeError,
-        "Sequences of different lengths",
+        ValueError,
+        "arrays of shape .steps, channels",
     ),
     "None": (lambda folder: None, {}, TypeError, "got NoneType"),
     "a number": (lambda folder: 5, {}, TypeError, "got int"),

@@ -201,3 +201,24 @@ def test_ellipses_in_more_dimensions_are_those_of_the_projected_covariance():
     assert torch.allclose(axes @ (sizes / 2).square().diag() @ axes.T, exact, atol=1e-5)
     with pytest.raises(ValueError, match="std"):
         plots.latent_map(line, std=torch.ones(3))
+
+
+def test_forecasts_are_after_the_end_of_each_sequence():
+    samples = torch.randn(100, 8, 3, 2, generator=g)
+    x, lengths, truth = torch.randn(8, 5, 2, generator=g), torch.tensor([5, 2, 1, 3, 4, 5, 5, 5]), torch.zeros(8, 3, 2)
+    x[0, 1] = torch.nan
+    found = tasks.Forecast(samples)
+    figure = plots.forecasts(x, found, lengths, truth=truth, level=0.8, channel=1)
+    assert len(figure.axes) == 6
+    assert texts(figure.legends[0]) == ["observed", "80% interval", "mean of the forecast", "true steps"]
+    for i, axes in enumerate(figure.axes):
+        n = int(lengths[i])
+        observed, mean, true = axes.lines
+        assert observed.get_xdata().tolist() == list(range(1, n + 1))
+        assert torch.equal(torch.tensor(observed.get_ydata()).nan_to_num(9), x[i, :n, 1].double().nan_to_num(9))
+        assert mean.get_xdata().tolist() == true.get_xdata().tolist() == [n + 1, n + 2, n + 3]
+        assert torch.allclose(torch.tensor(mean.get_ydata()), samples.mean(0)[i, :, 1].double())
+        band = axes.collections[0].get_paths()[0].get_extents()
+        lower, upper = (end[i, :, 1] for end in found.interval(0.8))
+        assert abs(band.y0 - float(lower.min())) < 1e-6
+        assert abs(band.y1 - float(upper.max())) < 1e-6

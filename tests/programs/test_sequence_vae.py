@@ -6,113 +6,13 @@ import math
 import pyro
 import pytest
 import torch
-from pyro import distributions as dist
+from helpers.state_space import FEATURES, Toy, padded
 from pyro import poutine
 
 import pyro_vae as pv
 
-FEATURES, Q, R = 3, 0.6, 0.8
 LENGTHS = torch.tensor([6, 1, 4, 6, 2, 5])
 ELBO = functools.partial(pv.estimators.ELBO, analytic_kl=False)
-
-
-class Linear(pv.Conditional):
-    """Normal with a mean that is linear in the context, or constant."""
-
-    def __init__(self, weight, scale, bias=None):
-        super().__init__()
-        self.weight, self.scale = torch.nn.Parameter(weight), scale
-        self.bias = torch.nn.Parameter(torch.zeros(len(weight)).double() if bias is None else bias)
-
-    def forward(self, *given):
-        mean = given[0] @ self.weight.T + self.bias if given else self.bias + 0 * self.weight.sum()
-        return dist.Normal(mean, self.scale).to_event(1)
-
-
-class Messages(torch.nn.Module):
-    """p(x_t, ..., x_L given z_t) as precision and shift of a normal in z_t: the information filter, backwards.
-
-    Missing entries (NaN) are left out.
-    """
-
-    takes_missing = True
-
-    def __init__(self, a, c):
-        super().__init__()
-        self.a, self.c = a, c
-
-    def forward(self, x, lengths):
-        d = len(self.a)
-        precision, shift = x.new_zeros(len(x), d, d), x.new_zeros(len(x), d)
-        h = []
-        for t in reversed(range(x.shape[1])):
-            gain = (torch.eye(d).double() / Q**2 + precision).inverse()
-            c = self.c * ~x[:, t].isnan().unsqueeze(-1)
-            precision = self.a.T @ (torch.eye(d).double() / Q**2 - gain / Q**4) @ self.a + c.mT @ c / R**2
-            here = (x[:, t].nan_to_num().unsqueeze(1) @ c).squeeze(1)
-            shift = (gain @ shift.unsqueeze(-1)).squeeze(-1) @ self.a / Q**2 + here / R**2
-            here = (t < lengths).double().unsqueeze(-1)
-            precision, shift = precision * here.unsqueeze(-1), shift * here
-            h.insert(0, torch.cat([shift, precision.flatten(1)], -1))
-        return torch.stack(h, 1)
-
-
-class Exact(pv.Conditional):
-    """q(z_t given z_(t-1), x_t, ..., x_L), with the mean shifted by `off`."""
-
-    def __init__(self, a, off=0.0):
-        super().__init__()
-        self.a, self.off = a, torch.nn.Parameter(torch.tensor(off).double())
-
-    def forward(self, h, z):
-        d = len(self.a)
-        precision = torch.eye(d).double() / Q**2 + h[..., d:].reshape(*h.shape[:-1], d, d)
-        right = z @ self.a.T / Q**2 + h[..., :d]
-        mean = torch.linalg.solve(precision, right.unsqueeze(-1)).squeeze(-1)
-        return dist.MultivariateNormal(mean + self.off, precision_matrix=precision)
-
-
-class Toy:
-    """z_t = A z_(t-1) + noise of scale Q, x_t = C z_t + noise of scale R, z_1 as if z_0 were known."""
-
-    def __init__(self, latent=2, off=0.0, missing=False):
-        g = torch.Generator().manual_seed(3)
-        normal = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)  # noqa: E731
-        self.a, self.c, start = 0.7 * normal(latent, latent), normal(FEATURES, latent), normal(latent)
-        self.first = self.a @ start
-        self.program = pv.programs.SequenceVAE(
-            prior=Linear(torch.zeros(latent, 1).double(), Q, self.first),
-            transition=Linear(self.a, Q),
-            likelihood=Linear(self.c, R),
-            posterior=Exact(self.a, off),
-            summary=Messages(self.a, self.c),
-            missing=missing,
-        ).double()
-        with torch.no_grad():
-            self.program.start[0].copy_(start)
-
-    def kalman(self, x):
-        """Exact log p of one sequence, and mean and covariance of its last latents, given its observed entries."""
-        eye = torch.eye(len(self.a)).double()
-        mean, covariance, total = self.first, Q**2 * eye, 0.0
-        for t, row in enumerate(x):
-            if t:
-                mean, covariance = self.a @ mean, self.a @ covariance @ self.a.T + Q**2 * eye
-            row, c = row[~row.isnan()], self.c[~row.isnan()]
-            if not len(row):
-                continue
-            seen = c @ covariance @ c.T + R**2 * torch.eye(len(row)).double()
-            total = total + dist.MultivariateNormal(c @ mean, seen).log_prob(row)
-            gain = covariance @ c.T @ seen.inverse()
-            mean, covariance = mean + gain @ (row - c @ mean), covariance - gain @ c @ covariance
-        return total, mean, covariance
-
-    def evidence(self, x, lengths):
-        return torch.stack([self.kalman(row[:n])[0] for row, n in zip(x, lengths, strict=True)]).detach()
-
-
-def padded(x, lengths, value):
-    return torch.where(torch.arange(x.shape[1])[:, None] < lengths[:, None, None], x, torch.tensor(value).to(x))
 
 
 def sequences(program, steps=6):
@@ -202,16 +102,13 @@ def test_latents_are_the_smoothed_means():
 def test_forecast_is_the_exact_predictive_distribution():
     toy, n = Toy(), 20000
     x = sequences(toy.program)[:1]
-    _, mean, covariance = toy.kalman(x[0, :4])
+    means, covariances = toy.ahead(x[0, :4], 2)
     many = padded(x, torch.tensor([4]), math.nan).expand(n, -1, -1)
     ahead = toy.program.forecast(many, torch.full((n,), 4), num_steps=2)
     assert ahead.shape == (n, 2, FEATURES)
-    for t in range(2):
-        mean = toy.a @ mean
-        covariance = toy.a @ covariance @ toy.a.T + Q**2 * torch.eye(2).double()
-        seen = toy.c @ covariance @ toy.c.T + R**2 * torch.eye(FEATURES).double()
+    for t, (mean, seen) in enumerate(zip(means, covariances, strict=True)):
         error = (seen.diagonal() / n).sqrt()
-        assert ((ahead[:, t].mean(0) - toy.c @ mean).abs() < 4 * error).all()
+        assert ((ahead[:, t].mean(0) - mean).abs() < 4 * error).all()
         # variance of an entry of the empirical covariance: (c_ii c_jj + c_ij^2) / n
         error = ((seen.diagonal().outer(seen.diagonal()) + seen.square()) / n).sqrt()
         assert ((ahead[:, t].T.cov() - seen).abs() < 4 * error).all()

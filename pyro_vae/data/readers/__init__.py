@@ -12,11 +12,12 @@ from pyro_vae.data.readers.images import IMAGES
 from pyro_vae.data.readers.numpy_files import NUMPY
 from pyro_vae.data.readers.parquet import PARQUET
 from pyro_vae.data.readers.reader import Content, Options, Reader, is_path
+from pyro_vae.data.readers.sequences import SEQUENCES, is_packed
 from pyro_vae.data.readers.sparse import MATRIX_MARKET, SPARSE
 from pyro_vae.data.readers.text import TEXT
 from pyro_vae.data.readers.torch_data import TORCH
 
-__all__ = ["FRAME", "READERS", "Content", "Options", "Reader", "find", "is_path"]
+__all__ = ["FRAME", "READERS", "Content", "Options", "Reader", "find", "is_packed", "is_path"]
 
 #: The first one that takes a source reads it.
 READERS: tuple[Reader, ...] = (
@@ -32,6 +33,7 @@ READERS: tuple[Reader, ...] = (
     COLUMNS,
     SPARSE,
     ANNDATA,
+    SEQUENCES,
     ARRAY,
     ROWS,
     TORCH,

@@ -30,7 +30,10 @@ def load_array(name: str, source: Any, options: Options) -> Content:
 
 ARRAY = Reader(
     source="array of numpy (masked and memory-mapped ones too), tensor, array of another library",
-    becomes="one example per row; images where the shape is that of images; integers of at least 0 are counts",
+    becomes=(
+        "one example per row; images where the shape is that of images; sequences `(n, steps, channels)` with "
+        '`layout="tc"`; integers of at least 0 are counts'
+    ),
     takes=is_array,
     load=load_array,
     options=("layout", "levels"),
@@ -51,8 +54,8 @@ def load_rows(name: str, source: list[Any], options: Options) -> Content:
     shapes = {tuple(row.shape) if hasattr(row, "shape") else (len(row),) for row in source}
     if len(shapes) > 1:
         raise ValueError(
-            f"{name}: expected rows of one shape, got shapes such as {', '.join(map(str, sorted(shapes)[:3]))}; "
-            "sequences of different lengths are not read. Pad them to one length"
+            f"{name}: expected rows of one shape, got shapes such as {', '.join(map(str, sorted(shapes)[:3]))}. "
+            "Pass sequences of different lengths as arrays of shape (steps, channels)"
         )
     if isinstance(source[0], Tensor):
         return Content(rows=torch.stack(source))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.data.readers.reader import Content, Options, Reader, from_package
+from pyro_vae.data.readers.sequences import is_ragged
 
 __all__ = ["COLUMNS", "FRAME", "TABLE_OPTIONS", "by_name", "of_arrow"]
 
@@ -24,8 +25,14 @@ def is_columns(source: Any) -> bool:
 
 
 def by_name(name: str, arrays: Mapping[Any, Any]) -> Content:
-    """Return arrays by name as examples with labels (``x`` or ``X``, and ``y``), or as the columns of a table."""
+    """Return arrays by name as examples with labels (``x`` or ``X``, and ``y``), or as the columns of a table.
+
+    Three axes with ``lengths`` or ``inputs``, and lists of arrays of different lengths, are sequences.
+    """
     key = next((k for k in ("x", "X") if k in arrays), next(iter(arrays)) if len(arrays) == 1 else None)
+    steps = {k: arrays[k] for k in ("lengths", "inputs") if k in arrays}
+    if key is not None and (is_ragged(arrays[key]) or (steps and np.ndim(arrays[key]) == 3)):
+        return Content(rows=arrays[key], labels=arrays.get("y"), sequences=True, **steps)
     if key is not None and np.ndim(arrays[key]) > 1:
         return Content(rows=arrays[key], labels=arrays.get("y"))
     shapes = {k: np.shape(v) for k, v in arrays.items()}
@@ -46,7 +53,7 @@ def load_columns(name: str, source: Any, options: Options) -> Content:
 
 COLUMNS = Reader(
     source="dict of columns, dict with the arrays `x` and `y`, structured array of numpy",
-    becomes="a table; or an array with labels",
+    becomes="a table; or an array with labels, or sequences `x` with their `lengths` and the `inputs` of each step",
     takes=is_columns,
     load=load_columns,
     options=(*TABLE_OPTIONS, "layout", "levels"),

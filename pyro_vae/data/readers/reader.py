@@ -48,6 +48,9 @@ class Content:
         levels: largest level of images in bytes; None if the values are numbers
         axes: layout of the images if the reader knows it
         counts: whether the rows are counts
+        sequences: whether the rows are sequences: an array ``(n, steps, channels)``, or a list of arrays
+        lengths: number of steps of each sequence in an array; None if they are those of the array
+        inputs: inputs of each step of the sequences, in the form of the rows
         notes: what the reader chose, one sentence each
     """
 
@@ -58,6 +61,9 @@ class Content:
     levels: int | None = None
     axes: str | None = None
     counts: bool = False
+    sequences: bool = False
+    lengths: Any = None
+    inputs: Any = None
     notes: tuple[str, ...] = ()
 
 

@@ -16,7 +16,7 @@ from pyro_vae._util.validation import check_int
 from pyro_vae._util.weights import mean_one
 from pyro_vae.data import Split
 from pyro_vae.data.lazy import LazyRows
-from pyro_vae.data.read import to_fit
+from pyro_vae.data.read import arguments, to_fit
 from pyro_vae.data.tables import Column as TableColumn
 from pyro_vae.programs.program import Program
 from pyro_vae.training.data.column import CHUNK_BYTES, Column, OnDevice, argument_name, to_tensors
@@ -87,7 +87,7 @@ class Batches:
         self.ahead: ReadAhead | None = None
         self.used: np.ndarray | None = None
         parts = []
-        for i, source in enumerate(data if isinstance(data, tuple) else (data,)):
+        for i, source in enumerate(arguments(data)):
             source = in_rows_of(data, argument_name(i), source) if i else source
             parts += to_fit(argument_name(i), source, () if i else columns)
         if len(parts) == 1 and isinstance(parts[0].x, (DataLoader, IterableDataset)):

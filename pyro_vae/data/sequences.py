@@ -1,0 +1,119 @@
+"""Sequences as examples: padded to one length, with their lengths and inputs."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from pyro_vae._util.arrays import fill_masked
+from pyro_vae.data.arrays import as_rows
+from pyro_vae.data.dataset import Split
+from pyro_vae.data.examples import Examples
+from pyro_vae.data.lazy import LazyRows
+from pyro_vae.data.readers import Content, Options
+from pyro_vae.data.tidy import labelled
+from pyro_vae.data.units import real_columns
+
+__all__ = ["of_sequences"]
+
+
+def of_sequences(name: str, content: Content, options: Options) -> Examples:
+    """Return sequences as examples, with NaN after the end of each."""
+    for option, given, known in (("layout", options.layout, "tc"), ("levels", options.levels, None)):
+        if given not in (None, known):
+            raise ValueError(
+                f"{option}: expected {known or 'none'} for sequences ({name}), got {given!r}. Leave it out"
+            )
+    x, lengths = padded(name, content.rows)
+    if content.lengths is not None:
+        lengths = lengths_of(name, content.lengths, x)
+    inside = torch.arange(x.shape[1]) < lengths.unsqueeze(-1)
+    x = torch.where(inside.unsqueeze(-1), x, torch.nan)
+    empty = torch.isnan(x).flatten(1).all(1)
+    if empty.any():
+        raise ValueError(
+            f"{name}: expected an observed entry in each sequence, got none in {int(empty.sum()):,} of {len(x):,} "
+            f"(sequence {int(empty.nonzero()[0])}, counted from 0). Remove these sequences"
+        )
+    blank = torch.isnan(x).all(0).all(0)
+    if blank.any():
+        raise ValueError(
+            f"{name}: expected a number in each channel, got none in channel {int(blank.nonzero()[0])} (counted from "
+            "0). Leave it out"
+        )
+    inputs = None if content.inputs is None else inputs_of(content.inputs, lengths)
+    channels, table = real_columns(Split(x[inside]))
+    y, classes = labelled(name, content.labels, options)
+    notes = (
+        f"lengths: {int(lengths.min()):,} to {int(lengths.max()):,} steps; after the end of a sequence x is NaN",
+        *content.notes,
+        *([] if inputs is None else [f"inputs: {inputs.shape[2]} for each of up to {inputs.shape[1]:,} steps"]),
+        table,
+    )
+    more: dict[str, Any] = {
+        "lengths": lengths,
+        "inputs": inputs,
+        "channels": channels,
+        "classes": classes,
+        "notes": notes,
+    }
+    return Examples(x, y, kind="sequence", layout="tc", name=name, **more)
+
+
+def padded(name: str, rows: Any) -> tuple[Tensor, Tensor]:
+    """Return sequences as an array ``(n, steps, channels)`` with NaN after the end of each, and their lengths."""
+    if not isinstance(rows, list):
+        x = numbers(name, rows)
+        if x.dim() != 3 or 0 in x.shape:
+            raise ValueError(f"{name}: expected sequences of shape (n, steps, channels), got {tuple(x.shape)}")
+        return x, torch.full((len(x),), x.shape[1])
+    steps = [numbers(name, row) for row in rows]
+    for i, row in enumerate(steps):
+        where = f"got shape {tuple(row.shape)} (sequence {i}, counted from 0)"
+        if row.dim() != 2:
+            raise ValueError(f"{name}: expected sequences of shape (steps, channels), {where}. Reshape them")
+        if not len(row):
+            raise ValueError(f"{name}: expected at least one step in each sequence, {where}. Remove empty sequences")
+        if row.shape[1] != steps[0].shape[1]:
+            raise ValueError(
+                f"{name}: expected {steps[0].shape[1]} channels in each sequence, as in the first, {where}. Add the "
+                "others as NaN"
+            )
+    dtype = reduce(torch.promote_types, {row.dtype for row in steps})
+    x = pad_sequence([row.to(dtype) for row in steps], batch_first=True, padding_value=torch.nan)
+    return x, torch.tensor([len(row) for row in steps])
+
+
+def numbers(name: str, rows: Any) -> Tensor:
+    """Return an array as floating-point numbers in memory."""
+    x = as_rows(name, np.asarray(rows) if isinstance(rows, np.memmap) else fill_masked(rows)[:])
+    x = x[:] if isinstance(x, LazyRows) else x
+    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+
+
+def lengths_of(name: str, lengths: Any, x: Tensor) -> Tensor:
+    """Return the lengths that come with an array, or raise if they do not fit."""
+    found = torch.as_tensor(np.asarray(lengths))
+    if found.shape != x.shape[:1] or not ((found >= 1) & (found <= x.shape[1]) & (found == found.long())).all():
+        raise ValueError(
+            f"lengths: expected {len(x):,} integers from 1 to {x.shape[1]:,}, the steps of x in {name}, got shape "
+            f"{tuple(found.shape)} and values from {found.min():g} to {found.max():g}. Remove empty sequences"
+        )
+    return found.long()
+
+
+def inputs_of(inputs: Any, lengths: Tensor) -> Tensor:
+    """Return inputs ``(n, steps, width)``, or raise if a sequence has fewer than its steps."""
+    found, steps = padded("inputs", inputs)
+    short = [] if len(found) != len(lengths) else (steps < lengths).nonzero().flatten().tolist()
+    if len(found) != len(lengths) or short:
+        what = f"{int(steps[short[0]])} steps in sequence {short[0]}" if short else f"{len(found):,} sequences"
+        raise ValueError(
+            f"inputs: expected those of all steps of {len(lengths):,} sequences, got {what}. Add the rest"
+        )
+    return found

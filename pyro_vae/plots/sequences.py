@@ -1,0 +1,63 @@
+"""Sequences and their forecasts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pyro_vae.plots.style import COLOURS, WIDTH, as_numbers, integer_ticks, styled
+
+__all__ = ["forecasts"]
+
+#: Most sequences in one figure.
+MOST = 6
+
+
+@styled
+def forecasts(
+    x: Any, result: Any, lengths: Tensor | None = None, *, truth: Any = None, level: float = 0.9, channel: int = 0
+) -> Figure:
+    """Plot sequences, their forecasts with intervals and, if known, the true steps, with a panel per sequence.
+
+    Args:
+        x: the sequences, of shape ``(n, T, channels)``; missing entries (NaN) are gaps
+        result: the result of ``tasks.forecast``; of more than 6 sequences, the first 6 are shown
+        lengths: lengths of the sequences, of shape ``(n,)``; T if None
+        truth: the true steps after the end of each sequence, of shape ``(n, steps, channels)``
+        level: probability of the interval
+        channel: which channel is shown
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> import torch, pyro_vae as pv
+        >>> program, x = pv.programs.SequenceVAE.example(), torch.randn(2, 9, 4)
+        >>> found = pv.tasks.forecast(program, x, num_steps=4, num_samples=100, progress=False)
+        >>> len(forecasts(x, found).axes)
+        2
+    """
+    x, mean = as_numbers(x), as_numbers(result.mean)
+    ends = [as_numbers(end) for end in result.interval(level)]
+    count, ahead = min(len(x), MOST), mean.shape[1]
+    ends_at = [x.shape[1]] * len(x) if lengths is None else lengths.long().tolist()
+    figure = Figure(figsize=(1.3 * WIDTH, 0.5 + 1.5 * count), layout="constrained")
+    every = figure.subplots(count, 1, squeeze=False, sharex=True)[:, 0].tolist()
+    for i, (axes, length) in enumerate(zip(every, ends_at, strict=False)):
+        after = range(length + 1, length + ahead + 1)
+        lower, upper, middle = (values[i, :, channel].tolist() for values in (*ends, mean))
+        look = {"markersize": 3, "linewidth": 1}
+        axes.plot(range(1, length + 1), x[i, :length, channel].tolist(), "o-", color="black", label="observed", **look)
+        axes.fill_between(after, lower, upper, color=COLOURS[0], alpha=0.25, label=f"{level:.0%} interval")
+        axes.plot(after, middle, color=COLOURS[0], label="mean of the forecast")
+        if truth is not None:
+            values = as_numbers(truth)[i, :, channel].tolist()
+            axes.plot(after, values, "o", color=COLOURS[3], markersize=3, label="true steps")
+        axes.set(ylabel=f"sequence {i}\nx, channel {channel}")
+        axes.grid(True)
+        integer_ticks(axes.xaxis)
+    every[-1].set_xlabel("step")
+    figure.legend(*every[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
