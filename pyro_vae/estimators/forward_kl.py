@@ -63,8 +63,7 @@ class ForwardKL(Estimator):
             if not site.local:
                 raise ValueError(
                     f"model: expected latents in the plate of the data, got {site.name!r}, which all examples share: "
-                    "its posterior depends on all observed data, and not on a simulation of each row. Use ELBO, or fix "
-                    "its value"
+                    "its posterior depends on all observed data, and not on a simulation of each row. Use ELBO"
                 )
 
     def evaluate(self, terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:

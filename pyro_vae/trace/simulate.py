@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from pyro.distributions import Delta
 from torch import Tensor
 
 from pyro_vae.trace.call import Call, buffers_kept
@@ -78,7 +79,7 @@ def simulate(model: Callable[..., Any], batch: Sequence[Any], given: dict[str, A
             with record:
                 model(*batch)
         except NotImplementedError as error:
-            raise ValueError(f"model: expected one that can be sampled, got an error: {error}") from error
+            raise ValueError(f"program: expected a model that can be sampled, got an error: {error}") from error
         new = substituted(batch, record)
     return Simulation(new, record)
 
@@ -100,9 +101,9 @@ def substituted(batch: Sequence[Any], record: SampleObserved) -> tuple[Any, ...]
                 continue
         if i is None or value.shape != given.shape:
             raise ValueError(
-                f"model: expected each observed site to observe an argument, obs=x, whose values can be simulated, got "
-                f"site {name!r} of shape {tuple(value.shape)} for x of shape {tuple(batch[0].shape)}. Compute what the "
-                "model observes from x before it, and pass it as an argument"
+                "program: expected a model that observes x alone, or arguments as they are (obs=y), to simulate data, "
+                f"got site {name!r} of shape {tuple(value.shape)} with another value, for x of shape "
+                f"{tuple(batch[0].shape)}. Compute what the model observes outside of it, and pass it as an argument"
             )
         if new[i] is batch[i]:
             new[i] = batch[i].clone()
@@ -126,9 +127,12 @@ def simulated_terms(call: Call) -> Terms:
     for name, site in made.latent.items():
         if name not in drawn.sites and site["infer"].get("enumerate") == "parallel":  # the model sums over it
             del made.run.sites[name]
-    if alone := [name for name in drawn.sites if name not in made.latent]:
-        raise ValueError(
-            f"guide: expected a density at simulated latents, but latents are computed from the draw of {alone[0]!r}, "
-            "which the model does not sample. Use another estimator, or a guide that samples the latents themselves"
-        )
-    return pair(call, drawn, made.run)
+    terms = pair(call, drawn, made.run)
+    for site in terms.latent:
+        if site.local and (site.auxiliary or isinstance(site.guide["fn"], Delta)):
+            raise ValueError(
+                f"guide: expected a density of each latent, to score simulated ones, but site {site.name!r} is "
+                f"{'a draw from which another latent is' if site.auxiliary else 'a Delta, which is'} computed. Use "
+                "another estimator, or a guide that samples each latent from a density"
+            )
+    return terms

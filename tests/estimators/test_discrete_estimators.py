@@ -811,5 +811,5 @@ def test_data_that_cannot_be_dreamed_are_refused():
     net = nn.Linear(2, 1)
     x = torch.zeros(3, 2)
     assert ReweightedWakeSleep().differentiable_loss(model, guide, x).requires_grad
-    with pytest.raises(ValueError, match="model: .*left"):
+    with pytest.raises(ValueError, match="program: .*left"):
         ReweightedWakeSleep(sleep=0.5).differentiable_loss(model, guide, x)
