@@ -99,7 +99,7 @@ def substituted(batch: Sequence[Any], record: SampleObserved) -> tuple[Any, ...]
             if value.shape == batch[0].shape:
                 new[0] = torch.where(torch.isnan(batch[0]), batch[0], value).to(batch[0].dtype)
                 continue
-        if i is None or value.shape != given.shape:
+        if i is None or value.shape != given.shape or repeats(given, batch[i]):
             raise ValueError(
                 "program: expected a model that observes x alone, or arguments as they are (obs=y), to simulate data, "
                 f"got site {name!r} of shape {tuple(value.shape)} with another value, for x of shape "
@@ -109,6 +109,12 @@ def substituted(batch: Sequence[Any], record: SampleObserved) -> tuple[Any, ...]
             new[i] = batch[i].clone()
         new[i].as_strided(given.shape, given.stride(), given.storage_offset()).copy_(value)
     return tuple(new)
+
+
+def repeats(view: Tensor, x: Tensor) -> bool:
+    """Whether entries of a view may share memory."""
+    expanded = any(step == 0 and size > 1 for step, size in zip(view.stride(), view.shape, strict=True))
+    return expanded or view.numel() > x.numel()
 
 
 def simulated_terms(call: Call) -> Terms:

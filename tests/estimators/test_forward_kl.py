@@ -408,11 +408,18 @@ def test_guides_without_a_density_at_a_simulation_are_refused():
     pyro.clear_param_store()
 
 
-def test_data_that_are_no_argument_are_refused():
+@pytest.mark.parametrize(
+    "part",
+    [lambda x: x.sum(-1), lambda x: 2 * x[:, 0], lambda x: x[:, :1].expand(-1, 2), lambda x: x[:, 0].long().double()],
+)
+def test_data_that_are_no_argument_are_refused(part):
     def model(x):
         with plate(x):
             z = pyro.sample("z", dist.Normal(number(0.0), 1.0))
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x.sum(-1))
+            value = part(x)
+            loc = z if value.dim() == 1 else z.unsqueeze(-1).expand(value.shape)
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(value.dim() - 1), obs=value)
+            pyro.sample("y", dist.Normal(z, 1.0), obs=x[:, 1])
 
     x = torch.zeros(4, 2).double()
     with pytest.raises(ValueError, match="^program: .*'x'"):
