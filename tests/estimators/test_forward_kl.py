@@ -412,7 +412,7 @@ def test_guides_without_a_density_at_a_simulation_are_refused():
     "part",
     [lambda x: x.sum(-1), lambda x: 2 * x[:, 0], lambda x: x[:, :1].expand(-1, 2), lambda x: x[:, 0].long().double()],
 )
-def test_data_that_are_no_argument_are_refused(part):
+def test_observations_computed_in_the_model_are_refused(part):
     def model(x):
         with plate(x):
             z = pyro.sample("z", dist.Normal(number(0.0), 1.0))

@@ -107,7 +107,7 @@ def test_gaps_of_independent_latents():
     assert abs(found.amortization.mean - encoder) < 4 * found.amortization.monte_carlo_error + 0.003
 
 
-def test_pareto_k_tells_a_narrow_posterior():
+def test_pareto_k_of_a_narrow_posterior():
     good, narrow = (
         pv.evaluation.log_likelihood(p, X, num_particles=2000, progress=False)
         for p in (independent(), exact(factor=0.4))
