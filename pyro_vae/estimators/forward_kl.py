@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pyro_vae.estimators.averages import mean, scaled_sum
@@ -68,11 +69,11 @@ class ForwardKL(Estimator):
 
     def evaluate(self, terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:
         """Return minus the scaled sum of the log-densities."""
-        return -sum(scaled_sum(site.scale, mean(site.log_q)) for site in terms.latent), {}
+        return -torch.stack([scaled_sum(site.scale, mean(site.log_q)) for site in terms.latent]).sum(), {}
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return log q of the simulated latents of each row."""
-        return mean(terms.log_q())
+        return torch.stack([mean(site.log_q) for site in terms.latent]).sum(0)
 
     def per_datum(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """Return log q of a simulation for each row in nats, ``(batch,)``; nothing is changed."""

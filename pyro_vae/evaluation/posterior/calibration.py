@@ -163,8 +163,9 @@ def simulated_ranks(program: Program, batch: tuple[Tensor, ...], num_samples: in
         names = [f"{site.name}[{i}]" for i in range(place.shape[-1])] if place.shape[-1] > 1 else [site.name]
         found |= dict(zip(names, place.unbind(-1), strict=True))
     try:
-        true = sum(Site(site.name, made.observed[site.name], layout=site.layout).log_p for site in terms.observed)
-        found[JOINT] = rank(true, sum(site.log_p for site in terms.observed)[:-1])
+        sites = [Site(site.name, made.observed[site.name], layout=site.layout) for site in terms.observed]
+        true, sampled = (torch.stack([site.log_p for site in group]).sum(0) for group in (sites, terms.observed))
+        found[JOINT] = rank(true, sampled[:-1])
     except NotImplementedError:
         pass  # a simulator without a density
     return {name: r.double() for name, r in found.items()}
