@@ -1,6 +1,6 @@
 """An amortized guide against one set of parameters per row (AutoNormal): bound, new rows, parameters, time.
 
-Run `python tests/benchmarks/amortized.py`; it takes about five minutes on one core. The model is a dose-response curve
+Run `python tests/benchmarks/amortized.py`; it takes about three minutes of CPU time. The model is a dose-response curve
 per patient: binary answers at eight doses, whose logits are a line with a normal prior on both coefficients, and data
 are drawn from it. Both guides have a normal of independent latents for each row, the same number of steps of Adam and
 one sample per row and step. AutoNormal takes all rows in each step; the amortized guide takes at most 500, and has an
