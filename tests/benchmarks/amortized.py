@@ -2,10 +2,10 @@
 
 Run `python tests/benchmarks/amortized.py`; it takes about three minutes of CPU time. The model is a dose-response
 curve per patient: binary answers at eight doses, whose logits are a line with a normal prior on both coefficients, and
-data are drawn from it. Both guides have a normal of independent latents for each row, the same number of steps of Adam and
-one sample per row and step. AutoNormal takes all rows in each step; the amortized guide takes at most 500, and has an
-MLP with two hidden layers of 64. The bounds are means over the rows of the ELBO with 200 samples, in nats per row. The
-amortization gap is the difference of the two bounds; AutoNormal has no bound for new rows without training again.
+data are drawn from it. Both guides have a normal of independent latents for each row, the same number of steps of Adam
+and one sample per row and step. AutoNormal takes all rows in each step; the amortized guide takes at most 500, and has
+an MLP with two hidden layers of 64. The bounds are means over the rows of the ELBO with 200 samples, in nats per row.
+The amortization gap is the difference of the two bounds; AutoNormal has no bound for new rows without training again.
 """
 
 from __future__ import annotations
