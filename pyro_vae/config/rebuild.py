@@ -174,6 +174,13 @@ def rebuild(settings: Mapping[str, Any], weights: Mapping[str, Tensor], path: Pa
             p.requires_grad_(name not in settings["frozen"])
         found = differences({"": description}, {"": describe(program)})
     except Foreign as error:
+        if description.get("name") == qualified(programs.Amortized):
+            model = in_words(description["options"]["model"])
+            raise ValueError(
+                f"run_dir: expected parts of this library in {path.parent}, got an amortized guide of your model "
+                f"({model}): call pyro_vae.amortize with that model and the same options again, and load the weights "
+                "by pyro_vae.load(run_dir, program)"
+            ) from error
         raise ValueError(
             f"run_dir: expected parts of this library, which can be built again from their names, in {path.parent}, "
             f"got {error}. {HINT}"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
-from pyro_vae.trace import Detached, Recorder, Site, Terms
+from pyro_vae.trace import Detached, Terms
 from pyro_vae.trace.call import buffers_kept
+from pyro_vae.trace.simulate import simulated_terms
 
 __all__ = ["ReweightedWakeSleep"]
 
@@ -80,19 +79,6 @@ class ReweightedWakeSleep(Estimator):
 
 def simulated_log_q(terms: Terms) -> Tensor:
     """Return the log-density under the guide of latents that the model samples together with data, ``(batch,)``."""
-    call = replace(terms.call, num_particles=1)
-    x, context = call.x, call.args[1:]
-    with torch.no_grad(), buffers_kept(call):
-        simulated = call.trace(poutine.uncondition(call.model), Recorder())
-    observed = {site.name: tuple(simulated.sites[site.name]["value"].shape) for site in terms.observed}
-    if list(observed.values()) != [tuple(x.shape)]:
-        raise ValueError(
-            f"sleep: expected a model that observes one site of the shape of x, {tuple(x.shape)}, for which simulated "
-            f"data can be substituted, got {observed}: use sleep=0"
-        )
-    x = simulated.sites[terms.observed[0].name]["value"]
-    call = replace(call, args=(x, *context))
-    with buffers_kept(call):
-        drawn = call.trace(call.guide, Recorder({**simulated.sites, **simulated.subsamples}))
-    sites = [Site(site.name, None, drawn.sites[site.name], site.layout) for site in terms.latent]
-    return sum(site.log_q for site in sites)[0]
+    with buffers_kept(terms.call):
+        simulated = simulated_terms(terms.call)
+    return sum(site.log_q for site in simulated.latent if site.local)[0]

@@ -17,6 +17,7 @@ from pyro_vae.evaluation.posterior.inference_gaps import InferenceGaps, inferenc
 from pyro_vae.evaluation.posterior.latents import Latents, latents
 from pyro_vae.evaluation.posterior.predictive_check import PredictiveCheck, predictive_check
 from pyro_vae.evaluation.posterior.rate_distortion import RateDistortion, rate_distortion
+from pyro_vae.evaluation.posterior.refined import Refined
 from pyro_vae.evaluation.representation.disentanglement import (
     Disentanglement,
     disentanglement,
@@ -47,6 +48,7 @@ __all__ = [
     "Perplexity",
     "PredictiveCheck",
     "RateDistortion",
+    "Refined",
     "Representation",
     "Result",
     "Samples",

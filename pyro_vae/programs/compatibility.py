@@ -129,6 +129,8 @@ class DryRun(Messenger):
         name, fn, value = msg["name"], msg["fn"], msg["value"]
         try:
             log_p = fn.log_prob(value)
+        except NotImplementedError:
+            return  # a simulator without a density
         except ValueError as error:
             if owner is None:
                 return  # a sample on the edge of its own support

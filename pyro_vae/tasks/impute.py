@@ -16,13 +16,13 @@ from pyro_vae.data.tables import Categorical, Column
 from pyro_vae.distributions.missing import hide_missing
 from pyro_vae.evaluation.cost import check_memory
 from pyro_vae.evaluation.over import any_order, at_once, one_batch, over
-from pyro_vae.evaluation.samples.simulate import SampleObserved
 from pyro_vae.programs import MissingNotAtRandom, SequenceVAE
 from pyro_vae.programs.program import Program, evaluating, mean_or_sample
 from pyro_vae.programs.steps import entry_mask, step_mask
 from pyro_vae.tasks.decoding import require_vae
 from pyro_vae.tasks.imputation import Imputation
 from pyro_vae.trace import Call, Sampled, Terms, run
+from pyro_vae.trace.simulate import SampleObserved
 
 __all__ = ["impute", "pseudo_gibbs"]
 

@@ -186,11 +186,17 @@ class Site:
         """Return the log-density of a message at its value; raise if its distribution cannot compute it."""
         try:
             log_prob = message["fn"].log_prob(message["value"])
-        except (KeyError, NotImplementedError) as error:  # of Pyro's flows without an inverse
+        except (KeyError, NotImplementedError) as error:  # of Pyro's flows without an inverse, and of simulators
+            family = type(message["fn"]).__name__
+            if self.guide is None and isinstance(error, NotImplementedError):
+                raise NotImplementedError(
+                    f"model: expected a density at site {self.name!r}, got {family} without log_prob. Train the guide "
+                    "on simulations, by ForwardKL"
+                ) from error
             raise ValueError(
-                "density: expected a distribution with a log-density at any value, got "
-                f"{type(message['fn']).__name__} at site {self.name!r}: use transforms with an inverse, or a "
-                "posterior such as pyro_vae.posteriors.PlanarFlow"
+                f"density: expected a distribution with a log-density at any value, got {family} at site "
+                f"{self.name!r}: use transforms with an inverse, or a posterior such as "
+                "pyro_vae.posteriors.PlanarFlow"
             ) from error
         return self.per_example(message, log_prob)
 

@@ -20,7 +20,7 @@ from pyro_vae.trace.score_function import score_masks
 from pyro_vae.trace.site import Site
 from pyro_vae.trace.terms import Draw, Terms
 
-__all__ = ["run"]
+__all__ = ["pair", "run", "run_call"]
 
 
 def run(
@@ -67,7 +67,11 @@ def run_call(call: Call, draws: Callable[[], Recorder]) -> Terms:
         for name, message in drawn.sites.items():
             if isinstance(message["value"], Tensor) and not message["is_observed"]:
                 drawn.sites[name] = {**message, "value": message["value"].view_as(message["value"])}
-    scored = call.trace(call.model, Recorder({**drawn.sites, **drawn.subsamples}, drawn.enumerated))
+    return pair(call, drawn, call.trace(call.model, Recorder({**drawn.sites, **drawn.subsamples}, drawn.enumerated)))
+
+
+def pair(call: Call, drawn: Recorder, scored: Recorder) -> Terms:
+    """Pair the sites of a run of the guide with those of a run of the model."""
     layout = check_sites(call.guide, drawn, scored)
     stopped = cache(lambda what: rerun_guide(call, drawn, what))
     sites: list[Site] = []

@@ -9,10 +9,10 @@ from pyro_vae.trace.antithetic import Antithetic
 
 
 def classes():
-    """Return the classes of estimators, without the base."""
+    """Return the classes of estimators, without the base and those on simulations, which have laws of their own."""
     found = [getattr(pv.estimators, name) for name in pv.estimators.__all__]
     kinds = [cls for cls in found if inspect.isclass(cls) and issubclass(cls, pv.estimators.Estimator)]
-    return [cls for cls in kinds if cls is not pv.estimators.Estimator]
+    return [cls for cls in kinds if cls not in (pv.estimators.Estimator, pv.estimators.ForwardKL)]
 
 
 def build(cls, num_particles=6, **options):

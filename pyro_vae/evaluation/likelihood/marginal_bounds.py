@@ -17,9 +17,9 @@ from pyro_vae.evaluation.likelihood.annealing_path import AnnealingPath
 from pyro_vae.evaluation.likelihood.importance_sampling import summarize
 from pyro_vae.evaluation.over import one_batch, over
 from pyro_vae.evaluation.result import PerExample, Result, number
-from pyro_vae.evaluation.samples.simulate import simulate
 from pyro_vae.programs.primitives import announcements_off
 from pyro_vae.programs.program import Program
+from pyro_vae.trace.simulate import simulate
 
 __all__ = ["MarginalBounds", "Sandwich", "marginal_bounds"]
 
@@ -171,9 +171,9 @@ def marginal_bounds(
         return *summarize(log_w)[:2], acceptance
 
     def both(*batch: Tensor) -> tuple[Tensor, ...]:
-        made = simulate(program, batch)
+        made = simulate(program.model, batch)
         path = AnnealingPath(program, made.batch, num_chains)
-        exact = path.repeat(made.sites)
+        exact = path.repeat(made.latent)
         log_w, _, back = anneal(path, num_steps, num_leapfrog_steps, exact, progress=progress)
         return made.batch[0], *summarize(log_w)[:2], *summarize(back)[:2]
 

@@ -13,9 +13,9 @@ from pyro_vae._util.lock import in_turn
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.evaluation.over import one_batch, over
 from pyro_vae.evaluation.result import Result, number
-from pyro_vae.evaluation.samples.simulate import simulate
 from pyro_vae.programs.program import Program
 from pyro_vae.trace import Sampled, Site, run
+from pyro_vae.trace.simulate import simulate
 
 __all__ = ["Calibration", "calibration"]
 
@@ -99,7 +99,8 @@ def calibration(
               \#\{l: z_{l} < z^*\} \sim \mathrm{Uniform}\{0, \dots, L\}
 
     if q is the exact posterior. The ranks of each unit detect a wrong location or width of q, but not a guide that
-    ignores x and returns the prior; the rank of log p(x given z) detects that too.
+    ignores x and returns the prior; the rank of log p(x given z) detects that too. A likelihood without ``log_prob``
+    has no such rank.
 
     References:
         Validating Bayesian inference algorithms with simulation-based calibration (Talts et al., 2018),
@@ -107,7 +108,7 @@ def calibration(
         of test quantities (Modrak et al., 2023), https://arxiv.org/abs/2211.02383
 
     Args:
-        program: a Program that observes x alone
+        program: a Program that observes x, and maybe context
         x: rows of data, or a tuple ``(x, context)``; the simulated data have their shape, missing entries and context,
             row by row and from the first row again
         num_simulations: number of simulated examples, at least 20
@@ -120,7 +121,7 @@ def calibration(
         Ranks and tests.
 
     Raises:
-        ValueError: the data do not fit the program, or it observes more than x or has latents that examples share.
+        ValueError: the data do not fit the program or cannot be simulated, or examples share latents.
 
     Example:
         >>> import pyro_vae as pv
@@ -144,7 +145,7 @@ def calibration(
 
 def simulated_ranks(program: Program, batch: tuple[Tensor, ...], num_samples: int) -> dict[str, Tensor]:
     """Simulate one batch and return the rank of each quantity, of shape ``(batch,)``."""
-    made = simulate(program, batch)
+    made = simulate(program.model, batch)
     # a plate of particles needs at least two, so there is one more than samples, which is dropped
     terms = run(program.model, program.guide, made.batch, {}, num_particles=num_samples + 1, draws=Sampled)
     found: dict[str, Tensor] = {}
@@ -156,12 +157,16 @@ def simulated_ranks(program: Program, batch: tuple[Tensor, ...], num_samples: in
             )
         sampled = site.per_row(site.guide["value"])[:-1]
         shape = site.guide["value"].shape
-        true = site.per_row(made.sites[site.name]["value"].reshape(1, *shape[1:]).expand(shape))[:1]
+        true = site.per_row(made.latent[site.name]["value"].reshape(1, *shape[1:]).expand(shape))[:1]
         place = rank(true, sampled)
         names = [f"{site.name}[{i}]" for i in range(place.shape[-1])] if place.shape[-1] > 1 else [site.name]
         found |= dict(zip(names, place.unbind(-1), strict=True))
-    (observed,) = terms.observed
-    found[JOINT] = rank(Site("x", made.observed, layout=observed.layout).log_p, observed.log_p[:-1])
+    try:
+        sites = [Site(site.name, made.observed[site.name], layout=site.layout) for site in terms.observed]
+        true, sampled = (torch.stack([site.log_p for site in group]).sum(0) for group in (sites, terms.observed))
+        found[JOINT] = rank(true, sampled[:-1])
+    except NotImplementedError:
+        pass  # a simulator without a density
     return {name: r.double() for name, r in found.items()}
 
 

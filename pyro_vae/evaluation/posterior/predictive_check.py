@@ -15,9 +15,9 @@ from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.evaluation.over import one_batch
 from pyro_vae.evaluation.result import Result
-from pyro_vae.evaluation.samples.simulate import simulate
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.trace import Call, Sampled
+from pyro_vae.trace.simulate import simulate
 
 __all__ = ["PredictiveCheck", "predictive_check"]
 
@@ -81,7 +81,7 @@ def predictive_check(
         Posterior predictive assessment of model fitness via realized discrepancies (Gelman et al., 1996)
 
     Args:
-        program: a Program that observes x alone
+        program: a Program that observes x
         x: rows of data, or a tuple ``(x, context)``, as in ``fit``
         statistics: by name, callables from a data set of the shape of ``x`` to one number
         num_samples: number of replicated data sets
@@ -93,7 +93,7 @@ def predictive_check(
         The statistics.
 
     Raises:
-        ValueError: the data do not fit the program, it observes more than x, there are no statistics, or one does not
+        ValueError: the data do not fit the program, they cannot be simulated, there are no statistics, or one does not
             return a single number.
 
     Example:
@@ -113,7 +113,7 @@ def predictive_check(
         call = Call(program.model, program.guide, batch, {})
         for _ in progress_bar(range(num_samples), desc="replications", unit="data set", progress=progress):
             given = None if prior else call.trace(program.guide, Sampled()).sites
-            made = simulate(program, batch, given)
+            made = simulate(program.model, batch, given)
             for name, statistic in statistics.items():
                 found[name].append(value_of(name, statistic, made.batch[0]))
     return PredictiveCheck(observed, {name: torch.tensor(values) for name, values in found.items()})

@@ -1,1 +1,1 @@
-"""Samples of a program: simulated data, and how close samples are to test data and to training data."""
+"""How close samples of a program are to test data and to training data."""
