@@ -41,7 +41,7 @@ def of_counts(name: str, content: Content, options: Options) -> Examples:
         rows, labels = rows[torch.from_numpy(own)], None if labels is None else np.asarray(labels)[own]
         context = None if context is None else context[torch.from_numpy(own)]
     y, classes = labelled(name, labels, options)
-    more = {"classes": classes, "context": context, "notes": tuple(notes), "name": name}
+    more = {"classes": classes, "context": context, "covariates": content.covariates, "notes": tuple(notes), "name": name}
     return Examples(rows, y, Levels(), kind="counts", **more)
 
 

@@ -32,6 +32,7 @@ class Examples(Split):
         layout: axes of one image: ``"hw"`` (height, width) or ``"chw"`` (channels, height, width); otherwise empty
         classes: the labels in the order of the class numbers
         context: covariates of shape ``(n, width)``, which programs get as context; or None
+        covariates: the columns of the context
         table: the columns of a table with their types and units; or None
         notes: what was chosen and left out, one sentence each
         name: the file, or the name of the argument
@@ -41,6 +42,7 @@ class Examples(Split):
     layout: str = ""
     classes: tuple[Any, ...] = ()
     context: Tensor | None = None
+    covariates: tuple[Column, ...] = ()
     table: Table | None = None
     notes: tuple[str, ...] = ()
     name: str = "source"
