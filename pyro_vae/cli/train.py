@@ -226,7 +226,8 @@ def check_step(vae: Program, estimator: Estimator, source: run_data.Source) -> N
             vae.check(*batch)
             estimator.loss(vae.model, vae.guide, *batch)
         except ValueError as error:
-            raise ValueError(str(error).replace("pass missing=True to the program", "pass --missing")) from error
+            text = source.located(str(error))
+            raise ValueError(text.replace("pass missing=True to the program", "pass --missing")) from error
         except (RuntimeError, TypeError) as error:
             what = f"{type(error).__name__}: {error}".rstrip(": ")
             raise ValueError(f"these parts do not work together on these data: {what}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,15 +12,17 @@ from torch import Tensor
 
 from pyro_vae import data, tasks
 from pyro_vae.config import run
-from pyro_vae.data import Dataset, Examples, Split, files
+from pyro_vae.config.parts import required, resolve, shelves
+from pyro_vae.config.places import in_file, in_rows
+from pyro_vae.data import Dataset, Examples, Split
 from pyro_vae.data.dataset import Levels
 from pyro_vae.data.covariates import encode_covariates
 from pyro_vae.data.read import is_source
 from pyro_vae.data.rows import check_rows, split_rows
-from pyro_vae.data.tables import Categorical, Column, Real
+from pyro_vae.data.tables import Categorical, Column, Positive, Real
 from pyro_vae.data.tables.ranged import SMALLEST
 
-__all__ = ["Source", "complete", "in_file", "is_file", "load", "read_file", "to_fit"]
+__all__ = ["Source", "complete", "is_file", "load", "read_file", "to_fit"]
 
 #: Most columns of an array that are printed.
 MOST = 20
@@ -43,6 +44,7 @@ class Source:
             columns, ``classes``, the labels, and ``context``, the columns of the covariates
         columns: what was read and chosen; for a table one line per column
         context: the covariates in three splits, or None
+        rows: numbers of the training rows in the file, None for a data set
     """
 
     dataset: Dataset
@@ -50,6 +52,13 @@ class Source:
     facts: dict[str, Any]
     columns: str = ""
     context: Dataset | None = None
+    rows: Tensor | None = None
+
+    def located(self, text: str) -> str:
+        """Return an error about training rows with columns and lines of the file."""
+        if self.rows is None:
+            return text
+        return in_rows(self.dataset.name, run.columns(self.facts), text, self.rows)
 
     def split(self, name: str, part: Any = slice(None)) -> Any:
         """Return examples of a split as tasks and evaluators take them: alone, or with their covariates."""
@@ -132,9 +141,10 @@ def from_file(path: str, config: Mapping[str, Any]) -> Source:
     if kind == "real" and len(found.shape) == 1:
         units, table = columns_of(rows)
         kind, facts["units"], text = "real columns", run.describe(units), f"{text}\n{table}"
-    return Source(
-        split_rows(path, rows), kind, facts, text, None if context is None else split_rows(path, Split(context))
-    )
+    numbers = torch.arange(len(rows)) if found.rows is None else found.rows
+    more = {"rows": split_rows(path, Split(numbers)).train.x}
+    more |= {} if context is None else {"context": split_rows(path, Split(context))}
+    return Source(split_rows(path, rows), kind, facts, text, **more)
 
 
 def columns_of(rows: Split) -> tuple[list[Real], str]:
@@ -172,13 +182,6 @@ def read_file(path: str, config: Mapping[str, Any]) -> Examples:
         raise ValueError(f"{text}{hint}") from error
 
 
-def in_file(path: str, text: str) -> str:
-    """Return an error of ``pyro_vae.data`` with the options of the command and the lines of the file."""
-    text = re.sub(r"^keep_(empty|index): ", r"keep-\1: ", text)
-    text = re.sub(r"(^|: )types: ", r"\1columns: ", re.sub(r"(^|: )leave_out: ", r"\1leave-out: ", text))
-    return re.sub(r"\bin row (\d+)", lambda found: f"in {files.place(path, int(found[1]))}", text)
-
-
 def check_columns(path: str, rows: Split) -> None:
     """Raise if an entry of an array is missing in all rows."""
     empty = torch.stack([torch.isnan(chunk).all(0) for chunk in rows.chunks()]).all(0)
@@ -200,6 +203,8 @@ def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) 
     if config["likelihood"]["name"] != "Heterogeneous":
         facts.pop("units", None)  # other likelihoods model the array as it is
     facts["num_examples"] = len(source.dataset.train)
+    if "mask" in required(resolve("program", spec["name"], shelves()["program"])) and "columns" in facts:
+        facts["columns"] = run.describe(unbounded(run.columns(facts)))
     if not run.takes_labels(config):
         return {**config, **{key: value for key, value in facts.items() if key != "classes"}}
     if "classes" not in facts:
@@ -212,6 +217,21 @@ def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) 
         *_, y = to_fit(source, config)
         spec = {**spec, "options": {**spec["options"], "alpha": 0.1 * len(y) / int((~y.isnan()).all(1).sum())}}
     return {**config, "program": spec}
+
+
+def unbounded(columns: Sequence[Column]) -> list[Column]:
+    """Return columns without a range, as values may be missing because they are outside of it.
+
+    Raises:
+        ValueError: a column has no density.
+    """
+    others = [f"{c.name} ({type(c).__name__})" for c in columns if not isinstance(c, Real | Positive)]
+    if others:
+        raise ValueError(
+            "columns: expected real numbers for a program that samples missing values, got "
+            f"{', '.join(others)}. Pass --columns NAME=Real, or --leave-out NAME"
+        )
+    return [replace(c, low=None, high=None) for c in columns]
 
 
 def to_fit(source: Source, config: Mapping[str, Any]) -> Any:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pyro_vae import tasks
 from pyro_vae.config import run
-from pyro_vae.config.data import LABELS, in_file, is_file, load
+from pyro_vae.config.data import LABELS, is_file, load
+from pyro_vae.config.places import in_file, in_rows
 from pyro_vae.data import Table, files
 from pyro_vae.data.covariates import encode_covariates
 from pyro_vae.data.files import Values
@@ -91,14 +92,14 @@ def read_rows(name: str, config: Mapping[str, Any], program: Program) -> Rows:
         row, *entry = gaps.nonzero()[0].tolist()
         where = rows.columns[entry[0]].name if rows.columns else ", ".join(map(str, entry))
         raise ValueError(
-            f"{name}: expected no missing values, got {int(gaps.sum()):,} of {gaps.numel():,} (such as {where} in row "
-            f"{row}, counted from 0). Train a run with --missing"
+            f"{name}: expected no missing values, got {int(gaps.sum()):,} of {gaps.numel():,} (such as {where} in "
+            f"{files.place(name, row)}). Train a run with --missing"
         )
     check_rows(name, rows.x)
     try:
         program.check(rows.x, *([] if rows.context is None else [rows.context]))
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise ValueError(f"{name}: {in_rows(name, rows.columns, str(error))}") from error
     return rows
 
 

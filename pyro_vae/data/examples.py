@@ -33,6 +33,7 @@ class Examples(Split):
         classes: the labels in the order of the class numbers
         context: covariates of shape ``(n, width)``, which programs get as context; or None
         covariates: the columns of the context
+        rows: numbers of the rows of the source that are used, of shape ``(n,)``; None for all
         table: the columns of a table with their types and units; or None
         notes: what was chosen and left out, one sentence each
         name: the file, or the name of the argument
@@ -43,6 +44,7 @@ class Examples(Split):
     classes: tuple[Any, ...] = ()
     context: Tensor | None = None
     covariates: tuple[Column, ...] = ()
+    rows: Tensor | None = None
     table: Table | None = None
     notes: tuple[str, ...] = ()
     name: str = "source"

@@ -51,13 +51,15 @@ def of_table(name: str, content: Content, options: Options) -> Examples:
     if empty and len(empty) < len(used) and not options.keep_empty:
         notes.append(f"left out: {counted(empty, 'column')} without any value: {', '.join(empty)}")
         used = {n: values for n, values in used.items() if n not in empty}
+    own = None
     gone = np.all([blank(values) for values in used.values()], 0) if used else np.zeros(0, bool)
     if gone.any() and not gone.all() and not options.keep_empty:
         rows = np.nonzero(gone)[0]
         which = ", ".join(map(str, rows[:5].tolist())) + (", ..." if len(rows) > 5 else "")
         notes.append(f"left out: {counted(rows, 'row')} without any value: {which} (counted from 0)")
         table, labels = taken(table, ~gone), None if labels is None else labels[~gone]
-        context = None if context is None else context[torch.from_numpy(~gone)]
+        own = torch.from_numpy(~gone).nonzero().squeeze(1)
+        context = None if context is None else context[own]
     drop = {*out, *(parts.keys() - used.keys()), *(c.name for c in covariates), *(() if label is None else (str(label),))}
     try:
         # errors and types are those of the whole table, in which rows have their own numbers
@@ -66,7 +68,7 @@ def of_table(name: str, content: Content, options: Options) -> Examples:
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     y, classes = labelled(name, labels, options)
-    more = {"classes": classes, "table": found, "context": context, "covariates": covariates}
+    more = {"classes": classes, "table": found, "context": context, "covariates": covariates, "rows": own}
     return Examples(found.x, y, kind="table", notes=tuple(notes), name=name, **more)
 
 
