@@ -27,7 +27,19 @@ from pyro_vae.programs import SemiSupervised
 __all__ = ["GIVEN", "Choices", "UsageError", "first_line", "look_up", "table", "usage"]
 
 #: Required arguments of parts that a run sets itself, and options that a user cannot set.
-GIVEN = {"latent", "shape", "in_shape", "out_shape", "posterior", "likelihood", "prior", "columns", "posteriors", "score", "train"}
+GIVEN = {
+    "latent",
+    "shape",
+    "in_shape",
+    "out_shape",
+    "posterior",
+    "likelihood",
+    "prior",
+    "columns",
+    "posteriors",
+    "score",
+    "train",
+}
 HIDDEN = {"context", "inplace", "device", "dtype"}
 
 
@@ -92,7 +104,7 @@ class Choices:
 
     def add_by_name(self, group: Any, key: str, shelf: dict[str, type], plain: Any, preset: Any) -> None:
         """Add an option whose value is a name, or a plain value of the type ``plain`` if there is one."""
-        value, _ = self.take(key)
+        value = self.take(key)[0] or self.take(f"{key}.help")[0] or None
         default = next((name for name, cls in shelf.items() if cls is preset), None)
         is_name = default is not None if value is None else plain is None or value[:1].isalpha()
         if is_name and shelf:

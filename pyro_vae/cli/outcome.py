@@ -33,7 +33,9 @@ def summary(found: dict[str, Any]) -> str:
         lines["log-likelihood"] += f", Monte Carlo error {likelihood['monte_carlo_error']:.3f}"
     if "accuracy" in found:
         share, error = (100 * (found["accuracy"][key] or 0.0) for key in ("mean", "std_error"))
-        lines["accuracy"] = f"{share:11.1f}%  {error:9.1f}%   of the classes of {found['accuracy']['num_examples']:,} rows"
+        lines["accuracy"] = (
+            f"{share:11.1f}%  {error:9.1f}%   of the classes of {found['accuracy']['num_examples']:,} rows"
+        )
     lines["active units"] = ", ".join(f"{active} of {units}" for active, units in found["active_units"].values())
     return table(lines)
 

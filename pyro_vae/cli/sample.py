@@ -29,7 +29,11 @@ def sample(argv: list[str]) -> int:
     add("--temperature", type=PositiveFloat, default=1.0, help="below 1 the data are more typical and less varied")
     add("--class", type=str | None, help="class of the new data, for a run with classes")
     add("--covariates", type=str | None, help="values such as site=north,age=40; by default those of training rows")
-    add("--library", type=PositiveFloat | None, help="total count of each example, for programs with a library size; by default those of training rows")
+    add(
+        "--library",
+        type=PositiveFloat | None,
+        help="total count of each example, for programs with a library size; by default those of training rows",
+    )
     job = Job.start(choices)
     settings, columns, one_hot = job.settings, run.columns(job.config), class_of(job)
     named = inspect.signature(job.program.sample).parameters
@@ -84,5 +88,7 @@ def covariates_of(job: Job) -> Tensor | None:
     names = [column.name for column in known]
     given = dict(cell.partition("=")[::2] for cell in cells_of(text))
     if set(given) != set(names):
-        raise UsageError(f"covariates: expected a value for each of {', '.join(names)}, such as {names[0]}=..., got {text}")
+        raise UsageError(
+            f"covariates: expected a value for each of {', '.join(names)}, such as {names[0]}=..., got {text}"
+        )
     return usage(encode_covariates, "--covariates", {n: np.array([v], object) for n, v in given.items()}, known)[0]

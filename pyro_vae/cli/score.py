@@ -36,12 +36,12 @@ def score(argv: list[str]) -> int:
     how = choices.chosen["score"](**vars(settings.score))
     if job.target.kind == ".npy" and settings.contamination:
         raise UsageError("output: expected .csv or .npz for the column of --contamination, got .npy")
-    rows, source = job.rows(), run_data.load(job.config) if settings.contamination or settings.correction else None
-    if settings.correction:
-        given: dict[str, Any] = {"score": how, "train": source and source.split("train", slice(ROWS))}
-        cls = choices.chosen["correction"]
-        own = {name: value for name, value in given.items() if name in parts.required(cls)}
-        how = cls(**own, **vars(settings.correction))
+    rows, correction = job.rows(), choices.chosen.get("correction")
+    source = run_data.load(job.config) if settings.contamination or correction else None
+    if correction:
+        given: dict[str, Any] = {"score": how, "train": source.split("train", slice(ROWS))}
+        own = {name: value for name, value in given.items() if name in parts.required(correction)}
+        how = correction(**own, **choices.describe("correction", settings)["options"])
     found = [how(job.program, rows.data(slice(i, i + n)), seed=settings.seed) for i, n in job.chunks(len(rows))]
     values = torch.cat(found).numpy()
     columns = {"score": values}

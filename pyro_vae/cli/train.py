@@ -29,8 +29,8 @@ from pyro_vae.cli.shared import (
 )
 from pyro_vae.config import data as run_data
 from pyro_vae.config import parts, run
+from pyro_vae.config.program import can_build, takes_context
 from pyro_vae.config.program import program as program_of
-from pyro_vae.config.program import takes_context
 from pyro_vae.config.results import results, write_results
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs import Program
@@ -130,9 +130,12 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     add("--compile", action=ActionYesNo, nargs="?", default=False, help="compile the training step")
     precision = "precision of the network layers; everything else is float32"
     add("--precision", choices=tuple(PRECISIONS), default="float32", help=precision)
-    learn, see = (", ".join(n for n in shelves["program"] if takes({"program": {"name": n}})) for takes in ASKED)
+    able = [{"program": {"name": name}} for name, cls in shelves["program"].items() if can_build(cls)]
+    learn, see = (", ".join(c["program"]["name"] for c in able if takes(c)) for takes in ASKED)
     add("--missing", action="store_true", help="entries of the data may be missing (NaN, empty cells)")
-    what = f"columns of a table, or of obs of an .h5ad, as context, separated by commas; {run_data.LABELS} for the labels"
+    what = (
+        f"columns of a table, or of obs of an .h5ad, as context, separated by commas; {run_data.LABELS} for the labels"
+    )
     add("--covariates", type=str | None, help=f"{what} of other data; for --program {see}")
     add("--label", type=str | None, help=f"column of a table with the classes, for --program {learn}")
     add("--num-labels", type=PositiveInt | None, help="training examples that keep their label; all by default")
@@ -172,12 +175,13 @@ def options_of_program(program: type[Program], argv: list[str]) -> list[str]:
         return found
     if "missing" in parts.arguments(program):
         return [*found, "--program.missing=true"]
-    # a program of missing values needs no option
+    # a program with a model of the missing entries needs no option
     if "mask" not in parts.required(program):
-        able = ", ".join(name for name, cls in shelves["program"].items() if "missing" in parts.arguments(cls))
+        able = [cls for cls in shelves["program"].values() if {"mask", "missing"} & parts.arguments(cls).keys()]
+        known = ", ".join(cls.__name__ for cls in able if can_build(cls))
         raise UsageError(
-            f"missing: expected a --program that learns from missing values ({able}, MissingNotAtRandom), got "
-            f"{program.__name__}. Choose one of them, or fill the values first: pyro-vae impute"
+            f"missing: expected a --program that learns from missing values ({known}), got {program.__name__}. Choose "
+            "one of them, or fill the values first with a run of a VAE: pyro-vae impute"
         )
     return found
 

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from pyro_vae import data, tasks
 from pyro_vae.config import run
-from pyro_vae.config.parts import required, resolve, shelves
 from pyro_vae.config.places import in_file, in_rows
+from pyro_vae.config.program import samples_missing, unbounded
 from pyro_vae.data import Dataset, Examples, Split
-from pyro_vae.data.dataset import Levels
 from pyro_vae.data.covariates import encode_covariates
+from pyro_vae.data.dataset import Levels
 from pyro_vae.data.read import is_source
 from pyro_vae.data.rows import check_rows, split_rows
-from pyro_vae.data.tables import Categorical, Column, Positive, Real
+from pyro_vae.data.tables import Categorical, Column, Real
 from pyro_vae.data.tables.ranged import SMALLEST
 
 __all__ = ["Source", "complete", "is_file", "load", "read_file", "to_fit"]
@@ -203,7 +203,7 @@ def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) 
     if config["likelihood"]["name"] != "Heterogeneous":
         facts.pop("units", None)  # other likelihoods model the array as it is
     facts["num_examples"] = len(source.dataset.train)
-    if "mask" in required(resolve("program", spec["name"], shelves()["program"])) and "columns" in facts:
+    if samples_missing(config) and "columns" in facts:
         facts["columns"] = run.describe(unbounded(run.columns(facts)))
     if not run.takes_labels(config):
         return {**config, **{key: value for key, value in facts.items() if key != "classes"}}
@@ -219,26 +219,11 @@ def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) 
     return {**config, "program": spec}
 
 
-def unbounded(columns: Sequence[Column]) -> list[Column]:
-    """Return columns without a range, as values may be missing because they are outside of it.
-
-    Raises:
-        ValueError: a column has no density.
-    """
-    others = [f"{c.name} ({type(c).__name__})" for c in columns if not isinstance(c, Real | Positive)]
-    if others:
-        raise ValueError(
-            "columns: expected real numbers for a program that samples missing values, got "
-            f"{', '.join(others)}. Pass --columns NAME=Real, or --leave-out NAME"
-        )
-    return [replace(c, low=None, high=None) for c in columns]
-
-
 def to_fit(source: Source, config: Mapping[str, Any]) -> Any:
     """Return the training data as ``fit`` takes them.
 
-    They are the training split, with its covariates if there are some; for a program that takes labels with a one-hot row per example, NaN where the label is
-    missing or was hidden because of ``num_labels``.
+    They are the training split, with its covariates if there are some; for a program that takes labels with a one-hot
+    row per example, NaN where the label is missing or was hidden because of ``num_labels``.
     """
     train = source.dataset.train
     if not run.takes_labels(config):

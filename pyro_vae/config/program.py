@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,12 +12,12 @@ from pyro_vae._util.random_state import fork_rng
 from pyro_vae.config.parts import build, required, resolve, shelves, split
 from pyro_vae.config.run import AXES, DEFAULT_PROGRAM, columns
 from pyro_vae.data.covariates import entries
-from pyro_vae.data.tables import Features
+from pyro_vae.data.tables import Column, Features, Positive, Real
 from pyro_vae.nets import ZeroImputed
 from pyro_vae.priors import OneHotCategorical
 from pyro_vae.programs import BottomUp, Program, SelfMasking, TopDown
 
-__all__ = ["DEFAULTS", "MADE", "program", "takes_context"]
+__all__ = ["DEFAULTS", "MADE", "can_build", "program", "samples_missing", "takes_context", "unbounded"]
 
 #: Parts of the ``top`` of a program.
 TOP = {
@@ -85,10 +86,36 @@ def width_of(config: Mapping[str, Any]) -> int:
     return len(entries(columns(config, "context")))
 
 
+def can_build(cls: type[Program]) -> bool:
+    """Return whether a program can be built from a configuration."""
+    return {*required(cls)} <= {*AXES, *MADE}
+
+
 def takes_context(config: Mapping[str, Any]) -> bool:
     """Return whether the program of a configuration takes covariates as context."""
     cls = resolve("program", config.get("program", DEFAULT_PROGRAM)["name"], shelves()["program"])
     return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(cls.model).parameters.values())
+
+
+def samples_missing(config: Mapping[str, Any]) -> bool:
+    """Return whether the program of a configuration samples missing values, given a model of which ones they are."""
+    name = config.get("program", DEFAULT_PROGRAM)["name"]
+    return "mask" in required(resolve("program", name, shelves()["program"]))
+
+
+def unbounded(columns: Sequence[Column]) -> list[Column]:
+    """Return columns without a range, as values may be missing because they are outside of it.
+
+    Raises:
+        ValueError: a column has no density.
+    """
+    others = [f"{c.name} ({type(c).__name__})" for c in columns if not isinstance(c, Real | Positive)]
+    if others:
+        raise ValueError(
+            "columns: expected real numbers for a program that samples missing values, got "
+            f"{', '.join(others)}. Pass --columns NAME=Real, or --leave-out NAME"
+        )
+    return [replace(c, low=None, high=None) for c in columns]
 
 
 def layers_of(config: Mapping[str, Any]) -> list[int]:

@@ -135,7 +135,9 @@ def read_numbers(path: str, config: Mapping[str, Any]) -> Rows:
     shape, cells = tuple(config["shape"]), None
     known = run.columns(config, "context")
     options = Options(key=config.get("key"), layout=config.get("layout"), size=config.get("size"))
-    content = content_of(path, path, replace(options, covariates=[] if config.get("covariates") == [LABELS] else known))
+    content = content_of(
+        path, path, replace(options, covariates=[] if config.get("covariates") == [LABELS] else known)
+    )
     context = content.context
     if content.columns is not None:
         cells = {name: np.asarray(values) for name, values in content.columns.items()}

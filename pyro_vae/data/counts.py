@@ -41,7 +41,14 @@ def of_counts(name: str, content: Content, options: Options) -> Examples:
         rows, labels = rows[own], None if labels is None else np.asarray(labels)[own.numpy()]
         context = None if context is None else context[own]
     y, classes = labelled(name, labels, options)
-    more = {"classes": classes, "context": context, "covariates": content.covariates, "rows": own, "notes": tuple(notes), "name": name}
+    more = {
+        "classes": classes,
+        "context": context,
+        "covariates": content.covariates,
+        "rows": own,
+        "notes": tuple(notes),
+        "name": name,
+    }
     return Examples(rows, y, Levels(), kind="counts", **more)
 
 

@@ -57,8 +57,8 @@ def read(
         classes: the labels in the order of their class numbers; sorted if None
         size: height and width (or one number for both) to which the images of a folder are resized
         key: name of the array in a file with several, or of a layer of AnnData
-        covariates: columns of a table, or of the obs of AnnData, that programs get as context: labels as one-hot vectors,
-            numbers standardized; or columns of earlier covariates, so that both have the same codes
+        covariates: columns of a table, or of the obs of AnnData, that programs get as context: labels as one-hot
+            vectors, numbers standardized; or columns of earlier covariates, so that both have the same codes
         keep_empty: whether rows and columns of a table without any value are kept
         keep_index: whether a column with the row numbers of pandas (without a name, or ``Unnamed: 0``) is kept
         name: what error messages call the source; its path, or ``"source"``

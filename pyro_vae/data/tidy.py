@@ -60,7 +60,12 @@ def of_table(name: str, content: Content, options: Options) -> Examples:
         table, labels = taken(table, ~gone), None if labels is None else labels[~gone]
         own = torch.from_numpy(~gone).nonzero().squeeze(1)
         context = None if context is None else context[own]
-    drop = {*out, *(parts.keys() - used.keys()), *(c.name for c in covariates), *(() if label is None else (str(label),))}
+    drop = {
+        *out,
+        *(parts.keys() - used.keys()),
+        *(c.name for c in covariates),
+        *(() if label is None else (str(label),)),
+    }
     try:
         # errors and types are those of the whole table, in which rows have their own numbers
         whole = Table(content.columns, options.columns, types=options.types, leave_out=drop)

@@ -31,7 +31,6 @@ __all__ = [
 #: Most numbers of a row that an error shows.
 SHOWN = 6
 
-
 #: What to do about NaN where entries may be missing, and where they may not.
 MISSING = "Where NaN marks missing entries, pass missing=True to the program"
 NO_MISSING = "Fill in missing entries or remove their rows, or use a VAE with missing=True"

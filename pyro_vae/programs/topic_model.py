@@ -70,7 +70,10 @@ class TopicModel(VAE):
     @classmethod
     def default_parts(cls) -> dict[str, Callable[..., Any]]:
         """Return the parts of ProdLDA."""
-        likelihood, posterior = partial(Multinomial, net=ProductOfTopics), partial(LogisticNormalPosterior, net=BagEncoder)
+        likelihood, posterior = (
+            partial(Multinomial, net=ProductOfTopics),
+            partial(LogisticNormalPosterior, net=BagEncoder),
+        )
         return {"prior": LogisticNormal, "likelihood": likelihood, "posterior": posterior}
 
     def topics(self, *context: Tensor) -> Tensor:

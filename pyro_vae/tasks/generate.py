@@ -67,7 +67,9 @@ def generate(
     with evaluating(program), fork_rng(program.device, seed):
         if prior is None and temperature == 1:
             given = sample_options(program, rows, options)
-            return program.sample(num_samples, *(rows if takes_context(program) else ()), mean=mean, seed=seed, **given)
+            return program.sample(
+                num_samples, *(rows if takes_context(program) else ()), mean=mean, seed=seed, **given
+            )
         vae = require_vae(program)
         if options:
             raise ValueError(f"{', '.join(options)}: expected none with prior or temperature. Leave it out")

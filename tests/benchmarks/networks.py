@@ -83,7 +83,12 @@ def measure(name: str, network: str, seed: int, options: argparse.Namespace) -> 
     )
     weights = sum(p.numel() for p in vae.parameters())
     row = {"data": name, "network": network, "seed": seed, "seconds": options.seconds, "particles": options.particles}
-    return row | {"rows": options.rows, "log_likelihood": found.mean, "epochs": budget.steps * BATCH / len(data.train), "weights": weights}
+    return row | {
+        "rows": options.rows,
+        "log_likelihood": found.mean,
+        "epochs": budget.steps * BATCH / len(data.train),
+        "weights": weights,
+    }
 
 
 def main() -> None:
