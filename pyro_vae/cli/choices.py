@@ -21,25 +21,14 @@ from torch import nn
 
 from pyro_vae.config import parts
 from pyro_vae.config.program import DEFAULTS, MADE
+from pyro_vae.config.run import AXES
 from pyro_vae.nets import Net
 from pyro_vae.programs import SemiSupervised
 
 __all__ = ["GIVEN", "Choices", "UsageError", "first_line", "look_up", "table", "usage"]
 
 #: Required arguments of parts that a run sets itself, and options that a user cannot set.
-GIVEN = {
-    "latent",
-    "shape",
-    "in_shape",
-    "out_shape",
-    "posterior",
-    "likelihood",
-    "prior",
-    "columns",
-    "posteriors",
-    "score",
-    "train",
-}
+GIVEN = {"latent", "shape", "in_shape", "out_shape", "posterior", "columns", "posteriors", "score", "train"}
 HIDDEN = {"context", "inplace", "device", "dtype"}
 
 
@@ -87,20 +76,21 @@ class Choices:
         group = self.parser.add_argument_group(
             f"{key} {cls.__name__}", f"{first_line(cls)} (--{key}: one of {among}.)"
         )
-        skip = HIDDEN | ((GIVEN | MADE.keys()) - DEFAULTS.keys()).intersection(parts.required(cls))
+        made, defaults = ({*MADE, *AXES}, DEFAULTS) if key == "program" else (set(), {})
+        skip = HIDDEN | ((GIVEN | made) - defaults.keys()).intersection(parts.required(cls))
         for option, (parameter, hint) in parts.arguments(cls).items():
-            if option in parts.PLAIN:
+            if option in defaults and option in parts.PLAIN:
                 skip.add(option)
-                group.add_argument(f"--{key}.{option}", type=parts.PLAIN[option], default=DEFAULTS[option])
+                group.add_argument(f"--{key}.{option}", type=parts.PLAIN[option], default=defaults[option])
             names, plain = names_and_values(hint)
             if option in skip or names is None or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 continue
             skip.add(option)
-            self.add_by_name(group, f"{key}.{option}", names, plain, DEFAULTS.get(option, parameter.default))
+            self.add_by_name(group, f"{key}.{option}", names, plain, defaults.get(option, parameter.default))
         group.add_class_arguments(cls, key, as_group=False, skip=skip)
         if "top" in skip:
             # the data of `top` are latents, which are never missing
-            group.add_class_arguments(SemiSupervised, key, as_group=False, skip={*GIVEN, *MADE, "missing"})
+            group.add_class_arguments(SemiSupervised, key, as_group=False, skip={*MADE, *AXES, "missing"})
 
     def add_by_name(self, group: Any, key: str, shelf: dict[str, type], plain: Any, preset: Any) -> None:
         """Add an option whose value is a name, or a plain value of the type ``plain`` if there is one."""

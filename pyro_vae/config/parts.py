@@ -43,7 +43,7 @@ __all__ = [
 #: Kinds of objects that an option may name. Parts call the first two themselves, so they get a factory.
 FACTORIES = ("network", "activation")
 NESTED = (*FACTORIES, "scale", "penalty", "schedule", "cells", "inference")
-#: Types of arguments that a configuration has as plain values: the numbers of latents of the layers of a hierarchy.
+#: Types of arguments of programs that a configuration has as plain values.
 PLAIN = {"layers": list[int]}
 
 
@@ -207,7 +207,7 @@ def check(what: str, spec: Any, table: Mapping[str, type]) -> None:
     """
     name, options = split(what, spec)
     cls = resolve(what, name, table)
-    check_options(what, hints(cls) | PLAIN, options)
+    check_options(what, hints(cls) | (PLAIN if what == "program" else {}), options)
     for key, value in options.items():
         if isinstance(value, dict):
             check(f"{what}.{key}", value, nested(f"{what}.{key}", shelves()))
