@@ -82,7 +82,8 @@ def test_samples_have_the_chosen_covariates(conditional, tmp_path):
 def test_wrong_covariates_of_samples_are_refused(text, said, conditional, capsys):
     assert call("sample", conditional[0], f"--covariates={text}") == 2
     error = capsys.readouterr().err
-    assert "covariates: " in error and said in error
+    assert "covariates: " in error
+    assert said in error
 
 
 def test_missing_covariates_are_refused(conditional, tmp_path, capsys):
@@ -173,7 +174,8 @@ def test_labels_missing_not_at_random_are_refused(tmp_path, capsys):
 def test_programs_without_missing_values_refuse_the_option(capsys):
     assert main(["train", "--program=Hierarchical", "--missing"]) == 2
     error = capsys.readouterr().err
-    assert "missing: expected a --program" in error and "SemiSupervised" in error
+    assert "missing: expected a --program" in error
+    assert "SemiSupervised" in error
     assert main(["train", "--help"]) == 0
     assert "--missing" in capsys.readouterr().out
 
@@ -185,7 +187,8 @@ def test_accuracy_is_that_of_the_test_rows(tmp_path, capsys):
     folder = train(tmp_path / "run", f"--data={data}", *options)
     assert "accuracy" in capsys.readouterr().out
     program, test = pv.load(folder), run_data.load(run.read(folder)).dataset.test
-    assert program.classifier.takes_missing and program.posterior.takes_missing
+    assert program.classifier.takes_missing
+    assert program.posterior.takes_missing
     right = (program.classify(test.x).argmax(1) == test.y).double()
     found = json.loads((folder / "results.json").read_text())["accuracy"]
     assert found["mean"] == pytest.approx(float(right.mean()))
@@ -244,7 +247,8 @@ def test_corrections_of_scores(tmp_path, capsys):
 def test_help_of_one_part(words, shows, hides, capsys):
     assert main(words.split()) == 0
     out = capsys.readouterr().out
-    assert shows in out and hides not in out
+    assert shows in out
+    assert hides not in out
 
 
 def test_help_of_an_unknown_part_is_refused(capsys):
@@ -292,7 +296,8 @@ def test_every_command_works_or_says_why_not_in_one_sentence(name, kind, tmp_pat
     status = main(["train", f"--data={data}", *options, *small, "--program", name, f"--run-dir={folder}"])
     error = capsys.readouterr().err
     if status:
-        assert error.startswith("pyro-vae train: error: ") and error.count("\n") == 1
+        assert error.startswith("pyro-vae train: error: ")
+        assert error.count("\n") == 1
         assert not folder.exists()
         return
     for command in COMMANDS:
@@ -300,6 +305,7 @@ def test_every_command_works_or_says_why_not_in_one_sentence(name, kind, tmp_pat
         status = call(*words, *(["--num-particles=3"] if command in ("impute", "evaluate") else []))
         error = capsys.readouterr().err
         if command == "classify" and not hasattr(pv.load(folder), "classify"):
-            assert status == 1 and "--program SemiSupervised" in error
+            assert status == 1
+            assert "--program SemiSupervised" in error
         else:
             assert status == 0, error
