@@ -26,7 +26,7 @@ __all__ = ["Source", "complete", "is_file", "load", "read_file", "to_fit"]
 
 #: Most columns of an array that are printed.
 MOST = 20
-#: The covariate of data with labels that are no column of a table.
+#: Name of the labels of arrays and data sets as a covariate.
 LABELS = "y"
 #: Options of a run that are those of ``pyro_vae.data.read``.
 OPTIONS = ("label", "layout", "levels", "size", "key", "keep_empty", "keep_index")
@@ -107,7 +107,7 @@ def load(config: Mapping[str, Any]) -> Source:
 def of_labels(
     name: str, y: Tensor | None, classes: Sequence[Any], config: Mapping[str, Any]
 ) -> tuple[Tensor, tuple[Column, ...]]:
-    """Return the labels of data that are no table as covariates."""
+    """Return the labels of an array or data set as covariates."""
     names = list(config["covariates"])
     if names != [LABELS] or y is None:
         known = "none" if y is None else f"{LABELS}, the labels, as the only covariate"

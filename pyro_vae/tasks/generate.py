@@ -18,7 +18,7 @@ from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Mixture
 from pyro_vae.evaluation.over import over, require_order
 from pyro_vae.programs.program import Program, evaluating, mean_or_sample
-from pyro_vae.tasks.decoding import context_rows, decode, require_vae
+from pyro_vae.tasks.decoding import context_rows, decode, require_vae, takes_context
 
 __all__ = ["AggregatePosterior", "generate", "reconstruct", "tempered"]
 
@@ -75,11 +75,6 @@ def generate(
             raise ValueError(f"{', '.join(options)}: expected none with prior or temperature. Leave it out")
         fn = (prior or vae.prior)(*rows).expand((num_samples,))
         return decode(vae, tempered(fn, temperature).sample(), rows, mean=mean)
-
-
-def takes_context(program: Program) -> bool:
-    """Return whether ``program.sample`` takes context in addition to its named arguments."""
-    return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(program.sample).parameters.values())
 
 
 def sample_options(program: Program, context: Sequence[Tensor], options: dict[str, Any]) -> dict[str, Any]:
