@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae._util.arrays import as_tensor
-from pyro_vae.programs import VAE, Program
+from pyro_vae.programs import VAE
 from pyro_vae.programs.program import Program, mean_or_sample
 
 __all__ = ["context_rows", "decode", "require_vae", "takes_context"]

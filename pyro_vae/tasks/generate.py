@@ -179,10 +179,7 @@ def reconstruct(program: Program, x: Any, *, seed: int = 0, progress: bool = Tru
         torch.Size([4, 5])
     """
     if type(program).decode_posterior is Program.decode_posterior:
-        raise TypeError(
-            f"program: expected one with decode_posterior, such as a VAE, got {type(program).__name__}. Define it, or "
-            "sample new data with it"
-        )
+        raise TypeError(f"program: expected one with decode_posterior, such as a VAE, got {type(program).__name__}")
 
     def mean(*batch: Tensor) -> Tensor:
         return mean_or_sample(program.decode_posterior(*batch))
