@@ -27,6 +27,9 @@ class SelfMasking(Conditional):
         shape: shape of one example
         columns: columns of a table, numbers only: the regression is then on their standardized values
 
+    Raises:
+        ValueError: a column has labels.
+
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``shape``.
 
