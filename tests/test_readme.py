@@ -5,10 +5,21 @@
 
 import inspect
 import re
+import shlex
 import typing
 from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+from helpers.small_tables import command as train_module
+from helpers.small_tables import train, write_csv
+from scipy import sparse
+
 import pyro_vae as pv
+from pyro_vae.cli import main
+from pyro_vae.data import Dataset, Split
+from pyro_vae.data.sources import LOADERS
 
 README = Path(__file__).parents[1] / "README.md"
 SHELVES = ("priors", "likelihoods", "posteriors", "programs", "estimators", "nets")
@@ -65,11 +76,53 @@ def test_catalogue_and_tutorials_are_complete():
 
 def test_ci_finds_the_commands():
     text = README.read_text()
+    assert command_lines()
     for name, end in (("train", "pyro-vae train"), ("test", "pytest")):
         block = re.search(rf"<!-- command: {name} -->\n```\n(.*?)\n```", text, re.DOTALL)
         assert block, f"no command {name}"
         assert block[1].startswith("pip install -c constraints.txt")
         assert block[1].endswith(end)
+
+
+def command_lines():
+    """Return the lines of the command in the blocks of the README."""
+    return [line for line in README.read_text().splitlines() if line.startswith("pyro-vae ")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a folder with the files that the README names, and a run with classes."""
+    folder, rng = tmp_path_factory.mktemp("readme"), np.random.default_rng(0)
+    rows = [[f"{v:.2f}", "" if i % 9 == 0 else str(20 + i), "ab"[i % 2]] for i, v in enumerate(rng.normal(size=200))]
+    table = write_csv(folder / "table.csv", ["size", "weight", "kind"], rows)
+    write_csv(folder / "whole.csv", ["size", "age", "kind"], [[v, a or "20", k] for v, a, k in rows])
+    sparse.save_npz(folder / "counts.npz", sparse.csr_matrix(rng.poisson(2.0, (60, 6)) + 1))
+    train(folder / "RUN", f"--data={table}", "--program=SemiSupervised", "--label=kind", "--missing")
+    return folder
+
+
+#: Parts of lines that take more than a few seconds.
+SLOW = re.compile("LikelihoodRegret|impute|Hierarchical|--estimator")
+
+
+@pytest.mark.parametrize(
+    "line", [pytest.param(line, marks=[pytest.mark.slow] * bool(SLOW.search(line))) for line in command_lines()]
+)
+def test_every_line_of_the_command_runs(line, folder, monkeypatch, tmp_path):
+    """Each line is run, on small data and for one epoch."""
+    monkeypatch.chdir(folder)
+    binary = (torch.rand(100, 28, 28) > 0.5).float()
+    small = Dataset("mnist_static", *(Split(binary[rows]) for rows in (slice(60), slice(60, 80), slice(80, 100))))
+    monkeypatch.setitem(LOADERS, "mnist_static", lambda: small)
+    _, command, *words = shlex.split(line)
+    words = [str(tmp_path / word) if word in ("new.csv", "filled.csv") else word for word in words]
+    if command == "train":
+        monkeypatch.setattr(train_module, "figures", lambda *args: {})
+        monkeypatch.setattr(train_module, "save", lambda *args: None)
+        monkeypatch.setattr(pv.training.History, "plot", lambda self: None)
+        words += ["--epochs=1", "--num-particles=3", "--quiet", f"--run-dir={tmp_path / 'run'}"]
+        words = ["whole.csv" if word == "table.csv" and "--covariates" in words else word for word in words]
+    assert main([command, *words]) == 0
 
 
 if __name__ == "__main__":

@@ -20,14 +20,15 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from pyro_vae.config import parts
-from pyro_vae.config.run import PARTS
+from pyro_vae.config.program import DEFAULTS, MADE
+from pyro_vae.config.run import AXES
 from pyro_vae.nets import Net
 from pyro_vae.programs import SemiSupervised
 
 __all__ = ["GIVEN", "Choices", "UsageError", "first_line", "look_up", "table", "usage"]
 
 #: Required arguments of parts that a run sets itself, and options that a user cannot set.
-GIVEN = {"latent", "shape", "in_shape", "out_shape", "posterior", "columns"}
+GIVEN = {"latent", "shape", "in_shape", "out_shape", "posterior", "columns", "posteriors", "score", "train"}
 HIDDEN = {"context", "inplace", "device", "dtype"}
 
 
@@ -46,6 +47,7 @@ class Choices:
 
     def __init__(self, command: str, argv: list[str], arguments: str = "") -> None:
         self.argv, self.chosen = argv, {}
+        self.shown: str | None = None
         self.parser = ArgumentParser(
             prog=f"pyro-vae {command}",
             usage=f"%(prog)s {arguments}[options]",
@@ -58,32 +60,41 @@ class Choices:
     def add(self, key: str, shelf: dict[str, type], default: str | None) -> None:
         """Look up the class that ``--key NAME`` names, and add its options as ``--key.OPTION``.
 
+        ``--key.help NAME`` shows the options of a class and of what it is made of.
+
         Args:
             key: ``"posterior"``, ``"posterior.net"``, ...
             shelf: the classes to choose from
             default: the name of the class if the command line has none
         """
         name, self.argv = self.take(key)
+        asked, self.argv = self.take(f"{key}.help")
+        if asked is not None:
+            self.shown, name = key, asked or name
         cls = self.chosen[key.replace("-", "_")] = look_up(key, default if name is None else name, shelf)
         among = ", ".join(sorted(shelf)) if len(shelf) < 20 else "the names that `pyro-vae list` shows"
         group = self.parser.add_argument_group(
             f"{key} {cls.__name__}", f"{first_line(cls)} (--{key}: one of {among}.)"
         )
-        skip = HIDDEN | (set(PARTS) if key == "program" else GIVEN).intersection(parts.required(cls))
+        made, defaults = ({*MADE, *AXES}, DEFAULTS) if key == "program" else (set(), {})
+        skip = HIDDEN | ((GIVEN | made) - defaults.keys()).intersection(parts.required(cls))
         for option, (parameter, hint) in parts.arguments(cls).items():
+            if option in defaults and option in parts.PLAIN:
+                skip.add(option)
+                group.add_argument(f"--{key}.{option}", type=parts.PLAIN[option], default=defaults[option])
             names, plain = names_and_values(hint)
             if option in skip or names is None or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 continue
             skip.add(option)
-            self.add_by_name(group, f"{key}.{option}", names, plain, parameter.default)
+            self.add_by_name(group, f"{key}.{option}", names, plain, defaults.get(option, parameter.default))
         group.add_class_arguments(cls, key, as_group=False, skip=skip)
         if "top" in skip:
             # the data of `top` are latents, which are never missing
-            group.add_class_arguments(SemiSupervised, key, as_group=False, skip={*PARTS, "missing"})
+            group.add_class_arguments(SemiSupervised, key, as_group=False, skip={*MADE, *AXES, "missing"})
 
     def add_by_name(self, group: Any, key: str, shelf: dict[str, type], plain: Any, preset: Any) -> None:
         """Add an option whose value is a name, or a plain value of the type ``plain`` if there is one."""
-        value, _ = self.take(key)
+        value = self.take(key)[0] or self.take(f"{key}.help")[0] or None
         default = next((name for name, cls in shelf.items() if cls is preset), None)
         is_name = default is not None if value is None else plain is None or value[:1].isalpha()
         if is_name and shelf:
@@ -99,14 +110,20 @@ class Choices:
             )
 
     def take(self, key: str) -> tuple[str | None, list[str]]:
-        """Return the value of ``--key`` and the arguments without it."""
+        """Return the value of ``--key`` (for ``--key.help`` it may be empty) and the arguments without it."""
         parser = PlainParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-        parser.add_argument(f"--{key}", dest="value")
+        optional = {"nargs": "?", "const": ""} if key.endswith(".help") else {}
+        parser.add_argument(f"--{key}", dest="value", **optional)
         found, rest = usage(parser.parse_known_args, self.argv)
         return found.value, rest
 
     def parse(self) -> Namespace:
         """Return the settings."""
+        if self.shown:
+            groups = self.parser._action_groups
+            groups[:] = [g for g in groups if re.match(rf"{re.escape(self.shown)}[ .]", g.title or "")]
+            self.parser.print_help()
+            raise SystemExit(0)
         try:
             return usage(self.parser.parse_args, self.argv)
         except UsageError as error:
@@ -142,7 +159,7 @@ def names_and_values(annotation: Any) -> tuple[dict[str, type] | None, Any]:
                 names |= shelves["activation"]
         # Python 3.10 takes Sequence[int] for a class
         elif inspect.isclass(member) and not typing.get_origin(member) and member.__module__ != "builtins":
-            objects = {**shelves["scale"], **shelves["penalty"]}.items()
+            objects = {**shelves["scale"], **shelves["penalty"], **shelves["inference"]}.items()
             names |= {name: cls for name, cls in objects if issubclass(cls, member)}
         elif any(names_and_values(inner)[0] is not None for inner in typing.get_args(member)):
             pass  # a sequence of objects, which no name can make

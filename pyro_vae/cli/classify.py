@@ -16,7 +16,7 @@ def classify(argv: list[str]) -> int:
             f"run: expected a program with classes in {job.settings.run}, got a {type(job.program).__name__}. Train "
             "one with `pyro-vae train --program SemiSupervised`"
         )
-    values = tasks.classify(job.program, job.rows().x, **job.noise).probabilities.numpy()
+    values = tasks.classify(job.program, job.rows().data(), **job.noise).probabilities.numpy()
     names = [str(c) for c in job.config["classes"]]
     if job.target.kind == ".npy":
         job.target.write(values)

@@ -29,6 +29,7 @@ from pyro_vae.cli.shared import (
 )
 from pyro_vae.config import data as run_data
 from pyro_vae.config import parts, run
+from pyro_vae.config.program import program as program_of
 from pyro_vae.evaluation import Particles, Seconds, Steps
 from pyro_vae.training import fit
 
@@ -54,7 +55,7 @@ def compare(argv: list[str]) -> int:
     settings, config, estimators = parse(argv, LIKELIHOODS[source.kind])
     dataset = source.dataset
     config = run.plain(run_data.complete({**config, "program": run.DEFAULT_PROGRAM}, source))
-    first, vae = run.program(config).to(device), run.program(config).to(device)
+    first, vae = program_of(config).to(device), program_of(config).to(device)
     optimizer = partial(torch.optim.Adam, lr=settings.learning_rate)
     x = batch_of(dataset.test, settings.batch_size, settings.seed)
     vae.check(x.to(device))

@@ -16,7 +16,7 @@ def embed(argv: list[str]) -> int:
         "--num-samples", type=PositiveInt, default=64, help="samples where there is no closed form, at least 2"
     )
     job = Job.start(choices)
-    found = tasks.embed(job.program, job.rows().x, num_samples=job.settings.num_samples, **job.noise)
+    found = tasks.embed(job.program, job.rows().data(), num_samples=job.settings.num_samples, **job.noise)
     if job.target.kind == ".npy":
         job.target.write(torch.stack([found.mean, found.std], 1).numpy())
     else:

@@ -19,7 +19,7 @@ def impute(argv: list[str]) -> int:
     job = Job.start(choices)
     rows, settings = job.rows(), job.settings
     n = settings.num_samples
-    found = tasks.impute(job.program, rows.x, num_particles=settings.num_particles, num_samples=n, **job.noise)
+    found = tasks.impute(job.program, rows.data(), num_particles=settings.num_particles, num_samples=n, **job.noise)
     if not n:
         job.target.write(rows.filled(found.x))
     elif rows.cells is None and job.target.kind != ".csv":

@@ -14,7 +14,7 @@ from pyro_vae.config import run
 from pyro_vae.training.checkpoint.run_folder import RunFolder
 
 #: Settings of ``train`` that are not part of the configuration.
-NOT_SAVED = {"run_dir", "quiet", "resume"}
+NOT_SAVED = {"run_dir", "quiet", "resume", "missing"}
 
 
 def resumed(
@@ -54,7 +54,7 @@ def resumed(
                 "the option out to resume, or name another folder for a new run"
             )
     # the parser checks the saved values, as anybody may have edited the file
-    named = {*run.AXES, "program", "lr_schedule", "types", "leave_out"}
+    named = {*run.AXES, "program", "lr_schedule", "types", "leave_out", "covariates"}
     values = {key: saved[key] for key in given if key not in named and saved.get(key) is not None}
     again = [f"--{key.replace('_', '-')}={value}" for key, value in values.items()]
     return parse([*argv, *again], likelihood)[0], saved

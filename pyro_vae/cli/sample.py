@@ -5,15 +5,18 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import numpy as np
 import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from pyro_vae import tasks
-from pyro_vae.cli.choices import UsageError, look_up
-from pyro_vae.cli.shared import Job
+from pyro_vae.cli.choices import UsageError, look_up, usage
+from pyro_vae.cli.shared import Job, cells_of
 from pyro_vae.config import run
+from pyro_vae.config.data import load
 from pyro_vae.config.rows import decode
+from pyro_vae.data.covariates import encode_covariates
 from pyro_vae.programs import VAE
 
 
@@ -25,22 +28,32 @@ def sample(argv: list[str]) -> int:
     add("--mean", action="store_true", help="means of p(x given z) instead of samples; not for tables")
     add("--temperature", type=PositiveFloat, default=1.0, help="below 1 the data are more typical and less varied")
     add("--class", type=str | None, help="class of the new data, for a run with classes")
-    add("--library", type=PositiveFloat | None, help="total count of each example, for programs with a library size")
+    add("--covariates", type=str | None, help="values such as site=north,age=40; by default those of training rows")
+    add(
+        "--library",
+        type=PositiveFloat | None,
+        help="total count of each example, for programs with a library size; by default those of training rows",
+    )
     job = Job.start(choices)
     settings, columns, one_hot = job.settings, run.columns(job.config), class_of(job)
+    named = inspect.signature(job.program.sample).parameters
+    rows = training_rows(job) if "context" in job.config or "library" in named else None
+    context = covariates_of(job) if rows is None or settings.covariates else rows[1]
     if columns and settings.mean:
         raise UsageError("mean: the labels of a table have no mean. Leave it out to sample rows")
     if settings.temperature != 1 and not isinstance(job.program, VAE):
         raise UsageError(f"temperature: expected 1 for a {type(job.program).__name__}, got {settings.temperature}")
-    options: dict[str, Any] = {} if settings.library is None else {"library": settings.library}
-    # a program whose context is another quantity, such as the batch of a cell, takes the class by name
-    named = "y" in inspect.signature(job.program.sample).parameters
+    if settings.library and "library" not in named:
+        raise UsageError(f"library: expected none for a {type(job.program).__name__}, got {settings.library}")
+    sizes = rows[0].flatten(1).sum(1) if "library" in named else None
     parts = []
     for start, n in job.chunks(settings.num_samples):
-        rows = [row.expand(n, -1) for row in one_hot]
-        given = {"y": rows[0]} if named and rows else {"context": rows}
+        here = torch.arange(start, start + n)
+        given: dict[str, Any] = {"y": one_hot[0].expand(n, -1)} if one_hot else {}
+        given |= {} if context is None else {"context": [context[here % len(context)]]}
+        given |= {} if sizes is None else {"library": settings.library or sizes[here % len(sizes)]}
         how = {"temperature": settings.temperature, "mean": settings.mean, "seed": settings.seed + start}
-        parts.append(tasks.generate(job.program, n, **how, **options, **given))
+        parts.append(tasks.generate(job.program, n, **how, **given))
     x = torch.cat(parts).cpu()
     job.target.write(decode(columns, x) if columns else x.numpy())
     return 0
@@ -55,3 +68,27 @@ def class_of(job: Job) -> list[Tensor]:
         raise UsageError(f"class: expected none, as the run in {job.settings.run} has no classes, got {name}")
     look_up("class", name, dict.fromkeys(classes))
     return [torch.eye(len(classes))[[classes.index(name)]]]
+
+
+def training_rows(job: Job) -> tuple[Tensor, Tensor | None]:
+    """Return random training rows and their covariates, at most as many as there are new examples."""
+    source = load(job.config)
+    order = torch.randperm(len(source.dataset.train), generator=torch.Generator().manual_seed(job.settings.seed))
+    order = order[: job.settings.num_samples]
+    return source.dataset.train.batch(order), source.context and source.context.train.x[order]
+
+
+def covariates_of(job: Job) -> Tensor | None:
+    """Return the chosen covariates as one row, None without any."""
+    text, known = job.settings.covariates, run.columns(job.config, "context")
+    if text is None:
+        return None
+    if not known:
+        raise UsageError(f"covariates: expected none, as the run in {job.settings.run} has none, got {text}")
+    names = [column.name for column in known]
+    given = dict(cell.partition("=")[::2] for cell in cells_of(text))
+    if set(given) != set(names):
+        raise UsageError(
+            f"covariates: expected a value for each of {', '.join(names)}, such as {names[0]}=..., got {text}"
+        )
+    return usage(encode_covariates, "--covariates", {n: np.array([v], object) for n, v in given.items()}, known)[0]

@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from jsonargparse.typing import OpenUnitInterval
 
 from pyro_vae import tasks
+from pyro_vae.cli.choices import UsageError
 from pyro_vae.cli.shared import Job
+from pyro_vae.config import data as run_data
 from pyro_vae.config import parts
+
+#: Most rows of the training data with which a correction compares.
+ROWS = 1000
 
 
 def score(argv: list[str]) -> int:
     """Score how anomalous each example is, in nats: higher is more unusual."""
     choices = Job.options("score", argv)
-    shelf = {name: cls for name, cls in parts.shelf(tasks, tasks.Score).items() if not parts.required(cls)}
-    choices.add("score", shelf, "ImportanceWeighted")
+    shelf = parts.shelf(tasks, tasks.Score)
+    corrections = {name: cls for name, cls in shelf.items() if "score" in parts.required(cls)}
+    choices.add("score", {name: cls for name, cls in shelf.items() if name not in corrections}, "ImportanceWeighted")
+    add = choices.option
+    if choices.take("correction")[0] is None:
+        add("--correction", help=f"correction of the score: one of {', '.join(corrections)}; none by default")
+    else:
+        choices.add("correction", corrections, None)
+    share = "share of the validation rows of the run above the threshold; adds a column `anomalous`, yes or no"
+    add("--contamination", type=OpenUnitInterval | None, help=share)
     job = Job.start(choices)
-    how = choices.chosen["score"](**vars(job.settings.score))
-    x, seed = job.rows().x, job.settings.seed
-    found = [how(job.program, x[start : start + n], seed=seed) for start, n in job.chunks(len(x))]
+    settings = job.settings
+    how = choices.chosen["score"](**vars(settings.score))
+    if job.target.kind == ".npy" and settings.contamination:
+        raise UsageError("output: expected .csv or .npz for the column of --contamination, got .npy")
+    rows, correction = job.rows(), choices.chosen.get("correction")
+    source = run_data.load(job.config) if settings.contamination or correction else None
+    if correction:
+        given: dict[str, Any] = {"score": how, "train": source.split("train", slice(ROWS))}
+        own = {name: value for name, value in given.items() if name in parts.required(correction)}
+        how = correction(**own, **choices.describe("correction", settings)["options"])
+    found = [how(job.program, rows.data(slice(i, i + n)), seed=settings.seed) for i, n in job.chunks(len(rows))]
     values = torch.cat(found).numpy()
-    job.target.write(values if job.target.kind == ".npy" else {"score": values})
+    columns = {"score": values}
+    if settings.contamination:
+        rate = {"false_alarm_rate": settings.contamination, "seed": settings.seed}
+        detector = tasks.Detector(job.program, how, source.split("valid"), **rate)
+        columns["anomalous"] = np.where(values > detector.threshold, "yes", "no")
+    job.target.write(values if job.target.kind == ".npy" else columns)
     return 0

@@ -36,8 +36,8 @@ DEFAULTS = {"posterior": "MeanFieldNormal", "prior": "StandardNormal", "estimato
 LIKELIHOODS = {"binary": "Bernoulli", "grey": "ContinuousBernoulli", "real": "Normal", "mixed": "Heterogeneous"}
 LIKELIHOODS |= {"counts": "NegativeBinomial", "sparse counts": "NegativeBinomial"}
 LIKELIHOODS["real columns"] = "Heterogeneous"
-#: Options of a program for sparse counts: its encoder sees their logarithms, and its decoder their total.
-COUNTS = ("--program=CountVAE", "--likelihood.library=true")
+#: The program for sparse counts: its encoder sees their logarithms, and its decoder their total.
+COUNTS = ("--program=CountVAE",)
 #: What can be read, in words.
 FILES = f"a file {', '.join(e for reader in READERS for e in reader.endings)}, or a folder of images"
 #: Rows at a time between two updates of the progress bar.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import json
 import math
 from functools import partial
 from typing import Any
@@ -11,27 +11,29 @@ import torch
 from jsonargparse import ActionYesNo, Namespace
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
-from pyro_vae import data, plots, tasks
 from pyro_vae._util.devices import resolve_device
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.threads import limit_threads
-from pyro_vae.cli.choices import Choices, UsageError, table
+from pyro_vae.cli.choices import Choices, UsageError, look_up, table
+from pyro_vae.cli.outcome import figures, summary
 from pyro_vae.cli.resume import NOT_SAVED, resumed
 from pyro_vae.cli.shared import (
     COUNTS,
     DEFAULTS,
     LIKELIHOODS,
     add_training,
-    evenly_spaced,
+    cells_of,
     folder_of,
     read_training,
     save,
 )
 from pyro_vae.config import data as run_data
 from pyro_vae.config import parts, run
+from pyro_vae.config.program import can_build, takes_context
+from pyro_vae.config.program import program as program_of
 from pyro_vae.config.results import results, write_results
 from pyro_vae.estimators import Estimator
-from pyro_vae.programs import VAE
+from pyro_vae.programs import Program
 from pyro_vae.programs.program import evaluating
 from pyro_vae.training import TF32, Autocast, EarlyStopping, ImputationDefaults, TableDefaults, fit
 from pyro_vae.training.ranks.distributed import Ranks, in_process_group
@@ -39,6 +41,8 @@ from pyro_vae.training.ranks.distributed import Ranks, in_process_group
 #: Hidden layers and learning rate for tables: few large steps that become smaller, of which held-out rows choose the
 #: best epoch. A network that is larger than that of ``TableDefaults`` imputes better.
 TABLE_HIDDEN, TABLE_RATE = [128, 128], 1e-2
+#: Whether a program takes labels, and whether it takes covariates.
+ASKED = (run.takes_labels, takes_context)
 #: Precision of the layers of networks in training.
 PRECISIONS = {"float32": None, "tf32": TF32(), "bfloat16": Autocast(torch.bfloat16)}
 
@@ -47,7 +51,6 @@ PRECISIONS = {"float32": None, "tf32": TF32(), "bfloat16": Autocast(torch.bfloat
 def train(argv: list[str]) -> int:
     """Train a VAE, evaluate it on the test data and write a run folder with figures."""
     ranks = Ranks.current()
-    argv = ["--program.missing=true" if arg == "--missing" else arg for arg in argv]
     # usage errors are reported before any data is loaded, which determines the default likelihood
     settings, _ = parse(argv, LIKELIHOODS["grey"])
     folder = folder_of(settings, settings.data)
@@ -64,14 +67,12 @@ def train(argv: list[str]) -> int:
         config = run.plain(run_data.complete(config, source, alpha=alpha))
     else:
         config = saved
-    dataset, rows = source.dataset, run_data.to_fit(source.dataset, config)
-    vae, estimator = run.program(config), parts.build("estimator", config["estimator"])
+    rows = run_data.to_fit(source, config)
+    vae, estimator = program_of(config), parts.build("estimator", config["estimator"])
     schedule = config.get("lr_schedule") and parts.build("lr_schedule", config["lr_schedule"])
-    check_step(vae, estimator, dataset.train)
-    chosen = {axis: config[axis]["name"] for axis in (*run.AXES, "program")}
-    if saved is None and "--likelihood" not in {arg.partition("=")[0] for arg in argv}:
-        chosen["likelihood"] += f", as the data are {source.kind} (--likelihood chooses another)"
+    check_step(vae, estimator, source)
     if ranks.rank == 0:
+        chosen = choice(config, source.kind, argv if saved is None else None)
         print("\n".join(filter(None, [str(source), source.columns, table(chosen)])))
     if saved is None:
         ranks.on_rank_zero(partial(run.write, folder, config))
@@ -80,7 +81,7 @@ def train(argv: list[str]) -> int:
     history = fit(
         vae,
         rows,
-        valid=dataset.valid,
+        valid=source.split("valid"),
         estimator=estimator,
         optimizer=partial(torch.optim.Adam, lr=settings.learning_rate),
         lr_schedule=schedule,
@@ -102,10 +103,10 @@ def train(argv: list[str]) -> int:
         f"{stop.best_epoch}, with the best validation bound, {stop.best:.2f} nats per example\n"
     )
     how = {"num_particles": settings.num_particles, "seed": settings.seed, "progress": not settings.quiet}
-    found = results(vae, dataset.test, **how)
+    found = results(vae, source.split("test"), source.dataset.test.y if run.takes_labels(config) else None, **how)
     write_results(folder, found)
     print(summary(found))
-    for title, figure in figures(vae, dataset.test, settings.seed).items():
+    for title, figure in figures(vae, source, settings.seed).items():
         save(figure, folder / "figures" / f"{title}.png")
     save(history.plot(), folder / "figures" / "training.png")
     print(f"\nconfiguration, weights, metrics, results and figures are in {folder}")
@@ -114,7 +115,10 @@ def train(argv: list[str]) -> int:
 
 def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     """Parse the arguments, with a default likelihood; return settings and the entries of the configuration."""
-    choices = Choices("train", argv)
+    shelves = parts.shelves()
+    name = Choices("train", argv).take("program")[0] or run.DEFAULT_PROGRAM["name"]
+    program = look_up("program", name, shelves["program"])
+    choices = Choices("train", [*options_of_program(program, argv), *argv])
     add_training(choices, batch_size=128)
     add = choices.option
     rule = "; for a table 10 times the square root of its number of rows, at least 400, in steps"
@@ -126,11 +130,17 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     add("--compile", action=ActionYesNo, nargs="?", default=False, help="compile the training step")
     precision = "precision of the network layers; everything else is float32"
     add("--precision", choices=tuple(PRECISIONS), default="float32", help=precision)
-    learn = ", ".join(name for name in parts.shelves()["program"] if run.takes_labels({"program": {"name": name}}))
+    able = [{"program": {"name": name}} for name, cls in shelves["program"].items() if can_build(cls)]
+    learn, see = (", ".join(c["program"]["name"] for c in able if takes(c)) for takes in ASKED)
+    add("--missing", action="store_true", help="entries of the data may be missing (NaN, empty cells)")
+    what = (
+        f"columns of a table, or of obs of an .h5ad, as context, separated by commas; {run_data.LABELS} for the labels"
+    )
+    add("--covariates", type=str | None, help=f"{what} of other data; for --program {see}")
     add("--label", type=str | None, help=f"column of a table with the classes, for --program {learn}")
     add("--num-labels", type=PositiveInt | None, help="training examples that keep their label; all by default")
     add("--resume", action="store_true", help="resume the run in --run-dir with its own configuration")
-    shelves, named = parts.shelves(), [*run.AXES, "program"]
+    named = [*run.AXES, "program"]
     for axis in run.AXES:
         choices.add(axis, shelves[axis], {**DEFAULTS, "likelihood": likelihood}[axis])
     choices.add("program", shelves["program"], run.DEFAULT_PROGRAM["name"])
@@ -141,12 +151,56 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
         choices.add("lr-schedule", shelves["lr_schedule"], None)
         named.append("lr_schedule")
     settings = read_training(choices)
+    settings.covariates = cells_of(settings.covariates) or None
     config = {k: v for k, v in vars(settings).items() if k not in {*NOT_SAVED, *named}}
     config |= {part: choices.describe(part, settings) for part in named}
     if settings.num_labels and not run.takes_labels(config):
-        name = config["program"]["name"]
         raise UsageError(f"num-labels: expected a --program that learns from labels ({learn}), got {name}")
+    if settings.covariates and not takes_context(config):
+        raise UsageError(f"covariates: expected a --program that takes them ({see}), got {name}")
     return settings, config
+
+
+def options_of_program(program: type[Program], argv: list[str]) -> list[str]:
+    """Return what suits a program, and ``--missing``, as options; those of the user come after them and win."""
+    found, shelves = [], parts.shelves()
+    for axis, part in program.default_parts().items():
+        cls, options = (part.func, part.keywords) if isinstance(part, partial) else (part, {})
+        name, _ = Choices("train", argv).take(axis)
+        known = parts.arguments(shelves[axis].get(name, cls))
+        found += [] if name else [f"--{axis}={cls.__name__}"]
+        values = {key: getattr(value, "__name__", None) or json.dumps(value) for key, value in options.items()}
+        found += [f"--{axis}.{key}={value}" for key, value in values.items() if key in known]
+    if "--missing" not in argv:
+        return found
+    if "missing" in parts.arguments(program):
+        return [*found, "--program.missing=true"]
+    # a program with a model of the missing entries needs no option
+    if "mask" not in parts.required(program):
+        able = [cls for cls in shelves["program"].values() if {"mask", "missing"} & parts.arguments(cls).keys()]
+        known = ", ".join(cls.__name__ for cls in able if can_build(cls))
+        raise UsageError(
+            f"missing: expected a --program that learns from missing values ({known}), got {program.__name__}. Choose "
+            "one of them, or fill the values first with a run of a VAE: pyro-vae impute"
+        )
+    return found
+
+
+def choice(config: dict[str, Any], kind: str, argv: list[str] | None) -> dict[str, str]:
+    """Return the chosen parts in words; with the command line of a new run also why, and which option changes them."""
+    chosen = {axis: config[axis]["name"] for axis in (*run.AXES, "program")}
+    nets = {part: (config[part]["options"].get("net") or {}).get("name") for part in ("posterior", "likelihood")}
+    chosen["networks"] = " and ".join(filter(None, nets.values()))
+    if argv is None:
+        return chosen
+    given = {arg.partition("=")[0] for arg in argv}
+    suited = parts.shelves()["program"][config["program"]["name"]].default_parts()
+    if "--likelihood" not in given:
+        why = f"which suits {chosen['program']}" if "likelihood" in suited else f"as the data are {kind}"
+        chosen["likelihood"] += f", {why} (--likelihood chooses another)"
+    others = [f"--{part}.net" for part, net in nets.items() if net and f"--{part}.net" not in given]
+    chosen["networks"] += f" ({' and '.join(others)} choose{'s' if len(others) == 1 else ''} others)" if others else ""
+    return chosen
 
 
 def options_of_table(argv: list[str], config: dict[str, Any], source: run_data.Source) -> list[str]:
@@ -170,49 +224,17 @@ def options_of_table(argv: list[str], config: dict[str, Any], source: run_data.S
     return [*options, f"--latent={sizes.latent}", f"--patience={max(20, epochs // 4)}"] if missing else options
 
 
-def check_step(vae: VAE, estimator: Estimator, split: data.Split) -> None:
+def check_step(vae: Program, estimator: Estimator, source: run_data.Source) -> None:
     """Raise errors of data, parts and estimator before there is a run folder."""
     with evaluating(vae), fork_rng():
-        x = split.batch(slice(256))
+        some = slice(256)
+        batch = [source.dataset.train.batch(some), *([source.context.train.x[some]] if source.context else [])]
         try:
-            vae.check(x)
-            estimator.loss(vae.model, vae.guide, x)
+            vae.check(*batch)
+            estimator.loss(vae.model, vae.guide, *batch)
         except ValueError as error:
-            raise ValueError(str(error).replace("pass missing=True to the program", "pass --missing")) from error
+            text = source.located(str(error))
+            raise ValueError(text.replace("pass missing=True to the program", "pass --missing")) from error
         except (RuntimeError, TypeError) as error:
             what = f"{type(error).__name__}: {error}".rstrip(": ")
             raise ValueError(f"these parts do not work together on these data: {what}") from error
-
-
-def summary(found: dict[str, Any]) -> str:
-    """Return results as a table."""
-    names = {"bound": "bound (ELBO)", "kl": "KL", "log_likelihood": "log-likelihood"}
-    lines = {f"test, n = {found['num_examples']:,}": f"{'nats/example':>12}  {'std. error':>10}"}
-    for key in ("bound", "reconstruction", "kl", "log_likelihood"):
-        mean, error = found[key]["mean"], found[key]["std_error"]
-        lines[names.get(key, key)] = f"{mean:12.2f}  {'-' if error is None else f'{error:.2f}':>10}"
-    likelihood = found["log_likelihood"]
-    lines["log-likelihood"] += f"   importance sampling, {likelihood['num_particles']:,} particles"
-    if likelihood["monte_carlo_error"] is not None:
-        lines["log-likelihood"] += f", Monte Carlo error {likelihood['monte_carlo_error']:.3f}"
-    lines["active units"] = ", ".join(f"{active} of {units}" for active, units in found["active_units"].values())
-    return table(lines)
-
-
-def figures(vae: VAE, split: data.Split, seed: int) -> dict[str, Any]:
-    """Plot reconstructions of test data, new samples and the map of the latents."""
-    device = vae.device
-    x = split.batch(evenly_spaced(len(split), 32)).to(device)
-    means = tasks.embed(vae, split, seed=seed, progress=False).mean
-    latent = {"latent": plots.latent_map(means, split.y)}
-    if hasattr(vae.likelihood, "columns"):  # columns have units of their own
-        return latent
-    with evaluating(vae), fork_rng(device, seed):
-        x_hat = vae.reconstruct(x, seed=seed)
-        found = {"reconstructions": plots.reconstructions(x, x_hat, title="Test data and reconstructions"), **latent}
-        if "library" in inspect.signature(vae.sample).parameters:  # a size per sample, which only a user knows
-            return found
-        samples = vae.sample(80, mean=True, seed=seed)
-    draw = partial(plots.image_grid, rows=5) if plots.is_image(x.shape[1:]) else plots.vectors
-    title = f"Samples: means of p(x|z), {type(vae.likelihood).__name__}, at samples z of the prior"
-    return {**found, "samples": draw(samples, title=title)}

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pyro_vae import data, tasks
 from pyro_vae.config import run
-from pyro_vae.data import Dataset, Examples, Split, files
+from pyro_vae.config.places import in_file, in_rows
+from pyro_vae.config.program import samples_missing, unbounded
+from pyro_vae.data import Dataset, Examples, Split
+from pyro_vae.data.covariates import encode_covariates
 from pyro_vae.data.dataset import Levels
 from pyro_vae.data.read import is_source
 from pyro_vae.data.rows import check_rows, split_rows
+from pyro_vae.data.tables import Categorical, Column
 from pyro_vae.data.units import real_columns
 
-__all__ = ["Source", "complete", "in_file", "is_file", "load", "read_file", "to_fit"]
+__all__ = ["Source", "complete", "is_file", "load", "read_file", "to_fit"]
 
+#: Name of the labels of arrays and data sets as a covariate.
+LABELS = "y"
 #: Options of a run that are those of ``pyro_vae.data.read``.
 OPTIONS = ("label", "layout", "levels", "size", "key", "keep_empty", "keep_index")
 
@@ -33,14 +39,29 @@ class Source:
         kind: ``"binary"``, ``"grey"``, ``"real"``, ``"real columns"``, ``"counts"``, ``"sparse counts"`` or
             ``"mixed"`` (a table), which sets the default likelihood
         facts: entries for the configuration: ``shape``, ``columns`` of a table, ``units`` of an array with real
-            columns, and ``classes``, the labels
+            columns, ``classes``, the labels, and ``context``, the columns of the covariates
         columns: what was read and chosen; for a table one line per column
+        context: the covariates in three splits, or None
+        rows: numbers of the training rows in the file, None for a data set
     """
 
     dataset: Dataset
     kind: str
     facts: dict[str, Any]
     columns: str = ""
+    context: Dataset | None = None
+    rows: Tensor | None = None
+
+    def located(self, text: str) -> str:
+        """Return an error about training rows with columns and lines of the file."""
+        if self.rows is None:
+            return text
+        return in_rows(self.dataset.name, run.columns(self.facts), text, self.rows)
+
+    def split(self, name: str, part: Any = slice(None)) -> Any:
+        """Return examples of a split as tasks and evaluators take them: alone, or with their covariates."""
+        x = getattr(self.dataset, name)[part]
+        return x if self.context is None else (x, getattr(self.context, name).x[part])
 
     def __str__(self) -> str:
         return repr(self.dataset).replace(f"; {self.dataset.kind}", f"; {self.kind}")
@@ -60,7 +81,8 @@ def load(config: Mapping[str, Any]) -> Source:
     Args:
         config: ``data``, the name of a data set or file, and where they apply ``binarize``; for a table ``label``, the
             column with the labels, ``types`` of columns that are not inferred, and ``leave_out``, columns that are not
-            used; and ``columns`` and ``classes`` of an earlier run
+            used; ``covariates``, the names of columns, or ``["y"]`` for the labels of other data; and ``columns``,
+            ``classes`` and ``context`` of an earlier run
 
     Raises:
         ValueError: the file or its values cannot be used.
@@ -72,7 +94,24 @@ def load(config: Mapping[str, Any]) -> Source:
         return from_file(name, config)
     found = data.load(name, binarize=config.get("binarize"))
     classes = {} if found.train.y is None else {"classes": sorted(set(found.train.y.tolist()))}
-    return Source(found, found.kind, {"shape": list(found.shape), **classes})
+    facts, splits = {"shape": list(found.shape), **classes}, [found.train, found.valid, found.test]
+    if not config.get("covariates"):
+        return Source(found, found.kind, facts)
+    encoded = [of_labels(name, split.y, classes.get("classes", ()), config) for split in splits]
+    facts["context"] = run.describe(encoded[0][1])
+    return Source(found, found.kind, facts, context=Dataset(name, *(Split(context) for context, _ in encoded)))
+
+
+def of_labels(
+    name: str, y: Tensor | None, classes: Sequence[Any], config: Mapping[str, Any]
+) -> tuple[Tensor, tuple[Column, ...]]:
+    """Return the labels of an array or data set as covariates."""
+    names = list(config["covariates"])
+    if names != [LABELS] or y is None:
+        known = "none" if y is None else f"{LABELS}, the labels, as the only covariate"
+        raise ValueError(f"covariates: expected {known} for {name}, got {', '.join(names)}")
+    values = np.array([None if k < 0 else classes[k] for k in y.tolist()], object)
+    return encode_covariates(name, {LABELS: values}, [Categorical(LABELS, tuple(classes))])
 
 
 def from_file(path: str, config: Mapping[str, Any]) -> Source:
@@ -83,7 +122,8 @@ def from_file(path: str, config: Mapping[str, Any]) -> Source:
             f"data: expected images, a table or rows of numbers, got sequences ({path}). Train a SequenceVAE on "
             "pyro_vae.data.read(path) by pyro_vae.fit"
         )
-    rows, facts = found[:], {"shape": list(found.shape)}
+    rows, facts = replace(found, context=None)[:], {"shape": list(found.shape)}
+    context, covariates = found.context, found.covariates
     if isinstance(rows.x, Tensor) and rows.x.is_floating_point():
         rows = replace(rows, x=rows.x.float())
         if not config.get("keep_empty"):
@@ -96,11 +136,18 @@ def from_file(path: str, config: Mapping[str, Any]) -> Source:
         facts["columns"] = run.describe(found.columns)
     if found.y is not None:
         facts["classes"] = list(found.classes)
+    if config.get("covariates") and context is None:
+        context, covariates = of_labels(path, found.y, found.classes, config)
+    if covariates:
+        facts["context"] = run.describe(covariates)
     kind, text = found.values, str(found)
     if kind == "real" and len(found.shape) == 1:
         units, table = real_columns(rows)
         kind, facts["units"], text = "real columns", run.describe(units), f"{text}\n{table}"
-    return Source(split_rows(path, rows), kind, facts, text)
+    numbers = torch.arange(len(rows)) if found.rows is None else found.rows
+    more = {"rows": split_rows(path, Split(numbers)).train.x}
+    more |= {} if context is None else {"context": split_rows(path, Split(context))}
+    return Source(split_rows(path, rows), kind, facts, text, **more)
 
 
 def read_file(path: str, config: Mapping[str, Any]) -> Examples:
@@ -108,19 +155,15 @@ def read_file(path: str, config: Mapping[str, Any]) -> Examples:
     columns = run.columns(config) or None
     options = {name: config.get(name) for name in OPTIONS}
     options |= {"columns": columns, "types": None if columns else config.get("types")}
+    covariates = run.columns(config, "context") or tuple(config.get("covariates") or ())
+    if [getattr(c, "name", c) for c in covariates] != [LABELS]:
+        options["covariates"] = covariates
     try:
         return data.read(path, **options, leave_out=config.get("leave_out") or (), classes=config.get("classes"))
     except ValueError as error:
         text = in_file(path, str(error))
         hint = " (--leave-out NAME, --columns NAME=TYPE)" if columns is None and f"{path}: column " in text else ""
         raise ValueError(f"{text}{hint}") from error
-
-
-def in_file(path: str, text: str) -> str:
-    """Return an error of ``pyro_vae.data`` with the options of the command and the lines of the file."""
-    text = re.sub(r"^keep_(empty|index): ", r"keep-\1: ", text)
-    text = re.sub(r"(^|: )types: ", r"\1columns: ", re.sub(r"(^|: )leave_out: ", r"\1leave-out: ", text))
-    return re.sub(r"\bin row (\d+)", lambda found: f"in {files.place(path, int(found[1]))}", text)
 
 
 def check_columns(path: str, rows: Split) -> None:
@@ -143,6 +186,9 @@ def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) 
     facts, spec = dict(source.facts), config["program"]
     if config["likelihood"]["name"] != "Heterogeneous":
         facts.pop("units", None)  # other likelihoods model the array as it is
+    facts["num_examples"] = len(source.dataset.train)
+    if samples_missing(config) and "columns" in facts:
+        facts["columns"] = run.describe(unbounded(run.columns(facts)))
     if not run.takes_labels(config):
         return {**config, **{key: value for key, value in facts.items() if key != "classes"}}
     if "classes" not in facts:
@@ -152,20 +198,20 @@ def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) 
         )
     config = {**config, **facts}
     if not alpha:
-        _, y = to_fit(source.dataset, config)
+        *_, y = to_fit(source, config)
         spec = {**spec, "options": {**spec["options"], "alpha": 0.1 * len(y) / int((~y.isnan()).all(1).sum())}}
     return {**config, "program": spec}
 
 
-def to_fit(dataset: Dataset, config: Mapping[str, Any]) -> Any:
+def to_fit(source: Source, config: Mapping[str, Any]) -> Any:
     """Return the training data as ``fit`` takes them.
 
-    They are the training split; for a program that takes labels with a one-hot row per example, NaN where the label is
-    missing or was hidden because of ``num_labels``.
+    They are the training split, with its covariates if there are some; for a program that takes labels with a one-hot
+    row per example, NaN where the label is missing or was hidden because of ``num_labels``.
     """
-    train = dataset.train
+    train = source.dataset.train
     if not run.takes_labels(config):
-        return train
+        return source.split("train")
     known = torch.nonzero(train.y >= 0).squeeze(1)
     y = torch.full((len(train), len(config["classes"])), torch.nan)
     if config.get("num_labels"):
@@ -173,4 +219,4 @@ def to_fit(dataset: Dataset, config: Mapping[str, Any]) -> Any:
     else:
         found = torch.nn.functional.one_hot(train.y[known], y.shape[1]).to(y)
     y[known, : found.shape[1]] = found  # the training split may lack the last class
-    return train, y
+    return (train, y) if source.context is None else (train, source.context.train.x, y)

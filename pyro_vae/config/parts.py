@@ -23,6 +23,7 @@ from pyro_vae.data import tables
 from pyro_vae.data.tables import Cells, Column
 from pyro_vae.estimators import Estimator, penalties
 from pyro_vae.programs import Program
+from pyro_vae.programs.inference import Inference
 from pyro_vae.training import schedules
 
 __all__ = [
@@ -41,7 +42,9 @@ __all__ = [
 
 #: Kinds of objects that an option may name. Parts call the first two themselves, so they get a factory.
 FACTORIES = ("network", "activation")
-NESTED = (*FACTORIES, "scale", "penalty", "schedule", "cells")
+NESTED = (*FACTORIES, "scale", "penalty", "schedule", "cells", "inference")
+#: Types of arguments of programs that a configuration has as plain values.
+PLAIN = {"layers": list[int]}
 
 
 def shelves() -> dict[str, dict[str, type]]:
@@ -66,6 +69,7 @@ def shelves() -> dict[str, dict[str, type]]:
         "program": shelf(programs, Program),
         "column": shelf(tables, Column),
         "cells": shelf(tables, Cells),
+        "inference": shelf(programs, Inference),
     }
 
 
@@ -203,7 +207,7 @@ def check(what: str, spec: Any, table: Mapping[str, type]) -> None:
     """
     name, options = split(what, spec)
     cls = resolve(what, name, table)
-    check_options(what, hints(cls), options)
+    check_options(what, hints(cls) | (PLAIN if what == "program" else {}), options)
     for key, value in options.items():
         if isinstance(value, dict):
             check(f"{what}.{key}", value, nested(f"{what}.{key}", shelves()))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae import evaluation
+from pyro_vae import evaluation, tasks
 from pyro_vae._util.atomic_files import write_file
 from pyro_vae.estimators import ELBO
 from pyro_vae.evaluation.over import over
@@ -22,12 +22,23 @@ __all__ = ["results", "write_results"]
 NUM_SAMPLES = 16
 
 
-def results(program: Program, x: Any, *, num_particles: int, seed: int = 0, progress: bool = True) -> dict[str, Any]:
+def results(
+    program: Program, x: Any, y: Tensor | None = None, *, num_particles: int, seed: int = 0, progress: bool = True
+) -> dict[str, Any]:
     """Evaluate a program on test data.
+
+    Args:
+        program: a trained Program
+        x: rows of data, or a tuple ``(x, context)``
+        y: class numbers of shape ``(n,)``, -1 where a label is missing; for a program with classes
+        num_particles: samples of the latents per example for the log-likelihood
+        seed: random seed
+        progress: show a progress bar
 
     Returns:
         JSON values by name: ``mean`` and ``std_error`` of bound, reconstruction, KL and log-likelihood in nats per
-        example, ``num_examples``, and ``active_units`` of each latent site as ``[active, all]``.
+        example, and of ``accuracy``, the share of rows with a label whose most probable class it is (with ``y``),
+        ``num_examples``, and ``active_units`` of each latent site as ``[active, all]``.
     """
     elbo = ELBO(num_particles=NUM_SAMPLES)
 
@@ -40,14 +51,19 @@ def results(program: Program, x: Any, *, num_particles: int, seed: int = 0, prog
     shares = over(program, x, bound, num_particles=NUM_SAMPLES, seed=seed, progress=progress).double()
     found = evaluation.log_likelihood(program, x, num_particles=num_particles, seed=seed, progress=progress)
     units = evaluation.latents(program, x, seed=seed, progress=progress)
+    accuracy = {}
+    if y is not None and (known := y >= 0).any():
+        right = tasks.classify(program, x, seed=seed, progress=progress).predicted[known] == y[known]
+        accuracy = {"accuracy": {**moments(right.double()), "num_examples": len(right)}}
     return {
-        "num_examples": len(x),
+        "num_examples": len(found.per_example),
         **{name: moments(column) for name, column in zip(("bound", "reconstruction", "kl"), shares.T, strict=True)},
         "log_likelihood": {
             **moments(found.per_example),
             "monte_carlo_error": found.monte_carlo_error if math.isfinite(found.monte_carlo_error) else None,
             "num_particles": found.num_particles,
         },
+        **accuracy,
         "active_units": {site: [n, units.variance[site].numel()] for site, n in units.active.items()},
     }
 

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from pyro_vae import tasks
 from pyro_vae.config import run
-from pyro_vae.config.data import in_file, is_file, load
+from pyro_vae.config.data import LABELS, is_file, load
+from pyro_vae.config.places import in_file, in_rows
 from pyro_vae.data import Table, files
+from pyro_vae.data.covariates import encode_covariates
 from pyro_vae.data.files import Values
 from pyro_vae.data.read import content_of, examples_of
 from pyro_vae.data.readers import Options
@@ -36,11 +38,20 @@ class Rows:
         columns: columns of a run on a table
         cells: the table as it was read, by column, with columns that the run does not use; for other runs those of a
             .csv
+        context: the covariates, or None
     """
 
     x: Tensor
     columns: tuple[Column, ...] = ()
     cells: Mapping[str, np.ndarray] | None = None
+    context: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def data(self, part: slice = slice(None)) -> Any:  # noqa: B008 (a slice is immutable)
+        """Return rows as tasks take them: alone, or with their covariates."""
+        return self.x[part] if self.context is None else (self.x[part], self.context[part])
 
     def like(self, x: Tensor) -> Values:
         """Return data of the shape of ``x`` in the form in which the rows were read."""
@@ -72,7 +83,8 @@ def read_rows(name: str, config: Mapping[str, Any], program: Program) -> Rows:
     if not is_file(name):
         if "columns" in config:
             raise ValueError(f"INPUT: expected a table, as the run was trained on one, got the data set {name}")
-        rows = Rows(load({"data": name, "binarize": config.get("binarize")}).dataset.test.batch())
+        source = load({key: config.get(key) for key in ("binarize", "covariates")} | {"data": name})
+        rows = Rows(source.dataset.test.batch(), context=source.context and source.context.test.x)
     else:
         rows = (read_columns if "columns" in config else read_numbers)(name, config)
     gaps = torch.isnan(rows.x)
@@ -80,14 +92,14 @@ def read_rows(name: str, config: Mapping[str, Any], program: Program) -> Rows:
         row, *entry = gaps.nonzero()[0].tolist()
         where = rows.columns[entry[0]].name if rows.columns else ", ".join(map(str, entry))
         raise ValueError(
-            f"{name}: expected no missing values, got {int(gaps.sum()):,} of {gaps.numel():,} (such as {where} in row "
-            f"{row}, counted from 0). Train a run with --missing"
+            f"{name}: expected no missing values, got {int(gaps.sum()):,} of {gaps.numel():,} (such as {where} in "
+            f"{files.place(name, row)}). Train a run with --missing"
         )
     check_rows(name, rows.x)
     try:
-        program.check(rows.x)
+        program.check(rows.x, *([] if rows.context is None else [rows.context]))
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise ValueError(f"{name}: {in_rows(name, rows.columns, str(error))}") from error
     return rows
 
 
@@ -102,11 +114,12 @@ def read_columns(path: str, config: Mapping[str, Any]) -> Rows:
         cells = dict(zip((c.name for c in columns), np.asarray(content.rows).T, strict=True))
     cells = {name: v if isinstance(v, np.ndarray) else objects(v) for name, v in cells.items()}
     # the label and the columns that were left out may be there
-    unused = {config.get("label"), *(config.get("leave_out") or ())}
+    unused = {config.get("label"), *(config.get("leave_out") or ()), *(config.get("covariates") or ())}
     unused |= {n for n in INDEX if n not in {c.name for c in columns}}
     own = {name: values for name, values in cells.items() if name not in unused}
     try:
-        return Rows(Table(own, columns, leave_out=without_values(own, columns)).x, columns, cells)
+        x, known = Table(own, columns, leave_out=without_values(own, columns)).x, run.columns(config, "context")
+        return Rows(x, columns, cells, encode_covariates(path, cells, known)[0] if known else None)
     except ValueError as error:
         raise ValueError(in_file(path, f"{path}: {error}")) from error
 
@@ -120,8 +133,12 @@ def without_values(cells: Mapping[str, np.ndarray], columns: Sequence[Column]) -
 def read_numbers(path: str, config: Mapping[str, Any]) -> Rows:
     """Read an array, or the columns of a table as one."""
     shape, cells = tuple(config["shape"]), None
+    known = run.columns(config, "context")
     options = Options(key=config.get("key"), layout=config.get("layout"), size=config.get("size"))
-    content = content_of(path, path, options)
+    content = content_of(
+        path, path, replace(options, covariates=[] if config.get("covariates") == [LABELS] else known)
+    )
+    context = content.context
     if content.columns is not None:
         cells = {name: np.asarray(values) for name, values in content.columns.items()}
         array = np.stack([numbers_of(path, name, values) for name, values in cells.items()], 1)
@@ -133,7 +150,11 @@ def read_numbers(path: str, config: Mapping[str, Any]) -> Rows:
         x = examples_of(path, content, replace(options, levels=levels)).batch().float()
     if x.shape[1:] != shape:
         raise ValueError(f"{path}: expected data of shape (n, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
-    return Rows(x, (), cells)
+    if known and context is None:
+        if content.labels is None:
+            raise ValueError(f"{path}: expected labels, which are the covariate of the run, got none")
+        context, _ = encode_covariates(path, {LABELS: np.asarray(content.labels)}, known)
+    return Rows(x, (), cells, context)
 
 
 def numbers_of(path: str, name: str, values: np.ndarray) -> np.ndarray:

@@ -9,28 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pyro_vae._util.atomic_files import write_file
-from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.versions import VERSION
 from pyro_vae.config.parts import build, check, required, resolve, shelves, split
 from pyro_vae.config.types import check_options
-from pyro_vae.data.tables import Column, Features
-from pyro_vae.nets import ZeroImputed
-from pyro_vae.priors import OneHotCategorical
-from pyro_vae.programs import Program, SelfMasking
+from pyro_vae.data.tables import Column
 from pyro_vae.training.checkpoint.run_folder import CONFIG, SCHEMA, read_config
 
 __all__ = [
     "AXES",
-    "PARTS",
     "columns",
     "describe",
     "plain",
-    "program",
     "read",
     "read_any",
     "takes_labels",
@@ -40,18 +33,9 @@ __all__ = [
 #: The four axes; a prior may need the posterior, which is built first.
 AXES = ("posterior", "likelihood", "prior", "estimator")
 
-#: Arguments of programs that are built from the other entries of a configuration.
-PARTS = ("posterior", "likelihood", "prior", "classes", "classifier", "mask", "top")
-
-#: Parts of the ``top`` of a program.
-TOP = {
-    "posterior": {"name": "MeanFieldNormal", "options": {}},
-    "likelihood": {"name": "Normal", "options": {"scale": {"name": "PerExample", "options": {}}}},
-}
-
 #: Types of the plain entries of a configuration.
 TYPES = {
-    **dict.fromkeys(("latent", "seed", "epochs", "patience", "batch_size", "num_particles"), int),
+    **dict.fromkeys(("latent", "seed", "epochs", "patience", "batch_size", "num_particles", "num_examples"), int),
     **dict.fromkeys(("binarize", "label", "layout", "key"), str | None),
     **dict.fromkeys(("levels", "size"), int | None),
     **dict.fromkeys(("keep_empty", "keep_index"), bool),
@@ -64,64 +48,12 @@ TYPES = {
     "columns": list,
     "classes": list,
     "types": dict | None,
-    "leave_out": list | None,
+    **dict.fromkeys(("leave_out", "covariates"), list | None),
+    "context": list,
 }
 
 #: The program of a configuration without one.
 DEFAULT_PROGRAM = {"name": "VAE", "options": {"missing": False}}
-
-
-def program(config: Mapping[str, Any]) -> Program:
-    """Build the program of a configuration, with weights initialized from ``config["seed"]``.
-
-    Any exported program can be built whose other required arguments are plain values. The encoder of a table, or of an
-    array with ``units``, sees the columns as :class:`Features`, that of other data with missing entries sees
-    :class:`ZeroImputed` data. A classifier has the network of the posterior, and a likelihood with ``library=True``
-    one more number of context. The ``top`` of a program is a ``SemiSupervised`` over its latents, with the prior and
-    the option ``alpha``.
-
-    Args:
-        config: ``latent``, ``shape``, ``seed``, ``posterior``, ``likelihood`` and ``prior``; where they apply
-            ``program``, ``columns`` of a table, ``units`` of an array with real columns, and ``classes``, the labels
-            in the order of their class numbers
-
-    Returns:
-        The untrained program, on the CPU.
-
-    Raises:
-        ValueError: a name is unknown, options do not fit, or the program needs a part that cannot be built.
-    """
-    spec = config.get("program", DEFAULT_PROGRAM)
-    name, options = split("program", spec)
-    needed = required(resolve("program", name, shelves()["program"]))
-    given: dict[str, Any] = {"latent": config["latent"], "shape": tuple(config["shape"])}
-    table = columns(config) or columns(config, "units")
-    if table:
-        given["columns"] = table
-        given["encoder"] = lambda net: partial(Features, given["columns"], net=net)
-    elif options.get("missing") or "mask" in needed:
-        given["encoder"] = lambda net: partial(ZeroImputed, net=net)
-    classes = len(config.get("classes", ())) if takes_labels(config) and "top" not in needed else 0
-    with fork_rng(seed=config["seed"]):
-        for part in ("posterior", "likelihood", "prior"):
-            context = classes + bool(split(part, config[part])[1].get("library"))
-            given[part] = build(part, config[part], **given, **({"context": context} if context else {}))
-        if classes:
-            net = {key: value for key, value in config["posterior"]["options"].items() if key == "net"}
-            classifier = {"name": "OneHotCategorical", "options": net}
-            given["classifier"] = build("posterior", classifier, **{**given, "latent": classes})
-            given["classes"] = OneHotCategorical(classes)
-        if "mask" in needed:
-            given["mask"] = SelfMasking(given["shape"])
-        if "top" in needed:
-            alpha = {key: options[key] for key in options if key == "alpha"}
-            spec = {"name": name, "options": {key: options[key] for key in options if key not in alpha}}
-            top = {"shape": [config["latent"]], "seed": config["seed"] + 1, **TOP}
-            top["program"] = {"name": "SemiSupervised", "options": alpha}
-            given["top"] = program({key: config[key] for key in ("latent", "classes", "prior")} | top)
-        if table:  # Features replaces NaN
-            given["posterior"].takes_missing = True
-        return build("program", spec, **given)
 
 
 def takes_labels(config: Mapping[str, Any]) -> bool:

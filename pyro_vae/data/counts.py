@@ -30,18 +30,25 @@ def of_counts(name: str, content: Content, options: Options) -> Examples:
     never = int((columns == 0).sum())
     if never:
         notes.append(f"genes: {counted(range(never), 'column')} of {len(columns):,} without any count, kept")
-    labels, context = content.labels, content.context
+    labels, context, own = content.labels, content.context, None
     empty = np.nonzero(totals == 0)[0]
     if len(empty) == len(totals):
         raise ValueError(f"{name}: expected counts, got {len(totals):,} rows of zeros")
     if len(empty) and not options.keep_empty:
         which = ", ".join(map(str, empty[:5].tolist())) + (", ..." if len(empty) > 5 else "")
         notes.append(f"left out: {counted(empty, 'row')} without any count: {which} (counted from 0)")
-        own = np.nonzero(totals)[0]
-        rows, labels = rows[torch.from_numpy(own)], None if labels is None else np.asarray(labels)[own]
-        context = None if context is None else context[torch.from_numpy(own)]
+        own = torch.from_numpy(np.nonzero(totals)[0])
+        rows, labels = rows[own], None if labels is None else np.asarray(labels)[own.numpy()]
+        context = None if context is None else context[own]
     y, classes = labelled(name, labels, options)
-    more = {"classes": classes, "context": context, "notes": tuple(notes), "name": name}
+    more = {
+        "classes": classes,
+        "context": context,
+        "covariates": content.covariates,
+        "rows": own,
+        "notes": tuple(notes),
+        "name": name,
+    }
     return Examples(rows, y, Levels(), kind="counts", **more)
 
 

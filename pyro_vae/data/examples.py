@@ -37,6 +37,8 @@ class Examples(Split):
         lengths, inputs: numbers of steps of sequences, of shape ``(n,)``, and inputs of each step, of shape
             ``(n, steps, width)``, which programs get in this order; or None
         channels: mean and standard deviation of each channel of sequences, as columns of real numbers
+        covariates: the columns of the context
+        rows: numbers of the rows of the source that are used, of shape ``(n,)``; None for all
         table: the columns of a table with their types and units; or None
         notes: what was chosen and left out, one sentence each
         name: the file, or the name of the argument
@@ -49,6 +51,8 @@ class Examples(Split):
     lengths: Tensor | None = None
     inputs: Tensor | None = None
     channels: Sequence[Column] = ()
+    covariates: tuple[Column, ...] = ()
+    rows: Tensor | None = None
     table: Table | None = None
     notes: tuple[str, ...] = ()
     name: str = "source"

@@ -36,7 +36,7 @@ def read(
     classes: Sequence[Any] | None = None,
     size: int | tuple[int, int] | None = None,
     key: str | None = None,
-    covariates: Sequence[str] = (),
+    covariates: Sequence[str | Column] = (),
     keep_empty: bool = False,
     keep_index: bool = False,
     name: str | None = None,
@@ -59,7 +59,8 @@ def read(
         classes: the labels in the order of their class numbers; sorted if None
         size: height and width (or one number for both) to which the images of a folder are resized
         key: name of the array in a file with several, or of a layer of AnnData
-        covariates: columns of the obs of AnnData that programs get as context, one-hot
+        covariates: columns of a table, or of the obs of AnnData, that programs get as context: labels as one-hot
+            vectors, numbers standardized; or columns of earlier covariates, so that both have the same codes
         keep_empty: whether rows and columns of a table without any value are kept
         keep_index: whether a column with the row numbers of pandas (without a name, or ``Unnamed: 0``) is kept
         name: what error messages call the source; its path, or ``"source"``
@@ -122,6 +123,7 @@ def check_options(name: str, source: Any, content: Content, options: Options) ->
     """Raise if an option does not apply to this kind of source, to a table, or to an array."""
     table, reader = content.columns is not None, find(source)
     own = {"label"} if content.labels is not None else {"keep_empty"} if content.counts else set()
+    own |= {"covariates"} if content.context is not None else set()
     wrong = ("layout", "levels") if table else {*TABLE_OPTIONS} - own - ({"keep_empty"} if content.counts else set())
     what = "a table" if table else "an array"
     for option, value in options.given.items():

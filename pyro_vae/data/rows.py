@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.data import files
 from pyro_vae.data.dataset import Dataset, Split
 from pyro_vae.data.tables.values import blank, plain
 
@@ -24,8 +25,8 @@ def check_rows(path: str, x: Tensor) -> None:
     empty = torch.isnan(x).flatten(1).all(1)
     if empty.any():
         raise ValueError(
-            f"{path}: expected at least one value in each row, got none in {int(empty.sum()):,} of {len(x):,} rows "
-            f"(row {int(empty.nonzero()[0])}, counted from 0). Remove these rows"
+            f"{path}: expected at least one value in each row, got none in {int(empty.sum()):,} of {len(x):,} rows, "
+            f"such as in {files.place(path, int(empty.nonzero()[0]))}. Remove these rows"
         )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pyro_vae.data import files
+from pyro_vae.data.covariates import encode_covariates, entries
 from pyro_vae.data.examples import Examples
 from pyro_vae.data.readers import Content, Options
 from pyro_vae.data.rows import encode_labels
@@ -36,6 +37,11 @@ def of_table(name: str, content: Content, options: Options) -> Examples:
             raise ValueError(f"label: expected a column of {name} ({some([*parts])}), got {label}")
         labels = files.typed(parts.pop(str(label)))
     known = {column.name for column in options.columns or ()} | {str(n) for n in options.types or ()}
+    context, covariates = None, ()
+    if options.covariates:
+        context, covariates = encode_covariates(name, table, options.covariates)
+        parts = {n: values for n, values in parts.items() if n not in {c.name for c in covariates}}
+        notes.append(f"covariates: {', '.join(entries(covariates))}")
     used = {n: values for n, values in parts.items() if n not in out}
     index = None if options.keep_index else index_of(used)
     if index is not None and index not in known:
@@ -45,13 +51,21 @@ def of_table(name: str, content: Content, options: Options) -> Examples:
     if empty and len(empty) < len(used) and not options.keep_empty:
         notes.append(f"left out: {counted(empty, 'column')} without any value: {some(empty)}")
         used = {n: values for n, values in used.items() if n not in set(empty)}
+    own = None
     gone = np.all([blank(values) for values in used.values()], 0) if used else np.zeros(0, bool)
     if gone.any() and not gone.all() and not options.keep_empty:
         rows = np.nonzero(gone)[0]
         which = ", ".join(map(str, rows[:5].tolist())) + (", ..." if len(rows) > 5 else "")
         notes.append(f"left out: {counted(rows, 'row')} without any value: {which} (counted from 0)")
         table, labels = taken(table, ~gone), None if labels is None else labels[~gone]
-    drop = {*out, *(parts.keys() - used.keys()), *(() if label is None else (str(label),))}
+        own = torch.from_numpy(~gone).nonzero().squeeze(1)
+        context = None if context is None else context[own]
+    drop = {
+        *out,
+        *(parts.keys() - used.keys()),
+        *(c.name for c in covariates),
+        *(() if label is None else (str(label),)),
+    }
     try:
         # errors and types are those of the whole table, in which rows have their own numbers
         whole = Table(content.columns, options.columns, types=options.types, leave_out=drop)
@@ -59,7 +73,8 @@ def of_table(name: str, content: Content, options: Options) -> Examples:
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     y, classes = labelled(name, labels, options)
-    return Examples(found.x, y, kind="table", classes=classes, table=found, notes=tuple(notes), name=name)
+    more = {"classes": classes, "table": found, "context": context, "covariates": covariates, "rows": own}
+    return Examples(found.x, y, kind="table", notes=tuple(notes), name=name, **more)
 
 
 def labelled(name: str, labels: Any, options: Options) -> tuple[Any, tuple[Any, ...]]:

@@ -105,6 +105,15 @@ class ByColumn(Distribution):
         """The mean of each column."""
         return self._join([fn.mean for fn in self.fns])
 
+    @property
+    def has_rsample(self) -> bool:
+        """Whether all groups have a reparameterized sampler."""
+        return all(fn.has_rsample for fn in self.fns)
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        """Sample each group by its reparameterized sampler."""
+        return self._join([fn.rsample(sample_shape) for fn in self.fns])
+
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         """Sample each group."""
         with torch.no_grad():

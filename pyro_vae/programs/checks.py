@@ -28,6 +28,8 @@ __all__ = [
     "invalid_parameters",
 ]
 
+#: Most numbers of a row that an error shows.
+SHOWN = 6
 
 #: What to do about NaN where entries may be missing, and where they may not.
 MISSING = "Where NaN marks missing entries, pass missing=True to the program"
@@ -148,7 +150,9 @@ def check_values(
         bad = bad & seen.reshape(*seen.shape, *[1] * max(0, bad.dim() - seen.dim()))
     if bad.any():
         value = x[tuple(bad.nonzero()[0].tolist())]
-        shown = f"{value.item():.6g}" if value.dim() == 0 else f"{value.tolist()}"
+        some = value.flatten()[:SHOWN].tolist()
+        shown = ", ".join([f"{v:.6g}" for v in some] + ["..."] * (value.numel() > SHOWN))
+        shown = shown if value.dim() == 0 else f"[{shown}]"
         while isinstance(likelihood, dist.MaskedDistribution):
             likelihood = likelihood.base_dist
         owner, hint = type(likelihood).__name__, getattr(likelihood, "hint", "")

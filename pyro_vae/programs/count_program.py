@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pyro
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
@@ -9,6 +13,7 @@ from torch import Tensor
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
+from pyro_vae.likelihoods import NegativeBinomial
 from pyro_vae.programs.checks import first
 from pyro_vae.programs.primitives import announce
 from pyro_vae.programs.program import Program, evaluating
@@ -55,6 +60,11 @@ class CountProgram(Program):
             )
         self.likelihood, self.posterior = likelihood, posterior
         self.library_prior, self.library_posterior = library_prior, library_posterior
+
+    @classmethod
+    def default_parts(cls) -> dict[str, Callable[..., Any]]:
+        """Return counts with a library size."""
+        return {"likelihood": partial(NegativeBinomial, library=True)}
 
     @property
     def context(self) -> int:

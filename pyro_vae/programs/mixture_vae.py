@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -59,6 +60,11 @@ class MixtureVAE(SemiSupervised):
                 **options,
             }
         )
+
+    @classmethod
+    def default_parts(cls) -> dict[str, Callable[..., Any]]:
+        """Return a prior with one normal per cluster."""
+        return {"prior": ConditionalNormal}
 
     def cluster(self, x: Tensor) -> Tensor:
         """Return the most probable cluster of each example, of shape ``(n,)``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -73,6 +73,14 @@ class Program(Described, Abstract, PyroModule):
     def example(cls) -> Program:
         """Build a small instance for tests; override it if the constructor has required arguments."""
         return cls()
+
+    @classmethod
+    def default_parts(cls) -> dict[str, Callable[..., Any]]:
+        """Return the parts that suit this program where those of a VAE do not, by argument; the command uses them.
+
+        A part is a class, or a :class:`functools.partial` of one with options.
+        """
+        return {}
 
     @abstractmethod
     def model(self, x: Tensor, *context: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
+from pyro_vae.data.tables import Column
 
 __all__ = ["SelfMasking"]
 
@@ -24,6 +25,10 @@ class SelfMasking(Conditional):
 
     Args:
         shape: shape of one example
+        columns: columns of a table, numbers only: the regression is then on their standardized values
+
+    Raises:
+        ValueError: a column has labels.
 
     Shape:
         x of ``(*batch, *shape)`` to batch shape ``batch`` and event shape ``shape``.
@@ -33,10 +38,17 @@ class SelfMasking(Conditional):
         torch.Size([4])
     """
 
-    def __init__(self, shape: Sequence[int]) -> None:
+    def __init__(self, shape: Sequence[int], *, columns: Sequence[Column] = ()) -> None:
         super().__init__()
+        self.columns = tuple(columns)
+        labels = [c.name for c in self.columns if c.features(torch.zeros(1)).shape[-1] != 1]
+        if labels:
+            raise ValueError(f"columns: expected numbers, got the labels of {labels[0]!r}. Leave this column out")
         self.weight, self.bias = nn.Parameter(torch.zeros(*shape)), nn.Parameter(torch.zeros(*shape))
 
     def forward(self, x: Tensor) -> dist.Independent:
         """Return p(s given x)."""
+        if self.columns:
+            pairs = zip(self.columns, x.unbind(-1), strict=True)
+            x = torch.cat([column.features(values) for column, values in pairs], -1)
         return dist.Bernoulli(logits=self.weight * x + self.bias).to_event(self.weight.dim())

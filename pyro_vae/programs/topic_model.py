@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.distributions import BagOfWords
 from pyro_vae.likelihoods import Multinomial
+from pyro_vae.nets import BagEncoder, ProductOfTopics
 from pyro_vae.posteriors import LogisticNormal as LogisticNormalPosterior
 from pyro_vae.priors import LogisticNormal
 from pyro_vae.programs.checks import describe, entry_support
@@ -64,6 +66,15 @@ class TopicModel(VAE):
         """Build a small instance, with further ``options`` of the constructor."""
         likelihood, posterior = Multinomial(3, (6,), net=SMALL), LogisticNormalPosterior((6,), 3, net=SMALL)
         return cls(prior=LogisticNormal(3), likelihood=likelihood, posterior=posterior, **options)
+
+    @classmethod
+    def default_parts(cls) -> dict[str, Callable[..., Any]]:
+        """Return the parts of ProdLDA."""
+        likelihood, posterior = (
+            partial(Multinomial, net=ProductOfTopics),
+            partial(LogisticNormalPosterior, net=BagEncoder),
+        )
+        return {"prior": LogisticNormal, "likelihood": likelihood, "posterior": posterior}
 
     def topics(self, *context: Tensor) -> Tensor:
         """Return the word probabilities of each topic, of shape ``(topics, *shape)``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from pyro_vae._util.arrays import as_tensor
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import Program, mean_or_sample
 
-__all__ = ["context_rows", "decode", "require_vae"]
+__all__ = ["context_rows", "decode", "require_vae", "takes_context"]
 
 #: Examples decoded at once.
 ROWS = 1000
@@ -35,6 +36,11 @@ def context_rows(program: Program, context: Sequence[Any], n: int) -> tuple[Tens
         if len(c) != n:
             raise ValueError(f"context[{i}]: expected {n} rows, one per example, got shape {tuple(c.shape)}")
     return rows
+
+
+def takes_context(program: Program) -> bool:
+    """Return whether ``program.sample`` takes context in addition to its named arguments."""
+    return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(program.sample).parameters.values())
 
 
 def decode(program: VAE, z: Tensor, context: Sequence[Tensor], *, mean: bool) -> Tensor:

@@ -17,9 +17,8 @@ from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Mixture
 from pyro_vae.evaluation.over import over, require_order
-from pyro_vae.programs import SemiSupervised, SequenceVAE
 from pyro_vae.programs.program import Program, evaluating, mean_or_sample
-from pyro_vae.tasks.decoding import context_rows, decode, require_vae
+from pyro_vae.tasks.decoding import context_rows, decode, require_vae, takes_context
 
 __all__ = ["AggregatePosterior", "generate", "reconstruct", "tempered"]
 
@@ -68,7 +67,9 @@ def generate(
     with evaluating(program), fork_rng(program.device, seed):
         if prior is None and temperature == 1:
             given = sample_options(program, rows, options)
-            return program.sample(num_samples, *(() if "y" in given else rows), mean=mean, seed=seed, **given)
+            return program.sample(
+                num_samples, *(rows if takes_context(program) else ()), mean=mean, seed=seed, **given
+            )
         vae = require_vae(program)
         if options:
             raise ValueError(f"{', '.join(options)}: expected none with prior or temperature. Leave it out")
@@ -85,8 +86,7 @@ def sample_options(program: Program, context: Sequence[Tensor], options: dict[st
         )
     parameters = inspect.signature(program.sample).parameters
     own = {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY and key not in ("mean", "seed")}
-    takes_context = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
-    if context and not takes_context:
+    if context and not takes_context(program):
         if len(context) > 1 or "y" not in own or "y" in options:
             raise ValueError(f"context: expected {'the class y alone' if 'y' in own else 'none'} for {name}")
         options = {"y": context[0], **options}
@@ -160,7 +160,7 @@ def reconstruct(program: Program, x: Any, *, seed: int = 0, progress: bool = Tru
     A likelihood without a mean in closed form returns a sample. A categorical column returns the most probable label.
 
     Args:
-        program: a VAE, SemiSupervised or SequenceVAE
+        program: a Program with ``decode_posterior``
         x: rows of data, or a tuple ``(x, context)``
         seed: random seed
         progress: show a progress bar
@@ -169,7 +169,7 @@ def reconstruct(program: Program, x: Any, *, seed: int = 0, progress: bool = Tru
         Reconstructions of the shape of ``x``, on the CPU.
 
     Raises:
-        TypeError: the program has other latents.
+        TypeError: the program does not define ``decode_posterior``.
         ValueError: the data do not fit the program.
 
     Example:
@@ -178,8 +178,8 @@ def reconstruct(program: Program, x: Any, *, seed: int = 0, progress: bool = Tru
         >>> reconstruct(toy.program, toy.draw(4)).shape
         torch.Size([4, 5])
     """
-    if not isinstance(program, (SemiSupervised, SequenceVAE)):
-        require_vae(program)
+    if type(program).decode_posterior is Program.decode_posterior:
+        raise TypeError(f"program: expected one with decode_posterior, such as a VAE, got {type(program).__name__}")
 
     def mean(*batch: Tensor) -> Tensor:
         return mean_or_sample(program.decode_posterior(*batch))

@@ -39,11 +39,11 @@ def without(name):
 
 EMPTY = [["", "", "", "", "A"], *table_rows(11)]
 TABLES = {
-    "missing values in a run without": ("whole", NAMES, changed((3, 2), ""), "visits in row 3.*--missing"),
-    "an empty row": ("table", NAMES, EMPTY, r"1 of 12 rows \(row 0"),
+    "missing values in a run without": ("whole", NAMES, changed((3, 2), ""), "visits in line 5.*--missing"),
+    "an empty row": ("table", NAMES, EMPTY, "1 of 12 rows, such as in line 2"),
     "an unknown category": ("table", NAMES, changed((2, 1), "violet"), "column 'colour': .*'violet'"),
     "text for numbers": ("table", NAMES, changed((5, 0), "old"), "column 'age': .*'old' in line 7"),
-    "a fraction of a count": ("table", NAMES, changed((5, 2), "2.5"), r"x: .*\[5, 2\]|x\[5, 2\]"),
+    "a fraction of a count": ("table", NAMES, changed((5, 2), "2.5"), "visits in line 7 is 2.5"),
     "a column missing": ("table", *without("visits"), "columns: .*missing: visits"),
     "a column too many": ("table", [*NAMES, "id"], [[*r, "7"] for r in table_rows(3)], "columns: .*unexpected: id"),
     "no names": ("table", table_rows(12)[0], table_rows(12), "names of the columns in the first line"),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from pyro_vae.data.covariates import encode_covariates, entries
 from pyro_vae.data.mapped import LARGE, Stored
 from pyro_vae.data.readers.reader import Content, Options, Reader, ends_in, from_package, needs
 from pyro_vae.data.readers.sparse import SparseRows, StoredSparse
@@ -29,20 +27,18 @@ def load(name: str, source: Any, options: Options) -> Content:
     matrix = source.X if options.key is None else source.layers[options.key]
     if matrix is None:
         raise ValueError(f"key: expected a layer of {name} ({', '.join(layers) or 'none'}), as it has no X. Pass one")
-    names = [*options.covariates, *([] if options.label is None else [options.label])]
-    unknown = [column for column in names if column not in source.obs]
-    if unknown:
-        what = "label" if unknown[0] == options.label else "covariates"
-        raise ValueError(f"{what}: expected columns of obs of {name} ({', '.join(source.obs)}), got {unknown[0]}")
+    if options.label is not None and options.label not in source.obs:
+        raise ValueError(f"label: expected a column of obs of {name} ({', '.join(source.obs)}), got {options.label}")
     rows, how = rows_of(name, matrix)
     notes = [f"counts: {'X' if options.key is None else f'layer {options.key}'}, {rows.shape[1]:,} genes", *how]
     notes += [f"layers: {', '.join(layers)} (key chooses one)"] if layers and options.key is None else []
-    context = None
+    context, columns = None, ()
     if options.covariates:
-        context, columns = one_hot(name, source.obs, options.covariates)
-        notes.append(f"covariates: {', '.join(columns)}")
+        context, columns = encode_covariates(f"obs of {name}", source.obs, options.covariates)
+        notes.append(f"covariates: {', '.join(entries(columns))}")
     labels = None if options.label is None else source.obs[options.label].to_numpy(object)
-    return Content(rows=rows, labels=labels, context=context, counts=True, notes=tuple(notes))
+    more = {"context": context, "covariates": columns, "notes": tuple(notes)}
+    return Content(rows=rows, labels=labels, counts=True, **more)
 
 
 def rows_of(name: str, matrix: Any) -> tuple[Any, tuple[str, ...]]:
@@ -64,23 +60,9 @@ def rows_of(name: str, matrix: Any) -> tuple[Any, tuple[str, ...]]:
     return SparseRows(found), (by_column,) if large else ()
 
 
-def one_hot(name: str, obs: Any, covariates: Sequence[str]) -> tuple[Tensor, list[str]]:
-    """Return columns of obs as one-hot vectors, and the names of their entries."""
-    parts, names = [], []
-    for column in covariates:
-        values = obs[column]
-        if values.isna().any():
-            raise ValueError(f"covariates: expected a value of {column} for each cell of {name}, got missing ones")
-        text = values.astype(str).to_numpy(object)
-        classes = sorted(set(text))
-        parts.append(np.array([[value == c for c in classes] for value in text], np.float32))
-        names += [f"{column}={c}" for c in classes]
-    return torch.from_numpy(np.concatenate(parts, 1)), names
-
-
 ANNDATA = Reader(
     source="AnnData",
-    becomes="the counts in X or in a layer (`key`), with labels and one-hot covariates from the columns of obs",
+    becomes="the counts in X or in a layer (`key`), with labels and covariates from the columns of obs",
     takes=lambda source: from_package(source, "anndata", "AnnData"),
     load=load,
     options=OPTIONS,

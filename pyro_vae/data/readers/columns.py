@@ -13,7 +13,7 @@ from pyro_vae.data.readers.sequences import is_ragged
 __all__ = ["COLUMNS", "FRAME", "TABLE_OPTIONS", "by_name", "of_arrow"]
 
 #: The arguments of ``read`` that apply to tables.
-TABLE_OPTIONS = ("label", "types", "columns", "leave_out", "keep_empty", "keep_index")
+TABLE_OPTIONS = ("label", "types", "columns", "leave_out", "covariates", "keep_empty", "keep_index")
 
 
 def is_columns(source: Any) -> bool:

@@ -25,7 +25,7 @@ class Options:
     classes: Sequence[Any] | None = None
     size: int | tuple[int, int] | None = None
     key: str | None = None
-    covariates: Sequence[str] = ()
+    covariates: Sequence[Any] = ()
     keep_empty: bool = False
     keep_index: bool = False
 
@@ -45,6 +45,7 @@ class Content:
         columns: a table: a data frame of pandas, or a dict of columns
         labels: one label per row
         context: covariates, one row per example
+        covariates: the columns of the context
         levels: largest level of images in bytes; None if the values are numbers
         axes: layout of the images if the reader knows it
         counts: whether the rows are counts
@@ -58,6 +59,7 @@ class Content:
     columns: Any = None
     labels: Any = None
     context: Any = None
+    covariates: tuple[Any, ...] = ()
     levels: int | None = None
     axes: str | None = None
     counts: bool = False

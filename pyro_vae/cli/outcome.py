@@ -1,0 +1,66 @@
+"""What ``pyro-vae train`` prints and draws after the training."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae import plots, tasks
+from pyro_vae._util.random_state import fork_rng
+from pyro_vae.cli.choices import table
+from pyro_vae.cli.shared import evenly_spaced
+from pyro_vae.config.data import Source
+from pyro_vae.programs import Program
+from pyro_vae.programs.program import evaluating
+
+__all__ = ["figures", "summary"]
+
+
+def summary(found: dict[str, Any]) -> str:
+    """Return results as a table."""
+    names = {"bound": "bound (ELBO)", "kl": "KL", "log_likelihood": "log-likelihood"}
+    lines = {f"test, n = {found['num_examples']:,}": f"{'nats/example':>12}  {'std. error':>10}"}
+    for key in ("bound", "reconstruction", "kl", "log_likelihood"):
+        mean, error = found[key]["mean"], found[key]["std_error"]
+        lines[names.get(key, key)] = f"{mean:12.2f}  {'-' if error is None else f'{error:.2f}':>10}"
+    likelihood = found["log_likelihood"]
+    lines["log-likelihood"] += f"   importance sampling, {likelihood['num_particles']:,} particles"
+    if likelihood["monte_carlo_error"] is not None:
+        lines["log-likelihood"] += f", Monte Carlo error {likelihood['monte_carlo_error']:.3f}"
+    if "accuracy" in found:
+        share, error = (100 * (found["accuracy"][key] or 0.0) for key in ("mean", "std_error"))
+        lines["accuracy"] = (
+            f"{share:11.1f}%  {error:9.1f}%   of the classes of {found['accuracy']['num_examples']:,} rows"
+        )
+    lines["active units"] = ", ".join(f"{active} of {units}" for active, units in found["active_units"].values())
+    return table(lines)
+
+
+def figures(vae: Program, source: Source, seed: int) -> dict[str, Any]:
+    """Plot reconstructions of test data, new samples and the map of the latents."""
+    device, split = vae.device, source.dataset.test
+    x, *context = as_rows(source, evenly_spaced(len(split), 32), device)
+    means = tasks.embed(vae, source.split("test"), seed=seed, progress=False).mean
+    latent = {"latent": plots.latent_map(means, split.y)}
+    if hasattr(vae.likelihood, "columns"):  # columns have units of their own
+        return latent
+    with evaluating(vae), fork_rng(device, seed):
+        x_hat = vae.reconstruct(x, *context, seed=seed)
+        found = {"reconstructions": plots.reconstructions(x, x_hat, title="Test data and reconstructions"), **latent}
+        if "library" in inspect.signature(vae.sample).parameters:  # a size per sample, which only a user knows
+            return found
+        _, *context = as_rows(source, torch.arange(80) % len(split), device)
+        samples = vae.sample(80, *context, mean=True, seed=seed)
+    draw = partial(plots.image_grid, rows=5) if plots.is_image(x.shape[1:]) else plots.vectors
+    title = f"Samples: means of p(x|z), {type(vae.likelihood).__name__}, at samples z of the prior"
+    return {**found, "samples": draw(samples, title=title)}
+
+
+def as_rows(source: Source, rows: Tensor, device: torch.device) -> list[Tensor]:
+    """Return test data, and their covariates if there are some."""
+    found = [source.dataset.test.batch(rows)] + ([source.context.test.x[rows]] if source.context else [])
+    return [values.to(device) for values in found]

@@ -1,0 +1,170 @@
+"""The program of a configuration: its parts are built from names, and the rest of its arguments from the data."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from pyro_vae._util.random_state import fork_rng
+from pyro_vae.config.parts import build, required, resolve, shelves, split
+from pyro_vae.config.run import AXES, DEFAULT_PROGRAM, columns
+from pyro_vae.data.covariates import entries
+from pyro_vae.data.tables import Column, Features, Positive, Real
+from pyro_vae.nets import ZeroImputed
+from pyro_vae.priors import OneHotCategorical
+from pyro_vae.programs import BottomUp, Program, SelfMasking, TopDown
+
+__all__ = ["DEFAULTS", "MADE", "can_build", "program", "samples_missing", "takes_context", "unbounded"]
+
+#: Parts of the ``top`` of a program.
+TOP = {
+    "posterior": {"name": "MeanFieldNormal", "options": {}},
+    "likelihood": {"name": "Normal", "options": {"scale": {"name": "PerExample", "options": {}}}},
+}
+
+#: Required arguments of programs that are options: the numbers of latents of the layers below the top of a hierarchy,
+#: from the top down, and the order of its guide.
+DEFAULTS: dict[str, Any] = {"layers": [16], "inference": TopDown}
+
+#: Distributions of a layer of a hierarchy given its neighbour.
+LAYER = {"name": "MeanFieldNormal", "options": {}}
+
+
+def program(config: Mapping[str, Any]) -> Program:
+    """Build the program of a configuration, with weights initialized from ``config["seed"]``.
+
+    Any exported program can be built whose other required arguments are plain values, or one of :data:`MADE`. The
+    encoder of a table, or of an array with ``units``, sees the columns as :class:`Features`, that of other data with
+    missing entries sees :class:`ZeroImputed` data. Covariates are the context of all parts. A likelihood with
+    ``library=True`` has one more number of context.
+
+    Args:
+        config: ``latent``, ``shape``, ``seed``, ``posterior``, ``likelihood`` and ``prior``; where they apply
+            ``program``, ``columns`` of a table, ``units`` of an array with real columns, ``context``, the columns of
+            the covariates, ``num_examples``, and ``classes``, the labels in the order of their class numbers
+
+    Returns:
+        The untrained program, on the CPU.
+
+    Raises:
+        ValueError: a name is unknown, options do not fit, or the program needs a part that cannot be built.
+    """
+    spec = config.get("program", DEFAULT_PROGRAM)
+    name, options = split("program", spec)
+    needed = required(resolve("program", name, shelves()["program"]))
+    given: dict[str, Any] = {"latent": config["latent"], "shape": tuple(config["shape"])}
+    table = columns(config) or columns(config, "units")
+    if table:
+        given["columns"] = table
+        given["encoder"] = lambda net: partial(Features, given["columns"], net=net)
+    elif options.get("missing") or "mask" in needed:
+        given["encoder"] = lambda net: partial(ZeroImputed, net=net)
+    context = width_of(config) + (len(config["classes"]) if "classifier" in needed else 0)
+    sizes, skip = layers_of(config) if "layers" in needed else [config["latent"]], options.get("skip", False)
+    with fork_rng(seed=config["seed"]):
+        for part in AXES[:3]:
+            decodes = part == "likelihood"
+            width = context + (sum(sizes[1:]) if skip and decodes else 0)
+            width += bool(split(part, config[part])[1].get("library"))
+            sized = {**given, "latent": sizes[0 if decodes else -1], **({"context": width} if width else {})}
+            given[part] = build(part, config[part], **sized)
+        given |= {part: make(config, given) for part, make in MADE.items() if part in needed}
+        if table:  # Features replaces NaN
+            for part in {"posterior", "classifier"} & given.keys():
+                given[part].takes_missing = True
+        spec = {"name": name, "options": {key: value for key, value in options.items() if key not in MADE}}
+        if "top" in needed:  # which has alpha
+            spec["options"].pop("alpha", None)
+        return build("program", spec, **given)
+
+
+def width_of(config: Mapping[str, Any]) -> int:
+    """Return the number of context values per example of the covariates."""
+    return len(entries(columns(config, "context")))
+
+
+def can_build(cls: type[Program]) -> bool:
+    """Return whether a program can be built from a configuration."""
+    return {*required(cls)} <= {*AXES, *MADE}
+
+
+def takes_context(config: Mapping[str, Any]) -> bool:
+    """Return whether the program of a configuration takes covariates as context."""
+    cls = resolve("program", config.get("program", DEFAULT_PROGRAM)["name"], shelves()["program"])
+    return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(cls.model).parameters.values())
+
+
+def samples_missing(config: Mapping[str, Any]) -> bool:
+    """Return whether the program of a configuration samples missing values, given a model of which ones they are."""
+    name = config.get("program", DEFAULT_PROGRAM)["name"]
+    return "mask" in required(resolve("program", name, shelves()["program"]))
+
+
+def unbounded(columns: Sequence[Column]) -> list[Column]:
+    """Return columns without a range, as values may be missing because they are outside of it.
+
+    Raises:
+        ValueError: a column has no density.
+    """
+    others = [f"{c.name} ({type(c).__name__})" for c in columns if not isinstance(c, Real | Positive)]
+    if others:
+        raise ValueError(
+            "columns: expected real numbers for a program that samples missing values, got "
+            f"{', '.join(others)}. Pass --columns NAME=Real, or --leave-out NAME"
+        )
+    return [replace(c, low=None, high=None) for c in columns]
+
+
+def layers_of(config: Mapping[str, Any]) -> list[int]:
+    """Return the numbers of latents of the layers of a hierarchy, from z1 to the top."""
+    return [*reversed(config["program"]["options"]["layers"]), config["latent"]]
+
+
+def make_layers(config: Mapping[str, Any], given: Mapping[str, Any]) -> list[Any]:
+    """Return p(z_l given z_(l+1)) of a hierarchy, from the top down."""
+    sizes = layers_of(config)
+    pairs = list(zip(sizes[1:], sizes[:-1], strict=True))[::-1]
+    return [build("posterior", LAYER, shape=(above,), latent=below) for above, below in pairs]
+
+
+def make_inference(config: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    """Return the guide of a hierarchy: each layer given x and the layer above, or given the layer below."""
+    sizes, spec = layers_of(config), config["posterior"]
+    name, _ = split("program.inference", config["program"]["options"]["inference"])
+    cls = resolve("program.inference", name, shelves()["inference"])
+    if cls is BottomUp:
+        above = zip(sizes[:-1], sizes[1:], strict=True)
+        first = build("posterior", spec, **{**given, "latent": sizes[0]})
+        return cls([first, *(build("posterior", LAYER, shape=(below,), latent=n) for below, n in above)])
+    contexts = [{"context": n} for n in sizes[1:]] + [{}]
+    return cls([build("posterior", spec, **{**given, "latent": n}, **c) for n, c in zip(sizes, contexts, strict=True)])
+
+
+def make_classifier(config: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    """Return q(y given x), with the network of the posterior."""
+    net = {key: value for key, value in config["posterior"]["options"].items() if key == "net"}
+    spec = {"name": "OneHotCategorical", "options": net}
+    return build("posterior", spec, **{**given, "latent": len(config["classes"])})
+
+
+def make_top(config: Mapping[str, Any], given: Mapping[str, Any]) -> Program:
+    """Return a ``SemiSupervised`` over the latents, with the prior and the option ``alpha``."""
+    alpha = {key: value for key, value in config["program"]["options"].items() if key == "alpha"}
+    top = {"shape": [config["latent"]], "seed": config["seed"] + 1, **TOP}
+    top["program"] = {"name": "SemiSupervised", "options": alpha}
+    return program({key: config[key] for key in ("latent", "classes", "prior")} | top)
+
+
+#: Functions that make arguments of programs from a configuration and the arguments so far.
+MADE: dict[str, Callable[[Mapping[str, Any], dict[str, Any]], Any]] = {
+    "classes": lambda config, given: OneHotCategorical(len(config["classes"])),
+    "classifier": make_classifier,
+    "top": make_top,
+    "mask": lambda config, given: SelfMasking(given["shape"], columns=given.get("columns", ())),
+    "layers": make_layers,
+    "inference": make_inference,
+    "num_examples": lambda config, given: config["num_examples"],
+}
