@@ -186,7 +186,7 @@ def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) 
     facts, spec = dict(source.facts), config["program"]
     if config["likelihood"]["name"] != "Heterogeneous":
         facts.pop("units", None)  # other likelihoods model the array as it is
-    facts["num_examples"] = len(source.dataset.train)
+    facts |= {"num_examples": len(source.dataset.train), "counts": "counts" in source.kind}
     if samples_missing(config) and "columns" in facts:
         facts["columns"] = run.describe(unbounded(run.columns(facts)))
     if not run.takes_labels(config):

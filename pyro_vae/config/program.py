@@ -13,7 +13,7 @@ from pyro_vae.config.parts import build, required, resolve, shelves, split
 from pyro_vae.config.run import AXES, DEFAULT_PROGRAM, columns
 from pyro_vae.data.covariates import entries
 from pyro_vae.data.tables import Column, Features, Positive, Real
-from pyro_vae.nets import ZeroImputed
+from pyro_vae.nets import LogCounts, ZeroImputed
 from pyro_vae.priors import OneHotCategorical
 from pyro_vae.programs import BottomUp, Program, SelfMasking, TopDown
 
@@ -38,12 +38,12 @@ def program(config: Mapping[str, Any]) -> Program:
 
     Any exported program can be built whose other required arguments are plain values, or one of :data:`MADE`. The
     encoder of a table, or of an array with ``units``, sees the columns as :class:`Features`, that of other data with
-    missing entries sees :class:`ZeroImputed` data. Covariates are the context of all parts. A likelihood with
+    missing entries sees :class:`ZeroImputed` data, and that of counts their logarithms (:class:`LogCounts`). Covariates are the context of all parts. A likelihood with
     ``library=True`` has one more number of context.
 
     Args:
         config: ``latent``, ``shape``, ``seed``, ``posterior``, ``likelihood`` and ``prior``; where they apply
-            ``program``, ``columns`` of a table, ``units`` of an array with real columns, ``context``, the columns of
+            ``program``, ``columns`` of a table, ``units`` of an array with real columns, whether it has ``counts``, ``context``, the columns of
             the covariates, ``num_examples``, and ``classes``, the labels in the order of their class numbers
 
     Returns:
@@ -54,7 +54,8 @@ def program(config: Mapping[str, Any]) -> Program:
     """
     spec = config.get("program", DEFAULT_PROGRAM)
     name, options = split("program", spec)
-    needed = required(resolve("program", name, shelves()["program"]))
+    cls = resolve("program", name, shelves()["program"])
+    needed = required(cls)
     given: dict[str, Any] = {"latent": config["latent"], "shape": tuple(config["shape"])}
     table = columns(config) or columns(config, "units")
     if table:
@@ -62,6 +63,8 @@ def program(config: Mapping[str, Any]) -> Program:
         given["encoder"] = lambda net: partial(Features, given["columns"], net=net)
     elif options.get("missing") or "mask" in needed:
         given["encoder"] = lambda net: partial(ZeroImputed, net=net)
+    elif config.get("counts") and not cls.default_parts():  # programs of counts take logarithms themselves
+        given["encoder"] = lambda net: partial(LogCounts, net=net)
     context = width_of(config) + (len(config["classes"]) if "classifier" in needed else 0)
     sizes, skip = layers_of(config) if "layers" in needed else [config["latent"]], options.get("skip", False)
     with fork_rng(seed=config["seed"]):

@@ -38,7 +38,7 @@ TYPES = {
     **dict.fromkeys(("latent", "seed", "epochs", "patience", "batch_size", "num_particles", "num_examples"), int),
     **dict.fromkeys(("binarize", "label", "layout", "key"), str | None),
     **dict.fromkeys(("levels", "size"), int | None),
-    **dict.fromkeys(("keep_empty", "keep_index"), bool),
+    **dict.fromkeys(("counts", "keep_empty", "keep_index"), bool),
     "units": list,
     **dict.fromkeys(("data", "device", "precision"), str),
     "num_labels": int | None,

@@ -18,7 +18,7 @@ from pyro_vae.estimators.f_divergence import (
     total_variation,
 )
 from pyro_vae.estimators.factor_vae import FactorVAE
-from pyro_vae.estimators.forward_kl import ForwardKL
+from pyro_vae.estimators.forward_divergence import ForwardKL
 from pyro_vae.estimators.gdreg import GDReG
 from pyro_vae.estimators.info_vae import InfoVAE
 from pyro_vae.estimators.iwae import IWAE

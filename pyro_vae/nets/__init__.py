@@ -7,6 +7,7 @@ from pyro_vae.nets.bag_encoder import BagEncoder
 from pyro_vae.nets.contract import Net, NetBuilder, build
 from pyro_vae.nets.conv import ConvDecoder, ConvEncoder
 from pyro_vae.nets.label_embedding import LabelEmbedding
+from pyro_vae.nets.log_counts import LogCounts
 from pyro_vae.nets.mlp import MLP
 from pyro_vae.nets.recurrent import RecurrentEncoder
 from pyro_vae.nets.resnet import ResNetDecoder, ResNetEncoder
@@ -23,6 +24,7 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "LabelEmbedding",
+    "LogCounts",
     "MixtureOfTopics",
     "Net",
     "NetBuilder",

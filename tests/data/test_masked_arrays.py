@@ -268,7 +268,7 @@ def test_masks_survive_in_every_form_of_data(form, tmp_path):
     for masked in (False, True):
         vae = program("fit")
         data = lambda: FORMS[form](with_holes(X, masked=masked), tmp_path)  # noqa: E731, B023
-        pv.fit(vae, data(), epochs=1, batch_size=8, progress=False)
+        pv.fit(vae, data(), epochs=1, batch_size=None if "loader" in form else 8, progress=False)
         found = pv.evaluation.log_likelihood(vae, data(), num_particles=2, progress=False)
         results.append(leaves([vae, found]))
     assert all(

@@ -58,10 +58,11 @@ ARGUMENTS = {
 }
 #: Other optional arguments; this list keeps the names the same everywhere.
 OTHERS = {"batch_size", "evidence", "features", "holdout", "learning_rate", "level", "num_aggregated", "num_bins"}
-OTHERS |= {"num_neighbours", "optimizer", "prior", "reference", "threshold", "weights"}
+OTHERS |= {"num_neighbours", "optimizer", "prior", "reference", "sweep", "threshold", "until", "weights"}
 
 #: Columns that depend on the clock.
 CLOCK = {"milliseconds", "seconds"}
+CLOCK |= {f"{group}_{name}" for group in ("guide", "model") for name in ("variance_times_cost", "signal")}
 
 
 def net(in_shape, out_shape):

@@ -190,3 +190,10 @@ def test_integer_arguments_are_checked_by_name(net, name, values):
             build(**{name: value})
     valid = (np.int64(8),) if isinstance(values[0], tuple) else np.int64(8)
     assert build(**{name: valid})(torch.zeros(2, 8, 8)).shape == (2, 8, 8)
+
+
+def test_networks_of_counts_read_logarithms():
+    net = pv.nets.LogCounts((3,), (2,), context=1)
+    x, c = torch.tensor([[0.0, 9.0, 1e6], [2.0, 1.0, 0.0]]), torch.randn(2, 1)
+    assert torch.equal(net(x, c), net.body(x.log1p(), c))
+    assert torch.equal(net(x.expand(4, 2, 3), c)[3], net(x, c))

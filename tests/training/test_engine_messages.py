@@ -156,7 +156,7 @@ def test_read_only_arrays_need_no_warning(data):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            fit(program(), data)
+            fit(program(), data, batch_size=5)
     finally:
         torch.set_warn_always(always)
 

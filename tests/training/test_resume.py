@@ -90,7 +90,7 @@ RUNS = {
     "batch norm and dropout": lambda: {"program": program(runs.noisy_net), "batch_size": 6},
     "binary values sampled in each batch": lambda: {"data": Split(0.1 + 0.8 * X, None, DrawBits())},
     "Dataset with noise": lambda: {"data": Rows()},
-    "loader": lambda: {"data": DataLoader(Rows(), batch_size=7, shuffle=True)},
+    "loader": lambda: {"data": DataLoader(Rows(), batch_size=7, shuffle=True), "batch_size": 7},
     "loader with a generator": lambda: {
         "data": DataLoader(TensorDataset(X), 7, shuffle=True, generator=torch.Generator().manual_seed(1))
     },
