@@ -38,13 +38,14 @@ def program(config: Mapping[str, Any]) -> Program:
 
     Any exported program can be built whose other required arguments are plain values, or one of :data:`MADE`. The
     encoder of a table, or of an array with ``units``, sees the columns as :class:`Features`, that of other data with
-    missing entries sees :class:`ZeroImputed` data, and that of counts their logarithms (:class:`LogCounts`). Covariates are the context of all parts. A likelihood with
-    ``library=True`` has one more number of context.
+    missing entries sees :class:`ZeroImputed` data, and that of counts their logarithms (:class:`LogCounts`).
+    Covariates are the context of all parts. A likelihood with ``library=True`` has one more number of context.
 
     Args:
         config: ``latent``, ``shape``, ``seed``, ``posterior``, ``likelihood`` and ``prior``; where they apply
-            ``program``, ``columns`` of a table, ``units`` of an array with real columns, whether it has ``counts``, ``context``, the columns of
-            the covariates, ``num_examples``, and ``classes``, the labels in the order of their class numbers
+            ``program``, ``columns`` of a table, ``units`` of an array with real columns, whether it has ``counts``,
+            ``context``, the columns of the covariates, ``num_examples``, and ``classes``, the labels in the order of
+            their class numbers
 
     Returns:
         The untrained program, on the CPU.
