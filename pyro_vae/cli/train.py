@@ -206,7 +206,8 @@ def choice(config: dict[str, Any], kind: str, argv: list[str] | None) -> dict[st
 def options_of_table(argv: list[str], config: dict[str, Any], source: run_data.Source) -> list[str]:
     """Return the default options of a VAE for a table; those of the user come after them and win."""
     real = source.kind in ("real", "real columns", "mixed") and len(source.dataset.shape) == 1
-    if not real or not run_data.is_file(config["data"]) or config["program"]["name"] != "VAE":
+    labels = run.takes_labels(config)
+    if not real or not run_data.is_file(config["data"]) or not (labels or config["program"]["name"] == "VAE"):
         return []
     given = {arg.partition("=")[0] for arg in argv}
     rows, batch_size = len(source.dataset.train), config["batch_size"]
@@ -219,8 +220,9 @@ def options_of_table(argv: list[str], config: dict[str, Any], source: run_data.S
     for part in ("posterior", "likelihood", "prior"):
         if (config[part]["options"].get("net") or {}).get("name") == "MLP":
             options.append(f"--{part}.net.hidden={list(sizes.hidden) if missing else TABLE_HIDDEN}")
-            if missing and part == "likelihood":  # correlations of columns, which a network learns slowly
-                options.append("--likelihood.net.linear=true")
+            # a network learns slowly what is linear: correlations of columns, and the border between two classes
+            if part == ("posterior" if labels else "likelihood") and (labels or missing):
+                options.append(f"--{part}.net.linear=true")
     return [*options, f"--latent={sizes.latent}", f"--patience={max(20, epochs // 4)}"] if missing else options
 
 

@@ -26,6 +26,8 @@ __all__ = ["Source", "complete", "is_file", "load", "read_file", "to_fit"]
 
 #: Name of the labels of arrays and data sets as a covariate.
 LABELS = "y"
+#: Weight of the classification times the share of rows with a label.
+ALPHA, ALPHA_TABLE = 0.1, 10.0
 #: Options of a run that are those of ``pyro_vae.data.read``.
 OPTIONS = ("label", "layout", "levels", "size", "key", "keep_empty", "keep_index")
 
@@ -178,7 +180,8 @@ def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) 
     """Return the configuration of a new run with the facts of its data.
 
     Unless the weight ``alpha`` of the classification was chosen, it is 0.1 times the number of examples over that of
-    labels, as in Kingma et al. (2014).
+    labels, as in Kingma et al. (2014). For a table it is 10 times that ratio: with 0.1 its classifier follows groups
+    of rows that are no classes.
 
     Raises:
         ValueError: the program needs labels that the data do not have.
@@ -199,7 +202,8 @@ def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) 
     config = {**config, **facts}
     if not alpha:
         *_, y = to_fit(source, config)
-        spec = {**spec, "options": {**spec["options"], "alpha": 0.1 * len(y) / int((~y.isnan()).all(1).sum())}}
+        share = ALPHA_TABLE if {"columns", "units"} & facts.keys() else ALPHA
+        spec = {**spec, "options": {**spec["options"], "alpha": share * len(y) / int((~y.isnan()).all(1).sum())}}
     return {**config, "program": spec}
 
 
