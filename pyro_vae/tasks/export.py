@@ -171,7 +171,7 @@ class Function:
                 graph = torch.export.export(self.graph, inputs, dynamic_shapes=rows, strict=False)
                 remove_unused(graph)
                 content = format.encode(graph, list(self.inputs), self.graph.outputs)
-                found = [format.run(content, values) for values in some]
+                found = format.run(content, some)
             except Exception as error:
                 self.refuse(f"{type(format).__name__} does not support it ({reason_of(error)})")
         for results, values in zip(found, some, strict=True):
