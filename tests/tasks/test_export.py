@@ -9,7 +9,6 @@ import zipfile
 
 import pytest
 import torch
-from helpers.checks import slow_but
 from helpers.programs import PROGRAMS, build, rows, triples
 from pyro import distributions as dist
 
@@ -112,7 +111,8 @@ MISSING |= {"SemiSupervised": {"encoder", "decoder"}, "StackedSemiSupervised": {
 MISSING |= {"SequenceVAE": set(GRAPHS), "BayesianDecoder": {"score"}}
 
 
-@pytest.mark.parametrize("name", slow_but({"SemiSupervised"}, [cls.__name__ for cls in PROGRAMS]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [cls.__name__ for cls in PROGRAMS])
 def test_every_program_is_exported_or_refused_by_name(name, tmp_path):
     torch.manual_seed(0)
     program = getattr(pv.programs, name).example()
