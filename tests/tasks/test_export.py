@@ -170,7 +170,7 @@ def test_one_row_is_enough(tmp_path):
     torch.testing.assert_close(score(x)[:1], score(x[:1]), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("fails", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_an_export_changes_nothing_in_any_thread(fails, tmp_path):
     """Distributions are validated in other threads meanwhile, and here afterwards, also after an error."""
     program, x = (pv.programs.BayesianDecoder.example() if fails else vae()), torch.randn(6, 4)
