@@ -102,7 +102,7 @@ def folder(tmp_path_factory):
 
 
 #: Parts of lines that take more than a few seconds.
-SLOW = re.compile("LikelihoodRegret|impute|Hierarchical|--estimator")
+SLOW = re.compile("LikelihoodRegret|impute|Hierarchical|--estimator|pyro-vae export")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import copy
 import functools
 import inspect
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,6 +25,7 @@ X = torch.rand(8, 4, generator=torch.Generator().manual_seed(0)).round()
 Y = torch.arange(8) % 2
 WIDE = torch.rand(40, 4, generator=torch.Generator().manual_seed(1)).round()
 FACTORS = torch.stack([torch.arange(40) % 2, torch.arange(40) % 3], 1)
+STEPS = torch.rand(3, 5, 4, generator=torch.Generator().manual_seed(2))
 HOLES = X.masked_fill(torch.eye(8, 4, dtype=torch.bool), torch.nan)
 QUIET = {"progress": False}
 
@@ -40,6 +42,7 @@ def programs():
         vae, holes = pv.VAE(**parts), pv.VAE(**copy.deepcopy(parts), missing=True)
         found = {"vae": vae, "holes": holes, "mixture": pv.programs.MixtureVAE.example()}
         found |= {"labels": pv.programs.SemiSupervised.example(), "counts": pv.programs.CountVAE.example()}
+        found |= {"sequences": pv.programs.SequenceVAE.example()}
     return found
 
 
@@ -55,7 +58,7 @@ def copied(name):
 
 def calls():
     """A call of every public function of evaluation and tasks that takes a program, and of the methods of programs."""
-    vae, holes, mixture, labels, counts = programs().values()
+    vae, holes, mixture, labels, counts, sequences = programs().values()
     estimators = [pv.estimators.ELBO(), pv.estimators.IWAE(num_particles=2)]
     cells = counts.sample(8, library=50.0)
     with torch.random.fork_rng():
@@ -74,6 +77,7 @@ def calls():
             vae, X[:2], num_chains=2, num_steps=4, num_leapfrog_steps=1, num_simulated=2, **QUIET
         ),
         "perplexity": lambda: evaluation.perplexity(counts, cells, num_particles=3, **QUIET),
+        "Refined": lambda: tasks.NegativeBound()(evaluation.Refined(vae, num_steps=2, num_particles=2), X),
         "predictive_check": lambda: evaluation.predictive_check(
             vae, X, {"mean": lambda x: x.mean()}, num_samples=3, **QUIET
         ),
@@ -95,6 +99,8 @@ def calls():
         "classify": lambda: tasks.classify(labels, pairs, **QUIET),
         "cluster": lambda: tasks.cluster(mixture, pairs, **QUIET),
         "embed": lambda: tasks.embed(vae, X, num_samples=2, **QUIET),
+        "export": exported,
+        "forecast": lambda: tasks.forecast(sequences, STEPS, num_steps=2, num_samples=3, **QUIET),
         "generate": lambda: tasks.generate(vae, 5, temperature=0.7),
         "impute": lambda: tasks.impute(holes, HOLES, num_particles=5, num_samples=3, **QUIET),
         "init_clusters": lambda: tasks.init_clusters(copied("mixture"), pairs),
@@ -121,6 +127,14 @@ def fitted():
     vae = copied("vae")
     pv.fit(vae, X, epochs=1, batch_size=4, **QUIET)
     return [p.detach().clone() for p in vae.parameters()]
+
+
+def exported():
+    """The scores of an exported function."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = tasks.export(programs()["vae"], folder + "/new", X, parts=["score"], num_particles=2)
+        with LOCK:
+            return torch.export.load(files["score"]).module()(X)
 
 
 def compared(result):

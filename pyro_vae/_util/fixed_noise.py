@@ -54,6 +54,9 @@ class FixedNoise(TorchFunctionMode):
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
         if func is torch._is_all_true:  # what torch.distributions calls for its checks, and nothing else
             return True
+        if func is torch._C._set_grad_enabled:  # recorded, it would split the graph; probabilities from logits do this
+            with torch._C.DisableTorchFunction():
+                return func(*args)
         packet = getattr(ATEN, name, None) if name else None
         if packet in DRAWS and kwargs.get("generator") is None:
             out = result_of(name, args, kwargs)

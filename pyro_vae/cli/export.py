@@ -30,7 +30,7 @@ def export(argv: list[str]) -> int:
     choices = for_run("export", argv)
     add = choices.option
     add("--format", choices=tuple(FORMATS), default="torch", help="torch: .pt2 of torch.export; onnx: .onnx")
-    add("--parts", default=",".join(GRAPHS), help="what to export, separated by commas")
+    add("--parts", type=str | None, help=f"some of {','.join(GRAPHS)}; by default all that the program has")
     add("--num-particles", type=PositiveInt, default=100, help="samples of the latents per example, at least 2")
     add("--output", type=str | None, help="new folder; by default RUN/torch or RUN/onnx")
     add_noise(choices)
@@ -38,12 +38,13 @@ def export(argv: list[str]) -> int:
     config, name = run.read(settings.run), settings.format
     folder = Path(settings.output or Path(settings.run) / name)
     program = load(settings.run).to(resolve_device(settings.device))
-    x = run_data.load(config).dataset.test.batch(slice(ROWS))
-    how = {"num_particles": settings.num_particles, "seed": settings.seed}
-    files = tasks.export(program, folder, x, parts=cells_of(settings.parts), format=FORMATS[name](), **how)
+    x = run_data.load(config).split("test", slice(ROWS))
+    parts = None if settings.parts is None else cells_of(settings.parts)
+    how = {"parts": parts, "num_particles": settings.num_particles, "seed": settings.seed}
+    files = tasks.export(program, folder, x, format=FORMATS[name](), **how)
     print(table({str(path): f"{path.stat().st_size / 1e6:.2f} MB" for path in files.values()}))
     for part, path in files.items():
-        inputs = GRAPHS[part].names(program, 0)
+        inputs = GRAPHS[part].names(program, int(isinstance(x, tuple)))
         values = ", ".join(f"{i!r}: {i}.numpy()" for i in inputs)
         results = ", ".join(GRAPHS[part].outputs) + ("," if name == "onnx" and len(GRAPHS[part].outputs) == 1 else "")
         use = USE[name].format(part=part, path=str(path), results=results, inputs=", ".join(inputs), values=values)

@@ -6,7 +6,7 @@ import inspect
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ def export(
     folder: str | Path,
     x: Any,
     *,
-    parts: Sequence[str] = tuple(GRAPHS),
+    parts: Sequence[str] | None = None,
     format: ExportFormat = TorchExport(),  # noqa: B008 (it has no state)
     num_particles: int = 100,
     seed: int = 0,
@@ -62,8 +62,9 @@ def export(
         program: a trained program
         folder: a new folder for the files
         x: a few rows of data, or a tuple ``(x, context)``
-        parts: what to export: ``"encoder"``, ``"decoder"`` (of a program with methods ``encode`` and ``decode``) and
-            ``"score"`` (of any program)
+        parts: what to export: ``"encoder"`` (of a program with a method ``encode`` of the columns of ``x``),
+            ``"decoder"`` (of one that also has ``decode``, with a mean) and ``"score"`` (of any program); by default
+            all that the program has
         format: ``TorchExport()`` or ``Onnx()``
         num_particles: K, at least 2
         seed: seed of the stored random numbers
@@ -88,17 +89,30 @@ def export(
     folder, num_particles = Path(folder), check_int("num_particles", num_particles, 2)
     if folder.exists():
         raise ValueError(f"folder: expected a new folder, but {folder} exists. Name another one, or remove it")
-    if unknown := [part for part in parts if part not in GRAPHS] or not parts:
+    wanted = tuple(GRAPHS) if parts is None else parts
+    unknown = [part for part in wanted if part not in GRAPHS]
+    if unknown or not wanted:
         raise ValueError(f"parts: expected some of {', '.join(GRAPHS)}, got {unknown or 'none'}")
     format.check_installed()
     batch = tuple(column[:ROWS] for column in one_batch(program, x, seed=seed))
     if len(batch[0]) == 1:  # torch.export takes a size of 1 for a constant
         batch = tuple(torch.cat([column, column]) for column in batch)
     with evaluating(program), fork_rng(program.device, seed):
-        made = {part: Function(part, program, batch, num_particles, seed).write(format) for part in parts}
+        functions = {}
+        for part in wanted:
+            try:
+                functions[part] = Function(part, program, batch, num_particles, seed)
+            except MissingPartError:
+                if parts is not None:
+                    raise
+        made = {part: function.write(format) for part, function in functions.items()}
     folder.parent.mkdir(parents=True, exist_ok=True)
     write_folder(folder, {part + format.ending: content for part, content in made.items()})
-    return {part: folder / (part + format.ending) for part in parts}
+    return {part: folder / (part + format.ending) for part in made}
+
+
+class MissingPartError(ValueError):
+    """A program has no such function."""
 
 
 class Function:
@@ -112,7 +126,7 @@ class Function:
         seed: random seed of these samples
 
     Raises:
-        ValueError: the program has no such function.
+        MissingPartError: the program has no such function.
     """
 
     def __init__(self, part: str, program: Program, batch: tuple[Tensor, ...], num_particles: int, seed: int) -> None:
@@ -122,8 +136,8 @@ class Function:
         self.inputs = dict(zip(GRAPHS[part].names(program, len(batch) - 1), values, strict=True))
         try:
             self.graph = GRAPHS[part](program, tuple(self.inputs.values()), num_particles, seed)
-        except NotImplementedError as error:
-            raise self.refused("p(x given z) has no mean in closed form") from error
+        except NotImplementedError:
+            self.refuse("p(x given z) has no mean in closed form", MissingPartError)
 
     def values(self, part: str, program: Program, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return example inputs."""
@@ -131,20 +145,20 @@ class Function:
             return batch
         for name in ("encode", "decode")[: 1 + (part == "decoder")]:
             if not hasattr(program, name):
-                raise self.refused(f"the program has no method `{name}`")
+                self.refuse(f"the program has no method `{name}`", MissingPartError)
         try:
             inspect.signature(program.encode).bind(*batch)
         except TypeError as error:
-            raise self.refused(f"`encode` takes other columns than x: {error}") from error
+            self.refuse(f"`encode` takes other columns than x: {error}", MissingPartError)
         if part == "encoder":
             return batch
         z = program.encode(*batch)
         z = z if isinstance(z, Tensor) else z.sample()
         return z, *batch[1:], *(z.new_ones(len(z)) for _ in more_inputs(program))
 
-    def refused(self, why: str) -> ValueError:
-        """Return an error that names the function."""
-        return ValueError(f"parts: expected functions that can be exported, got the {self.what}: {why}. Leave it out")
+    def refuse(self, why: str, kind: type[ValueError] = ValueError) -> NoReturn:
+        """Raise an error that names the function."""
+        raise kind(f"parts: expected functions that can be exported, got the {self.what}: {why}. Leave it out")
 
     def write(self, format: ExportFormat) -> bytes:
         """Record the function and return the content of its file, after a comparison with the program."""
@@ -157,14 +171,14 @@ class Function:
                 graph = torch.export.export(self.graph, inputs, dynamic_shapes=rows, strict=False)
                 remove_unused(graph)
                 content = format.encode(graph, list(self.inputs), self.graph.outputs)
-                found = [format.run(content, values) for values in some]
+                found = format.run(content, some)
             except Exception as error:
-                raise self.refused(f"{type(format).__name__} does not support it ({reason_of(error)})") from error
+                self.refuse(f"{type(format).__name__} does not support it ({reason_of(error)})")
         for results, values in zip(found, some, strict=True):
             for a, b in zip(results, as_tuple(self.graph(*values.values())), strict=True):
                 if not torch.allclose(a.to(b), b, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
                     gap = float((a.to(b) - b).abs().max())
-                    raise self.refused(f"its results differ by {gap:.2g} from those of the program")
+                    self.refuse(f"its results differ by {gap:.2g} from those of the program")
         return content
 
 

@@ -44,8 +44,8 @@ class ExportFormat(ABC):
         """
 
     @abstractmethod
-    def run(self, content: bytes, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Return the results of the exported function."""
+    def run(self, content: bytes, batches: Sequence[Mapping[str, Tensor]]) -> list[tuple[Tensor, ...]]:
+        """Return the results of the exported function for each batch of inputs."""
 
 
 class TorchExport(ExportFormat):
@@ -71,9 +71,10 @@ class TorchExport(ExportFormat):
         torch.export.save(graph, buffer)
         return buffer.getvalue()
 
-    def run(self, content: bytes, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    def run(self, content: bytes, batches: Sequence[Mapping[str, Tensor]]) -> list[tuple[Tensor, ...]]:
         """Return the results of the function, from the bytes that were just made."""
-        return as_tuple(torch.export.load(io.BytesIO(content)).module()(*inputs.values()))
+        function = torch.export.load(io.BytesIO(content)).module()
+        return [as_tuple(function(*inputs.values())) for inputs in batches]
 
 
 class Onnx(ExportFormat):
@@ -98,15 +99,15 @@ class Onnx(ExportFormat):
         torch.onnx.export(graph, dynamo=True, verbose=False, **names).save(buffer)
         return buffer.getvalue()
 
-    def run(self, content: bytes, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    def run(self, content: bytes, batches: Sequence[Mapping[str, Tensor]]) -> list[tuple[Tensor, ...]]:
         """Return the results of the model."""
         import onnxruntime
 
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         # an input that the results do not depend on may be left out
         known = {node.name for node in session.get_inputs()}
-        values = {name: x.cpu().numpy() for name, x in inputs.items() if name in known}
-        return tuple(torch.from_numpy(np.asarray(result)) for result in session.run(None, values))
+        values = [{name: x.cpu().numpy() for name, x in inputs.items() if name in known} for inputs in batches]
+        return [tuple(torch.from_numpy(np.asarray(y)) for y in session.run(None, each)) for each in values]
 
 
 def as_tuple(results: Any) -> tuple[Tensor, ...]:

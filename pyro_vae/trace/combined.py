@@ -47,7 +47,9 @@ def check_values(call: Call, drawn: Recorder, scored: Recorder) -> None:
     several = all(frame.size != 1 for message in sites.values() for frame in frames(message))
     key = (code_of(call.model), code_of(call.guide), *names, None, *drawn.sites, None, *scored.sites, several)
     known = outlines_of(call)
-    if key in known:
+    # values on "meta" and those of torch's tracers are no numbers
+    unknown = any(m["value"].is_meta or type(m["value"]) is not Tensor for m in sites.values())
+    if unknown or key in known:
         return
     dims = {VALUES_DIM - number: name for number, name in enumerate(names)}
     for message in (*drawn.sites.values(), *scored.sites.values()):

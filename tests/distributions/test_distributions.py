@@ -136,6 +136,7 @@ def families():
         d.TruncatedLogNormal(real(), positive(), torch.tensor(-4.0), torch.tensor(4.0)),
         d.TruncatedNormal(real(), positive(), torch.tensor(-4.0), torch.tensor(4.0)),
         d.VonMisesFisher(unit, positive()),
+        d.WrappedNormal(0.5 * unit, positive(3)),
         d.ZeroInflatedNegativeBinomial(positive(), positive(), real()),
     ]
 

@@ -27,6 +27,7 @@ VALUES = {
     "estimators": [pv.estimators.ELBO()],
     "factors": torch.arange(2 * N).reshape(N, 2) % 2,
     "features": lambda x: x,
+    "folder": "new",  # not made, as shuffled rows are refused
     "num_components": 2,
     "num_particles": 3,
     "num_samples": 10,
@@ -46,8 +47,10 @@ DATA = ("x", "normal", "train", "test", "start", "end")
 OTHERS = {"train_under"}
 
 
-def make(classes=False):
+def make(classes=False, sequences=False):
     torch.manual_seed(0)
+    if sequences:
+        return pv.programs.SequenceVAE.example()
     likelihood, posterior = pv.likelihoods.Normal(2, (4,)), pv.posteriors.MeanFieldNormal((4,), 2)
     if not classes:
         return pv.VAE(prior=pv.priors.StandardNormal(2), likelihood=likelihood, posterior=posterior, missing=True)
@@ -108,7 +111,7 @@ def call(found, argument, data):
         return function(**own, **{k: v for k, v in values.items() if k in parameters(function) and k not in own})
 
     classes = getattr(found, "__name__", "") in ("classify", "cluster", "init_clusters")
-    program = make(classes)
+    program = make(classes, getattr(found, "__name__", "") == "forecast")
     if inspect.isclass(found) and issubclass(found, tasks.Score):
         return apply(apply(found), program=program, x=values["x"])
     own = {"programs": {1.0: program, 2.0: program}} if "programs" in parameters(found) else {"program": program}

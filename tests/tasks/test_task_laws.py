@@ -55,6 +55,7 @@ OTHERS |= {"options", "seed", "thin", "units"}
 SPECIAL = {
     "impute": {"x": INCOMPLETE},
     "pseudo_gibbs": {"x": INCOMPLETE},
+    "forecast": {"x": X[:6]},  # sequences of 4 steps
     "generate": {"num_samples": 5},
     "labelled_batches": {"y": tasks.hide_labels(Y, 4)},
     "fill": {"data": TABLE, "table": pv.data.Table(TABLE), "x": torch.ones(3, 2)},
@@ -83,6 +84,8 @@ def encoder(in_shape, out_shape, context=0):
 
 def make_program(name):
     torch.manual_seed(0)
+    if name == "forecast":
+        return pv.programs.SequenceVAE.example().train()
     likelihood = pv.likelihoods.Bernoulli(2, (4, 4), net=MLP)
     posterior = pv.posteriors.MeanFieldNormal((4, 4), 2, net=encoder)
     if name not in WITH_CLASSES:

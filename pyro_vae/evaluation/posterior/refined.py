@@ -10,6 +10,7 @@ import torch
 from pyro.poutine import runtime
 from torch import Tensor
 
+from pyro_vae._util.lock import in_turn
 from pyro_vae._util.random_state import fork_rng_unlocked
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators import ELBO
@@ -55,6 +56,7 @@ class Refined(Program):
         True
     """
 
+    @in_turn
     def __init__(
         self,
         program: Program,
