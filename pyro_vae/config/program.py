@@ -17,7 +17,7 @@ from pyro_vae.nets import LogCounts, ZeroImputed
 from pyro_vae.priors import OneHotCategorical
 from pyro_vae.programs import BottomUp, Program, SelfMasking, TopDown
 
-__all__ = ["DEFAULTS", "MADE", "can_build", "program", "samples_missing", "takes_context", "unbounded"]
+__all__ = ["DEFAULTS", "MADE", "build_program", "can_build", "samples_missing", "takes_context", "unbounded"]
 
 #: Parts of the ``top`` of a program.
 TOP = {
@@ -33,7 +33,7 @@ DEFAULTS: dict[str, Any] = {"layers": [16], "inference": TopDown}
 LAYER = {"name": "MeanFieldNormal", "options": {}}
 
 
-def program(config: Mapping[str, Any]) -> Program:
+def build_program(config: Mapping[str, Any]) -> Program:
     """Build the program of a configuration, with weights initialized from ``config["seed"]``.
 
     Any exported program can be built whose other required arguments are plain values, or one of :data:`MADE`. The
@@ -159,7 +159,7 @@ def make_top(config: Mapping[str, Any], given: Mapping[str, Any]) -> Program:
     alpha = {key: value for key, value in config["program"]["options"].items() if key == "alpha"}
     top = {"shape": [config["latent"]], "seed": config["seed"] + 1, **TOP}
     top["program"] = {"name": "SemiSupervised", "options": alpha}
-    return program({key: config[key] for key in ("latent", "classes", "prior")} | top)
+    return build_program({key: config[key] for key in ("latent", "classes", "prior")} | top)
 
 
 #: Functions that make arguments of programs from a configuration and the arguments so far.
