@@ -178,8 +178,8 @@ def rebuild(settings: Mapping[str, Any], weights: Mapping[str, Tensor], path: Pa
             model = in_words(description["options"]["model"])
             raise ValueError(
                 f"run_dir: expected parts of this library in {path.parent}, got your model ({model}) with an "
-                f"amortized guide of it: call pyro_vae.amortize with that model and the same options again, and load the weights "
-                "by pyro_vae.load(run_dir, program)"
+                "amortized guide of it: call pyro_vae.amortize with that model and the same options again, and load "
+                "the weights by pyro_vae.load(run_dir, program)"
             ) from error
         raise ValueError(
             f"run_dir: expected parts of this library, which can be built again from their names, in {path.parent}, "
