@@ -228,8 +228,7 @@ def options_of_table(argv: list[str], config: dict[str, Any], source: run_data.S
 def check_step(vae: Program, estimator: Estimator, source: run_data.Source) -> None:
     """Raise errors of data, parts and estimator before there is a run folder."""
     with evaluating(vae), fork_rng():
-        some = slice(256)
-        batch = [source.dataset.train.batch(some), *([source.context.train.x[some]] if source.context else [])]
+        batch = source.batch("train", slice(256))
         try:
             vae.check(*batch)
             estimator.loss(vae.model, vae.guide, *batch)

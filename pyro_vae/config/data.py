@@ -65,6 +65,11 @@ class Source:
         x = getattr(self.dataset, name)[part]
         return x if self.context is None else (x, getattr(self.context, name).x[part])
 
+    def batch(self, name: str, part: Any) -> tuple[Tensor, ...]:
+        """Return examples of a split as tensors, followed by their covariates if there are some."""
+        x = getattr(self.dataset, name).batch(part)
+        return (x,) if self.context is None else (x, getattr(self.context, name).x[part])
+
     def __str__(self) -> str:
         return repr(self.dataset).replace(f"; {self.dataset.kind}", f"; {self.kind}")
 

@@ -100,7 +100,7 @@ def check_output(name: str, operations: LastOperation, outputs: list[Tensor], pa
 
 
 class Inputs:
-    """Warn once if the first layer of a network gets large numbers, as the latents of such an encoder are large too."""
+    """Warn once if the first layer of a network gets large numbers: the latents of such an encoder are large too."""
 
     def __init__(self) -> None:
         self.checked: set[str] = set()
