@@ -90,7 +90,7 @@ def log_likelihood(
 def estimate_until(
     program: Program, batch: tuple[Tensor, ...], found: LogLikelihood, until: float, **options: Any
 ) -> LogLikelihood:
-    """Estimate again the examples whose error is above ``until``: with more particles, then by annealing."""
+    """Estimate unreliable examples again: with more particles, then by annealing."""
     columns = [found.per_example.clone(), found.per_example_error.clone(), found.ess.clone(), found.pareto_k.clone()]
     particles = torch.full(found.per_example.shape, found.num_particles)
 
