@@ -69,7 +69,7 @@ class Forecast:
 @in_turn
 def forecast(
     program: SequenceVAE,
-    data: Any,
+    x: Any,
     *,
     num_steps: int,
     num_samples: int = 1000,
@@ -89,7 +89,7 @@ def forecast(
 
     Args:
         program: a SequenceVAE
-        data: sequences as ``fit`` takes them: what ``data.read`` returns, x, ``(x, lengths)`` or
+        x: sequences as ``fit`` takes them: what ``data.read`` returns, an array, ``(x, lengths)`` or
             ``(x, lengths, inputs)``, with inputs also of the steps after the end of each sequence
         num_steps: H, number of further steps
         num_samples: samples of each sequence
@@ -125,5 +125,5 @@ def forecast(
         "by_row": True,
         "check": partial(program.check_ahead, num_steps=num_steps),
     }
-    found = over(program, data, function, num_particles=num_samples, desc="forecast", progress=progress, **options)
+    found = over(program, x, function, num_particles=num_samples, desc="forecast", progress=progress, **options)
     return Forecast(found.transpose(0, 1))
