@@ -68,7 +68,7 @@ class Choices:
             default: the name of the class if the command line has none
         """
         name, self.argv = self.take(key)
-        asked, self.argv = self.take(f"{key}.help")
+        asked, self.argv = self.take(f"{key}.help", empty=True)
         if asked is not None:
             self.shown, name = key, asked or name
         cls = self.chosen[key.replace("-", "_")] = look_up(key, default if name is None else name, shelf)
@@ -94,7 +94,7 @@ class Choices:
 
     def add_by_name(self, group: Any, key: str, shelf: dict[str, type], plain: Any, preset: Any) -> None:
         """Add an option whose value is a name, or a plain value of the type ``plain`` if there is one."""
-        value = self.take(key)[0] or self.take(f"{key}.help")[0] or None
+        value = self.take(key)[0] or self.take(f"{key}.help", empty=True)[0] or None
         default = next((name for name, cls in shelf.items() if cls is preset), None)
         is_name = default is not None if value is None else plain is None or value[:1].isalpha()
         if is_name and shelf:
@@ -109,11 +109,10 @@ class Choices:
                 "Python and train it with pyro_vae.fit"
             )
 
-    def take(self, key: str) -> tuple[str | None, list[str]]:
-        """Return the value of ``--key`` (for ``--key.help`` it may be empty) and the arguments without it."""
+    def take(self, key: str, *, empty: bool = False) -> tuple[str | None, list[str]]:
+        """Return the value of ``--key``, which may be ``empty``, and the arguments without it."""
         parser = PlainParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-        optional = {"nargs": "?", "const": ""} if key.endswith(".help") else {}
-        parser.add_argument(f"--{key}", dest="value", **optional)
+        parser.add_argument(f"--{key}", dest="value", **({"nargs": "?", "const": ""} if empty else {}))
         found, rest = usage(parser.parse_known_args, self.argv)
         return found.value, rest
 

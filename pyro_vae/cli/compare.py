@@ -29,7 +29,7 @@ from pyro_vae.cli.shared import (
 )
 from pyro_vae.config import data as run_data
 from pyro_vae.config import parts, run
-from pyro_vae.config.program import program as program_of
+from pyro_vae.config.program import build_program
 from pyro_vae.evaluation import Particles, Seconds, Steps
 from pyro_vae.training import fit
 
@@ -55,7 +55,7 @@ def compare(argv: list[str]) -> int:
     settings, config, estimators = parse(argv, LIKELIHOODS[source.kind])
     dataset = source.dataset
     config = run.plain(run_data.complete({**config, "program": run.DEFAULT_PROGRAM}, source))
-    first, vae = program_of(config).to(device), program_of(config).to(device)
+    first, vae = build_program(config).to(device), build_program(config).to(device)
     optimizer = partial(torch.optim.Adam, lr=settings.learning_rate)
     x = batch_of(dataset.test, settings.batch_size, settings.seed)
     vae.check(x.to(device))

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pyro_vae import plots, tasks
 from pyro_vae._util.random_state import fork_rng
@@ -43,7 +42,7 @@ def summary(found: dict[str, Any]) -> str:
 def figures(vae: Program, source: Source, seed: int) -> dict[str, Any]:
     """Plot reconstructions of test data, new samples and the map of the latents."""
     device, split = vae.device, source.dataset.test
-    x, *context = as_rows(source, evenly_spaced(len(split), 32), device)
+    x, *context = [column.to(device) for column in source.batch("test", evenly_spaced(len(split), 32))]
     means = tasks.embed(vae, source.split("test"), seed=seed, progress=False).mean
     latent = {"latent": plots.latent_map(means, split.y)}
     if hasattr(vae.likelihood, "columns"):  # columns have units of their own
@@ -53,14 +52,8 @@ def figures(vae: Program, source: Source, seed: int) -> dict[str, Any]:
         found = {"reconstructions": plots.reconstructions(x, x_hat, title="Test data and reconstructions"), **latent}
         if "library" in inspect.signature(vae.sample).parameters:  # a size per sample, which only a user knows
             return found
-        _, *context = as_rows(source, torch.arange(80) % len(split), device)
+        _, *context = [column.to(device) for column in source.batch("test", torch.arange(80) % len(split))]
         samples = vae.sample(80, *context, mean=True, seed=seed)
     draw = partial(plots.image_grid, rows=5) if plots.is_image(x.shape[1:]) else plots.vectors
     title = f"Samples: means of p(x|z), {type(vae.likelihood).__name__}, at samples z of the prior"
     return {**found, "samples": draw(samples, title=title)}
-
-
-def as_rows(source: Source, rows: Tensor, device: torch.device) -> list[Tensor]:
-    """Return test data, and their covariates if there are some."""
-    found = [source.dataset.test.batch(rows)] + ([source.context.test.x[rows]] if source.context else [])
-    return [values.to(device) for values in found]

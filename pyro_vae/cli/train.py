@@ -29,8 +29,7 @@ from pyro_vae.cli.shared import (
 )
 from pyro_vae.config import data as run_data
 from pyro_vae.config import parts, run
-from pyro_vae.config.program import can_build, takes_context
-from pyro_vae.config.program import program as program_of
+from pyro_vae.config.program import build_program, can_build, takes_context
 from pyro_vae.config.results import results, write_results
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs import Program
@@ -39,10 +38,8 @@ from pyro_vae.training import TF32, Autocast, EarlyStopping, ImputationDefaults,
 from pyro_vae.training.ranks.distributed import Ranks, in_process_group
 
 #: Hidden layers and learning rate for tables: few large steps that become smaller, of which held-out rows choose the
-#: best epoch. A network that is larger than that of ``TableDefaults`` imputes better.
+#: best epoch.
 TABLE_HIDDEN, TABLE_RATE = [128, 128], 1e-2
-#: Whether a program takes labels, and whether it takes covariates.
-ASKED = (run.takes_labels, takes_context)
 #: Precision of the layers of networks in training.
 PRECISIONS = {"float32": None, "tf32": TF32(), "bfloat16": Autocast(torch.bfloat16)}
 
@@ -68,7 +65,7 @@ def train(argv: list[str]) -> int:
     else:
         config = saved
     rows = run_data.to_fit(source, config)
-    vae, estimator = program_of(config), parts.build("estimator", config["estimator"])
+    vae, estimator = build_program(config), parts.build("estimator", config["estimator"])
     schedule = config.get("lr_schedule") and parts.build("lr_schedule", config["lr_schedule"])
     check_step(vae, estimator, source)
     if ranks.rank == 0:
@@ -131,7 +128,9 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     precision = "precision of the network layers; everything else is float32"
     add("--precision", choices=tuple(PRECISIONS), default="float32", help=precision)
     able = [{"program": {"name": name}} for name, cls in shelves["program"].items() if can_build(cls)]
-    learn, see = (", ".join(c["program"]["name"] for c in able if takes(c)) for takes in ASKED)
+    learn, see = (
+        ", ".join(c["program"]["name"] for c in able if takes(c)) for takes in (run.takes_labels, takes_context)
+    )
     add("--missing", action="store_true", help="entries of the data may be missing (NaN, empty cells)")
     what = (
         f"columns of a table, or of obs of an .h5ad, as context, separated by commas; {run_data.LABELS} for the labels"
@@ -229,8 +228,7 @@ def options_of_table(argv: list[str], config: dict[str, Any], source: run_data.S
 def check_step(vae: Program, estimator: Estimator, source: run_data.Source) -> None:
     """Raise errors of data, parts and estimator before there is a run folder."""
     with evaluating(vae), fork_rng():
-        some = slice(256)
-        batch = [source.dataset.train.batch(some), *([source.context.train.x[some]] if source.context else [])]
+        batch = source.batch("train", slice(256))
         try:
             vae.check(*batch)
             estimator.loss(vae.model, vae.guide, *batch)

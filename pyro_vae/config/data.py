@@ -65,6 +65,11 @@ class Source:
         x = getattr(self.dataset, name)[part]
         return x if self.context is None else (x, getattr(self.context, name).x[part])
 
+    def batch(self, name: str, part: Any) -> tuple[Tensor, ...]:
+        """Return examples of a split as tensors, followed by their covariates if there are some."""
+        x = getattr(self.dataset, name).batch(part)
+        return (x,) if self.context is None else (x, getattr(self.context, name).x[part])
+
     def __str__(self) -> str:
         return repr(self.dataset).replace(f"; {self.dataset.kind}", f"; {self.kind}")
 
@@ -181,7 +186,7 @@ def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) 
 
     Unless the weight ``alpha`` of the classification was chosen, it is 0.1 times the number of examples over that of
     labels, as in Kingma et al. (2014). For a table it is 10 times that ratio: with 0.1 its classifier follows groups
-    of rows that are no classes.
+    of rows that differ from the classes.
 
     Raises:
         ValueError: the program needs labels that the data do not have.

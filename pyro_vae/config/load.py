@@ -13,7 +13,7 @@ from pyro_vae._util.describe import describe
 from pyro_vae._util.differences import differences
 from pyro_vae.config import run
 from pyro_vae.config.bounded import Bounded
-from pyro_vae.config.program import program as program_of
+from pyro_vae.config.program import build_program
 from pyro_vae.config.rebuild import rebuild
 from pyro_vae.programs import Program
 from pyro_vae.training.checkpoint import checkpoint
@@ -79,7 +79,7 @@ def load(run_dir: str | Path, program: Program | None = None) -> Program:
     else:
         try:
             with Bounded(weights):
-                program = program_of(config)
+                program = build_program(config)
         except ValueError as error:
             raise ValueError(f"{folder / CONFIG}: {error}") from error
         check_weights(program, weights, path, argument="run_dir")

@@ -15,9 +15,9 @@ from pyro_vae.data.covariates import entries
 from pyro_vae.data.tables import Column, Features, Positive, Real
 from pyro_vae.nets import LogCounts, ZeroImputed
 from pyro_vae.priors import OneHotCategorical
-from pyro_vae.programs import BottomUp, Program, SelfMasking, TopDown
+from pyro_vae.programs import Program, SelfMasking, TopDown
 
-__all__ = ["DEFAULTS", "MADE", "can_build", "program", "samples_missing", "takes_context", "unbounded"]
+__all__ = ["DEFAULTS", "MADE", "build_program", "can_build", "samples_missing", "takes_context", "unbounded"]
 
 #: Parts of the ``top`` of a program.
 TOP = {
@@ -29,11 +29,11 @@ TOP = {
 #: from the top down, and the order of its guide.
 DEFAULTS: dict[str, Any] = {"layers": [16], "inference": TopDown}
 
-#: Distributions of a layer of a hierarchy given its neighbour.
+#: Distributions of a layer of a hierarchy given another layer.
 LAYER = {"name": "MeanFieldNormal", "options": {}}
 
 
-def program(config: Mapping[str, Any]) -> Program:
+def build_program(config: Mapping[str, Any]) -> Program:
     """Build the program of a configuration, with weights initialized from ``config["seed"]``.
 
     Any exported program can be built whose other required arguments are plain values, or one of :data:`MADE`. The
@@ -127,24 +127,26 @@ def layers_of(config: Mapping[str, Any]) -> list[int]:
     return [*reversed(config["program"]["options"]["layers"]), config["latent"]]
 
 
+def make_layer(other: int, latent: int) -> Any:
+    """Return the distribution of a layer of a hierarchy given another layer."""
+    return build("posterior", LAYER, shape=(other,), latent=latent)
+
+
 def make_layers(config: Mapping[str, Any], given: Mapping[str, Any]) -> list[Any]:
     """Return p(z_l given z_(l+1)) of a hierarchy, from the top down."""
-    sizes = layers_of(config)
-    pairs = list(zip(sizes[1:], sizes[:-1], strict=True))[::-1]
-    return [build("posterior", LAYER, shape=(above,), latent=below) for above, below in pairs]
+    sizes = layers_of(config)[::-1]
+    return [*map(make_layer, sizes[:-1], sizes[1:])]
 
 
 def make_inference(config: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """Return the guide of a hierarchy: each layer given x and the layer above, or given the layer below."""
-    sizes, spec = layers_of(config), config["posterior"]
+    """Return the guide of a hierarchy."""
     name, _ = split("program.inference", config["program"]["options"]["inference"])
-    cls = resolve("program.inference", name, shelves()["inference"])
-    if cls is BottomUp:
-        above = zip(sizes[:-1], sizes[1:], strict=True)
-        first = build("posterior", spec, **{**given, "latent": sizes[0]})
-        return cls([first, *(build("posterior", LAYER, shape=(below,), latent=n) for below, n in above)])
-    contexts = [{"context": n} for n in sizes[1:]] + [{}]
-    return cls([build("posterior", spec, **{**given, "latent": n}, **c) for n, c in zip(sizes, contexts, strict=True)])
+
+    def of_x(latent: int, context: int = 0) -> Any:
+        more = {"context": context} if context else {}
+        return build("posterior", config["posterior"], **{**given, "latent": latent}, **more)
+
+    return resolve("program.inference", name, shelves()["inference"]).build(layers_of(config), of_x, make_layer)
 
 
 def make_classifier(config: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
@@ -159,7 +161,7 @@ def make_top(config: Mapping[str, Any], given: Mapping[str, Any]) -> Program:
     alpha = {key: value for key, value in config["program"]["options"].items() if key == "alpha"}
     top = {"shape": [config["latent"]], "seed": config["seed"] + 1, **TOP}
     top["program"] = {"name": "SemiSupervised", "options": alpha}
-    return program({key: config[key] for key in ("latent", "classes", "prior")} | top)
+    return build_program({key: config[key] for key in ("latent", "classes", "prior")} | top)
 
 
 #: Functions that make arguments of programs from a configuration and the arguments so far.

@@ -177,9 +177,9 @@ def rebuild(settings: Mapping[str, Any], weights: Mapping[str, Tensor], path: Pa
         if description.get("name") == qualified(programs.Amortized):
             model = in_words(description["options"]["model"])
             raise ValueError(
-                f"run_dir: expected parts of this library in {path.parent}, got an amortized guide of your model "
-                f"({model}): call pyro_vae.amortize with that model and the same options again, and load the weights "
-                "by pyro_vae.load(run_dir, program)"
+                f"run_dir: expected parts of this library in {path.parent}, got your model ({model}) with an "
+                "amortized guide of it: call pyro_vae.amortize with that model and the same options again, and load "
+                "the weights by pyro_vae.load(run_dir, program)"
             ) from error
         raise ValueError(
             f"run_dir: expected parts of this library, which can be built again from their names, in {path.parent}, "

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data.tables import Column, Table
-from pyro_vae.data.tables.labels import Labels
 
 __all__ = ["encode_covariates", "entries"]
 
@@ -47,22 +46,10 @@ def encode_covariates(name: str, data: Any, covariates: Sequence[str | Column]) 
             f"{name}: covariates: expected a value of {names[j]!r} in each row, got none in row {row}. Fill it, or "
             "leave the row out"
         )
-    parts = [features(column, values) for column, values in zip(table.columns, table.x.unbind(-1), strict=True)]
+    parts = [column.context(values) for column, values in zip(table.columns, table.x.unbind(-1), strict=True)]
     return torch.cat(parts, -1), table.columns
 
 
-def features(column: Column, x: Tensor) -> Tensor:
-    """Return the values of a covariate as numbers of order one, of shape ``(n, width)``."""
-    if isinstance(column, Labels):
-        return (x.unsqueeze(-1) == torch.arange(len(column.values))).to(x.dtype)
-    return column.features(x)
-
-
 def entries(columns: Sequence[Column]) -> list[str]:
-    """Return what each entry of the context is, such as ``batch=run 0`` or ``age``."""
-    found = []
-    for c in columns:
-        width = features(c, torch.zeros(1)).shape[-1]
-        labels = isinstance(c, Labels)
-        found += [f"{c.name}={v}" for v in c.values] if labels else [c.name] * width
-    return found
+    """Return what each entry of the context is."""
+    return [entry for column in columns for entry in column.entries]

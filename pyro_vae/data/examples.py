@@ -59,7 +59,7 @@ class Examples(Split):
 
     def __getitem__(self, part: slice | Tensor) -> Split:
         """Return some of the examples, as a split without the table; of sequences with lengths and inputs."""
-        if self.kind == "sequence":
+        if self.lengths is not None:
             parts = {name: getattr(self, name) for name in ("x", "y", "lengths", "inputs")}
             return replace(
                 self, notes=(), **{name: None if column is None else column[part] for name, column in parts.items()}

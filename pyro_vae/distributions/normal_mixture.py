@@ -62,8 +62,7 @@ class NormalMixture(Distribution):
             which = torch.distributions.Categorical(logits=self.logits, validate_args=False).sample(
                 torch.Size(sample_shape)
             )
-            index = which[..., None, None]
-            index = index.expand(*which.shape, 1, self.event_shape[0])
+            index = which[..., None, None].expand(*which.shape, 1, self.event_shape[0])
             both = (p.expand(*sample_shape, *p.shape) for p in (self.loc, self.scale))
             loc, scale = (p.gather(-2, index).squeeze(-2) for p in both)
             z = loc + scale * torch.randn(shape, dtype=loc.dtype, device=loc.device)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import pyro
 from torch import Tensor
 
+from pyro_vae.conditional import Conditional
 from pyro_vae.programs.inference import Inference
 
 __all__ = ["BottomUp"]
@@ -25,6 +28,13 @@ class BottomUp(Inference):
         >>> len(BottomUp([q((8, 8), 5), q((5,), 2)]).posteriors)
         2
     """
+
+    @classmethod
+    def build(
+        cls, sizes: Sequence[int], of_x: Callable[..., Conditional], of_layer: Callable[[int, int], Conditional]
+    ) -> BottomUp:
+        """Build q(z1 given x), and q of each layer given the layer below."""
+        return cls([of_x(sizes[0]), *map(of_layer, sizes[:-1], sizes[1:])])
 
     def sample(self, x: Tensor) -> list[Tensor]:
         """Sample z1 given x, then each layer given the layer below."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -24,6 +24,19 @@ class Inference(Described, Abstract, nn.Module):
     def __init__(self, posteriors: Sequence[Conditional]) -> None:
         super().__init__()
         self.posteriors = nn.ModuleList(posteriors)
+
+    @classmethod
+    @abstractmethod
+    def build(
+        cls, sizes: Sequence[int], of_x: Callable[..., Conditional], of_layer: Callable[[int, int], Conditional]
+    ) -> Inference:
+        """Build the posteriors of layers of these sizes.
+
+        Args:
+            sizes: numbers of latents, from z1 to the top
+            of_x: makes q of a layer given x, ``of_x(latent, context=width)``
+            of_layer: makes q of a layer given another one, ``of_layer(other, latent)``
+        """
 
     @abstractmethod
     def sample(self, x: Tensor) -> list[Tensor]:

@@ -98,6 +98,10 @@ class Program(Described, Abstract, PyroModule):
         """Sample latents from the posterior of ``x`` and return p(x given z)."""
         raise NotImplementedError(f"{type(self).__name__} does not define decode_posterior, which reconstruct() needs")
 
+    def missing_entries(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return which entries of ``x`` are missing, of the shape of ``x``."""
+        return torch.isnan(x)
+
     @property
     def device(self) -> torch.device:
         """Device of the parameters, the CPU if there are none."""

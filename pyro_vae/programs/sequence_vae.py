@@ -140,12 +140,7 @@ class SequenceVAE(Program):
         mask = steps.step_mask(x, lengths)
         padded = readable(self.summary, steps.pad(x, mask)) if self.missing else steps.pad(x, mask)
         h = self.summary(padded, mask.sum(-1), *steps.past(inputs, mask))
-        if not isinstance(h, Tensor) or h.dim() < 3 or h.shape[:2] != mask.shape:
-            found = tuple(h.shape) if isinstance(h, Tensor) else type(h).__name__
-            raise ValueError(
-                f"summary: expected one tensor of shape ({len(x)}, {x.shape[1]}, features), got {found} from "
-                f"{type(self.summary).__name__}. For a torch.nn.GRU, use batch_first=True and return its first result"
-            )
+        steps.check_summary(self.summary, h, mask)
         return self._chain(lambda t, z: self.posterior(h[:, t], z), mask, self.start[0], sample)
 
     @staticmethod
@@ -227,6 +222,10 @@ class SequenceVAE(Program):
             fn = self.decode_ahead(x, lengths, inputs, num_steps=num_steps)
             return mean_or_sample(fn) if mean else fn.sample()
 
+    def missing_entries(self, x: Tensor, *context: Tensor) -> Tensor:
+        """Return which entries are missing; after the end of a sequence nothing is."""
+        return torch.isnan(x) & steps.entry_mask(steps.step_mask(x, *context[:1]), x.dim())
+
     def check_data(self, x: Tensor, *context: Tensor) -> None:
         """Raise if shape, type, values, lengths or inputs of the sequences do not fit."""
         if len(context) > 1 + bool(self.inputs):
@@ -246,5 +245,5 @@ class SequenceVAE(Program):
 
     def check_ahead(self, x: Tensor, *context: Tensor | None, num_steps: int) -> None:
         """Raise unless there are inputs of the ``num_steps`` after the end of each sequence."""
-        (lengths, inputs), ahead = [*context, None, None][:2], torch.ones(len(x), num_steps, device=x.device)
-        steps.check_inputs(inputs, self.inputs, ahead, self.dtype, lengths=steps.step_mask(x, lengths).sum(-1))
+        lengths, inputs = [*context, None, None][:2]
+        steps.check_future(inputs, self.inputs, steps.step_mask(x, lengths).sum(-1), num_steps, self.dtype)

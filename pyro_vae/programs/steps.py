@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.missing import factorized, hide_missing
 from pyro_vae.programs.checks import check_tensor, first
 
 __all__ = [
+    "check_future",
     "check_inputs",
     "check_lengths",
     "check_observed",
+    "check_summary",
     "check_transition",
     "entry_mask",
     "future",
@@ -22,6 +26,9 @@ __all__ = [
     "step_mask",
     "whole",
 ]
+
+#: What to do about NaN in inputs.
+FILL = "Inputs cannot be missing: fill them in"
 
 
 def step_mask(x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -83,38 +90,34 @@ def check_lengths(lengths: Tensor | None, x: Tensor) -> None:
         )
 
 
-def check_inputs(
-    inputs: Tensor | None, width: int, mask: Tensor, dtype: torch.dtype, *, lengths: Tensor | None = None
-) -> None:
-    """Raise unless there are ``width`` finite inputs for each step that the mask selects.
+def check_inputs(inputs: Tensor | None, width: int, mask: Tensor, dtype: torch.dtype) -> None:
+    """Raise unless there are ``width`` finite inputs for each step that a mask ``(n, T)`` selects."""
+    n, steps = mask.shape
+    if takes_inputs(inputs, width, n, steps, "the steps of x"):
+        check_tensor("inputs", *past(inputs, mask), (steps, width), dtype, advice=FILL)
 
-    Args:
-        inputs: the inputs, of shape ``(n, T or more, width)``, or None
-        width: number of inputs that the program takes
-        mask: which steps need inputs, of shape ``(n, T)``
-        dtype: dtype of the program
-        lengths: lengths of the sequences, if the steps are those after their end
+
+def check_future(inputs: Tensor | None, width: int, lengths: Tensor, num_steps: int, dtype: torch.dtype) -> None:
+    """Raise unless there are ``width`` finite inputs for each of the steps after the end of each sequence."""
+    need = int(lengths.max()) + num_steps
+    if takes_inputs(inputs, width, len(lengths), need, "the steps after the end of each sequence too"):
+        check_tensor("inputs", *future(inputs, lengths, num_steps), (num_steps, width), dtype, advice=FILL)
+
+
+def takes_inputs(inputs: Tensor | None, width: int, n: int, need: int, what: str) -> bool:
+    """Whether there are inputs, of which a program takes ``width`` for each of ``need`` steps of n sequences.
+
+    Raises:
+        ValueError: their shape is another one, or one of the two has none.
     """
     if inputs is None and not width:
-        return
-    n, steps = mask.shape
-    need = steps if lengths is None else int(lengths.max()) + steps
+        return False
     shape = None if inputs is None else tuple(inputs.shape)
-    if (
-        inputs is None
-        or shape is None
-        or not width
-        or len(shape) != 3
-        or shape[0] != n
-        or shape[1] < need
-        or shape[2] != width
-    ):
+    if not width or shape is None or len(shape) != 3 or (shape[0], shape[2]) != (n, width) or shape[1] < need:
         expected = f"shape ({n}, {need} or more, {width}) in (x, lengths, inputs)" if width else "none"
-        what = "the steps after the end of each sequence too" if lengths is not None else "the steps of x"
         hint = f"Pass the inputs of {what}" if width else "Build program and parts for them, with inputs=WIDTH"
         raise ValueError(f"inputs: expected {expected}, got {'none' if shape is None else shape}. {hint}")
-    used = pad(inputs[:, :steps], mask) if lengths is None else future(inputs, lengths, steps)[0]
-    check_tensor("inputs", used, (steps, width), dtype, advice="Inputs cannot be missing: fill them in")
+    return True
 
 
 def check_observed(x: Tensor) -> None:
@@ -124,6 +127,17 @@ def check_observed(x: Tensor) -> None:
         raise ValueError(
             f"x: expected an observed entry in each sequence, but all of x[{first(empty)}] are missing "
             f"({int(empty.sum()):,} of {len(x):,} sequences are). Remove these sequences"
+        )
+
+
+def check_summary(summary: nn.Module, h: Any, mask: Tensor) -> None:
+    """Raise unless the output of a summary has one row per sequence and step."""
+    if not isinstance(h, Tensor) or h.dim() < 3 or h.shape[:2] != mask.shape:
+        found = tuple(h.shape) if isinstance(h, Tensor) else type(h).__name__
+        n, steps = mask.shape
+        raise ValueError(
+            f"summary: expected one tensor of shape ({n}, {steps}, features), got {found} from "
+            f"{type(summary).__name__}. For a torch.nn.GRU, use batch_first=True and return its first result"
         )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import pyro
 from torch import Tensor
 
+from pyro_vae.conditional import Conditional
 from pyro_vae.programs.inference import Inference
 
 __all__ = ["TopDown"]
@@ -31,6 +34,13 @@ class TopDown(Inference):
         >>> len(TopDown([q((8, 8), 5, context=2), q((8, 8), 2)]).posteriors)
         2
     """
+
+    @classmethod
+    def build(
+        cls, sizes: Sequence[int], of_x: Callable[..., Conditional], of_layer: Callable[[int, int], Conditional]
+    ) -> TopDown:
+        """Build q of each layer given x and the layer above."""
+        return cls([of_x(latent, context=above) for latent, above in zip(sizes, [*sizes[1:], 0], strict=True)])
 
     def sample(self, x: Tensor) -> list[Tensor]:
         """Sample the top given x, then each layer given x and the layer above."""

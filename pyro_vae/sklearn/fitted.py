@@ -33,7 +33,7 @@ FLOATS = (np.float64, np.float32)
 
 
 class Fitted(BaseEstimator):
-    """The base of both estimators: constructor, training and validation of rows."""
+    """The base of all estimators: constructor, training and validation of rows."""
 
     def __init__(
         self,

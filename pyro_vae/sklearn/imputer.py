@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -122,7 +123,7 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, Fitted):
 
     def _train(self, program: VAE, x: Tensor, **options: Any) -> History:
         x = x[~torch.isnan(x).all(1)]
-        steps = options["epochs"] * -(-len(x) // options["batch_size"])
+        steps = options["epochs"] * math.ceil(len(x) / options["batch_size"])
         return fit(program, Split(x, transform=hide_some), lr_schedule=Cosine(num_steps=steps), **options)
 
     def transform(self, X: Any) -> np.ndarray:

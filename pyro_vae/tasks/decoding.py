@@ -13,7 +13,7 @@ from pyro_vae._util.arrays import as_tensor
 from pyro_vae.programs import VAE
 from pyro_vae.programs.program import Program, mean_or_sample
 
-__all__ = ["context_rows", "decode", "require_vae", "takes_context"]
+__all__ = ["context_rows", "decode", "require_vae", "sample_takes_context"]
 
 #: Examples decoded at once.
 ROWS = 1000
@@ -38,7 +38,7 @@ def context_rows(program: Program, context: Sequence[Any], n: int) -> tuple[Tens
     return rows
 
 
-def takes_context(program: Program) -> bool:
+def sample_takes_context(program: Program) -> bool:
     """Return whether ``program.sample`` takes context in addition to its named arguments."""
     return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(program.sample).parameters.values())
 

@@ -89,7 +89,7 @@ def forecast(
 
     Args:
         program: a SequenceVAE
-        x: sequences as ``fit`` takes them: what ``data.read`` returns, x, ``(x, lengths)`` or
+        x: sequences as ``fit`` takes them: what ``data.read`` returns, an array, ``(x, lengths)`` or
             ``(x, lengths, inputs)``, with inputs also of the steps after the end of each sequence
         num_steps: H, number of further steps
         num_samples: samples of each sequence

@@ -18,7 +18,7 @@ from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Mixture
 from pyro_vae.evaluation.over import over, require_order
 from pyro_vae.programs.program import Program, evaluating, mean_or_sample
-from pyro_vae.tasks.decoding import context_rows, decode, require_vae, takes_context
+from pyro_vae.tasks.decoding import context_rows, decode, require_vae, sample_takes_context
 
 __all__ = ["AggregatePosterior", "generate", "reconstruct", "tempered"]
 
@@ -68,7 +68,7 @@ def generate(
         if prior is None and temperature == 1:
             given = sample_options(program, rows, options)
             return program.sample(
-                num_samples, *(rows if takes_context(program) else ()), mean=mean, seed=seed, **given
+                num_samples, *(rows if sample_takes_context(program) else ()), mean=mean, seed=seed, **given
             )
         vae = require_vae(program)
         if options:
@@ -86,7 +86,7 @@ def sample_options(program: Program, context: Sequence[Tensor], options: dict[st
         )
     parameters = inspect.signature(program.sample).parameters
     own = {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY and key not in ("mean", "seed")}
-    if context and not takes_context(program):
+    if context and not sample_takes_context(program):
         if len(context) > 1 or "y" not in own or "y" in options:
             raise ValueError(f"context: expected {'the class y alone' if 'y' in own else 'none'} for {name}")
         options = {"y": context[0], **options}

@@ -16,9 +16,8 @@ from pyro_vae.data.tables import Categorical, Column
 from pyro_vae.distributions.missing import hide_missing
 from pyro_vae.evaluation.cost import check_memory
 from pyro_vae.evaluation.over import any_order, at_once, one_batch, over
-from pyro_vae.programs import MissingNotAtRandom, SequenceVAE
+from pyro_vae.programs import MissingNotAtRandom
 from pyro_vae.programs.program import Program, evaluating, mean_or_sample
-from pyro_vae.programs.steps import entry_mask, step_mask
 from pyro_vae.tasks.decoding import require_vae
 from pyro_vae.tasks.imputation import Imputation
 from pyro_vae.trace import Call, Sampled, Terms, run
@@ -176,9 +175,7 @@ def impute_batch(
     """Return means, samples (batch, num_samples, *shape), mask and effective sample size of a batch."""
     x = batch[0]
     terms = run(program.model, program.guide, batch, {}, num_particles=num_particles, draws=Sampled)
-    weights, missing = terms.log_w().softmax(0).expand(num_particles, -1), torch.isnan(x)
-    if isinstance(program, SequenceVAE):  # after the end of a sequence nothing is missing
-        missing = missing & entry_mask(step_mask(x, *batch[1:2]), x.dim())
+    weights, missing = terms.log_w().softmax(0).expand(num_particles, -1), program.missing_entries(*batch)
     means, sampled = entries(terms, x)
     single = nearest(program, torch.einsum("kn,kn...->n...", weights, means), sampled, weights)
     samples = x.new_empty(0, *x.shape)

@@ -19,7 +19,7 @@ from pyro_vae.trace.layout import Layout
 from pyro_vae.trace.matching import check_sites
 from pyro_vae.trace.plates import PARTICLES, frames
 
-__all__ = ["Call", "buffers_kept", "code_of", "draw_shared", "module_of", "modules_of", "outline", "outlines_of"]
+__all__ = ["Call", "buffers_kept", "code_of", "draw_shared", "known_of", "module_of", "modules_of", "outline"]
 
 
 class Outline(NamedTuple):
@@ -35,12 +35,12 @@ class Outline(NamedTuple):
 
 
 #: The largest number of outlines of a pair of model and guide: arguments may be numbers that differ in each step.
-MAX_OUTLINES = 64
+MAX_KNOWN = 64
 
-#: The outlines by the owners of model and guide, then by everything else that decides the structure; and the keys of
-#: further checks that a pair has passed.
-_OUTLINES: weakref.WeakKeyDictionary[Any, weakref.WeakKeyDictionary[Any, dict[Any, Any]]]
-_OUTLINES = weakref.WeakKeyDictionary()
+#: What earlier runs found out, by the owners of model and guide, then by everything else that decides the structure:
+#: outlines, and None for a check that was passed.
+_KNOWN: weakref.WeakKeyDictionary[Any, weakref.WeakKeyDictionary[Any, dict[Any, Any]]]
+_KNOWN = weakref.WeakKeyDictionary()
 
 
 class Particles(pyro.plate):
@@ -123,9 +123,9 @@ def outline(call: Call) -> Outline:
     args = tuple([kind_of(x) for x in call.args])
     kwargs = frozenset((name, kind_of(x)) for name, x in call.kwargs.items()) if call.kwargs else None
     key = code_of(call.model), code_of(call.guide), args, kwargs
-    known = outlines_of(call)
+    known = known_of(call)
     if key not in known:
-        if len(known) >= MAX_OUTLINES:
+        if len(known) >= MAX_KNOWN:
             known.clear()
         single = replace(call, num_particles=1)
         with fork_rng_unlocked(call.tensors), buffers_kept(call):  # with gradients, which a guide may compute
@@ -153,13 +153,13 @@ def equal_scales(runs: Mapping[str, Recorder]) -> dict[tuple[str, str], int]:
     return numbers
 
 
-def outlines_of(call: Call) -> dict[Any, Any]:
-    """Return the known outlines of a pair of model and guide."""
+def known_of(call: Call) -> dict[Any, Any]:
+    """Return what earlier runs found out about a pair of model and guide: outlines, and checks that it passed."""
     model, guide = getattr(call.model, "__self__", call.model), getattr(call.guide, "__self__", call.guide)
     try:
-        guides = _OUTLINES.get(model)
+        guides = _KNOWN.get(model)
         if guides is None:
-            guides = _OUTLINES[model] = weakref.WeakKeyDictionary()
+            guides = _KNOWN[model] = weakref.WeakKeyDictionary()
         known = guides.setdefault(guide, {})
     except TypeError:  # objects without weak references or a hash
         known = {}

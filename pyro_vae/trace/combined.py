@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_vae._util.random_state import fork_rng_unlocked
 from pyro_vae.programs.program import eval_mode
-from pyro_vae.trace.call import Call, buffers_kept, code_of, modules_of, outlines_of
+from pyro_vae.trace.call import Call, buffers_kept, code_of, known_of, modules_of
 from pyro_vae.trace.handlers import Recorder
 from pyro_vae.trace.masks import masked
 from pyro_vae.trace.plates import VALUES_DIM, batch_shape, frames
@@ -46,7 +46,7 @@ def check_values(call: Call, drawn: Recorder, scored: Recorder) -> None:
     sites = {name: drawn.sites[name] if name in drawn.enumerated else scored.sites[name] for name in names}
     several = all(frame.size != 1 for message in sites.values() for frame in frames(message))
     key = (code_of(call.model), code_of(call.guide), *names, None, *drawn.sites, None, *scored.sites, several)
-    known = outlines_of(call)
+    known = known_of(call)
     # values on "meta" and those of torch's tracers are no numbers
     unknown = any(m["value"].is_meta or type(m["value"]) is not Tensor for m in sites.values())
     if unknown or key in known:

@@ -38,6 +38,11 @@ class SampleObserved(Sampled):
         """The messages of observed sites by name."""
         return {name: site for name, site in self.sites.items() if site["is_observed"]}
 
+    @property
+    def latent(self) -> dict[str, Any]:
+        """The messages of latent sites by name."""
+        return {name: site for name, site in self.sites.items() if not site["is_observed"]}
+
 
 @dataclass(frozen=True)
 class Simulation:
@@ -45,16 +50,6 @@ class Simulation:
 
     batch: tuple[Any, ...]
     run: SampleObserved
-
-    @property
-    def latent(self) -> dict[str, Any]:
-        """The messages of latent sites by name."""
-        return {name: site for name, site in self.run.sites.items() if not site["is_observed"]}
-
-    @property
-    def observed(self) -> dict[str, Any]:
-        """The messages of observed sites by name."""
-        return self.run.observed
 
 
 def simulate(model: Callable[..., Any], batch: Sequence[Any], given: dict[str, Any] | None = None) -> Simulation:
@@ -129,8 +124,8 @@ def simulated_terms(call: Call) -> Terms:
     with buffers_kept(call):
         made = simulate(partial(call.model, **call.kwargs), call.args)
     call = replace(call, args=made.batch)
-    drawn = call.trace(call.guide, Recorder({**made.latent, **made.run.subsamples}))
-    for name, site in made.latent.items():
+    drawn = call.trace(call.guide, Recorder({**made.run.latent, **made.run.subsamples}))
+    for name, site in made.run.latent.items():
         if name not in drawn.sites and site["infer"].get("enumerate") == "parallel":  # the model sums over it
             del made.run.sites[name]
     terms = pair(call, drawn, made.run)

@@ -172,7 +172,7 @@ def fit(
         for source in sources:
             stack.callback(source.close)
             if source.stored:
-                ranks.all_agree(partial(check_rows, program, source, progress=progress))
+                ranks.all_agree(partial(check_rows, program, source, networks=source is sources[0], progress=progress))
         check_loss(estimator)
         if weights is not None:
             check_weightable(ELBO() if estimator is None else estimator)

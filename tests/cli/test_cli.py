@@ -19,7 +19,7 @@ from pyro_vae.cli import choices as choices_module
 from pyro_vae.cli import main
 from pyro_vae.config import data as run_data
 from pyro_vae.config import parts, run
-from pyro_vae.config.program import program as program_of
+from pyro_vae.config.program import build_program
 from pyro_vae.data import Dataset, Split
 from pyro_vae.data.sources import LOADERS
 
@@ -191,7 +191,7 @@ def test_programs_that_cannot_be_built_are_refused_by_name(exported, capsys):
     assert main(["train", "--program=Needy"]) == 2
     assert "program: Needy needs `critic`" in capsys.readouterr().err
     with pytest.raises(ValueError, match="program: Needy needs critic"):
-        program_of({**config, "program": {"name": "Needy", "options": {}}})
+        build_program({**config, "program": {"name": "Needy", "options": {}}})
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_the_best_training_is_named_with_paired_errors():
             return 0 * loss, metrics
 
     found = trained(toy, pv.evaluation.Steps(40), {"ELBO": ELBO(), "again": ELBO(), "still": Still()})
-    last = {curve.name: curve.last for curve in found.curves}
+    last = {curve.name: curve.per_example for curve in found.curves}
     apart = last["ELBO"] - last["still"]
     assert found.notes().startswith("best after 40 steps: ELBO; above still by ")
     assert number(float(apart.mean()), float(apart.std()) / len(apart) ** 0.5) in found.notes()

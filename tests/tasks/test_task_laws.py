@@ -84,7 +84,7 @@ def encoder(in_shape, out_shape, context=0):
 
 def make_program(name):
     torch.manual_seed(0)
-    if name == "forecast":
+    if name == "forecast":  # images as sequences of rows
         return pv.programs.SequenceVAE.example().train()
     likelihood = pv.likelihoods.Bernoulli(2, (4, 4), net=MLP)
     posterior = pv.posteriors.MeanFieldNormal((4, 4), 2, net=encoder)

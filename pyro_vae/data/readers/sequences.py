@@ -37,7 +37,7 @@ def load(name: str, source: Any, options: Options) -> Content:
 
 
 SEQUENCES = Reader(
-    source=("list of arrays or tensors `(steps, channels)` of different lengths, `PackedSequence` or nested tensor"),
+    source="list of arrays or tensors `(steps, channels)` of different lengths, `PackedSequence` or nested tensor",
     becomes="sequences, padded with NaN to `(n, steps, channels)`, and their lengths; missing entries are NaN",
     takes=lambda source: is_packed(source) or is_nested(source) or is_ragged(source),
     load=load,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
+import torch
 from pyro import distributions as dist
 from torch import Tensor
 
@@ -61,6 +62,15 @@ class Column(ABC):
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """Return what an encoder sees, from ``(*batch,)`` to ``(*batch, width)``, of order one."""
+
+    def context(self, x: Tensor) -> Tensor:
+        """Return what a program gets as context, from ``(*batch,)`` to ``(*batch, width)``, of order one."""
+        return self.features(x)
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """What each entry of the context is, such as ``batch=run 0`` or ``age``."""
+        return (self.name,) * self.features(torch.zeros(1)).shape[-1]
 
     def nearest(self, x: Tensor) -> Tensor:
         """Return the nearest values that the column can have, for means."""

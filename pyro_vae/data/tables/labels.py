@@ -82,6 +82,15 @@ class Labels(Column):
         found[gone] = None
         return found
 
+    def context(self, x: Tensor) -> Tensor:
+        """Return the code as a one-hot vector, zeros for a missing value."""
+        return (x.unsqueeze(-1) == torch.arange(len(self.values), device=x.device)).to(x.dtype)
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """The label of each entry of the one-hot vector."""
+        return tuple([f"{self.name}={value}" for value in self.values])
+
     def nearest(self, x: Tensor) -> Tensor:
         """Return the nearest codes."""
         return x.round().clamp(0, len(self.values) - 1)
@@ -160,7 +169,7 @@ class Categorical(Labels):
 
     def features(self, x: Tensor) -> Tensor:
         """Return the code as a one-hot vector, zeros for a missing value."""
-        return (x.unsqueeze(-1) == torch.arange(len(self.values), device=x.device)).to(x.dtype)
+        return self.context(x)
 
 
 @dataclass(frozen=True, repr=False)

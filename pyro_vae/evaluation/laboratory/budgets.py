@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from pyro_vae._util.validation import check_number
@@ -10,7 +11,7 @@ __all__ = ["Budget", "Particles", "Seconds", "Spent", "Steps"]
 
 
 @dataclass(frozen=True)
-class Budget:
+class Budget(ABC):
     """The amount of one resource that every training gets.
 
     Args:
@@ -28,9 +29,9 @@ class Budget:
     def __str__(self) -> str:
         return f"{self.amount:,} {type(self).__name__.lower()}"
 
+    @abstractmethod
     def used(self, spent: Spent) -> float:
         """Return the share of the budget that is used."""
-        return getattr(spent, type(self).__name__.lower()) / self.amount
 
 
 class Steps(Budget):
@@ -41,6 +42,10 @@ class Steps(Budget):
         0.25
     """
 
+    def used(self, spent: Spent) -> float:
+        """Return the share of the steps that is used."""
+        return spent.steps / self.amount
+
 
 class Particles(Budget):
     """A number of samples of the latents, over all examples: the same compute for each estimator.
@@ -50,6 +55,10 @@ class Particles(Budget):
         0.128
     """
 
+    def used(self, spent: Spent) -> float:
+        """Return the share of the samples that is used."""
+        return spent.particles / self.amount
+
 
 class Seconds(Budget):
     """A number of seconds in steps; the result depends on the machine and is not reproducible.
@@ -58,6 +67,10 @@ class Seconds(Budget):
         >>> Seconds(60).used(Spent(seconds=15.0))
         0.25
     """
+
+    def used(self, spent: Spent) -> float:
+        """Return the share of the time that is used."""
+        return spent.seconds / self.amount
 
 
 @dataclass

@@ -46,7 +46,7 @@ class Curve:
     name: str
     points: list[Point] = field(default_factory=list)
     failure: str = ""
-    last: Tensor | None = None
+    per_example: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -92,19 +92,19 @@ class TrainingComparison(Result, plot="training_comparison"):
 
     def notes(self) -> str:
         """Return which estimator trained best, and how far the others are behind on the same examples."""
-        done = [curve for curve in self.curves if curve.last is not None and not curve.failure]
+        done = [curve for curve in self.curves if curve.per_example is not None and not curve.failure]
         if len(done) < 2:
             return ""
         first, *others = sorted(done, key=lambda curve: -curve.points[-1].log_likelihood)
         close, behind = [], []
         for curve in others:
-            apart = (first.last - curve.last).double()
+            apart = (first.per_example - curve.per_example).double()
             unclear = float(apart.mean()) <= 2 * float(apart.std()) / math.sqrt(len(apart))
-            (close if unclear else behind).append(f"{curve.name} by {paired(first.last, curve.last)}")
+            (close if unclear else behind).append(f"{curve.name} by {paired(first.per_example, curve.per_example)}")
         sentences = [f"best after {self.budget}: {first.name}"]
         sentences += [f"above {', '.join(behind)} nats per example"] if behind else []
         sentences += [f"not clearly above {', '.join(close)}"] if close else []
-        return f"{'; '.join(sentences)} (paired over {len(first.last):,} examples, one training each)"
+        return f"{'; '.join(sentences)} (paired over {len(first.per_example):,} examples, one training each)"
 
 
 @in_turn
@@ -173,7 +173,7 @@ def train_under(
                 with fork_rng(program.device, seed):
                     for spent in train(svi, batches, budget, num_points):
                         found = log_likelihood(copied, valid, num_particles=num_particles, seed=seed, progress=False)
-                        error, curve.last = found.monte_carlo_error, found.per_example
+                        error, curve.per_example = found.monte_carlo_error, found.per_example
                         curve.points.append(Point(**asdict(spent), log_likelihood=found.mean, error=error))
                         bar.update(len(curve.points) > 1)
             except NonFiniteError as failure:

@@ -84,13 +84,13 @@ def log_likelihood(
     found = importance_sampled(program, x, num_particles, weights=weights, desc="log-likelihood", **options)
     if until is None:
         return found
-    return refined(program, one_batch(program, x, seed=seed), found, until, **options)
+    return estimate_until(program, one_batch(program, x, seed=seed), found, until, **options)
 
 
-def refined(
+def estimate_until(
     program: Program, batch: tuple[Tensor, ...], found: LogLikelihood, until: float, **options: Any
 ) -> LogLikelihood:
-    """Estimate again what is not reliable enough: with more particles, then by annealing."""
+    """Estimate unreliable examples again: with more particles, then by annealing."""
     columns = [found.per_example.clone(), found.per_example_error.clone(), found.ess.clone(), found.pareto_k.clone()]
     particles = torch.full(found.per_example.shape, found.num_particles)
 

@@ -173,7 +173,7 @@ def marginal_bounds(
     def both(*batch: Tensor) -> tuple[Tensor, ...]:
         made = simulate(program.model, batch)
         path = AnnealingPath(program, made.batch, num_chains)
-        exact = path.repeat(made.latent)
+        exact = path.repeat(made.run.latent)
         log_w, _, back = anneal(path, num_steps, num_leapfrog_steps, exact, progress=progress)
         return made.batch[0], *summarize(log_w)[:2], *summarize(back)[:2]
 

@@ -157,12 +157,12 @@ def simulated_ranks(program: Program, batch: tuple[Tensor, ...], num_samples: in
             )
         sampled = site.per_row(site.guide["value"])[:-1]
         shape = site.guide["value"].shape
-        true = site.per_row(made.latent[site.name]["value"].reshape(1, *shape[1:]).expand(shape))[:1]
+        true = site.per_row(made.run.latent[site.name]["value"].reshape(1, *shape[1:]).expand(shape))[:1]
         place = rank(true, sampled)
         names = [f"{site.name}[{i}]" for i in range(place.shape[-1])] if place.shape[-1] > 1 else [site.name]
         found |= dict(zip(names, place.unbind(-1), strict=True))
     try:
-        sites = [Site(site.name, made.observed[site.name], layout=site.layout) for site in terms.observed]
+        sites = [Site(site.name, made.run.observed[site.name], layout=site.layout) for site in terms.observed]
         true, sampled = (torch.stack([site.log_p for site in group]).sum(0) for group in (sites, terms.observed))
         found[JOINT] = rank(true, sampled[:-1])
     except NotImplementedError:

@@ -21,14 +21,14 @@ __all__ = ["LocalGuide"]
 
 
 class Constant(nn.Module):
-    """A network that returns a parameter, whatever its input."""
+    """A network that returns the same values, whatever its input."""
 
     def __init__(self, value: Tensor) -> None:
         super().__init__()
-        self.value = nn.Parameter(value.detach().clone())
+        self.value = value
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the parameter."""
+        """Return the values."""
         return self.value
 
 
@@ -63,7 +63,7 @@ class LocalGuide(Program):
                     f"program: expected encoders that take x alone, but that of {type(owner).__name__} takes samples "
                     "of other latents, so no constant can replace its output"
                 )
-        self.constants = nn.ModuleList(Constant(outputs[0][owner]) for owner in self.owners)
+        self.values = nn.ParameterList(outputs[0][owner].detach().clone() for owner in self.owners)
 
     def outputs(self, seed: int) -> dict[nn.Module, Tensor]:
         """Return the output of each encoder in a run of the guide with this seed."""
@@ -96,11 +96,11 @@ class LocalGuide(Program):
         return found
 
     @contextmanager
-    def replaced(self) -> Iterator[None]:
-        """Replace the encoders by the constants."""
+    def replaced(self, copies: int) -> Iterator[None]:
+        """Replace the encoders by the free parameters, for a batch that is repeated this number of times."""
         nets = [owner.net for owner in self.owners]
-        for owner, constant in zip(self.owners, self.constants, strict=True):
-            owner.net = constant
+        for owner, value in zip(self.owners, self.values, strict=True):
+            owner.net = Constant(value.repeat(copies, *[1] * (value.dim() - 1)) if copies > 1 else value)
         try:
             yield
         finally:
@@ -112,8 +112,9 @@ class LocalGuide(Program):
         return self._program[0].model(x, *context)
 
     def guide(self, x: Tensor, *context: Tensor) -> Any:
-        """Run the guide of the program with the parameters of each example."""
-        with self.replaced():
+        """Run the guide of the program with the parameters of each example, for the batch or several copies of it."""
+        _, batch = self._program
+        with self.replaced(len(x) // len(batch[0])):
             return self._program[0].guide(x, *context)
 
     def optimize(

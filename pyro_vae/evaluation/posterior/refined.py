@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from pyro.poutine import runtime
+from pyro import poutine
 from torch import Tensor
 
 from pyro_vae._util.lock import in_turn
@@ -71,7 +69,7 @@ class Refined(Program):
         self.num_steps = check_int("num_steps", num_steps)
         check_positive("learning_rate", learning_rate)
         self.learning_rate, self.seed = learning_rate, seed
-        self.estimator = ELBO(num_particles=num_particles)
+        self.num_particles = check_int("num_particles", num_particles)
 
     def model(self, x: Tensor, *context: Tensor) -> Any:
         """Run the model of the program."""
@@ -79,11 +77,16 @@ class Refined(Program):
 
     def guide(self, x: Tensor, *context: Tensor) -> Any:
         """Refine the outputs of the encoders for a batch, and run the guide of the program with them."""
-        batch = (x, *context)
-        with outside(), fork_rng_unlocked(batch, self.seed):
+        batch, elbo = (x, *context), ELBO()
+        # a plate over particles would collide with one around this guide, so that rows are repeated instead
+        copies = [column.repeat(self.num_particles, *[1] * (column.dim() - 1)) for column in batch]
+        # the handlers around this guide do not see the refinement
+        with poutine.block(), fork_rng_unlocked(batch, self.seed):
             local = LocalGuide(self.program, batch)
             local.optimize(
-                lambda p: self.estimator.per_datum(p.model, p.guide, *batch), self.num_steps, self.learning_rate
+                lambda p: elbo.per_datum(p.model, p.guide, *copies) / self.num_particles,
+                self.num_steps,
+                self.learning_rate,
             )
         with torch.no_grad():
             return local.guide(x, *context)
@@ -91,17 +94,3 @@ class Refined(Program):
     def check(self, x: Tensor, *context: Tensor) -> None:
         """Raise if the data do not fit the program."""
         self.program.check(x, *context)
-
-
-@contextmanager
-def outside() -> Iterator[None]:
-    """Run other programs inside a program, outside of the handlers and plates around it."""
-    lists: list[list[Any]] = [runtime._PYRO_STACK, runtime._DIM_ALLOCATOR._stack]
-    before = [list(entries) for entries in lists]
-    for entries in lists:
-        entries.clear()
-    try:
-        yield
-    finally:
-        for entries, values in zip(lists, before, strict=True):
-            entries[:] = values

@@ -20,21 +20,28 @@ from pyro_vae.training.data.networks import warn_of_networks
 __all__ = ["check_batch", "check_first", "check_rows", "weighted_layout"]
 
 
-def check_rows(program: Program, batches: Batches, *, progress: bool = True) -> None:
+def check_rows(program: Program, batches: Batches, *, networks: bool = True, progress: bool = True) -> None:
     """Read all rows and raise if the program cannot be trained on them; nothing is read from a loader or stream.
+
+    Args:
+        program: the program
+        batches: the rows
+        networks: warn of networks that cannot learn from the first rows
+        progress: show a progress bar
 
     Raises:
         ValueError: from ``program.check``, with the number of the row where the check started.
     """
-    start = first = batches.ranks.share(0, len(batches))[0]
+    first = batches.ranks.share(0, len(batches))[0]
     # a transform may draw random numbers
     with fork_rng(batches.device, batches.seed):
         for chunk in progress_bar(batches.chunks(), desc="checking the data", delay=1, leave=False, progress=progress):
             try:
                 program.check(*batches.examples(chunk))
                 program.before_training(*batches.examples(chunk))
-                if first == start and batches.name == "data":
+                if networks:
                     warn_of_networks(program, *batches.examples(chunk))
+                    networks = False
             except ValueError as error:
                 left_out = "" if batches.used is None else ", without those of weight 0"
                 if first or left_out:

@@ -21,8 +21,6 @@ __all__ = ["warn_of_networks"]
 
 #: Rows of the run.
 ROWS = 64
-#: What stands for a warning among the names of parts.
-LARGE_SEEN = "*"
 #: Root mean square of an input from which on it hides the others of order one.
 LARGE = 1e3
 #: Operations whose results have one sign.
@@ -68,8 +66,7 @@ def warn_of_networks(program: Program, *batch: Tensor) -> None:
     """
     rows = [column[:ROWS] for column in batch]
     with evaluating(program), fork_rng(program.device, 0), ExitStack() as stack:
-        operations = LastOperation()
-        seen: set[str] = set()
+        operations, inputs = LastOperation(), Inputs()
         for name, part in program.named_modules():
             net = getattr(part, "net", None)
             if isinstance(part, Conditional) and isinstance(net, nn.Module):
@@ -77,7 +74,7 @@ def warn_of_networks(program: Program, *batch: Tensor) -> None:
                 hooks = [net.register_forward_hook(lambda module, given, y, out=outputs: out.append(y))]
                 hooks.append(part.register_forward_hook(partial(check_output, name, operations, outputs)))
                 hooks += [
-                    layer.register_forward_pre_hook(partial(check_input, name, seen))
+                    layer.register_forward_pre_hook(partial(inputs.check, name))
                     for layer in net.modules()
                     if isinstance(layer, LAYERS)
                 ]
@@ -102,19 +99,26 @@ def check_output(name: str, operations: LastOperation, outputs: list[Tensor], pa
         )
 
 
-def check_input(name: str, seen: set[str], layer: Any, given: Sequence[Any]) -> None:
-    """Warn if the first layer of a network gets large numbers."""
-    if LARGE_SEEN in seen or name in seen or not isinstance(given[0], Tensor):
-        return
-    seen.add(name)
-    x = given[0].detach().double()
-    axis = -1 if isinstance(layer, nn.Linear) else 1
-    size = x.movedim(axis, -1).flatten(0, -2).square().mean(0).sqrt()
-    if size.max() > LARGE:
-        seen.add(LARGE_SEEN)  # its latents are large as well
-        warnings.warn(
-            f"{name}: expected a network with inputs of order one, got {float(size.max()):.2g} (root mean square of "
-            f"input {int(size.argmax())}), which hides the other ones. Standardize the data, or for a table pass "
-            "net=functools.partial(pyro_vae.data.tables.Features, columns)",
-            stacklevel=2,
-        )
+class Inputs:
+    """Warn once if the first layer of a network gets large numbers: the latents of such an encoder are large too."""
+
+    def __init__(self) -> None:
+        self.checked: set[str] = set()
+        self.warned = False
+
+    def check(self, name: str, layer: Any, given: Sequence[Any]) -> None:
+        """Check what a layer of the network of a part gets, unless an earlier layer of it was checked."""
+        if self.warned or name in self.checked or not isinstance(given[0], Tensor):
+            return
+        self.checked.add(name)
+        x = given[0].detach().double()
+        axis = -1 if isinstance(layer, nn.Linear) else 1
+        size = x.movedim(axis, -1).flatten(0, -2).square().mean(0).sqrt()
+        if size.max() > LARGE:
+            self.warned = True
+            warnings.warn(
+                f"{name}: expected a network with inputs of order one, got {float(size.max()):.2g} (root mean square "
+                f"of input {int(size.argmax())}), which hides the other ones. Standardize the data, or for a table "
+                "pass net=functools.partial(pyro_vae.data.tables.Features, columns)",
+                stacklevel=2,
+            )
