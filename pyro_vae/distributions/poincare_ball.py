@@ -105,8 +105,8 @@ class WrappedNormal(Distribution):
     The curvature is -1. Another one is the same as another scale: with curvature -c, a scale of
     :math:`\sigma / \sqrt c` gives the same points on a ball of radius :math:`1 / \sqrt c`. Computed in float64, as
     points near the edge of the ball lose their digits otherwise. The coordinates themselves have few digits there: in
-    float32 the density of samples is exact to about 0.1 nats up to a distance of 10 from the origin, for a scale above 0.01,
-    and samples beyond 14 are moved to 14. Use a float64 program for latents that lie farther out.
+    float32 the density of samples is exact to about 0.1 nats up to a distance of 10 from the origin, for a scale above
+    0.01, and samples beyond 14 are moved to 14. Use a float64 program for latents that lie farther out.
 
     References:
         A wrapped normal distribution on hyperbolic space for gradient-based learning (Nagano et al., 2019),
