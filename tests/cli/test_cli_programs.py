@@ -77,7 +77,13 @@ def test_samples_have_the_chosen_covariates(conditional, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("site=south", "site, age"), ("site=west,age=3", "west"), ("site=south,age=", "age")]
+    ("text", "said"),
+    [
+        ("site=south", "site, age"),
+        ("site=west,age=3", "west"),
+        ("site=south,age=", "age"),
+        ("site=south,age=3,site=north", "site"),
+    ],
 )
 def test_wrong_covariates_of_samples_are_refused(text, said, conditional, capsys):
     assert call("sample", conditional[0], f"--covariates={text}") == 2
