@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import importlib
 import re
 import subprocess
 import sys
@@ -68,6 +69,23 @@ def imported(path):
         elif isinstance(node, ast.Import):
             found += [(node.lineno, a.name) for a in node.names if a.name.split(".")[0] == "pyro_vae"]
     return found
+
+
+def test_names_of_packages_are_not_hidden_by_their_modules():
+    """A module with the name of a function replaces it in its package as soon as it is imported."""
+    hidden = []
+    for path in PACKAGE.rglob("__init__.py"):
+        package = importlib.import_module(module_of(path))
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module in MODULES:
+                source = importlib.import_module(node.module)
+                names = [(a.asname or a.name, a.name) for a in node.names]
+                hidden += [
+                    f"{package.__name__}.{name}"
+                    for name, original in names
+                    if getattr(package, name) is not getattr(source, original)
+                ]
+    assert not hidden
 
 
 def unit_of(module):

@@ -210,6 +210,29 @@ def test_imputer_fills_missing_entries_only(X):
         VAEImputer().fit(np.where(np.arange(4) == 2, np.nan, X))
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e4, 1e30])
+def test_units_of_single_precision_are_those_of_double_precision(size):
+    """Many rows far from 0, very large or very small, and a column of equal numbers."""
+    X = (size * (1 + 1e-3 * np.random.RandomState(0).randn(20_000, 2))).astype(np.float32)
+    X[:, 1] = 0.1 * size
+    X[::7, 0] = X[::5, 1] = np.nan
+    single, double = (VAEImputer(epochs=1, num_particles=2, random_state=0) for _ in range(2))
+    single.fit(X)
+    double.fit(X.astype(np.float64))
+    assert np.allclose(single.mean_, double.mean_, rtol=1e-6, atol=0)
+    assert np.allclose(single.scale_, double.scale_, rtol=1e-5, atol=0)
+    assert single.scale_[1] == 1
+    assert single.transform(X[:9]).dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size"])
+@pytest.mark.parametrize("cls", [VAEDensity, VAEImputer, VAETransformer])
+def test_sizes_of_a_training_are_checked_by_name(cls, name, X):
+    for value in (0, "3"):
+        with pytest.raises(ValueError, match=name):
+            cls(**{"epochs": 2, name: value}).fit(X)
+
+
 @pytest.mark.slow
 def test_imputer_is_close_to_the_exact_conditional_mean():
     """Six columns with two factors: at most 1.1 times the error of the exact mean; 90% intervals cover 87% to 93%."""

@@ -86,9 +86,9 @@ def covariates_of(job: Job) -> Tensor | None:
     if not known:
         raise UsageError(f"covariates: expected none, as the run in {job.settings.run} has none, got {text}")
     names = [column.name for column in known]
-    given = dict(cell.partition("=")[::2] for cell in cells_of(text))
-    if set(given) != set(names):
+    cells = [cell.partition("=")[::2] for cell in cells_of(text)]
+    if sorted(name for name, _ in cells) != sorted(names):
         raise UsageError(
-            f"covariates: expected a value for each of {', '.join(names)}, such as {names[0]}=..., got {text}"
+            f"covariates: expected one value for each of {', '.join(names)}, such as {names[0]}=..., got {text}"
         )
-    return usage(encode_covariates, "--covariates", {n: np.array([v], object) for n, v in given.items()}, known)[0]
+    return usage(encode_covariates, "--covariates", {n: np.array([v], object) for n, v in cells}, known)[0]

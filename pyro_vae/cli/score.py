@@ -42,12 +42,21 @@ def score(argv: list[str]) -> int:
         given: dict[str, Any] = {"score": how, "train": source.split("train", slice(ROWS))}
         own = {name: value for name, value in given.items() if name in parts.required(correction)}
         how = correction(**own, **choices.describe("correction", settings)["options"])
+    detector = detector_of(job, how, source.split("valid")) if settings.contamination else None
     found = [how(job.program, rows.data(slice(i, i + n)), seed=settings.seed) for i, n in job.chunks(len(rows))]
     values = torch.cat(found).numpy()
     columns = {"score": values}
-    if settings.contamination:
-        rate = {"false_alarm_rate": settings.contamination, "seed": settings.seed}
-        detector = tasks.Detector(job.program, how, source.split("valid"), **rate)
+    if detector is not None:
         columns["anomalous"] = np.where(values > detector.threshold, "yes", "no")
     job.target.write(values if job.target.kind == ".npy" else columns)
     return 0
+
+
+def detector_of(job: Job, score: tasks.Score, normal: Any) -> tasks.Detector:
+    """Return the threshold of a score on validation rows, or raise if they are too few."""
+    rate = {"false_alarm_rate": job.settings.contamination, "seed": job.settings.seed}
+    try:
+        return tasks.Detector(job.program, score, normal, **rate)
+    except ValueError as error:
+        text = str(error).replace("normal: expected", "contamination: expected, in the validation rows of the run,")
+        raise ValueError(text) from error

@@ -13,9 +13,6 @@ from pyro_vae.distributions.base import Distribution
 
 __all__ = ["Radial", "WrappedNormal", "ball", "mobius_add"]
 
-#: Largest distance of a point of float32 from the origin: farther points would round to the edge of the ball.
-FARTHEST = 14.0
-
 
 class _Ball(constraints.Constraint):
     event_dim = 1
@@ -35,7 +32,8 @@ class Radial(Transform):
 
     .. math:: f(t) = \tanh(\lVert t \rVert / 2) \, t / \lVert t \rVert
 
-    The length of t is the hyperbolic distance of f(t) from the origin. Points at a distance above 14 are moved to 14.
+    The length of t is the hyperbolic distance of f(t) from the origin. Points at a distance above 14 in float32, and
+    above 28 in float64, are moved to that distance.
 
     Example:
         >>> Radial()(torch.tensor([3.0, 4.0]))
@@ -52,7 +50,7 @@ class Radial(Transform):
 
     def _call(self, x: Tensor) -> Tensor:
         far = length(x)
-        return x * ((far.clamp_max(FARTHEST) / 2).tanh() / far)
+        return x * ((far.clamp_max(farthest(x.dtype)) / 2).tanh() / far)
 
     def _inverse(self, y: Tensor) -> Tensor:
         near = length(y).clamp_max(1 - 1e-15 if y.dtype == torch.float64 else 1 - 1e-7)
@@ -64,6 +62,11 @@ class Radial(Transform):
         tangential = ((far / 2).tanh() / far).log() * (x.shape[-1] - 1)
         # 1 - tanh^2(d/2) = sech^2(d/2)
         return tangential + math.log(2) - far - 2 * torch.log1p((-far).exp())
+
+
+def farthest(dtype: torch.dtype) -> float:
+    """Return the largest distance from the origin of a point that does not round to the edge of the ball."""
+    return 28.0 if dtype == torch.float64 else 14.0
 
 
 def length(x: Tensor) -> Tensor:
@@ -81,8 +84,10 @@ def mobius_add(x: Tensor, y: Tensor) -> Tensor:
         >>> mobius_add(torch.tensor([0.5]), torch.tensor([-0.5]))
         tensor([0.])
     """
-    both, xx, yy = ((a * b).sum(-1, keepdim=True) for a, b in ((x, y), (x, x), (y, y)))
-    return ((1 + 2 * both + yy) * x + (1 - xx) * y) / (1 + 2 * both + xx * yy)
+    # in terms of x + y, as the sums of products nearly cancel for points close to each other and to the edge
+    both = x + y
+    apart, xx, yy = (a.square().sum(-1, keepdim=True) for a in (both, x, y))
+    return (apart * x + (1 - xx) * both) / (apart + (1 - xx) * (1 - yy))
 
 
 class WrappedNormal(Distribution):
@@ -99,7 +104,9 @@ class WrappedNormal(Distribution):
 
     The curvature is -1. Another one is the same as another scale: with curvature -c, a scale of
     :math:`\sigma / \sqrt c` gives the same points on a ball of radius :math:`1 / \sqrt c`. Computed in float64, as
-    points near the edge of the ball lose their digits otherwise.
+    points near the edge of the ball lose their digits otherwise. The coordinates themselves have few digits there: in
+    float32 the density of samples is exact to about 0.1 nats up to a distance of 10 from the origin, for a scale above
+    0.01, and samples beyond 14 are moved to 14. Use a float64 program for latents that lie farther out.
 
     References:
         A wrapped normal distribution on hyperbolic space for gradient-based learning (Nagano et al., 2019),
@@ -133,7 +140,8 @@ class WrappedNormal(Distribution):
         z = mobius_add(self.loc.double(), Radial()((self.scale * noise).double()))
         # a point far from the centre, beyond the centre seen from the origin, may round to the edge
         far = length(z)
-        return (z * (far.clamp_max(math.tanh(FARTHEST / 2)) / far)).to(self.loc.dtype)
+        most = math.tanh(farthest(self.loc.dtype) / 2)
+        return (z * (far.clamp_max(most) / far)).to(self.loc.dtype)
 
     def _log_prob(self, value: Tensor) -> Tensor:
         z, scale = value.double(), self.scale.double()

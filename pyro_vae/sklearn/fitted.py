@@ -59,6 +59,8 @@ class Fitted(BaseEstimator):
         sizes = self._sizes(*X.shape)
         parts = self._factories(sizes)
         latent = sizes.latent if self.latent is None else check_int("latent", self.latent)
+        batch_size = check_int("batch_size", self.batch_size)
+        epochs = sizes.epochs(batch_size) if self.epochs is None else check_int("epochs", self.epochs)
         # scikit-learn uses numpy's global random state for None, which must not change
         source = check_random_state(np.random.RandomState() if self.random_state is None else self.random_state)
         self.seed_ = int(source.randint(2**31 - 1))
@@ -75,8 +77,8 @@ class Fitted(BaseEstimator):
             torch.from_numpy(np.array(X)),
             estimator=copy.deepcopy(self.estimator),
             optimizer=partial(torch.optim.Adam, lr=self.learning_rate),
-            epochs=sizes.epochs(check_int("batch_size", self.batch_size)) if self.epochs is None else self.epochs,
-            batch_size=self.batch_size,
+            epochs=epochs,
+            batch_size=batch_size,
             seed=self.seed_,
             progress=False,
         )
@@ -96,7 +98,7 @@ class Fitted(BaseEstimator):
         return {"likelihood": partial(Normal, scale=Shared())}
 
     def _factories(self, sizes: TableDefaults) -> dict[str, Callable[..., Conditional]]:
-        """Return the factories of the parts; check them and the learning rate. ``fit`` checks the other options."""
+        """Return the factories of the parts; check them and the learning rate."""
         found = {"prior": self.prior, "likelihood": self.likelihood, "posterior": self.posterior}
         found |= {name: part for name, part in self._defaults(sizes).items() if found[name] is None}
         for name, part in found.items():

@@ -107,8 +107,10 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, Fitted):
                 raise ValueError(
                     f"X: expected an observed entry in each column, got none in column {seen.argmin()}. Leave it out"
                 )
-            self.mean_, self.scale_ = np.nanmean(X, 0), np.nanstd(X, 0)
-            self.scale_[self.scale_ <= 1e-7 * np.abs(self.mean_)] = 1
+            # a float32 sum over many rows loses digits, and a square may overflow
+            mean, scale = (f(X.astype(np.float64), 0) for f in (np.nanmean, np.nanstd))
+            scale[scale <= 1e-7 * np.abs(mean)] = 1
+            self.mean_, self.scale_ = mean.astype(X.dtype), scale.astype(X.dtype)
             self._range = np.nanmin(X, 0), np.nanmax(X, 0)
         return (X - self.mean_) / self.scale_
 

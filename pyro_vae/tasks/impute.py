@@ -209,7 +209,7 @@ def nearest(program: Program, x: Tensor, samples: Tensor, weights: Tensor) -> Te
         if isinstance(column, Categorical):
             count = len(column.values)
             one_hot = torch.nn.functional.one_hot(samples[..., j].long().clamp(0, count - 1), count).to(weights)
-            found[j] = torch.einsum("kn,knc->nc", weights, one_hot).argmax(-1).to(x)
+            found[j] = torch.einsum("kn,kn...->n...", weights, one_hot).argmax(-1).to(x)
     return torch.stack(found, -1) if columns else x
 
 

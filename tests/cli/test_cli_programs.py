@@ -77,7 +77,13 @@ def test_samples_have_the_chosen_covariates(conditional, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("site=south", "site, age"), ("site=west,age=3", "west"), ("site=south,age=", "age")]
+    ("text", "said"),
+    [
+        ("site=south", "site, age"),
+        ("site=west,age=3", "west"),
+        ("site=south,age=", "age"),
+        ("site=south,age=3,site=north", "site"),
+    ],
 )
 def test_wrong_covariates_of_samples_are_refused(text, said, conditional, capsys):
     assert call("sample", conditional[0], f"--covariates={text}") == 2
@@ -204,7 +210,7 @@ def test_accuracy_ignores_rows_without_a_label(tmp_path):
     assert json.loads((folder / "results.json").read_text())["accuracy"]["num_examples"] == known
 
 
-def test_scores_above_the_threshold_are_anomalous(tmp_path):
+def test_scores_above_the_threshold_are_anomalous(tmp_path, capsys):
     """The threshold is that of a Detector on the validation rows."""
     rows = measured(200)
     data = write_csv(tmp_path / "x.csv", NAMES[:2], [row[:2] for row in rows])
@@ -217,6 +223,9 @@ def test_scores_above_the_threshold_are_anomalous(tmp_path):
     detector = tasks.Detector(pv.load(folder), tasks.NegativeBound(), valid, false_alarm_rate=0.1)
     assert [row[1] == "yes" for row in found] == [float(row[0]) > detector.threshold for row in found]
     assert 0 < sum(row[1] == "yes" for row in found) < 60
+    assert call("score", folder, data, options[0], "--contamination=0.001", "--output", tmp_path / "t.csv") == 1
+    assert "contamination: expected" in capsys.readouterr().err  # too few validation rows
+    assert not (tmp_path / "t.csv").exists()
 
 
 def test_corrections_of_scores(tmp_path, capsys):

@@ -96,3 +96,23 @@ def test_a_vae_in_the_ball_and_its_refusal_elsewhere():
     flat = pv.VAE(prior=pv.priors.StandardNormal(2), likelihood=likelihood, posterior=posterior)
     with pytest.raises(ValueError, match="vectors shorter than 1"):
         pv.fit(flat, torch.randn(40, 4), epochs=1, batch_size=20, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "distance", "tolerance"),
+    [(torch.float32, 8.0, 2e-2), (torch.float64, 14.0, 1e-4), (torch.float64, 20.0, 1e-3)],
+)
+@pytest.mark.parametrize("n", [1, 2, 8])
+def test_density_of_samples_far_from_the_origin(dtype, distance, tolerance, n):
+    """It is that of the tangent vectors, which are drawn again, times the factor of the volumes."""
+    loc = distance * torch.nn.functional.one_hot(torch.tensor(0), n).to(dtype)
+    fn = WrappedNormal(Radial()(loc), torch.full((n,), 0.1, dtype=dtype))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        z = fn.rsample((500,))
+        torch.manual_seed(0)
+        t = 0.1 * torch.randn(500, n, dtype=dtype).double()
+    far = t.norm(dim=-1)
+    normal = torch.distributions.Normal(0.0, 0.1).log_prob(t).sum(-1)
+    volumes = (n - 1) * (far / far.sinh()).log() + n * (2 / (1 - z.double().square().sum(-1))).log()
+    assert (fn.log_prob(z).double() - normal - volumes).abs().max() < tolerance

@@ -199,6 +199,30 @@ def table_vae(columns):
     return pv.VAE(prior=pv.priors.StandardNormal(2), likelihood=likelihood, posterior=posterior, missing=True)
 
 
+def test_labels_of_sequences_are_imputed_by_the_most_probable_one():
+    """A decoder that ignores its latents: every missing label becomes the most probable one, padding none."""
+    columns = [C.Real("level"), C.Categorical("colour", ("red", "green", "blue"))]
+    program = pv.programs.SequenceVAE(
+        prior=pv.priors.StandardNormal(2),
+        transition=pv.priors.ConditionalNormal(2, context=2),
+        likelihood=pv.likelihoods.Heterogeneous(2, (2,), columns=columns),
+        posterior=pv.posteriors.MeanFieldNormal((6,), 2, context=2),
+        summary=pv.programs.BackwardGRU((2,), 6),
+        missing=True,
+    )
+    with torch.no_grad():
+        for parameter in program.likelihood.parameters():
+            parameter.zero_()
+        parameter[-3:] = torch.tensor([0.5, 2.0, 1.0])  # the bias of the last layer
+    x = torch.zeros(2, 3, 2)
+    x[0, 1, 1] = x[0, 2, 0] = x[1, 0, 1] = x[1, 1:] = math.nan
+    found = impute(program, (x, torch.tensor([3, 1])), num_particles=200, num_samples=3, progress=False)
+    assert found.x[0, 1, 1] == found.x[1, 0, 1] == 1
+    assert found.x[0, 2, 0].isfinite()
+    assert found.samples.shape == (3, *x.shape)
+    assert int(found.missing.sum()) == 3
+
+
 def test_filled_tables_keep_their_columns_and_types():
     """Dicts, data frames (nullable integers, ordered categories) and arrays keep all observed entries."""
     pandas = pytest.importorskip("pandas")
