@@ -184,7 +184,7 @@ def test_types_and_parts_are_passed_on(X):
 def test_missing_entries(X):
     """NaN raises; with missing=True rows are fitted, embedded and scored."""
     missing = np.where(np.random.RandomState(0).rand(*X.shape) < 0.2, np.nan, X)
-    with pytest.raises(ValueError, match="contains NaN"):
+    with pytest.raises(ValueError, match="X: .*contains NaN.*missing=True"):
         VAEDensity(epochs=1).fit(missing)
     density = VAEDensity(epochs=2, num_particles=3, missing=True, random_state=0).fit(missing)
     assert np.isfinite(density.score_samples(missing)).all()

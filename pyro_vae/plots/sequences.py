@@ -22,9 +22,10 @@ def forecasts(
     """Plot sequences, their forecasts with intervals and, if known, the true steps, with a panel per sequence.
 
     Args:
-        x: the sequences, of shape ``(n, T, channels)``; missing entries (NaN) are gaps
+        x: the sequences, of shape ``(n, T, channels)``, or what ``data.read`` returns, which has their lengths;
+            missing entries (NaN) are gaps
         result: the result of ``tasks.forecast``; of more than 6 sequences, the first 6 are shown
-        lengths: lengths of the sequences, of shape ``(n,)``; T if None
+        lengths: lengths of the sequences, of shape ``(n,)``; if None, those of x, or T if x has none
         truth: the true steps after the end of each sequence, of shape ``(n, steps, channels)``
         level: probability of the interval
         channel: which channel is shown
@@ -39,7 +40,8 @@ def forecasts(
         >>> len(forecasts(x, found).axes)
         2
     """
-    x, mean = as_numbers(x), as_numbers(result.mean)
+    lengths = getattr(x, "lengths", None) if lengths is None else lengths
+    x, mean = as_numbers(getattr(x, "x", x)), as_numbers(result.mean)
     ends = [as_numbers(end) for end in result.interval(level)]
     count, ahead = min(len(x), MOST), mean.shape[1]
     ends_at = [x.shape[1]] * len(x) if lengths is None else lengths.long().tolist()

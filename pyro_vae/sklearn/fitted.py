@@ -111,8 +111,10 @@ class Fitted(BaseEstimator):
 
     def _rows(self, X: Any, *, reset: bool = False) -> np.ndarray:
         """Return rows as floats after scikit-learn has checked them."""
-        finite = "allow-nan" if self.missing else True
-        return validate_data(self, matrix("X", X), reset=reset, dtype=FLOATS, ensure_all_finite=finite)
+        rows = validate_data(self, matrix("X", X), reset=reset, dtype=FLOATS, ensure_all_finite="allow-nan")
+        if not self.missing and np.isnan(rows).any():
+            raise ValueError("X: expected finite values, but it contains NaN. For missing entries, pass missing=True")
+        return rows
 
     def _tensor(self, X: np.ndarray) -> Tensor:
         """Return a copy of an array in the type of the program."""

@@ -318,3 +318,7 @@ def test_a_sweep_over_particles_says_which_number_pays():
     assert f"most signal for its time, model: {best.name}, " in found.notes()
     with pytest.raises(TypeError, match="estimators.*sweep"):
         compare_estimators(toy.program, toy.draw(8), [pv.estimators.IWAE()], sweep={"num_particles": [2]}, **options)
+    with pytest.raises(TypeError, match="sweep.*num_particles"):
+        compare_estimators(toy.program, toy.draw(8), classes, sweep={"num_particles": 2}, **options)
+    with pytest.raises(TypeError, match="estimators.*sweep"):
+        compare_estimators(toy.program, toy.draw(8), classes, **options)

@@ -9,7 +9,7 @@ from matplotlib._pylab_helpers import Gcf
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 
-from pyro_vae import plots, tasks
+from pyro_vae import data, plots, tasks
 
 
 def rows(n, **more):
@@ -201,6 +201,13 @@ def test_ellipses_in_more_dimensions_are_those_of_the_projected_covariance():
     assert torch.allclose(axes @ (sizes / 2).square().diag() @ axes.T, exact, atol=1e-5)
     with pytest.raises(ValueError, match="std"):
         plots.latent_map(line, std=torch.ones(3))
+
+
+def test_forecasts_of_data_that_were_read_start_at_their_own_lengths():
+    read = data.read([torch.zeros(n, 2) for n in (5, 2, 3)])
+    figure = plots.forecasts(read, tasks.Forecast(torch.randn(30, 3, 4, 2, generator=g)))
+    assert [len(axes.lines[0].get_xdata()) for axes in figure.axes] == [5, 2, 3]
+    assert [axes.lines[1].get_xdata()[0] for axes in figure.axes] == [6, 3, 4]
 
 
 def test_forecasts_are_after_the_end_of_each_sequence():

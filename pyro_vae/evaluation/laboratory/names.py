@@ -24,6 +24,9 @@ def swept(estimators: Any, sweep: Mapping[str, Sequence[Any]]) -> dict[str, Pyro
         if isinstance(estimators, Mapping)
         else [(getattr(e, "__name__", repr(e)), e) for e in estimators]
     )
+    for option, values in sweep.items():
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise TypeError(f"sweep: expected a list of values for {option!r}, got {values!r}. Write [{values!r}]")
     found = {}
     for name, build in pairs:
         if isinstance(build, PyroELBO) or not callable(build):
@@ -51,7 +54,8 @@ def named(estimators: Mapping[str, PyroELBO] | Iterable[PyroELBO]) -> dict[str, 
     for name, estimator in pairs:
         if not isinstance(estimator, PyroELBO):
             raise TypeError(
-                f"estimators: expected objects of pyro_vae.estimators or pyro.infer, got {estimator!r} for {name!r}"
+                f"estimators: expected objects of pyro_vae.estimators or pyro.infer, got {estimator!r} for {name!r}. "
+                "A class needs parentheses, such as IWAE(), or sweep="
             )
     if not pairs:
         raise ValueError("estimators: expected at least one, got none")
