@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.distributions.by_column import Columns
-from pyro_vae.distributions.poincare_ball import FARTHEST, ball
+from pyro_vae.distributions.poincare_ball import ball, farthest
 from pyro_vae.distributions.sphere import sphere
 from pyro_vae.distributions.supports import Bags, Grid, open_unit_interval, whole_numbers
 
@@ -102,8 +102,9 @@ def ball_grid(size: int, points: int = 2001) -> Weighted | None:
         return None
     around, area = directions
     # equally spaced hyperbolic distances: a density may be large near the edge
-    radius = (FARTHEST * midpoints(points) / 2).tanh()
-    step = FARTHEST / 2 * (1 - radius.square()) / points
+    most = farthest(torch.float32)
+    radius = (most * midpoints(points) / 2).tanh()
+    step = most / 2 * (1 - radius.square()) / points
     values = radius[:, None, None] * around
     weight = (step * radius ** (size - 1) * area)[:, None].expand(-1, len(around))
     return values.flatten(0, 1).float(), weight.flatten()
