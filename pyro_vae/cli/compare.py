@@ -23,6 +23,7 @@ from pyro_vae.cli.shared import (
     add_training,
     evenly_spaced,
     folder_of,
+    named_options,
     read_training,
     save,
     write_page,
@@ -54,11 +55,15 @@ def compare(argv: list[str]) -> int:
     source = run_data.load(vars(settings))
     settings, config, estimators = parse(argv, LIKELIHOODS[source.kind])
     dataset = source.dataset
-    config = run.plain(run_data.complete({**config, "program": run.DEFAULT_PROGRAM}, source))
+    program = {"name": "VAE", "options": {"missing": settings.missing}}
+    config = run.plain(run_data.complete({**config, "program": program}, source))
     first, vae = build_program(config).to(device), build_program(config).to(device)
     optimizer = partial(torch.optim.Adam, lr=settings.learning_rate)
     x = batch_of(dataset.test, settings.batch_size, settings.seed)
-    vae.check(x.to(device))
+    try:
+        vae.check(x.to(device))
+    except ValueError as error:
+        raise named_options(error, source) from error
     shared = {"seed": settings.seed, "progress": not settings.quiet}
     size = {"batch_size": settings.batch_size, "optimizer": optimizer}
     if settings.epochs:
@@ -103,6 +108,7 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any], 
     add("--estimators", default=ESTIMATORS, help=among)
     add("--num-particles", type=PositiveInt, default=8, help="particles of each estimator without this option")
     add("--num-samples", type=PositiveInt, default=60, help="gradients sampled from each estimator")
+    add("--missing", action="store_true", help="entries of the data may be missing (NaN, empty cells)")
     add("--epochs", type=NonNegativeInt, default=10, help="epochs with the ELBO before gradients are sampled")
     add("--learning-rate", type=PositiveFloat, default=1e-3, help="learning rate of Adam")
     for name, budget in BUDGETS.items():
@@ -113,7 +119,7 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any], 
     settings = read_training(choices)
     settings.budget = usage(budget_of, settings)
     estimators = usage(estimators_of, settings.estimators, settings.num_particles)
-    config = {k: v for k, v in vars(settings).items() if k not in {"run_dir", "quiet", "budget", *AXES}}
+    config = {k: v for k, v in vars(settings).items() if k not in {"run_dir", "quiet", "budget", "missing", *AXES}}
     return settings, {**config, **{axis: choices.describe(axis, settings) for axis in AXES}}, estimators
 
 

@@ -22,7 +22,7 @@ from pyro_vae._util.devices import resolve_device
 from pyro_vae._util.progress import progress_bar
 from pyro_vae.cli.choices import Choices, look_up, usage
 from pyro_vae.config import run
-from pyro_vae.config.data import is_file
+from pyro_vae.config.data import Source, is_file
 from pyro_vae.config.load import load
 from pyro_vae.config.rows import Rows, read_rows
 from pyro_vae.data import files
@@ -186,6 +186,11 @@ def evenly_spaced(n: int, most: int) -> Tensor:
     """Return at most ``most`` evenly spaced numbers of ``n`` rows, which may be sorted by class."""
     most = min(most, n)
     return torch.arange(most) * n // most
+
+
+def named_options(error: ValueError, source: Source) -> ValueError:
+    """Return an error about data with its place in the file, and with the option in place of the Python argument."""
+    return ValueError(source.located(str(error)).replace("pass missing=True to the program", "pass --missing"))
 
 
 def save(figure: Any, path: Path) -> None:

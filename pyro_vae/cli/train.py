@@ -24,6 +24,7 @@ from pyro_vae.cli.shared import (
     add_training,
     cells_of,
     folder_of,
+    named_options,
     read_training,
     save,
 )
@@ -233,8 +234,7 @@ def check_step(vae: Program, estimator: Estimator, source: run_data.Source) -> N
             vae.check(*batch)
             estimator.loss(vae.model, vae.guide, *batch)
         except ValueError as error:
-            text = source.located(str(error))
-            raise ValueError(text.replace("pass missing=True to the program", "pass --missing")) from error
+            raise named_options(error, source) from error
         except (RuntimeError, TypeError) as error:
             what = f"{type(error).__name__}: {error}".rstrip(": ")
             raise ValueError(f"these parts do not work together on these data: {what}") from error

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from pyro_vae.plots.style import COLOURS, WIDTH, integer_ticks, line_style, panels, styled
 
@@ -92,9 +92,9 @@ def comparison(result: Any) -> Figure:
         draw_points(bias, [p.own_bias for p in parts], [4 * p.own_bias_error for p in parts], i, group)
     snr.set(title="Signal-to-noise ratio", xlabel="of the gradient (higher is better),\nmean over parameters")
     snr.set_xscale("log")
+    snr.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     snr.xaxis.set_major_formatter("{x:g}")
-    snr.xaxis.set_minor_locator(LogLocator(subs=(3,)))
-    snr.xaxis.set_minor_formatter("{x:g}")
+    snr.xaxis.set_minor_locator(NullLocator())
     bias.set(title="Bias to own objective", xlabel="relative to the gradient\n(bars: 4 standard errors)")
     draw_points(cost, [r.milliseconds for r in rows], None, 2)
     cost.set(title="Time per step", xlabel="milliseconds")

@@ -72,7 +72,7 @@ def forecast(
     x: Any,
     *,
     num_steps: int,
-    num_samples: int = 1000,
+    num_samples: int = 200,
     seed: int = 0,
     progress: bool = True,
 ) -> Forecast:
@@ -92,7 +92,7 @@ def forecast(
         x: sequences as ``fit`` takes them: what ``data.read`` returns, an array, ``(x, lengths)`` or
             ``(x, lengths, inputs)``, with inputs also of the steps after the end of each sequence
         num_steps: H, number of further steps
-        num_samples: samples of each sequence
+        num_samples: samples of each sequence, of which each runs the networks once per step
         seed: random seed
         progress: show a progress bar
 

@@ -66,3 +66,11 @@ def test_options_of_estimators():
     found = estimators_of("MIWAE(M=2, K=3), IWAE, IWAE(num_particles=5), pyro.RenyiELBO(alpha=0)", 7)
     assert [e.num_particles for e in found.values()] == [6, 7, 5, 7]
     assert found["pyro.RenyiELBO(alpha=0)"].vectorize_particles
+
+
+def test_tables_with_missing_entries(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("a,b\n" + "".join(f"{i % 7}.5,{'' if i % 5 == 0 else i}.25\n" for i in range(60)))
+    line = ["compare", f"--data={tmp_path / 't.csv'}", "--estimators=ELBO", *TINY, f"--run-dir={tmp_path / 'run'}"]
+    assert main(line) == 1
+    assert "pass --missing" in capsys.readouterr().err
+    assert main([*line, "--missing"]) == 0
