@@ -69,7 +69,8 @@ def test_options_of_estimators():
 
 
 def test_tables_with_missing_entries(tmp_path, capsys):
-    (tmp_path / "t.csv").write_text("a,b\n" + "".join(f"{i % 7}.5,{'' if i % 5 == 0 else i}.25\n" for i in range(60)))
+    rows = [f"{i % 7}.5,{'' if i % 5 == 0 else i / 4}\n" for i in range(60)]
+    (tmp_path / "t.csv").write_text("".join(["a,b\n", *rows]))
     line = ["compare", f"--data={tmp_path / 't.csv'}", "--estimators=ELBO", *TINY, f"--run-dir={tmp_path / 'run'}"]
     assert main(line) == 1
     assert "pass --missing" in capsys.readouterr().err
