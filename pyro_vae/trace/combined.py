@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ def check_values(call: Call, drawn: Recorder, scored: Recorder) -> None:
     All values of a site are given at once, so that ``z.mean()`` is the mean of the list of values and not of the rows.
     The check needs no shapes. In a dry run each row has one value, at all entries of the dimension of the values.
     Where that value was before, a density stays as it was if it depends on the value of its own row alone. What does
-    not matter at the present parameters, such as a term of weight 0, is not seen.
+    not matter at the present parameters is not seen, unless they are zeros of a module (:func:`gates_open`).
 
     Args:
         call: model, guide and arguments
@@ -60,21 +60,36 @@ def check_values(call: Call, drawn: Recorder, scored: Recorder) -> None:
     values = {name: {**message, "value": on_all_rows(message)} for name, message in sites.items()}
     latents, rows = {**drawn.sites, **values}, {**scored.subsamples, **drawn.subsamples}
     replay = {**latents, **rows}
-    before = densities(call, replay)
-    for pattern in (torch.zeros_like, torch.ones_like, torch.clone):
-        last = {dim: pattern(odd_rows(sites[name])) for dim, name in dims.items()}
-        chosen = {name: {**message, "value": choose(message, last)} for name, message in latents.items()}
-        after = densities(call, {**chosen, **rows})
-        for site in changes(before, after, last):
-            # a program that is another one at each call shows nothing
-            if site not in changes(before, densities(call, replay), last):
-                raise ValueError(
-                    f"{site[0]}: site {site[1]!r} combines values of sites {names}, which are all given at once to "
-                    "be summed over: expected a density that depends on one value, that of its own row, got one "
-                    'that depends on others, as z.mean() does. Leave out infer={"enumerate": "parallel"} and draw '
-                    "the values, such as by ReinforceLOO"
-                )
+    with gates_open(call):
+        before = densities(call, replay)
+        for pattern in (torch.zeros_like, torch.ones_like, torch.clone):
+            last = {dim: pattern(odd_rows(sites[name])) for dim, name in dims.items()}
+            chosen = {name: {**message, "value": choose(message, last)} for name, message in latents.items()}
+            after = densities(call, {**chosen, **rows})
+            for site in changes(before, after, last):
+                # a program that is another one at each call shows nothing
+                if site not in changes(before, densities(call, replay), last):
+                    raise ValueError(
+                        f"{site[0]}: site {site[1]!r} combines values of sites {names}, which are all given at once "
+                        "to be summed over: expected a density that depends on one value, that of its own row, got one "
+                        'that depends on others, as z.mean() does. Leave out infer={"enumerate": "parallel"} and draw '
+                        "the values, such as by ReinforceLOO"
+                    )
     known[key] = None
+
+
+@contextmanager
+def gates_open(call: Call) -> Iterator[None]:
+    """Give parameters that are all 0, such as a weight that starts at 0 and hides a term, other values for a while."""
+    modules = {*modules_of(call.model), *modules_of(call.guide)}
+    zeros = [p for module in modules for p in module.parameters() if p.numel() and not p.any()]
+    try:
+        for p in zeros:
+            p.data.copy_(torch.linspace(0.1, 0.2, p.numel()).view_as(p))
+        yield
+    finally:
+        for p in zeros:
+            p.data.zero_()
 
 
 def on_all_rows(message: Any) -> Tensor:

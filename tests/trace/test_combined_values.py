@@ -379,3 +379,34 @@ def test_the_check_runs_once_for_a_program():
         before = len(calls)
         E.ELBO().loss(model, guide, X, number)
         assert (len(calls) - before == 1) == (number > 0)
+
+
+def test_a_weight_that_starts_at_zero_hides_nothing():
+    """A term with the learned weight 0 combines rows in later steps; its weight is 0 again after the check."""
+
+    class Gated(nn.Module):
+        def __init__(self, combine):
+            super().__init__()
+            self.weight, self.combine = nn.Parameter(torch.zeros((), dtype=torch.float64)), combine
+
+        def model(self):
+            with rows():
+                z = bits()
+                observe(z + self.weight * (z.mean() if self.combine else z))
+
+    wrong, right = Gated(True), Gated(False)
+    with pytest.raises(ValueError, match="'x'.*'z'"):
+        E.Enumeration().loss(wrong.model, guide)
+    exact = sum(torch.logaddexp(*(log_p for log_p in per_value)) for per_value in joint(X)).item()
+    assert E.IWAE(num_particles=1).loss(right.model, guide) == pytest.approx(-exact)
+    assert not wrong.weight.any()
+    assert not right.weight.any()
+
+
+def joint(x):
+    """The log joint density of each value of a bit, for each row."""
+    for each in x:
+        yield [
+            dist.Bernoulli(logits=0.3).log_prob(torch.tensor(v)).double() + dist.Normal(v, 1.0).log_prob(each)
+            for v in (0.0, 1.0)
+        ]
