@@ -71,8 +71,8 @@ def check_values(call: Call, drawn: Recorder, scored: Recorder) -> None:
                 if site not in changes(before, densities(call, replay), last):
                     raise ValueError(
                         f"{site[0]}: site {site[1]!r} combines values of sites {names}, which are all given at once "
-                        "to be summed over: expected a density that depends on one value, that of its own row, got one "
-                        'that depends on others, as z.mean() does. Leave out infer={"enumerate": "parallel"} and draw '
+                        "to be summed over: expected a density that depends on one value, that of its own row, got "
+                        'one that depends on others, as z.mean() does. Leave out infer={"enumerate": "parallel"} and draw '
                         "the values, such as by ReinforceLOO"
                     )
     known[key] = None
