@@ -69,13 +69,17 @@ def check_values(call: Call, drawn: Recorder, scored: Recorder) -> None:
             for site in changes(before, after, last):
                 # a program that is another one at each call shows nothing
                 if site not in changes(before, densities(call, replay), last):
-                    raise ValueError(
-                        f"{site[0]}: site {site[1]!r} combines values of sites {names}, which are all given at once "
-                        "to be summed over: expected a density that depends on one value, that of its own row, got "
-                        'one that depends on others, as z.mean() does. Leave out infer={"enumerate": "parallel"} and draw '
-                        "the values, such as by ReinforceLOO"
-                    )
+                    raise combined(*site, names)
     known[key] = None
+
+
+def combined(where: str, site: str, names: list[str]) -> ValueError:
+    """Return the error about a site of the guide or model that combines values."""
+    return ValueError(
+        f"{where}: site {site!r} combines values of sites {names}, which are all given at once to be summed over: "
+        "expected a density that depends on one value, that of its own row, got one that depends on others, as "
+        'z.mean() does. Leave out infer={"enumerate": "parallel"} and draw the values, such as by ReinforceLOO'
+    )
 
 
 @contextmanager
