@@ -203,4 +203,4 @@ def write_page(text: str, path: Path) -> None:
     """Write an HTML page and print where it is; create its folder if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, text.encode())
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB. Open it in a browser")
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB. Open it in a browser")

@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from pyro_vae._util.differences import in_words
 from pyro_vae.config import run
 from pyro_vae.pages.page import page
 
@@ -35,12 +36,9 @@ def report(run_dir: str | Path) -> str:
         ValueError: there is no run, or one of its files cannot be read.
     """
     folder = Path(run_dir)
-    config = run.read(folder)
+    config = run.read_any(folder)
     history = read_lines(folder / "metrics.jsonl")
-    parts = {axis: describe(config[axis]) for axis in ("program", *run.AXES) if axis in config}
-    settings = {key: plain(value) for key, value in config.items() if key not in (*parts, "columns")}
-    if "columns" in config:
-        settings["columns"] = ", ".join(f"{c['options']['name']} ({c['name']})" for c in config["columns"])
+    parts, settings = of_fit(config["fit"]) if "fit" in config else of_train(config)
     body = [
         f"<header><h1>{escape(folder.resolve().name)}</h1><p>{escape(headline(history))}</p></header>\n<main>",
         '<div class="pair">',
@@ -63,6 +61,22 @@ def report(run_dir: str | Path) -> str:
         "<footer><p>Losses, bounds and log-likelihoods in nats per example, times in seconds.</p></footer>",
     ]
     return page(f"Run {folder.resolve().name}", "\n".join(body), styles=["report.css"])
+
+
+def of_train(config: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return parts and settings of a run of ``pyro-vae train``."""
+    parts = {axis: describe(config[axis]) for axis in ("program", *run.AXES) if axis in config}
+    settings = {key: plain(value) for key, value in config.items() if key not in (*parts, "columns")}
+    if "columns" in config:
+        settings["columns"] = ", ".join(f"{c['options']['name']} ({c['name']})" for c in config["columns"])
+    return parts, settings
+
+
+def of_fit(config: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return parts and settings of a run of ``fit``."""
+    parts = {key: in_words(config[key]) for key in ("program", "estimator", "optimizer")}
+    chosen = {key: value for key, value in config.items() if key not in parts and value not in (None, False, [])}
+    return parts, {key: in_words(value) for key, value in chosen.items()}
 
 
 def headline(history: Rows) -> str:

@@ -110,8 +110,16 @@ class Call:
                 size, dim = self.num_particles, -1 - found.nesting
                 everywhere = self.shared_per_particle
                 plate = pyro.plate(PARTICLES, size, dim=dim) if everywhere else Particles(size, dim, found.layout)
-        with plate, recorder:
-            function(*self.args, **self.kwargs)
+        try:
+            with plate, recorder:
+                function(*self.args, **self.kwargs)
+        except RuntimeError as error:
+            if self.num_particles == 1 or type(error) is not RuntimeError:
+                raise
+            raise RuntimeError(
+                f"{error}. There are {self.num_particles:,} particles, in a dimension on the left of all plates, and "
+                "a run with one particle works: keep dimensions on the left, as z.expand(*z.shape[:-1], n) does"
+            ) from error
         return recorder
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.compile_everything import program_case
 from helpers import small_tables
 from helpers.small_tables import FOLDER, TINY, small_run, table_rows, with_missing_cells, write_csv
 from helpers.webpages import content, is_self_contained
@@ -114,6 +115,17 @@ def test_report_of_a_run():
     found = json.loads((folder / "evaluation" / "log_likelihood.json").read_text())["rows"]
     mean = sum(row["log_likelihood"] for row in found) / len(found)
     assert f"<td>{len(found)}</td><td>{mean:.5g}".replace("-", "\u2212") in text
+
+
+def test_report_of_a_run_of_fit(tmp_path):
+    """Program, estimator and settings, in words, and the epochs; here of an amortized guide."""
+    program, data = pv.programs.Amortized.example(), program_case(pv.programs.Amortized).data
+    pv.fit(program, data, epochs=2, batch_size=4, run_dir=tmp_path / "run", progress=False)
+    assert main(["report", str(tmp_path / "run")]) == 0
+    text = (tmp_path / "run" / "report.html").read_text()
+    is_self_contained(text)
+    for said in ("2 epochs", "Amortized(", "ELBO(", "Adam(", "<th>batch_size</th><td>4</td>"):
+        assert said in text
 
 
 def test_report_escapes_markup_and_names_damaged_files(tmp_path, capsys):

@@ -693,3 +693,18 @@ def test_wrong_arguments_are_refused():
         pv.amortize(gamma_poisson, rows(3), rows(4))
     with pytest.raises(TypeError, match="structure"):
         pv.amortize(gamma_poisson, rows(3).abs().round(), structure="forward")
+
+
+def test_a_model_that_counts_dimensions_gets_the_way_out():
+    """It works with one particle; with several the error of torch says what to write."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Gamma(2.0, 1.0))
+            pyro.sample("x", dist.Poisson(z.unsqueeze(-1).expand(-1, 3)).to_event(1), obs=x)
+
+    x = torch.ones(4, 3)
+    program = pv.amortize(model, x)
+    pv.fit(program, x, epochs=1, batch_size=4, progress=False)
+    with pytest.raises(RuntimeError, match=r"5 particles.*z\.expand\(\*z\.shape\[:-1\], n\)"):
+        pv.evaluation.log_likelihood(program, x, num_particles=5, progress=False)
