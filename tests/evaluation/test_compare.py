@@ -322,3 +322,12 @@ def test_a_sweep_over_particles_says_which_number_pays():
         compare_estimators(toy.program, toy.draw(8), classes, sweep={"num_particles": 2}, **options)
     with pytest.raises(TypeError, match="estimators.*sweep"):
         compare_estimators(toy.program, toy.draw(8), classes, **options)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "error"), [({"particles": [1]}, TypeError), ({"num_particles": [0]}, ValueError)], ids=["name", "value"]
+)
+def test_wrong_options_of_a_sweep_are_named(sweep, error):
+    toy = LinearGaussian()
+    with pytest.raises(error, match="sweep: cannot build IWAE.*particles"):
+        compare_estimators(toy.program, toy.draw(4), [pv.estimators.IWAE], sweep=sweep, progress=False)

@@ -35,7 +35,11 @@ def swept(estimators: Any, sweep: Mapping[str, Sequence[Any]]) -> dict[str, Pyro
             )
         for values in itertools.product(*sweep.values()):
             options = dict(zip(sweep, values, strict=True))
-            found[f"{name}({', '.join(f'{key}={value}' for key, value in options.items())})"] = build(**options)
+            full = f"{name}({', '.join(f'{key}={value}' for key, value in options.items())})"
+            try:
+                found[full] = build(**options)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"sweep: cannot build {full}: {error}") from error
     return found
 
 
