@@ -47,7 +47,9 @@ def resumed(
     likelihood = saved["likelihood"]["name"]
     given = run.plain(parse(argv, likelihood)[1])
     for option in (arg[2:].partition("=")[0] for arg in argv if arg.startswith("--")):
-        key = {"columns": "types"}.get(option, option.replace("-", "_"))
+        key = {"columns": "types", "missing": "program.missing"}.get(option, option.replace("-", "_"))
+        if option == "missing" and "missing" not in saved["program"]["options"]:
+            continue  # a program with a model of the missing entries
         if key not in NOT_SAVED and chosen(given, key) != chosen(saved, key):
             raise UsageError(
                 f"{option}: expected {chosen(saved, key)}, as in the run in {folder}, got {chosen(given, key)}. Leave "

@@ -51,7 +51,8 @@ def weights(program):
 
 def trained(data, *, program=None, **options):
     program = make() if program is None else program
-    history = pv.fit(program, data, **{**FIT, **options})
+    own = {"batch_size": None} if isinstance(data, DataLoader) else {}
+    history = pv.fit(program, data, **{**FIT, **own, **options})
     return {"weights": weights(program), "rows": [{k: v for k, v in row.items() if k != "seconds"} for row in history]}
 
 

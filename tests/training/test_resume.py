@@ -92,9 +92,14 @@ RUNS = {
     "Dataset with noise": lambda: {"data": Rows()},
     "loader": lambda: {"data": DataLoader(Rows(), batch_size=7, shuffle=True), "batch_size": 7},
     "loader with a generator": lambda: {
-        "data": DataLoader(TensorDataset(X), 7, shuffle=True, generator=torch.Generator().manual_seed(1))
+        "data": DataLoader(TensorDataset(X), 7, shuffle=True, generator=torch.Generator().manual_seed(1)),
+        "batch_size": 7,
     },
-    "loader with a last batch of one": lambda: {"data": DataLoader(Rows(), 3, sampler=range(16)), "epochs": 3},
+    "loader with a last batch of one": lambda: {
+        "data": DataLoader(Rows(), 3, sampler=range(16)),
+        "batch_size": 3,
+        "epochs": 3,
+    },
     "stream": lambda: {"data": Stream()},
     "stream with noise": lambda: {"data": NoisyStream(), "batch_size": 3, "epochs": 3},
     "learned baseline": lambda: {
