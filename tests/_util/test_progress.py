@@ -53,7 +53,7 @@ def test_a_log_file_gets_at_most_one_line_per_epoch(monkeypatch):
 @pytest.mark.parametrize(
     "words",
     [
-        "evaluate RUN --num-particles=30 --gaps=2 --bounds=1 --num-steps=4",
+        pytest.param("evaluate RUN --num-particles=30 --gaps=2 --bounds=1 --num-steps=4", marks=pytest.mark.slow),
         "score RUN DATA --score.num_particles=2",
         "embed RUN DATA",
         "sample RUN",

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 import torch
 from helpers.small_tables import small_run
 
@@ -11,6 +12,7 @@ import pyro_vae as pv
 from pyro_vae.cli import main
 
 
+@pytest.mark.slow
 def test_the_printed_code_runs_without_this_library(tmp_path, capsys):
     run, folder = small_run("binary"), tmp_path / "new"
     words = ["export", str(run), "--parts=encoder,score", "--num-particles=5", f"--output={folder}", "--quiet"]
