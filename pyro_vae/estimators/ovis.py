@@ -9,8 +9,7 @@ from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators.base import Estimator
-from pyro_vae.estimators.gradients import with_gradient_of
-from pyro_vae.estimators.iwae import log_mean_exp
+from pyro_vae.estimators.score import importance_weighted_scores
 from pyro_vae.estimators.vimco import sum_of_others
 from pyro_vae.trace import Scored, Terms
 
@@ -62,7 +61,9 @@ class OVIS(Estimator):
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the log of the mean weight; the signal of each score is what the bound gains by its weight."""
-        log_w = terms.log_w(beta)
-        value = log_mean_exp(log_w)
-        signal = value.detach() - sum_of_others(log_w.detach()) + math.log(len(log_w))
-        return with_gradient_of(value, value + (signal * terms.score_function()).sum(0))
+        return importance_weighted_scores(terms, beta, without_own)
+
+
+def without_own(log_w: Tensor) -> Tensor:
+    """Return the log of the mean weight with each weight in turn replaced by 0."""
+    return sum_of_others(log_w) - math.log(log_w.shape[0])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
+from pyro_vae.estimators.gradients import with_gradient_of
+from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.trace import Terms
 from pyro_vae.trace.terms import refuse_enumerated
 
-__all__ = ["leave_one_out", "pathless_log_q", "score_surrogate"]
+__all__ = ["importance_weighted_scores", "leave_one_out", "pathless_log_q", "score_surrogate"]
 
 
 def score_surrogate(terms: Terms, beta: float | Tensor, signal: Tensor) -> Tensor:
@@ -35,6 +39,20 @@ def score_surrogate(terms: Terms, beta: float | Tensor, signal: Tensor) -> Tenso
         else:
             surrogate = surrogate + signal * score + (0.0 if site.has_path else beta * site.log_q)
     return surrogate.mean(0)
+
+
+def importance_weighted_scores(terms: Terms, beta: float | Tensor, baselines: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the log of the mean weight, where the score of each particle has the bound minus its baseline as signal.
+
+    Args:
+        terms: one run of guide and model
+        beta: weight of the divergence
+        baselines: from log weights ``(particles, batch)`` to one baseline each, which does not depend on its own draw
+    """
+    log_w = terms.log_w(beta)
+    value = log_mean_exp(log_w)
+    signal = value.detach() - baselines(log_w.detach())
+    return with_gradient_of(value, value + (signal * terms.score_function()).sum(0))
 
 
 def pathless_log_q(terms: Terms) -> Tensor | float:

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators.base import Estimator
-from pyro_vae.estimators.gradients import with_gradient_of
-from pyro_vae.estimators.iwae import log_mean_exp
+from pyro_vae.estimators.score import importance_weighted_scores
 from pyro_vae.trace import Scored, Terms
 
 __all__ = ["VIMCO"]
@@ -56,10 +55,7 @@ class VIMCO(Estimator):
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the log of the mean weight; the signal of each score is what its particle adds to the bound."""
-        log_w = terms.log_w(beta)
-        value = log_mean_exp(log_w)
-        signal = value.detach() - without_each(log_w.detach())
-        return with_gradient_of(value, value + (signal * terms.score_function()).sum(0))
+        return importance_weighted_scores(terms, beta, without_each)
 
 
 def without_each(log_w: Tensor) -> Tensor:
