@@ -158,15 +158,15 @@ def by_example(**columns: Tensor) -> list[dict[str, Any]]:
     return [{"example": i, **dict(zip(columns, row, strict=True))} for i, row in enumerate(values)]
 
 
-def paired(one: Tensor, other: Tensor) -> str:
-    """Return the mean of paired differences with its standard error.
+def paired(one: Tensor, other: Tensor) -> tuple[float, float]:
+    """Return the mean of paired differences and its standard error.
 
     Example:
-        >>> paired(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 1.5]))
+        >>> number(*paired(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 1.5])))
         '1.00 ± 0.29'
     """
     apart = (one - other).double()
-    return number(float(apart.mean()), float(apart.std()) / math.sqrt(len(apart)))
+    return float(apart.mean()), float(apart.std()) / math.sqrt(len(apart))
 
 
 def number(value: float, error: float = math.nan, digits: int = 3) -> str:

@@ -154,7 +154,7 @@ class Comparison(Result, plot="comparison"):
         if not others:
             return ""
         first, second = known[0], others[0]
-        above = paired(self.bounds[first.name], self.bounds[second.name])
+        above = number(*paired(self.bounds[first.name], self.bounds[second.name]))
         return f"highest bound: {first.name}, {above} nats above {second.name} (paired draws)"
 
     def strongest(self, group: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -98,9 +97,8 @@ class TrainingComparison(Result, plot="training_comparison"):
         first, *others = sorted(done, key=lambda curve: -curve.points[-1].log_likelihood)
         close, behind = [], []
         for curve in others:
-            apart = (first.per_example - curve.per_example).double()
-            unclear = float(apart.mean()) <= 2 * float(apart.std()) / math.sqrt(len(apart))
-            (close if unclear else behind).append(f"{curve.name} by {paired(first.per_example, curve.per_example)}")
+            apart, error = paired(first.per_example, curve.per_example)
+            (close if apart <= 2 * error else behind).append(f"{curve.name} by {number(apart, error)}")
         sentences = [f"best after {self.budget}: {first.name}"]
         sentences += [f"above {', '.join(behind)} nats per example"] if behind else []
         sentences += [f"not clearly above {', '.join(close)}"] if close else []
