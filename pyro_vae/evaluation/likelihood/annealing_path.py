@@ -16,7 +16,11 @@ from pyro_vae.trace.handlers import factor
 from pyro_vae.trace.layout import Layout
 from pyro_vae.trace.plates import frames
 
-__all__ = ["AnnealingPath"]
+__all__ = ["AnnealingError", "AnnealingPath"]
+
+
+class AnnealingError(ValueError):
+    """The latents of a program cannot be annealed."""
 
 
 class AnnealingPath:
@@ -34,8 +38,8 @@ class AnnealingPath:
         num_chains: points per example at a time, at least 2
 
     Raises:
-        ValueError: the program has no continuous latent, one that examples share, or one without a map from the real
-            numbers; or a discrete one that cannot be summed over.
+        AnnealingError: the program has no continuous latent, one that examples share, or one without a map from the
+            real numbers; or a discrete one that cannot be summed over.
     """
 
     def __init__(self, program: Program, batch: tuple[Tensor, ...], num_chains: int) -> None:
@@ -45,7 +49,7 @@ class AnnealingPath:
         latents = {name: site for name, site in sampled.sites.items() if not site["is_observed"]}
         self.sites = {name: site for name, site in latents.items() if is_continuous(site, sampled.layout)}
         if not self.sites:
-            raise ValueError("program: annealing moves continuous latents, and this program has none")
+            raise AnnealingError("program: annealing moves continuous latents, and this program has none")
         self.maps = {name: biject_to_support(name, site["fn"].support) for name, site in self.sites.items()}
 
     def sample_prior(self) -> Tensor:
@@ -115,15 +119,15 @@ def is_continuous(site: Any, layout: Layout) -> bool:
     """Return whether a latent site is moved; raise if it can be neither moved nor summed over."""
     name = site["name"]
     if not layout.contains(site):
-        raise ValueError(
+        raise AnnealingError(
             f"program: expected one latent per example, but the latent {name!r} is shared by all examples"
         )
     if not site["fn"].support.is_discrete:
         return True
     if not factor(site["fn"]).has_enumerate_support:
-        raise ValueError(f"program: the discrete latent {name!r} has too many values to sum over")
+        raise AnnealingError(f"program: the discrete latent {name!r} has too many values to sum over")
     if len(frames(site)) > 1:
-        raise ValueError(f"program: the discrete latent {name!r} is in a further plate: use .to_event instead")
+        raise AnnealingError(f"program: the discrete latent {name!r} is in a further plate: use .to_event instead")
     return False
 
 
@@ -132,6 +136,6 @@ def biject_to_support(name: str, support: Any) -> Any:
     try:
         return biject_to(support)
     except NotImplementedError as error:
-        raise ValueError(
+        raise AnnealingError(
             f"program: the latent {name!r} has support {support}: no map from the real numbers"
         ) from error

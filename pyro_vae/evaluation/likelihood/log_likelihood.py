@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_vae._util.lock import in_turn
 from pyro_vae._util.validation import check_number
+from pyro_vae.evaluation.likelihood.annealing_path import AnnealingError
 from pyro_vae.evaluation.likelihood.importance_sampling import HEAVY, LogLikelihood, importance_sampled
 from pyro_vae.evaluation.likelihood.marginal_bounds import marginal_bounds
 from pyro_vae.evaluation.over import one_batch, require_order
@@ -112,7 +113,7 @@ def estimate_until(
         progress, seed = options["progress"], options["seed"]
         try:
             bounds = marginal_bounds(program, take(batch, rows), num_simulated=0, seed=seed, progress=progress)
-        except ValueError:  # latents that cannot be annealed keep the estimate of most particles
+        except AnnealingError:  # such latents keep the estimate of most particles
             pass
         else:
             error, tail = columns[1][rows], columns[3][rows]
