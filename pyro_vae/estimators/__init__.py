@@ -30,7 +30,9 @@ from pyro_vae.estimators.nvil import NVIL
 from pyro_vae.estimators.ovis import OVIS
 from pyro_vae.estimators.penalties import Capacity, PerDimension, PerSite
 from pyro_vae.estimators.piwae import PIWAE
+from pyro_vae.estimators.rebar import REBAR
 from pyro_vae.estimators.reinforce_loo import ReinforceLOO
+from pyro_vae.estimators.relax import RELAX
 from pyro_vae.estimators.renyi import Renyi
 from pyro_vae.estimators.reweighted_wake_sleep import ReweightedWakeSleep
 from pyro_vae.estimators.sticking_the_landing import StickingTheLanding
@@ -56,6 +58,8 @@ __all__ = [
     "OVIS",
     "PIWAE",
     "RBF",
+    "REBAR",
+    "RELAX",
     "TVO",
     "VIMCO",
     "WAE",

@@ -72,7 +72,7 @@ class FactorVAE(OverBatch):
         """Return the bound minus the weighted logit per example; its gradient also trains the discriminator."""
         z = draws(terms)
         constants = {name: p.detach() for name, p in self.module.named_parameters()}
-        correlation = one_logit(lambda t: functional_call(self.module, constants, (t,)), z)
+        correlation = one_number(lambda t: functional_call(self.module, constants, (t,)), z, "discriminator")
         bound = reconstruction(terms) - beta * divergence(terms) - self.gamma * mean(correlation)
         if not torch.is_grad_enabled():
             return bound
@@ -81,7 +81,7 @@ class FactorVAE(OverBatch):
     def confusion(self, z: Tensor, order: Tensor) -> Tensor:
         """Return the cross-entropy of the discriminator at draws and shuffled draws, ``(particles, batch)``."""
         shuffled = z.gather(1, order)
-        real, false = (one_logit(self.module, t) for t in (z, shuffled))
+        real, false = (one_number(self.module, t, "discriminator") for t in (z, shuffled))
         return 0.5 * (softplus(-real) + softplus(false))
 
 
@@ -90,18 +90,24 @@ def permutations(terms: Terms) -> Tensor:
     return torch.rand_like(draws(terms)).argsort(1)
 
 
-def one_logit(discriminator: Callable[..., Tensor], z: Tensor) -> Tensor:
-    """Return the logits of draws of all latents, side by side, as ``(particles, batch)``."""
+def one_number(net: Callable[..., Tensor], z: Tensor, name: str) -> Tensor:
+    """Return one number of a network for each draw of all latents, side by side, as ``(particles, batch)``.
+
+    Args:
+        net: from ``(*batch, dims)``
+        z: the draws, ``(particles, batch, dims)``
+        name: the argument that the network is, for an error
+    """
     try:
-        logits = discriminator(z)
+        found = net(z)
     except (RuntimeError, ValueError) as error:
         raise ValueError(
-            f"discriminator: expected a network for draws of {z.shape[2]} dimensions, those of all latents of an "
-            f"example, got one that fails on them: {error}. Build it as nets.MLP(({z.shape[2]},), (1,))"
+            f"{name}: expected a network for draws of {z.shape[2]} dimensions, those of all latents of an example, "
+            f"got one that fails on them: {error}. Build it as nets.MLP(({z.shape[2]},), (1,))"
         ) from error
-    if wide(logits.shape) not in (wide(z.shape[:2]), wide((z.shape[0] * z.shape[1],))):
+    if wide(found.shape) not in (wide(z.shape[:2]), wide((z.shape[0] * z.shape[1],))):
         raise ValueError(
-            f"discriminator: expected one number per draw for {z.shape[0] * z.shape[1]} draws of {z.shape[2]} "
-            f"dimensions, got shape {tuple(logits.shape)} for draws of shape {tuple(z.shape)}"
+            f"{name}: expected one number per draw for {z.shape[0] * z.shape[1]} draws of {z.shape[2]} dimensions, "
+            f"got shape {tuple(found.shape)} for draws of shape {tuple(z.shape)}"
         )
-    return logits.reshape(z.shape[:2])
+    return found.reshape(z.shape[:2])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pyro_vae.trace import Terms
 
-__all__ = ["along_paths", "along_shared", "refuse_points", "split_gradient", "with_gradient_of"]
+__all__ = ["along_paths", "along_shared", "refuse_points", "split_gradient", "spread", "with_gradient_of"]
 
 
 def with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:
@@ -76,8 +76,12 @@ def along_shared(terms: Terms, log_w: Tensor, weights: Tensor) -> Tensor | float
         return 0.0
     scale = torch.ones_like(weights[0]) * terms.sites[0].scale
     slopes = torch.autograd.grad(log_w, shared, scale * weights.detach(), retain_graph=True, materialize_grads=True)
-    total = scale.sum().clamp_min(torch.finfo(scale.dtype).tiny)  # the weights of all examples may be 0
-    return sum((u * slope).sum() for u, slope in zip(shared, slopes, strict=True)) / total
+    return spread(sum((u * slope).sum() for u, slope in zip(shared, slopes, strict=True)), scale)
+
+
+def spread(total: Tensor, scale: Tensor) -> Tensor:
+    """Return a number that has the given sum over the batch, once scaled for each example, ``(batch,)``."""
+    return total / scale.sum().clamp_min(torch.finfo(scale.dtype).tiny)  # the weights of all examples may be 0
 
 
 def refuse_points(terms: Terms, user: str) -> None:

@@ -13,7 +13,7 @@ from pyro_vae.trace.plates import particle_dim
 from pyro_vae.trace.scored import Scored
 from pyro_vae.trace.site import Site
 
-__all__ = ["Antithetic", "pair_score", "swap_pairs"]
+__all__ = ["Antithetic", "bernoulli", "check_binary", "pair_score", "swap_pairs"]
 
 
 class Antithetic(Scored):
@@ -46,19 +46,29 @@ class Antithetic(Scored):
 
     def check_message(self, msg: Any) -> None:
         """Raise if a site cannot be drawn in pairs."""
-        base = bernoulli(msg["fn"])
-        if not isinstance(base, Bernoulli) or base.has_rsample:
-            family = type(getattr(base, "base_dist", base)).__name__
-            raise ValueError(
-                f"guide: antithetic pairs need binary latents, but site {msg['name']!r} is drawn from {family}: use a "
-                "Bernoulli posterior, or another estimator, such as VIMCO or ReinforceLOO"
-            )
+        check_binary(msg, "an antithetic pair")
         shape, dim = self.shapes[msg["name"]], particle_dim(msg)
         if len(shape) >= -dim and shape[dim] > 1:
             raise ValueError(
                 f"guide: antithetic pairs need one layer of latents, but site {msg['name']!r} depends on an earlier "
                 "draw: use VIMCO or ReinforceLOO"
             )
+
+
+def check_binary(msg: Any, user: str) -> None:
+    """Raise if a site is not drawn from a Bernoulli distribution.
+
+    Args:
+        msg: message of the site in the guide
+        user: what needs binary latents, for the message
+    """
+    base = bernoulli(msg["fn"])
+    if not isinstance(base, Bernoulli) or base.has_rsample:
+        family = type(getattr(base, "base_dist", base)).__name__
+        raise ValueError(
+            f"guide: {user} needs binary latents, but site {msg['name']!r} is drawn from {family}: use a Bernoulli "
+            "posterior, or another estimator, such as VIMCO or ReinforceLOO"
+        )
 
 
 def bernoulli(fn: Any) -> Any:

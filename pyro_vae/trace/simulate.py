@@ -129,6 +129,12 @@ def simulated_terms(call: Call) -> Terms:
         if name not in drawn.sites and site["infer"].get("enumerate") == "parallel":  # the model sums over it
             del made.run.sites[name]
     terms = pair(call, drawn, made.run)
+    check_scored(terms)
+    return terms
+
+
+def check_scored(terms: Terms) -> None:
+    """Raise if the guide has no density of a latent, to score one that the model samples."""
     for site in terms.latent:
         if site.local and (site.auxiliary or isinstance(site.guide["fn"], Delta)):
             raise ValueError(
@@ -136,4 +142,3 @@ def simulated_terms(call: Call) -> Terms:
                 f"{'a draw from which another latent is' if site.auxiliary else 'a Delta, which is'} computed. Use "
                 "another estimator, or a guide that samples each latent from a density"
             )
-    return terms

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -62,6 +62,7 @@ class Terms:
         call: runs guide and model again
         values: all enumerated sites, in the order of their dimensions
         order: names of the sites of the guide, and of those of the model, in the order of their sample statements
+        subsamples: messages of subsampled plates, by name, so that model or guide can run again on the same rows
 
     Example:
         >>> import pyro_vae as pv
@@ -78,6 +79,7 @@ class Terms:
     call: Any = None
     values: Sequence[Site] = ()
     order: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    subsamples: Mapping[str, Any] = field(default_factory=dict)
     _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def read(self, quantity: Callable[[Terms], Any]) -> Any:
@@ -211,7 +213,7 @@ class Terms:
         """Return the sites in the plate of the data, and those that all examples share; both know all values."""
         outside = {site.name for site in self.sites if not site.local}
         if not outside:
-            return self, Terms([], [], self.num_particles, (), self.call, self.values, self._cache)
+            return self, replace(self, latent=[], observed=[], draws=())
         return tuple(
             replace(
                 self,

@@ -118,4 +118,5 @@ def pair(call: Call, drawn: Recorder, scored: Recorder) -> Terms:
         call,
         enumerated_sites,
         (tuple(drawn.sites), tuple(scored.sites)),
+        {**scored.subsamples, **drawn.subsamples},
     )
