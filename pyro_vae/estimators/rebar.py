@@ -80,10 +80,10 @@ class REBAR(Estimator):
         self.module = Control(check_number("temperature", temperature, above=0), check_number("scale", scale))
 
     def check_terms(self, terms: Terms, recorder: Recorder) -> None:
-        """Raise if an example has another number of latents than one."""
+        """Raise if an example has several latents."""
         super().check_terms(terms, recorder)
         names = [site.name for site in terms.latent if site.local]
-        if len(names) != 1:
+        if len(names) > 1:
             raise ValueError(
                 f"guide: {type(self).__name__} needs one latent site per example, a vector of independent binary "
                 f"values, got {names}: use ReinforceLOO or VIMCO"
@@ -93,7 +93,7 @@ class REBAR(Estimator):
         """Return the mean log weight; its gradient also trains the control variate."""
         log_w = terms.log_w(beta)
         value = log_w.mean(0)
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or not terms.latent:
             return value
         slopes = self.slopes(terms, beta)
         path = in_example(terms.latent[0], slopes.detach() * logits_of(terms))

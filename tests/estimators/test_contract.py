@@ -107,7 +107,7 @@ def test_evaluation_changes_no_state(cls):
     assert estimator.step == 1
 
 
-@pytest.mark.parametrize("cls", [cls for cls in EVERY if cls not in shelf.over_batch()])
+@pytest.mark.parametrize("cls", list(filter(shelf.takes_passes, EVERY)))
 def test_the_bound_of_each_example_in_passes(cls):
     """The loss and `per_datum` may read different quantities; fixed draws give one value to both."""
     program, x = program_for(cls)
@@ -319,7 +319,7 @@ def normalized(cls):
     likelihood = functools.partial(pv.likelihoods.Normal, net=Normalized)
     if cls in (E.BetaTC, E.DIP):
         return pv.VAE(prior=pv.priors.Normal(3), likelihood=likelihood(3, (4,)), posterior=q((4,), 3))
-    if cls in (E.DisARM, E.Enumeration):
+    if shelf.for_bits(cls) or cls is E.Enumeration:
         posterior = pv.posteriors.Bernoulli((4,), 3, net=Normalized)
         return pv.VAE(prior=pv.priors.Bernoulli(3), likelihood=likelihood(3, (4,)), posterior=posterior)
     return pv.programs.Hierarchical(
@@ -335,7 +335,7 @@ def test_statistics_of_a_batch_norm_move_once_per_step(cls):
     program, x = normalized(cls), torch.randn(6, 4)
     norms = [module for module in program.modules() if isinstance(module, torch.nn.BatchNorm1d)]
     assert len(norms) >= 2
-    options = [{}] if cls in shelf.over_batch() else [{}, {"particles_per_pass": 2}]
+    options = [{}, {"particles_per_pass": 2}] if shelf.takes_passes(cls) else [{}]
     if cls is E.ReweightedWakeSleep:
         options += [{"sleep": 0.5}, {"sleep": 0.5, "particles_per_pass": 2}]
     for number, option in enumerate(options, 1):

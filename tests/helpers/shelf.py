@@ -6,6 +6,7 @@ import pyro_vae as pv
 from pyro_vae.estimators.over_batch import OverBatch
 from pyro_vae.trace import Enumerated, Reparameterized
 from pyro_vae.trace.antithetic import Antithetic
+from pyro_vae.trace.relaxed import Binary
 
 
 def classes():
@@ -25,7 +26,17 @@ def build(cls, num_particles=6, **options):
 
 def separate():
     """Return the kinds of estimators that treat the examples of a batch separately and take normal latents."""
-    return [cls for cls in classes() if not issubclass(cls, OverBatch) and cls.draws is not Antithetic]
+    return [cls for cls in classes() if not issubclass(cls, OverBatch) and not for_bits(cls)]
+
+
+def for_bits(cls):
+    """Whether an estimator takes binary latents alone."""
+    return issubclass(cls.draws, (Antithetic, Binary))
+
+
+def takes_passes(cls):
+    """Whether an estimator takes ``particles_per_pass``."""
+    return not issubclass(cls, OverBatch) and cls.draws is not Binary
 
 
 def per_example(**options):

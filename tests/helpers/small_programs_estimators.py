@@ -164,6 +164,8 @@ FORMULAS = {
     "ReinforceLOO": Formula(),
     "NVIL": Formula(),
     "DisARM": Formula(statistical=True),
+    "REBAR": Formula(statistical=True),
+    "RELAX": Formula(options={"surrogate": Constant}, statistical=True),
     "BetaTC": Formula(options={"data_size": 10_000}),
     "DIP": Formula(options={"off_diagonal": 0.0, "diagonal": 0.0}),
     "FactorVAE": Formula(options={"discriminator": Constant, "gamma": 0.0}),

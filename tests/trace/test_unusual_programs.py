@@ -46,6 +46,10 @@ def test_a_program_without_latents(cls, options):
         with pytest.raises(ValueError, match="no example has a latent|particles_per_pass"):
             shelf.build(cls, **options).loss(model, nothing, X)
         return
+    if options and not shelf.takes_passes(cls):
+        with pytest.raises(ValueError, match="particles_per_pass"):
+            shelf.build(cls, 4, **options)
+        return
     loss = shelf.build(cls, 4, **options).differentiable_loss(model, nothing, X)
     exact = -dist.Normal(weight, 1.0).log_prob(X).sum()
     torch.testing.assert_close(loss, exact)
@@ -193,7 +197,7 @@ class Auxiliary:
 
 
 @pytest.mark.parametrize("options", [{}, {"particles_per_pass": 2}])
-@pytest.mark.parametrize("cls", [cls for cls in shelf.classes() if cls is not E.DisARM])
+@pytest.mark.parametrize("cls", [cls for cls in shelf.classes() if not shelf.for_bits(cls)])
 def test_auxiliary_sites_of_each_example(cls, options):
     """The same bound and gradient as from the distribution that they make, or a refusal by name."""
     toy = Auxiliary()
