@@ -59,4 +59,4 @@ class RELAX(REBAR):
     @classmethod
     def example(cls, **options: Any) -> RELAX:
         """Build an instance for three latents."""
-        return cls(surrogate=nn.Linear(3, 1), **options)
+        return cls(**{"surrogate": nn.Linear(3, 1), **options})
