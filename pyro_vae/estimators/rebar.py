@@ -69,6 +69,7 @@ class REBAR(Estimator):
     """
 
     draws = Binary
+    module: Control
 
     def __init__(self, *, temperature: float = 0.5, scale: float = 1.0, **options: Any) -> None:
         super().__init__(**options)
@@ -121,7 +122,8 @@ class REBAR(Estimator):
         squares = in_example(site, slopes.square()).mean(0)
         scale = torch.ones_like(squares) * site.scale
         changes = torch.autograd.grad((scale * squares).sum(), self.learned, materialize_grads=True)
-        return spread(sum((p * change).sum() for p, change in zip(self.learned, changes, strict=True)), scale)
+        total = torch.stack([(p * change).sum() for p, change in zip(self.learned, changes, strict=True)]).sum()
+        return spread(total, scale)
 
     @property
     def learned(self) -> list[nn.Parameter]:

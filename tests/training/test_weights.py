@@ -171,9 +171,12 @@ def test_a_gradient_is_the_weighted_mean_of_those_of_single_examples(cls, option
         with pytest.raises(ValueError, match="particles_per_pass"):
             shelf.build(cls, **options)
         return
-    if cls is E.RELAX:
-        options = {**options, "surrogate": Constant()}
-    gradient = gradients(make, data, estimator=lambda: shelf.build(cls, **options))
+
+    def build():
+        own = {"surrogate": Constant()} if cls is E.RELAX else {}
+        return shelf.build(cls, **options, **own)
+
+    gradient = gradients(make, data, estimator=build)
     check_linear(gradient, 4)
     other = X[:4].clone()
     other[1:] = -other[1:]
