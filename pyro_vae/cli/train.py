@@ -18,7 +18,6 @@ from pyro_vae.cli.choices import Choices, UsageError, look_up, table
 from pyro_vae.cli.outcome import figures, summary
 from pyro_vae.cli.resume import NOT_SAVED, resumed
 from pyro_vae.cli.shared import (
-    COUNTS,
     DEFAULTS,
     LIKELIHOODS,
     add_training,
@@ -41,6 +40,8 @@ from pyro_vae.training.ranks.distributed import Ranks, in_process_group
 #: Hidden layers and learning rate for tables: few large steps that become smaller, of which held-out rows choose the
 #: best epoch.
 TABLE_HIDDEN, TABLE_RATE = [128, 128], 1e-2
+#: Options with which a user chooses the model of counts.
+OWN = {"--program", "--likelihood"}
 #: Precision of the layers of networks in training.
 PRECISIONS = {"float32": None, "tf32": TF32(), "bfloat16": Autocast(torch.bfloat16)}
 
@@ -56,11 +57,10 @@ def train(argv: list[str]) -> int:
     device = resolve_device(ranks.local_device(settings.device))
     source = ranks.load(partial(run_data.load, saved or vars(settings)))
     if saved is None:
-        given = {arg.partition("=")[0] for arg in argv}
-        more = COUNTS if source.kind == "sparse counts" and given.isdisjoint({"--program", "--likelihood"}) else ()
-        settings, config = parse([*argv, *more], LIKELIHOODS[source.kind])
+        words = [*argv, *options_of_kind(argv, source)]
+        settings, config = parse(words, LIKELIHOODS[source.kind])
         if options := options_of_table(argv, config, source):
-            settings, config = parse([*options, *argv], LIKELIHOODS[source.kind])
+            settings, config = parse([*options, *words], LIKELIHOODS[source.kind])
         alpha = any(arg.startswith("--program.alpha") for arg in argv)
         config = run.plain(run_data.complete(config, source, alpha=alpha))
     else:
@@ -163,7 +163,7 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
 
 def options_of_program(program: type[Program], argv: list[str]) -> list[str]:
     """Return what suits a program, and ``--missing``, as options; those of the user come after them and win."""
-    found, shelves = [], parts.shelves()
+    found, shelves = ["--layout=tc"] * ("summary" in parts.required(program)), parts.shelves()
     for axis, part in program.default_parts().items():
         cls, options = (part.func, part.keywords) if isinstance(part, partial) else (part, {})
         name, _ = Choices("train", argv).take(axis)
@@ -194,13 +194,25 @@ def choice(config: dict[str, Any], kind: str, argv: list[str] | None) -> dict[st
     if argv is None:
         return chosen
     given = {arg.partition("=")[0] for arg in argv}
+    if "--program" not in given and chosen["program"] != run.DEFAULT_PROGRAM["name"]:
+        chosen["program"] += f", as the data are {kind} (--program chooses another)"
     suited = parts.shelves()["program"][config["program"]["name"]].default_parts()
     if "--likelihood" not in given:
-        why = f"which suits {chosen['program']}" if "likelihood" in suited else f"as the data are {kind}"
+        why = f"which suits {config['program']['name']}" if "likelihood" in suited else f"as the data are {kind}"
         chosen["likelihood"] += f", {why} (--likelihood chooses another)"
     others = [f"--{part}.net" for part, net in nets.items() if net and f"--{part}.net" not in given]
     chosen["networks"] += f" ({' and '.join(others)} choose{'s' if len(others) == 1 else ''} others)" if others else ""
     return chosen
+
+
+def options_of_kind(argv: list[str], source: run_data.Source) -> list[str]:
+    """Return the program that suits the kind of the data, unless the user chose one, and what holes need."""
+    given = {arg.partition("=")[0] for arg in argv}
+    if source.kind == "sequences":
+        program = [] if "--program" in given else ["--program=SequenceVAE"]
+        return [*program, "--missing"] if source.holes and "--missing" not in given else program
+    # an encoder that sees the logarithms of counts, and a decoder that knows their total
+    return ["--program=CountVAE"] if source.kind == "sparse counts" and given.isdisjoint(OWN) else []
 
 
 def options_of_table(argv: list[str], config: dict[str, Any], source: run_data.Source) -> list[str]:
