@@ -24,8 +24,8 @@ def forecast(argv: list[str]) -> int:
     job = Job.start(choices)
     if not takes_sequences(job.config):
         raise ValueError(
-            f"run: expected a program of sequences in {job.settings.run}, got a {type(job.program).__name__}. Train one "
-            "with `pyro-vae train --program SequenceVAE`"
+            f"run: expected a program of sequences in {job.settings.run}, got a {type(job.program).__name__}. Train "
+            "one with `pyro-vae train --program SequenceVAE`"
         )
     rows, settings = job.rows(), job.settings
     how = {"num_steps": settings.num_steps, "num_samples": settings.num_samples, **job.noise}

@@ -76,7 +76,7 @@ def figures_of_sequences(vae: Program, source: Source, seed: int) -> dict[str, A
 
     The forecasts are those of the last steps of test sequences, a fifth of the longest, given the steps before.
     """
-    device, split = vae.device, source.dataset.test
+    device = vae.device
     x, lengths, *inputs = [column.to(device) for column in source.batch("test", slice(None))]
     step = torch.arange(x.shape[1], device=device).expand(len(x), -1)
     inside = step < lengths.unsqueeze(-1)
@@ -84,7 +84,9 @@ def figures_of_sequences(vae: Program, source: Source, seed: int) -> dict[str, A
     rows = {"test data": x, "reconstructions": vae.reconstruct(x, lengths, *inputs, seed=seed)}
     found = {
         "reconstructions": plots.sequences(rows, lengths, title="Test data and reconstructions"),
-        "latent": plots.latent_map(z, step[inside] + 1, title="Latents of all steps: means of q(z|x), coloured by step"),
+        "latent": plots.latent_map(
+            z, step[inside] + 1, title="Latents of all steps: means of q(z|x), coloured by step"
+        ),
     }
     length, given = int(lengths.max()), {}
     if inputs:  # of the sequences that have those of all steps

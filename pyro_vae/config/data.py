@@ -207,10 +207,11 @@ def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) 
     """
     facts, spec, sequences = dict(source.facts), config["program"], source.kind == "sequences"
     if takes_sequences(config) != sequences:
-        what = "one for sequences, such as SequenceVAE, or --layout=hw to model arrays as images" if sequences else (
-            f"one for {source.kind} data, such as a VAE, or sequences: an array (n, steps, channels) with --layout=tc"
+        arrays = "--layout=hw for arrays as images" if sequences else "an array (n, steps, channels) with --layout=tc"
+        what = (
+            f"one for sequences, such as SequenceVAE, or {arrays}" if sequences else f"a VAE, or sequences: {arrays}"
         )
-        raise ValueError(f"program: expected {what}, got {spec['name']} for {source.dataset.name}")
+        raise ValueError(f"program: expected {what}, got {spec['name']} for {source.dataset.name} ({source.kind})")
     if config["likelihood"]["name"] != "Heterogeneous":
         facts.pop("units", None)  # other likelihoods model the array as it is
     facts |= {"num_examples": len(source.dataset.train), "counts": "counts" in source.kind}

@@ -48,8 +48,8 @@ def build_program(config: Mapping[str, Any]) -> Program:
     Any exported program can be built whose other required arguments are plain values, or one of :data:`MADE`. The
     encoder of a table, or of an array with ``units``, sees the columns as :class:`Features`, that of other data with
     missing entries sees :class:`ZeroImputed` data, and that of counts their logarithms (:class:`LogCounts`).
-    Covariates are the context of all parts. A likelihood with ``library=True`` has one more number of context. A program
-    of sequences has this encoder in its summary, and the inputs of each step as context.
+    Covariates are the context of all parts. A likelihood with ``library=True`` has one more number of context. A
+    program of sequences has this encoder in its summary, and the inputs of each step as context.
 
     Args:
         config: ``latent``, ``shape``, ``seed``, ``posterior``, ``likelihood`` and ``prior``; where they apply

@@ -81,15 +81,17 @@ class Sequences(Rows):
 def written(kind: str, values: Mapping[str, Tensor], lengths: Tensor) -> Values:
     """Return sequences ``(n, steps, channels)`` by name as a file of this kind has them.
 
-    A .csv has a row per step, with the numbers of sequence and step, from 0, before the channels. An .npy has NaN after
-    the end of each sequence, and an .npz the lengths as well.
+    A .csv has a row per step, with the numbers of sequence and step, from 0, before the channels. An .npy has NaN
+    after the end of each sequence, and an .npz the lengths as well.
     """
     first = next(iter(values.values()))
     inside = torch.arange(first.shape[1]) < lengths.unsqueeze(-1)
     if kind == ".csv":
         sequence, step = inside.nonzero().T.numpy()
         names = [(name, c) for c in range(first.shape[2]) for name in values]
-        columns = {f"{c}.{name}" if len(values) > 1 else f"{c}": values[name][inside][:, c].numpy() for name, c in names}
+        columns = {
+            f"{c}.{name}" if len(values) > 1 else f"{c}": values[name][inside][:, c].numpy() for name, c in names
+        }
         return {"sequence": sequence, "step": step, **columns}
     padded = {name: torch.where(inside.unsqueeze(-1), x, torch.nan).numpy() for name, x in values.items()}
     if kind == ".npz":

@@ -100,7 +100,8 @@ def check_lengths(lengths: Tensor | None, x: Tensor, name: str = "x") -> None:
     if lengths.shape != x.shape[:1]:
         more = ". Pass inputs after the lengths: (x, lengths, inputs)" if lengths.dim() == 3 else ""
         raise ValueError(
-            f"lengths: expected {len(x):,} integers, one per sequence of {name}, got shape {tuple(lengths.shape)}{more}"
+            f"lengths: expected {len(x):,} integers, one per sequence of {name}, got shape "
+            f"{tuple(lengths.shape)}{more}"
         )
     bad = ~((lengths >= 1) & (lengths <= x.shape[1]) & (lengths == lengths.long()))
     if bad.any():
@@ -115,8 +116,9 @@ def check_observed(x: Tensor, name: str = "x") -> None:
     """Raise if all entries of a sequence are missing."""
     empty = torch.isnan(x).flatten(1).all(1)
     if empty.any():
+        i = int(empty.nonzero()[0])
         raise ValueError(
-            f"{name}: expected an observed entry in each sequence, but all of x[{int(empty.nonzero()[0])}] are missing "
+            f"{name}: expected an observed entry in each sequence, but all of x[{i}] are missing "
             f"({int(empty.sum()):,} of {len(x):,} sequences are). Remove these sequences"
         )
 

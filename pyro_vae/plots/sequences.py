@@ -102,7 +102,9 @@ def sequences(rows: Mapping[str, Any], lengths: Tensor | None = None, *, title: 
     for i, c in product(range(n), range(channels)):
         axes = every[i][c]
         for (name, x), look in zip(drawn.items(), looks, strict=False):
-            axes.plot(range(1, ends[i] + 1), x[i, : ends[i], c].tolist(), label=name, markersize=2, linewidth=1, **look)
+            axes.plot(
+                range(1, ends[i] + 1), x[i, : ends[i], c].tolist(), label=name, markersize=2, linewidth=1, **look
+            )
         axes.set(title=f"channel {c}" if i == 0 else "", ylabel=f"sequence {i}" if c == 0 else "")
         axes.grid(True)
         integer_ticks(axes.xaxis)
