@@ -207,10 +207,8 @@ def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) 
     """
     facts, spec, sequences = dict(source.facts), config["program"], source.kind == "sequences"
     if takes_sequences(config) != sequences:
-        arrays = "--layout=hw for arrays as images" if sequences else "an array (n, steps, channels) with --layout=tc"
-        what = (
-            f"one for sequences, such as SequenceVAE, or {arrays}" if sequences else f"a VAE, or sequences: {arrays}"
-        )
+        array = "--layout=hw for an array of images" if sequences else "an array (n, steps, channels) with --layout=tc"
+        what = f"one of sequences, or {array}" if sequences else f"a VAE, or sequences: {array}"
         raise ValueError(f"program: expected {what}, got {spec['name']} for {source.dataset.name} ({source.kind})")
     if config["likelihood"]["name"] != "Heterogeneous":
         facts.pop("units", None)  # other likelihoods model the array as it is

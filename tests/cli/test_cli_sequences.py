@@ -53,11 +53,7 @@ def test_the_program_follows_the_data(tmp_path, capsys):
     np.savez(tmp_path / "list.npz", *[np.random.default_rng(n).normal(size=(2 + n % 3, 2)) for n in range(12)])
     np.save(tmp_path / "array.npy", np.random.default_rng(0).normal(size=(12, 3, 2)))
     for name, options in (("list.npz", []), ("array.npy", ["--layout=tc"]), ("array.npy", ["--program=SequenceVAE"])):
-        folder = train(
-            tmp_path / f"{name}{len(options)}{options[0][:5] if options else ''}",
-            f"--data={tmp_path / name}",
-            *options,
-        )
+        folder = train(tmp_path / f"run of {name}{''.join(options)}", f"--data={tmp_path / name}", *options)
         assert run.read(folder)["program"]["name"] == "SequenceVAE"
     said = capsys.readouterr().out
     assert "SequenceVAE, as the data are sequences (--program chooses another)" in said
@@ -127,8 +123,16 @@ def test_figures_are_those_of_sequences(sequences):
 def test_a_resumed_run_ends_with_the_same_weights(sequences, tmp_path):
     options = [f"--data={sequences[1]}", "--program.summary=4", "--program=SequenceVAE", "--epochs=3"]
     whole = pv.load(train(tmp_path / "whole", *options)).state_dict()
+    end_epoch, epochs = pv.training.EarlyStopping.on_epoch_end, []
+
+    def interrupt(self, *args):
+        epochs.append(1)
+        if len(epochs) == 2:
+            raise RuntimeError("interrupted")
+        return end_epoch(self, *args)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pv.training.EarlyStopping, "on_epoch", stop_after(1, pv.training.EarlyStopping.on_epoch))
+        patch.setattr(pv.training.EarlyStopping, "on_epoch_end", interrupt)
         with pytest.raises(RuntimeError, match="interrupted"):
             train(tmp_path / "part", *options)
     resumed = pv.load(train(tmp_path / "part", "--resume", *options)).state_dict()
@@ -165,10 +169,7 @@ def test_other_channels_are_refused(sequences, tmp_path, capsys):
 
 def test_programs_that_do_not_fit_the_data_are_refused(sequences, tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).random((20, 4)))
-    for words in (
-        ["--program=SequenceVAE", f"--data={tmp_path / 'x.npy'}"],
-        ["--program=VAE", f"--data={sequences[1]}"],
-    ):
-        assert main(["train", *words, f"--run-dir={tmp_path / 'run'}"]) in (1, 2)
+    for name, data in (("SequenceVAE", tmp_path / "x.npy"), ("VAE", sequences[1])):
+        assert main(["train", f"--program={name}", f"--data={data}", f"--run-dir={tmp_path / 'run'}"]) in (1, 2)
         assert capsys.readouterr().err.count("\n") == 1
         assert not (tmp_path / "run").exists()
