@@ -29,7 +29,7 @@ __all__ = ["GIVEN", "Choices", "UsageError", "first_line", "look_up", "table", "
 
 #: Required arguments of parts that a run sets itself, and options that a user cannot set.
 GIVEN = {"latent", "shape", "in_shape", "out_shape", "posterior", "columns", "posteriors", "score", "train"}
-HIDDEN = {"context", "inplace", "device", "dtype"}
+HIDDEN = {"context", "inputs", "inplace", "device", "dtype"}
 
 
 class UsageError(ValueError):

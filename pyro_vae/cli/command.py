@@ -26,6 +26,7 @@ COMMANDS = {
     "score": "score",
     "classify": "classify",
     "embed": "embed",
+    "forecast": "forecast",
     "compress": "compress",
     "export": "export",
     "explore": "explore",

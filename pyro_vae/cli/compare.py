@@ -13,7 +13,7 @@ import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from pyro_vae import data, evaluation, pages
+from pyro_vae import evaluation, pages
 from pyro_vae._util.devices import resolve_device
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.cli.choices import Choices, first_line, usage
@@ -30,6 +30,7 @@ from pyro_vae.cli.shared import (
 )
 from pyro_vae.config import data as run_data
 from pyro_vae.config import parts, run
+from pyro_vae.config.program import DEFAULTS as DEFAULTS_OF_PROGRAMS
 from pyro_vae.config.program import build_program
 from pyro_vae.evaluation import Particles, Seconds, Steps
 from pyro_vae.training import fit
@@ -54,30 +55,34 @@ def compare(argv: list[str]) -> int:
     device = resolve_device(settings.device)
     source = run_data.load(vars(settings))
     settings, config, estimators = parse(argv, LIKELIHOODS[source.kind])
-    dataset = source.dataset
-    program = {"name": "VAE", "options": {"missing": settings.missing}}
+    program = {"name": "VAE", "options": {"missing": settings.missing or source.holes}}
+    if source.kind == "sequences":
+        program = {
+            "name": "SequenceVAE",
+            "options": {**program["options"], "summary": DEFAULTS_OF_PROGRAMS["summary"]},
+        }
     config = run.plain(run_data.complete({**config, "program": program}, source))
     first, vae = build_program(config).to(device), build_program(config).to(device)
     optimizer = partial(torch.optim.Adam, lr=settings.learning_rate)
-    x = batch_of(dataset.test, settings.batch_size, settings.seed)
+    x = batch_of(source, settings.batch_size, settings.seed)
     try:
-        vae.check(x.to(device))
+        vae.check(*(column.to(device) for column in x))
     except ValueError as error:
         raise named_options(error, source) from error
     shared = {"seed": settings.seed, "progress": not settings.quiet}
     size = {"batch_size": settings.batch_size, "optimizer": optimizer}
     if settings.epochs:
-        fit(vae, dataset.train, epochs=settings.epochs, **size, **shared)
+        fit(vae, source.split("train"), epochs=settings.epochs, **size, **shared)
     table = evaluation.compare_estimators(vae, x, estimators, num_samples=settings.num_samples, **shared)
     print(f"{source}; gradients after {settings.epochs} epochs with the ELBO\n\n{table}\n")
     run.write(folder, config)
     export(table, "comparison", folder)
     curves = evaluation.train_under(
         first,
-        dataset.train,
+        source.split("train"),
         estimators,
         budget=settings.budget,
-        valid=dataset.valid,
+        valid=source.split("valid"),
         num_particles=VALID_PARTICLES,
         **size,
         **shared,
@@ -185,7 +190,7 @@ def pyros() -> dict[str, type[pyro.infer.ELBO]]:
     }
 
 
-def batch_of(split: data.Split, n: int, seed: int) -> torch.Tensor:
-    """Return evenly spaced examples of a split."""
+def batch_of(source: run_data.Source, n: int, seed: int) -> tuple[torch.Tensor, ...]:
+    """Return evenly spaced test examples."""
     with fork_rng(seed=seed):
-        return split.batch(evenly_spaced(len(split), n))
+        return source.batch("test", evenly_spaced(len(source.dataset.test), n))

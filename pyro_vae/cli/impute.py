@@ -21,11 +21,11 @@ def impute(argv: list[str]) -> int:
     n = settings.num_samples
     found = tasks.impute(job.program, rows.data(), num_particles=settings.num_particles, num_samples=n, **job.noise)
     if not n:
-        job.target.write(rows.filled(found.x))
+        job.target.write(rows.filled(found.x, job.target.kind))
     elif rows.cells is None and job.target.kind != ".csv":
         job.target.write(found.samples.numpy())
     else:
-        job.target.write(stacked([rows.filled(x) for x in found.samples]))
+        job.target.write(stacked([rows.filled(x, job.target.kind) for x in found.samples]))
     return 0
 
 

@@ -15,7 +15,7 @@ from pyro_vae.cli.choices import UsageError, look_up, usage
 from pyro_vae.cli.shared import Job, cells_of
 from pyro_vae.config import run
 from pyro_vae.config.data import load
-from pyro_vae.config.rows import decode
+from pyro_vae.config.rows import decode, written
 from pyro_vae.data.covariates import encode_covariates
 from pyro_vae.programs import VAE
 
@@ -34,17 +34,21 @@ def sample(argv: list[str]) -> int:
         type=PositiveFloat | None,
         help="total count of each example, for programs with a library size; by default those of training rows",
     )
+    add("--length", type=PositiveInt | None, help="steps of new sequences; by default the most of the training data")
     job = Job.start(choices)
     settings, columns, one_hot = job.settings, run.columns(job.config), class_of(job)
     named = inspect.signature(job.program.sample).parameters
+    if settings.temperature != 1 and not isinstance(job.program, VAE):
+        raise UsageError(f"temperature: expected 1 for a {type(job.program).__name__}, got {settings.temperature}")
+    for option in ("library", "length"):
+        if settings[option] and option not in named:
+            raise UsageError(f"{option}: expected none for a {type(job.program).__name__}, got {settings[option]}")
+    length = settings.length or job.config["steps"] if "length" in named else None
+    inputs = None if length is None else inputs_of(job, length)
     rows = training_rows(job) if "context" in job.config or "library" in named else None
     context = covariates_of(job) if rows is None or settings.covariates else rows[1]
     if columns and settings.mean:
         raise UsageError("mean: the labels of a table have no mean. Leave it out to sample rows")
-    if settings.temperature != 1 and not isinstance(job.program, VAE):
-        raise UsageError(f"temperature: expected 1 for a {type(job.program).__name__}, got {settings.temperature}")
-    if settings.library and "library" not in named:
-        raise UsageError(f"library: expected none for a {type(job.program).__name__}, got {settings.library}")
     sizes = rows[0].flatten(1).sum(1) if "library" in named else None
     parts = []
     for start, n in job.chunks(settings.num_samples):
@@ -52,11 +56,28 @@ def sample(argv: list[str]) -> int:
         given: dict[str, Any] = {"y": one_hot[0].expand(n, -1)} if one_hot else {}
         given |= {} if context is None else {"context": [context[here % len(context)]]}
         given |= {} if sizes is None else {"library": settings.library or sizes[here % len(sizes)]}
+        given |= {} if length is None else {"length": length}
+        given |= {} if inputs is None else {"inputs": inputs[here % len(inputs)]}
         how = {"temperature": settings.temperature, "mean": settings.mean, "seed": settings.seed + start}
         parts.append(tasks.generate(job.program, n, **how, **given))
     x = torch.cat(parts).cpu()
+    if length is not None:
+        job.target.write(written(job.target.kind, {"x": x}, torch.full((len(x),), length)))
+        return 0
     job.target.write(decode(columns, x) if columns else x.numpy())
     return 0
+
+
+def inputs_of(job: Job, length: int) -> Tensor | None:
+    """Return the inputs of so many steps of random training sequences, None for a run without inputs."""
+    if not job.config.get("inputs"):
+        return None
+    known = load(job.config).dataset.train.inputs
+    longest = int((~known.isnan()).all(-1).sum(1).max())
+    if length > longest:
+        raise UsageError(f"length: expected at most {longest}, the steps with inputs in the data, got {length}")
+    known = known[~known[:, :length].isnan().flatten(1).any(1), :length]
+    return known[torch.randperm(len(known), generator=torch.Generator().manual_seed(job.settings.seed))]
 
 
 def class_of(job: Job) -> list[Tensor]:

@@ -35,9 +35,7 @@ from pyro_vae.programs import Program
 DEFAULTS = {"posterior": "MeanFieldNormal", "prior": "StandardNormal", "estimator": "ELBO"}
 LIKELIHOODS = {"binary": "Bernoulli", "grey": "ContinuousBernoulli", "real": "Normal", "mixed": "Heterogeneous"}
 LIKELIHOODS |= {"counts": "NegativeBinomial", "sparse counts": "NegativeBinomial"}
-LIKELIHOODS["real columns"] = "Heterogeneous"
-#: The program for sparse counts: its encoder sees their logarithms, and its decoder their total.
-COUNTS = ("--program=CountVAE",)
+LIKELIHOODS |= dict.fromkeys(("real columns", "sequences"), "Heterogeneous")
 #: What can be read, in words.
 FILES = f"a file {', '.join(e for reader in READERS for e in reader.endings)}, or a folder of images"
 #: Rows at a time between two updates of the progress bar.
@@ -59,7 +57,8 @@ def add_training(choices: Choices, *, batch_size: int) -> None:
     add("--leave-out", type=str | None, help="columns of a table that are not used, separated by commas")
     add("--keep-empty", action=ActionYesNo, nargs="?", default=False, help="use rows of a table without any value")
     add("--keep-index", action=ActionYesNo, nargs="?", default=False, help="use the column with pandas' row numbers")
-    add("--layout", type=str | None, help="axes of one image in an array: hw, hwc or chw; detected by default")
+    axes = "axes of one image in an array: hw, hwc or chw; detected by default; tc for sequences (steps, channels)"
+    add("--layout", type=str | None, help=axes)
     add("--levels", type=PositiveInt | None, help="largest level of images in bytes: 255, or 1; detected by default")
     add("--size", type=PositiveInt | None, help="height and width to which the images of a folder are resized")
     add("--key", type=str | None, help="name of the array in a file with several")

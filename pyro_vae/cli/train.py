@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,6 @@ from pyro_vae.cli.choices import Choices, UsageError, look_up, table
 from pyro_vae.cli.outcome import figures, summary
 from pyro_vae.cli.resume import NOT_SAVED, resumed
 from pyro_vae.cli.shared import (
-    COUNTS,
     DEFAULTS,
     LIKELIHOODS,
     add_training,
@@ -28,6 +26,7 @@ from pyro_vae.cli.shared import (
     read_training,
     save,
 )
+from pyro_vae.cli.suited import TABLE_RATE, options_of_kind, options_of_size
 from pyro_vae.config import data as run_data
 from pyro_vae.config import parts, run
 from pyro_vae.config.program import build_program, can_build, takes_context
@@ -35,12 +34,9 @@ from pyro_vae.config.results import results, write_results
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs import Program
 from pyro_vae.programs.program import evaluating
-from pyro_vae.training import TF32, Autocast, EarlyStopping, ImputationDefaults, TableDefaults, fit
+from pyro_vae.training import TF32, Autocast, EarlyStopping, fit
 from pyro_vae.training.ranks.distributed import Ranks, in_process_group
 
-#: Hidden layers and learning rate for tables: few large steps that become smaller, of which held-out rows choose the
-#: best epoch.
-TABLE_HIDDEN, TABLE_RATE = [128, 128], 1e-2
 #: Precision of the layers of networks in training.
 PRECISIONS = {"float32": None, "tf32": TF32(), "bfloat16": Autocast(torch.bfloat16)}
 
@@ -56,11 +52,10 @@ def train(argv: list[str]) -> int:
     device = resolve_device(ranks.local_device(settings.device))
     source = ranks.load(partial(run_data.load, saved or vars(settings)))
     if saved is None:
-        given = {arg.partition("=")[0] for arg in argv}
-        more = COUNTS if source.kind == "sparse counts" and given.isdisjoint({"--program", "--likelihood"}) else ()
-        settings, config = parse([*argv, *more], LIKELIHOODS[source.kind])
-        if options := options_of_table(argv, config, source):
-            settings, config = parse([*options, *argv], LIKELIHOODS[source.kind])
+        words = [*argv, *options_of_kind(argv, source)]
+        settings, config = parse(words, LIKELIHOODS[source.kind])
+        if options := options_of_size(argv, config, source):
+            settings, config = parse([*options, *words], LIKELIHOODS[source.kind])
         alpha = any(arg.startswith("--program.alpha") for arg in argv)
         config = run.plain(run_data.complete(config, source, alpha=alpha))
     else:
@@ -122,7 +117,7 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     rule = "; for a table 10 times the square root of its number of rows, at least 400, in steps"
     add("--epochs", type=PositiveInt, default=150, help=f"largest number of passes over the training data{rule}")
     add("--patience", type=PositiveInt, default=20, help="epochs without a better validation bound before it stops")
-    rate = f"learning rate of Adam; for a table {TABLE_RATE}, which falls to 0 along a cosine"
+    rate = f"learning rate of Adam; {TABLE_RATE} for sequences, and for a table, where it falls to 0 along a cosine"
     add("--learning-rate", type=PositiveFloat, default=1e-3, help=rate)
     add("--num-particles", type=PositiveInt, default=1000, help="samples per example for the log-likelihood")
     add("--compile", action=ActionYesNo, nargs="?", default=False, help="compile the training step")
@@ -163,7 +158,7 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
 
 def options_of_program(program: type[Program], argv: list[str]) -> list[str]:
     """Return what suits a program, and ``--missing``, as options; those of the user come after them and win."""
-    found, shelves = [], parts.shelves()
+    found, shelves = ["--layout=tc"] * ("summary" in parts.required(program)), parts.shelves()
     for axis, part in program.default_parts().items():
         cls, options = (part.func, part.keywords) if isinstance(part, partial) else (part, {})
         name, _ = Choices("train", argv).take(axis)
@@ -194,36 +189,15 @@ def choice(config: dict[str, Any], kind: str, argv: list[str] | None) -> dict[st
     if argv is None:
         return chosen
     given = {arg.partition("=")[0] for arg in argv}
+    if "--program" not in given and chosen["program"] != run.DEFAULT_PROGRAM["name"]:
+        chosen["program"] += f", as the data are {kind} (--program chooses another)"
     suited = parts.shelves()["program"][config["program"]["name"]].default_parts()
     if "--likelihood" not in given:
-        why = f"which suits {chosen['program']}" if "likelihood" in suited else f"as the data are {kind}"
+        why = f"which suits {config['program']['name']}" if "likelihood" in suited else f"as the data are {kind}"
         chosen["likelihood"] += f", {why} (--likelihood chooses another)"
     others = [f"--{part}.net" for part, net in nets.items() if net and f"--{part}.net" not in given]
     chosen["networks"] += f" ({' and '.join(others)} choose{'s' if len(others) == 1 else ''} others)" if others else ""
     return chosen
-
-
-def options_of_table(argv: list[str], config: dict[str, Any], source: run_data.Source) -> list[str]:
-    """Return the default options of a VAE for a table; those of the user come after them and win."""
-    real = source.kind in ("real", "real columns", "mixed") and len(source.dataset.shape) == 1
-    labels = run.takes_labels(config)
-    if not real or not run_data.is_file(config["data"]) or not (labels or config["program"]["name"] == "VAE"):
-        return []
-    given = {arg.partition("=")[0] for arg in argv}
-    rows, batch_size = len(source.dataset.train), config["batch_size"]
-    missing = config["program"]["options"].get("missing")
-    sizes = (ImputationDefaults if missing else TableDefaults)(rows=rows, columns=source.dataset.shape[0])
-    epochs = config["epochs"] if "--epochs" in given else sizes.epochs(batch_size)
-    options = [f"--epochs={epochs}", f"--learning-rate={TABLE_RATE}"]
-    if not given & {"--lr-schedule", "--learning-rate"}:
-        options += ["--lr-schedule=Cosine", f"--lr-schedule.num_steps={epochs * math.ceil(rows / batch_size)}"]
-    for part in ("posterior", "likelihood", "prior"):
-        if (config[part]["options"].get("net") or {}).get("name") == "MLP":
-            options.append(f"--{part}.net.hidden={list(sizes.hidden) if missing else TABLE_HIDDEN}")
-            # a network learns slowly what is linear: correlations of columns, and the border between two classes
-            if part == ("posterior" if labels else "likelihood") and (labels or missing):
-                options.append(f"--{part}.net.linear=true")
-    return [*options, f"--latent={sizes.latent}", f"--patience={max(20, epochs // 4)}"] if missing else options
 
 
 def check_step(vae: Program, estimator: Estimator, source: run_data.Source) -> None:

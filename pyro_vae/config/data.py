@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vae import data, tasks
 from pyro_vae.config import run
 from pyro_vae.config.places import in_file, in_rows
-from pyro_vae.config.program import samples_missing, unbounded
+from pyro_vae.config.program import samples_missing, takes_sequences, unbounded
 from pyro_vae.data import Dataset, Examples, Split
 from pyro_vae.data.covariates import encode_covariates
 from pyro_vae.data.dataset import Levels
@@ -38,13 +38,15 @@ class Source:
 
     Attributes:
         dataset: three splits; labels are class numbers, -1 where a label is missing
-        kind: ``"binary"``, ``"grey"``, ``"real"``, ``"real columns"``, ``"counts"``, ``"sparse counts"`` or
-            ``"mixed"`` (a table), which sets the default likelihood
-        facts: entries for the configuration: ``shape``, ``columns`` of a table, ``units`` of an array with real
-            columns, ``classes``, the labels, and ``context``, the columns of the covariates
+        kind: ``"binary"``, ``"grey"``, ``"real"``, ``"real columns"``, ``"counts"``, ``"sparse counts"``,
+            ``"mixed"`` (a table) or ``"sequences"``, which sets the default likelihood
+        facts: entries for the configuration: ``shape`` (of one step of sequences), ``columns`` of a table, ``units``
+            of an array with real columns or of the channels of sequences, ``classes``, the labels, ``context``, the
+            columns of the covariates, and of sequences the largest number of ``steps`` and the number of ``inputs``
         columns: what was read and chosen; for a table one line per column
         context: the covariates in three splits, or None
         rows: numbers of the training rows in the file, None for a data set
+        holes: whether entries of sequences are missing
     """
 
     dataset: Dataset
@@ -53,6 +55,7 @@ class Source:
     columns: str = ""
     context: Dataset | None = None
     rows: Tensor | None = None
+    holes: bool = False
 
     def located(self, text: str) -> str:
         """Return an error about training rows with columns and lines of the file."""
@@ -66,8 +69,11 @@ class Source:
         return x if self.context is None else (x, getattr(self.context, name).x[part])
 
     def batch(self, name: str, part: Any) -> tuple[Tensor, ...]:
-        """Return examples of a split as tensors, followed by their covariates if there are some."""
-        x = getattr(self.dataset, name).batch(part)
+        """Return examples of a split as tensors, followed by their covariates, or lengths and inputs, if any."""
+        split = getattr(self.dataset, name)
+        x = split.batch(part)
+        if self.kind == "sequences":
+            return (x, *(column[part] for column in (split.lengths, split.inputs) if column is not None))
         return (x,) if self.context is None else (x, getattr(self.context, name).x[part])
 
     def __str__(self) -> str:
@@ -125,10 +131,7 @@ def from_file(path: str, config: Mapping[str, Any]) -> Source:
     """Read a file into three splits."""
     found = read_file(path, config)
     if found.kind == "sequence":
-        raise ValueError(
-            f"data: expected images, a table or rows of numbers, got sequences ({path}). Train a SequenceVAE on "
-            "pyro_vae.data.read(path) by pyro_vae.fit"
-        )
+        return of_sequences(path, found)
     rows, facts = replace(found, context=None)[:], {"shape": list(found.shape)}
     context, covariates = found.context, found.covariates
     if isinstance(rows.x, Tensor) and rows.x.is_floating_point():
@@ -155,6 +158,17 @@ def from_file(path: str, config: Mapping[str, Any]) -> Source:
     more = {"rows": split_rows(path, Split(numbers)).train.x}
     more |= {} if context is None else {"context": split_rows(path, Split(context))}
     return Source(split_rows(path, rows), kind, facts, text, **more)
+
+
+def of_sequences(path: str, found: Examples) -> Source:
+    """Return sequences in three splits."""
+    inputs = None if found.inputs is None else found.inputs.float()
+    rows = replace(found, x=found.x.float(), inputs=inputs)
+    facts = {"shape": [found.x.shape[2]], "steps": found.x.shape[1], "units": run.describe(found.columns)}
+    facts |= {} if inputs is None else {"inputs": inputs.shape[2]}
+    order = split_rows(path, Split(torch.arange(len(rows)))).train.x
+    holes = int(torch.isnan(rows.x).sum()) > rows.x[0, 0].numel() * int((found.x.shape[1] - found.lengths).sum())
+    return Source(split_rows(path, rows), "sequences", facts, str(found), rows=order, holes=holes)
 
 
 def read_file(path: str, config: Mapping[str, Any]) -> Examples:
@@ -189,9 +203,13 @@ def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) 
     of rows that differ from the classes.
 
     Raises:
-        ValueError: the program needs labels that the data do not have.
+        ValueError: the program needs labels that the data do not have, or sequences, or the data are sequences.
     """
-    facts, spec = dict(source.facts), config["program"]
+    facts, spec, sequences = dict(source.facts), config["program"], source.kind == "sequences"
+    if takes_sequences(config) != sequences:
+        array = "--layout=hw for an array of images" if sequences else "an array (n, steps, channels) with --layout=tc"
+        what = f"one of sequences, or {array}" if sequences else f"a VAE, or sequences: {array}"
+        raise ValueError(f"program: expected {what}, got {spec['name']} for {source.dataset.name} ({source.kind})")
     if config["likelihood"]["name"] != "Heterogeneous":
         facts.pop("units", None)  # other likelihoods model the array as it is
     facts |= {"num_examples": len(source.dataset.train), "counts": "counts" in source.kind}

@@ -35,6 +35,7 @@ __all__ = [
     "nearest",
     "required",
     "resolve",
+    "revive",
     "shelf",
     "shelves",
     "split",
@@ -44,7 +45,7 @@ __all__ = [
 FACTORIES = ("network", "activation")
 NESTED = (*FACTORIES, "scale", "penalty", "schedule", "cells", "inference")
 #: Types of arguments of programs that a configuration has as plain values.
-PLAIN = {"layers": list[int]}
+PLAIN = {"layers": list[int], "summary": int}
 
 
 def shelves() -> dict[str, dict[str, type]]:

@@ -9,15 +9,24 @@ from functools import partial
 from typing import Any
 
 from pyro_vae._util.random_state import fork_rng
-from pyro_vae.config.parts import build, required, resolve, shelves, split
+from pyro_vae.config.parts import build, required, resolve, revive, shelves, split
 from pyro_vae.config.run import AXES, DEFAULT_PROGRAM, columns
 from pyro_vae.data.covariates import entries
 from pyro_vae.data.tables import Column, Features, Positive, Real
-from pyro_vae.nets import LogCounts, ZeroImputed
+from pyro_vae.nets import MLP, LogCounts, ZeroImputed
 from pyro_vae.priors import OneHotCategorical
-from pyro_vae.programs import Program, SelfMasking, TopDown
+from pyro_vae.programs import BackwardGRU, Program, SelfMasking, TopDown
 
-__all__ = ["DEFAULTS", "MADE", "build_program", "can_build", "samples_missing", "takes_context", "unbounded"]
+__all__ = [
+    "DEFAULTS",
+    "MADE",
+    "build_program",
+    "can_build",
+    "samples_missing",
+    "takes_context",
+    "takes_sequences",
+    "unbounded",
+]
 
 #: Parts of the ``top`` of a program.
 TOP = {
@@ -26,8 +35,8 @@ TOP = {
 }
 
 #: Required arguments of programs that are options: the numbers of latents of the layers below the top of a hierarchy,
-#: from the top down, and the order of its guide.
-DEFAULTS: dict[str, Any] = {"layers": [16], "inference": TopDown}
+#: from the top down, and the order of its guide; the number of features of the GRU that reads sequences backwards.
+DEFAULTS: dict[str, Any] = {"layers": [16], "inference": TopDown, "summary": 64}
 
 #: Distributions of a layer of a hierarchy given another layer.
 LAYER = {"name": "MeanFieldNormal", "options": {}}
@@ -39,13 +48,14 @@ def build_program(config: Mapping[str, Any]) -> Program:
     Any exported program can be built whose other required arguments are plain values, or one of :data:`MADE`. The
     encoder of a table, or of an array with ``units``, sees the columns as :class:`Features`, that of other data with
     missing entries sees :class:`ZeroImputed` data, and that of counts their logarithms (:class:`LogCounts`).
-    Covariates are the context of all parts. A likelihood with ``library=True`` has one more number of context.
+    Covariates are the context of all parts. A likelihood with ``library=True`` has one more number of context. A
+    program of sequences has this encoder in its summary, and the inputs of each step as context.
 
     Args:
         config: ``latent``, ``shape``, ``seed``, ``posterior``, ``likelihood`` and ``prior``; where they apply
             ``program``, ``columns`` of a table, ``units`` of an array with real columns, whether it has ``counts``,
-            ``context``, the columns of the covariates, ``num_examples``, and ``classes``, the labels in the order of
-            their class numbers
+            ``context``, the columns of the covariates, ``inputs``, the number of inputs of each step of sequences,
+            ``num_examples``, and ``classes``, the labels in the order of their class numbers
 
     Returns:
         The untrained program, on the CPU.
@@ -56,17 +66,18 @@ def build_program(config: Mapping[str, Any]) -> Program:
     spec = config.get("program", DEFAULT_PROGRAM)
     name, options = split("program", spec)
     cls = resolve("program", name, shelves()["program"])
-    needed = required(cls)
+    needed, inputs = required(cls), config.get("inputs", 0)
     given: dict[str, Any] = {"latent": config["latent"], "shape": tuple(config["shape"])}
     table = columns(config) or columns(config, "units")
     if table:
         given["columns"] = table
-        given["encoder"] = lambda net: partial(Features, given["columns"], net=net)
+        mask = {"missing": True} if "summary" in needed and options.get("missing") else {}
+        given["encoder"] = lambda net: partial(Features, given["columns"], net=net, **mask)
     elif options.get("missing") or "mask" in needed:
         given["encoder"] = lambda net: partial(ZeroImputed, net=net)
     elif config.get("counts") and not cls.default_parts():  # programs of counts take logarithms themselves
         given["encoder"] = lambda net: partial(LogCounts, net=net)
-    context = width_of(config) + (len(config["classes"]) if "classifier" in needed else 0)
+    context = inputs + width_of(config) + (len(config["classes"]) if "classifier" in needed else 0)
     sizes, skip = layers_of(config) if "layers" in needed else [config["latent"]], options.get("skip", False)
     with fork_rng(seed=config["seed"]):
         for part in AXES[:3]:
@@ -74,12 +85,16 @@ def build_program(config: Mapping[str, Any]) -> Program:
             width = context + (sum(sizes[1:]) if skip and decodes else 0)
             width += bool(split(part, config[part])[1].get("library"))
             sized = {**given, "latent": sizes[0 if decodes else -1], **({"context": width} if width else {})}
+            if "summary" in needed and part == "posterior":  # of the latents of a step, given those before it
+                sized = {"latent": config["latent"], "shape": (options["summary"],), "context": config["latent"]}
             given[part] = build(part, config[part], **sized)
         given |= {part: make(config, given) for part, make in MADE.items() if part in needed}
         if table:  # Features replaces NaN
             for part in {"posterior", "classifier"} & given.keys():
                 given[part].takes_missing = True
         spec = {"name": name, "options": {key: value for key, value in options.items() if key not in MADE}}
+        if inputs:
+            spec["options"]["inputs"] = inputs
         if "top" in needed:  # which has alpha
             spec["options"].pop("alpha", None)
         return build("program", spec, **given)
@@ -99,6 +114,12 @@ def takes_context(config: Mapping[str, Any]) -> bool:
     """Return whether the program of a configuration takes covariates as context."""
     cls = resolve("program", config.get("program", DEFAULT_PROGRAM)["name"], shelves()["program"])
     return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(cls.model).parameters.values())
+
+
+def takes_sequences(config: Mapping[str, Any]) -> bool:
+    """Return whether the examples of the program of a configuration are sequences."""
+    name = config.get("program", DEFAULT_PROGRAM)["name"]
+    return "summary" in required(resolve("program", name, shelves()["program"]))
 
 
 def samples_missing(config: Mapping[str, Any]) -> bool:
@@ -164,6 +185,21 @@ def make_top(config: Mapping[str, Any], given: Mapping[str, Any]) -> Program:
     return build_program({key: config[key] for key in ("latent", "classes", "prior")} | top)
 
 
+def make_transition(config: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    """Return p(z_t given z_(t-1) and the inputs of step t), with the network of the likelihood."""
+    net = {key: value for key, value in config["likelihood"]["options"].items() if key == "net"}
+    spec = {"name": "ConditionalNormal", "options": net}
+    return build("prior", spec, latent=config["latent"], context=config["latent"] + config.get("inputs", 0))
+
+
+def make_summary(config: Mapping[str, Any], given: Mapping[str, Any]) -> BackwardGRU:
+    """Return the GRU that reads sequences backwards; each step passes the network of the posterior first."""
+    net = revive("posterior.net", config["posterior"]["options"].get("net"), shelves()) or MLP
+    net = given["encoder"](net) if "encoder" in given else net
+    features, inputs = config["program"]["options"]["summary"], config.get("inputs", 0)
+    return BackwardGRU(given["shape"], features, context=inputs, net=net)
+
+
 #: Functions that make arguments of programs from a configuration and the arguments so far.
 MADE: dict[str, Callable[[Mapping[str, Any], dict[str, Any]], Any]] = {
     "classes": lambda config, given: OneHotCategorical(len(config["classes"])),
@@ -171,6 +207,8 @@ MADE: dict[str, Callable[[Mapping[str, Any], dict[str, Any]], Any]] = {
     "top": make_top,
     "mask": lambda config, given: SelfMasking(given["shape"], columns=given.get("columns", ())),
     "layers": make_layers,
+    "transition": make_transition,
+    "summary": make_summary,
     "inference": make_inference,
     "num_examples": lambda config, given: config["num_examples"],
 }

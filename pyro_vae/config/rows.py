@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae import tasks
+from pyro_vae import data, tasks
 from pyro_vae.config import run
 from pyro_vae.config.data import LABELS, is_file, load
 from pyro_vae.config.places import in_file, in_rows
@@ -26,7 +26,7 @@ from pyro_vae.data.tables.written import read_numbers as numbers_in
 from pyro_vae.data.tidy import INDEX
 from pyro_vae.programs import Program
 
-__all__ = ["Rows", "decode", "read_rows"]
+__all__ = ["Rows", "decode", "read_rows", "written"]
 
 
 @dataclass(frozen=True)
@@ -38,35 +38,65 @@ class Rows:
         columns: columns of a run on a table
         cells: the table as it was read, by column, with columns that the run does not use; for other runs those of a
             .csv
-        context: the covariates, or None
+        context: the covariates, or lengths and inputs of sequences, as far as there are some
     """
 
     x: Tensor
     columns: tuple[Column, ...] = ()
     cells: Mapping[str, np.ndarray] | None = None
-    context: Tensor | None = None
+    context: tuple[Tensor, ...] = ()
 
     def __len__(self) -> int:
         return len(self.x)
 
     def data(self, part: slice = slice(None)) -> Any:  # noqa: B008 (a slice is immutable)
-        """Return rows as tasks take them: alone, or with their covariates."""
-        return self.x[part] if self.context is None else (self.x[part], self.context[part])
+        """Return rows as tasks take them: alone, or with their context."""
+        return (self.x[part], *(column[part] for column in self.context)) if self.context else self.x[part]
 
-    def like(self, x: Tensor) -> Values:
-        """Return data of the shape of ``x`` in the form in which the rows were read."""
+    def like(self, x: Tensor, kind: str) -> Values:
+        """Return data of the shape of ``x`` in the form in which the rows were read, for a file of this kind."""
         if self.columns:
             return {**self.cells, **decode(self.columns, x)}
         if self.cells is not None:
             return dict(zip(self.cells, x.flatten(1).T.numpy(), strict=True))
         return x.numpy()
 
-    def filled(self, x: Tensor) -> Values:
+    def filled(self, x: Tensor, kind: str) -> Values:
         """Return the rows with missing values filled from ``x``, and all other values unchanged."""
         if not self.columns:
-            return self.like(x)
+            return self.like(x, kind)
         own = {c.name: self.cells[c.name] for c in self.columns}
         return {**self.cells, **tasks.fill(own, Table(own, self.columns), x)}
+
+
+@dataclass(frozen=True)
+class Sequences(Rows):
+    """New sequences for a run; their context is their lengths, and inputs if there are some."""
+
+    def like(self, x: Tensor, kind: str) -> Values:
+        """Return sequences of these lengths as a file of this kind has them; see :func:`written`."""
+        return written(kind, {"x": x}, self.context[0])
+
+
+def written(kind: str, values: Mapping[str, Tensor], lengths: Tensor) -> Values:
+    """Return sequences ``(n, steps, channels)`` by name as a file of this kind has them.
+
+    A .csv has a row per step, with the numbers of sequence and step, from 0, before the channels. An .npy has NaN
+    after the end of each sequence, and an .npz the lengths as well.
+    """
+    first = next(iter(values.values()))
+    inside = torch.arange(first.shape[1]) < lengths.unsqueeze(-1)
+    if kind == ".csv":
+        sequence, step = inside.nonzero().T.numpy()
+        names = [(name, c) for c in range(first.shape[2]) for name in values]
+        columns = {
+            f"{c}.{name}" if len(values) > 1 else f"{c}": values[name][inside][:, c].numpy() for name, c in names
+        }
+        return {"sequence": sequence, "step": step, **columns}
+    padded = {name: torch.where(inside.unsqueeze(-1), x, torch.nan).numpy() for name, x in values.items()}
+    if kind == ".npz":
+        return {**padded, "lengths": lengths.numpy()}
+    return np.stack([*padded.values()], 1) if len(values) > 1 else padded[next(iter(values))]
 
 
 def decode(columns: tuple[Column, ...], x: Tensor) -> dict[str, np.ndarray]:
@@ -84,10 +114,11 @@ def read_rows(name: str, config: Mapping[str, Any], program: Program) -> Rows:
         if "columns" in config:
             raise ValueError(f"INPUT: expected a table, as the run was trained on one, got the data set {name}")
         source = load({key: config.get(key) for key in ("binarize", "covariates")} | {"data": name})
-        rows = Rows(source.dataset.test.batch(), context=source.context and source.context.test.x)
+        rows = Rows(source.dataset.test.batch(), context=() if source.context is None else (source.context.test.x,))
     else:
-        rows = (read_columns if "columns" in config else read_numbers)(name, config)
-    gaps = torch.isnan(rows.x)
+        read = read_sequences if "steps" in config else read_columns if "columns" in config else read_numbers
+        rows = read(name, config)
+    gaps = program.missing_entries(rows.x, *rows.context)
     if gaps.any() and not getattr(program, "missing", False):
         row, *entry = gaps.nonzero()[0].tolist()
         where = rows.columns[entry[0]].name if rows.columns else ", ".join(map(str, entry))
@@ -97,7 +128,7 @@ def read_rows(name: str, config: Mapping[str, Any], program: Program) -> Rows:
         )
     check_rows(name, rows.x)
     try:
-        program.check(rows.x, *([] if rows.context is None else [rows.context]))
+        program.check(rows.x, *rows.context)
     except ValueError as error:
         raise ValueError(f"{name}: {in_rows(name, rows.columns, str(error))}") from error
     return rows
@@ -119,7 +150,7 @@ def read_columns(path: str, config: Mapping[str, Any]) -> Rows:
     own = {name: values for name, values in cells.items() if name not in unused}
     try:
         x, known = Table(own, columns, leave_out=without_values(own, columns)).x, run.columns(config, "context")
-        return Rows(x, columns, cells, encode_covariates(path, cells, known)[0] if known else None)
+        return Rows(x, columns, cells, (encode_covariates(path, cells, known)[0],) if known else ())
     except ValueError as error:
         raise ValueError(in_file(path, f"{path}: {error}")) from error
 
@@ -128,6 +159,18 @@ def without_values(cells: Mapping[str, np.ndarray], columns: Sequence[Column]) -
     """Return the names of columns that a run does not have and that have no value."""
     known = {column.name for column in columns}
     return [name for name, values in cells.items() if name not in known and blank(plain(values)).all()]
+
+
+def read_sequences(path: str, config: Mapping[str, Any]) -> Sequences:
+    """Read sequences with the channels and inputs of the run."""
+    found = data.read(path, key=config.get("key"), layout="tc")
+    own = {"channels": config["shape"][0], "inputs": config.get("inputs", 0)}
+    new = {"channels": found.x.shape[2], "inputs": 0 if found.inputs is None else found.inputs.shape[2]}
+    for what, number in own.items():
+        if new[what] != number:
+            raise ValueError(f"{path}: expected {number} {what} per step, as the run has, got {new[what]}")
+    inputs = () if found.inputs is None else (found.inputs.float(),)
+    return Sequences(found.x.float(), context=(found.lengths, *inputs))
 
 
 def read_numbers(path: str, config: Mapping[str, Any]) -> Rows:
@@ -154,7 +197,7 @@ def read_numbers(path: str, config: Mapping[str, Any]) -> Rows:
         if content.labels is None:
             raise ValueError(f"{path}: expected labels, which are the covariate of the run, got none")
         context, _ = encode_covariates(path, {LABELS: np.asarray(content.labels)}, known)
-    return Rows(x, (), cells, context)
+    return Rows(x, (), cells, () if context is None else (context,))
 
 
 def numbers_of(path: str, name: str, values: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ class Examples(Split):
         context: covariates of shape ``(n, width)``, which programs get as context; or None
         lengths, inputs: numbers of steps of sequences, of shape ``(n,)``, and inputs of each step, of shape
             ``(n, steps, width)``, which programs get in this order; or None
-        channels: mean and standard deviation of each channel of sequences, as columns of real numbers
+        channels: type and unit of each channel of sequences, as columns
         covariates: the columns of the context
         rows: numbers of the rows of the source that are used, of shape ``(n,)``; None for all
         table: the columns of a table with their types and units; or None

@@ -12,14 +12,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pyro_vae._util.arrays import fill_masked
 from pyro_vae.data.arrays import as_rows
-from pyro_vae.data.dataset import Split
 from pyro_vae.data.examples import Examples
 from pyro_vae.data.lazy import LazyRows
 from pyro_vae.data.readers import Content, Options
 from pyro_vae.data.tidy import labelled
-from pyro_vae.data.units import real_columns
+from pyro_vae.data.units import channel_columns
 
-__all__ = ["of_sequences"]
+__all__ = ["check_lengths", "check_observed", "of_sequences"]
 
 
 def of_sequences(name: str, content: Content, options: Options) -> Examples:
@@ -31,15 +30,12 @@ def of_sequences(name: str, content: Content, options: Options) -> Examples:
             )
     x, lengths = padded(name, content.rows)
     if content.lengths is not None:
-        lengths = lengths_of(name, content.lengths, x)
+        lengths = torch.as_tensor(np.asarray(content.lengths))
+        check_lengths(lengths, x, name)
+        lengths = lengths.long()
     inside = torch.arange(x.shape[1]) < lengths.unsqueeze(-1)
     x = torch.where(inside.unsqueeze(-1), x, torch.nan)
-    empty = torch.isnan(x).flatten(1).all(1)
-    if empty.any():
-        raise ValueError(
-            f"{name}: expected an observed entry in each sequence, got none in {int(empty.sum()):,} of {len(x):,} "
-            f"(sequence {int(empty.nonzero()[0])}, counted from 0). Remove these sequences"
-        )
+    check_observed(x, name)
     blank = torch.isnan(x).all(0).all(0)
     if blank.any():
         raise ValueError(
@@ -47,7 +43,7 @@ def of_sequences(name: str, content: Content, options: Options) -> Examples:
             "0). Leave it out"
         )
     inputs = None if content.inputs is None else inputs_of(content.inputs, lengths)
-    channels, table = real_columns(Split(x[inside]))
+    channels, table = channel_columns(x[inside])
     y, classes = labelled(name, content.labels, options)
     notes = (
         f"lengths: {int(lengths.min()):,} to {int(lengths.max()):,} steps; after the end of a sequence x is NaN",
@@ -70,7 +66,8 @@ def padded(name: str, rows: Any) -> tuple[Tensor, Tensor]:
     if not isinstance(rows, list):
         x = numbers(name, rows)
         if x.dim() != 3 or 0 in x.shape:
-            raise ValueError(f"{name}: expected sequences of shape (n, steps, channels), got {tuple(x.shape)}")
+            hint = ". Pass one sequence as a batch of shape (1, steps, channels)" if x.dim() == 2 else ""
+            raise ValueError(f"{name}: expected sequences of shape (n, steps, channels), got {tuple(x.shape)}{hint}")
         return x, torch.full((len(x),), x.shape[1])
     steps = [numbers(name, row) for row in rows]
     for i, row in enumerate(steps):
@@ -96,15 +93,34 @@ def numbers(name: str, rows: Any) -> Tensor:
     return x if x.is_floating_point() else x.to(torch.get_default_dtype())
 
 
-def lengths_of(name: str, lengths: Any, x: Tensor) -> Tensor:
-    """Return the lengths that come with an array, or raise if they do not fit."""
-    found = torch.as_tensor(np.asarray(lengths))
-    if found.shape != x.shape[:1] or not ((found >= 1) & (found <= x.shape[1]) & (found == found.long())).all():
+def check_lengths(lengths: Tensor | None, x: Tensor, name: str = "x") -> None:
+    """Raise unless there is an integer from 1 to the steps of x ``(n, steps, ...)`` for each sequence, or None."""
+    if lengths is None:
+        return
+    if lengths.shape != x.shape[:1]:
+        more = ". Pass inputs after the lengths: (x, lengths, inputs)" if lengths.dim() == 3 else ""
         raise ValueError(
-            f"lengths: expected {len(x):,} integers from 1 to {x.shape[1]:,}, the steps of x in {name}, got shape "
-            f"{tuple(found.shape)} and values from {found.min():g} to {found.max():g}. Remove empty sequences"
+            f"lengths: expected {len(x):,} integers, one per sequence of {name}, got shape "
+            f"{tuple(lengths.shape)}{more}"
         )
-    return found.long()
+    bad = ~((lengths >= 1) & (lengths <= x.shape[1]) & (lengths == lengths.long()))
+    if bad.any():
+        i = int(bad.nonzero()[0])
+        raise ValueError(
+            f"lengths: expected integers from 1 to {x.shape[1]:,}, the number of steps of {name}, but lengths[{i}] is "
+            f"{lengths[i].item():g}. Remove empty sequences, and pad shorter ones to the longest"
+        )
+
+
+def check_observed(x: Tensor, name: str = "x") -> None:
+    """Raise if all entries of a sequence are missing."""
+    empty = torch.isnan(x).flatten(1).all(1)
+    if empty.any():
+        i = int(empty.nonzero()[0])
+        raise ValueError(
+            f"{name}: expected an observed entry in each sequence, but all of x[{i}] are missing "
+            f"({int(empty.sum()):,} of {len(x):,} sequences are). Remove these sequences"
+        )
 
 
 def inputs_of(inputs: Any, lengths: Tensor) -> Tensor:

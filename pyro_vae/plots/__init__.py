@@ -11,7 +11,7 @@ from pyro_vae.plots.checks import (
 from pyro_vae.plots.evaluations import inference_gaps, latent_units, log_likelihoods, marginal_bounds, rate_distortion
 from pyro_vae.plots.images import image_grid, image_rows, is_image, reconstructions, vectors
 from pyro_vae.plots.latents import latent_map
-from pyro_vae.plots.sequences import forecasts
+from pyro_vae.plots.sequences import forecasts, sequences
 from pyro_vae.plots.training import comparison, training_comparison, training_curve
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "rate_distortion",
     "reconstructions",
     "scores",
+    "sequences",
     "training_comparison",
     "training_curve",
     "vectors",

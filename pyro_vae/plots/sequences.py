@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -9,10 +11,10 @@ from torch import Tensor
 
 from pyro_vae.plots.style import COLOURS, WIDTH, as_numbers, integer_ticks, styled
 
-__all__ = ["forecasts"]
+__all__ = ["forecasts", "sequences"]
 
-#: Most sequences in one figure.
-MOST = 6
+#: Most sequences in one figure, and most channels.
+MOST, CHANNELS = 6, 3
 
 
 @styled
@@ -62,4 +64,52 @@ def forecasts(
         integer_ticks(axes.xaxis)
     every[-1].set_xlabel("step")
     figure.legend(*every[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+@styled
+def sequences(rows: Mapping[str, Any], lengths: Tensor | None = None, *, title: str = "") -> Figure:
+    """Plot sequences, such as data and their reconstructions, with a row of panels per sequence.
+
+    Args:
+        rows: sequences of shape ``(n, T, channels)`` by name, drawn above each other; of more than 6 sequences and 3
+            channels, the first are shown. Missing entries (NaN) are gaps
+        lengths: lengths of the sequences, of shape ``(n,)``; T if None
+        title: title of the figure
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: the shapes differ, or these are not sequences.
+
+    Example:
+        >>> x = torch.randn(2, 9, 4)
+        >>> len(sequences({"data": x, "reconstructions": x + 0.1}).axes)
+        6
+    """
+    drawn = {name: as_numbers(x) for name, x in rows.items()}
+    shapes = {name: tuple(x.shape) for name, x in drawn.items()}
+    if len(set(shapes.values())) != 1 or any(len(shape) != 3 or 0 in shape for shape in shapes.values()):
+        raise ValueError(f"rows: expected sequences of one shape (n, steps, channels), got {shapes}")
+    n, steps, channels = next(iter(shapes.values()))
+    n, channels = min(n, MOST), min(channels, CHANNELS)
+    ends = [steps] * n if lengths is None else lengths.long().tolist()
+    figure = Figure(figsize=(max(WIDTH, 3 * channels), 0.6 + 1.2 * n), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    every = figure.subplots(n, channels, squeeze=False, sharex=True, sharey="col")
+    looks = [{"marker": "o", "color": "black"}, *({"color": colour} for colour in COLOURS)]
+    for i, c in product(range(n), range(channels)):
+        axes = every[i][c]
+        for (name, x), look in zip(drawn.items(), looks, strict=False):
+            axes.plot(
+                range(1, ends[i] + 1), x[i, : ends[i], c].tolist(), label=name, markersize=2, linewidth=1, **look
+            )
+        axes.set(title=f"channel {c}" if i == 0 else "", ylabel=f"sequence {i}" if c == 0 else "")
+        axes.grid(True)
+        integer_ticks(axes.xaxis)
+    for axes in every[-1]:
+        axes.set_xlabel("step")
+    if len(drawn) > 1:
+        figure.legend(*every[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(drawn))
     return figure

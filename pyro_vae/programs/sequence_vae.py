@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
+from pyro_vae.data.sequences import check_lengths, check_observed
 from pyro_vae.distributions.missing import readable
 from pyro_vae.likelihoods import Normal
 from pyro_vae.posteriors import MeanFieldNormal
@@ -215,8 +216,10 @@ class SequenceVAE(Program):
             The steps after the end of each sequence, of shape ``(n, num_steps, *shape)``.
 
         Raises:
-            ValueError: ``num_steps`` is not a positive integer, or inputs of these steps are missing.
+            ValueError: ``num_steps`` is not a positive integer, or the data do not fit the program.
         """
+        with evaluating(self), fork_rng(self.device, seed):
+            self.check_data(x, lengths, inputs)
         self.check_ahead(x, lengths, inputs, num_steps=check_int("num_steps", num_steps))
         with evaluating(self), fork_rng(self.device, seed):
             fn = self.decode_ahead(x, lengths, inputs, num_steps=num_steps)
@@ -226,22 +229,20 @@ class SequenceVAE(Program):
         """Return which entries are missing; after the end of a sequence nothing is."""
         return torch.isnan(x) & steps.entry_mask(steps.step_mask(x, *context[:1]), x.dim())
 
-    def check_data(self, x: Tensor, *context: Tensor) -> None:
+    def check_data(self, x: Tensor, *context: Tensor | None) -> None:
         """Raise if shape, type, values, lengths or inputs of the sequences do not fit."""
-        if len(context) > 1 + bool(self.inputs):
+        if sum(column is not None for column in context) > 1 + bool(self.inputs):
             what = "(x, lengths, inputs)" if self.inputs else "x, or (x, lengths), without inputs=WIDTH"
             raise ValueError(f"data: expected {what}, got {1 + len(context)} columns")
         lengths, inputs = [*context, None, None][:2]
         fn = self.decode_prior(1, inputs=self.start[0].new_zeros(1, 1, self.inputs) if self.inputs else None)
-        if x.dim() < 2 or not x.shape[1] or x.shape[2:] != fn.event_shape:
-            shape = ", ".join(["n", "T", *map(str, fn.event_shape)])
-            raise ValueError(f"x: expected shape ({shape}) with shorter sequences padded, got {tuple(x.shape)}")
-        steps.check_lengths(lengths, x)
+        steps.check_shape(x, fn.event_shape)
+        check_lengths(lengths, x)
         mask = steps.step_mask(x, lengths)
         steps.check_inputs(inputs, self.inputs, mask, self.dtype)
         whole, padded = fn.expand((1, x.shape[1])).to_event(1), steps.pad(x, mask)
         check_entries(padded, whole, self.likelihood, self.dtype, missing=self.missing)
-        steps.check_observed(padded)
+        check_observed(padded)
 
     def check_ahead(self, x: Tensor, *context: Tensor | None, num_steps: int) -> None:
         """Raise unless there are inputs of the ``num_steps`` after the end of each sequence."""

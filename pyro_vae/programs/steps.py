@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,13 +11,12 @@ from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.missing import factorized, hide_missing
-from pyro_vae.programs.checks import check_tensor, first
+from pyro_vae.programs.checks import check_tensor
 
 __all__ = [
     "check_future",
     "check_inputs",
-    "check_lengths",
-    "check_observed",
+    "check_shape",
     "check_summary",
     "check_transition",
     "entry_mask",
@@ -75,19 +75,12 @@ def future(inputs: Tensor | None, lengths: Tensor, num_steps: int) -> list[Tenso
     return [torch.take_along_dim(inputs, steps.unsqueeze(-1), 1)]
 
 
-def check_lengths(lengths: Tensor | None, x: Tensor) -> None:
-    """Raise unless there is a length from 1 to T for each sequence, or no lengths."""
-    if lengths is None:
-        return
-    if lengths.shape != (len(x),):
-        more = ". Pass inputs after the lengths: (x, lengths, inputs)" if lengths.dim() == 3 else ""
-        raise ValueError(f"lengths: expected shape ({len(x)},), one per sequence, got {tuple(lengths.shape)}{more}")
-    bad = ~((lengths >= 1) & (lengths <= x.shape[1]) & (lengths == lengths.long()))
-    if bad.any():
-        raise ValueError(
-            f"lengths: expected integers from 1 to {x.shape[1]}, the number of steps in x, but "
-            f"lengths[{first(bad)}] is {lengths[bad][0].item():g}. Remove empty sequences"
-        )
+def check_shape(x: Tensor, shape: Sequence[int]) -> None:
+    """Raise unless x is a batch of sequences with at least one step of this shape."""
+    if x.dim() < 2 or not x.shape[1] or x.shape[2:] != tuple(shape):
+        expected = ", ".join(["(n, T", *map(str, shape)]) + ")"
+        hint = "Pass one sequence as a batch: x[None]" if x.shape[1:] == tuple(shape) else "Pad shorter sequences"
+        raise ValueError(f"x: expected shape {expected}, one sequence per row, got {tuple(x.shape)}. {hint}")
 
 
 def check_inputs(inputs: Tensor | None, width: int, mask: Tensor, dtype: torch.dtype) -> None:
@@ -118,16 +111,6 @@ def takes_inputs(inputs: Tensor | None, width: int, n: int, need: int, what: str
         hint = f"Pass the inputs of {what}" if width else "Build program and parts for them, with inputs=WIDTH"
         raise ValueError(f"inputs: expected {expected}, got {'none' if shape is None else shape}. {hint}")
     return True
-
-
-def check_observed(x: Tensor) -> None:
-    """Raise if all entries of a sequence are missing."""
-    empty = torch.isnan(x).flatten(1).all(1)
-    if empty.any():
-        raise ValueError(
-            f"x: expected an observed entry in each sequence, but all of x[{first(empty)}] are missing "
-            f"({int(empty.sum()):,} of {len(x):,} sequences are). Remove these sequences"
-        )
 
 
 def check_summary(summary: nn.Module, h: Any, mask: Tensor) -> None:

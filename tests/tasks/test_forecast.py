@@ -66,5 +66,9 @@ def test_bad_arguments_are_refused():
         pv.tasks.forecast(toy.program, data, num_steps=AHEAD + 1, progress=False)
     with pytest.raises(ValueError, match="^num_steps"):
         pv.tasks.forecast(toy.program, data, num_steps=0, progress=False)
+    program, one = pv.programs.SequenceVAE.example(), torch.zeros(5, 4)
+    for call in (lambda: pv.tasks.forecast(program, one, num_steps=2), lambda: program.forecast(one, num_steps=2)):
+        with pytest.raises(ValueError, match=r"^x: .*\(5, 4\).*x\[None\]"):
+            call()
     with pytest.raises(TypeError, match="^program: .*SequenceVAE"):
         pv.tasks.forecast(pv.VAE.example(), torch.zeros(3, 4), num_steps=2, progress=False)

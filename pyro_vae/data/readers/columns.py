@@ -27,7 +27,8 @@ def is_columns(source: Any) -> bool:
 def by_name(name: str, arrays: Mapping[Any, Any]) -> Content:
     """Return arrays by name as examples with labels (``x`` or ``X``, and ``y``), or as the columns of a table.
 
-    Three axes with ``lengths`` or ``inputs``, and lists of arrays of different lengths, are sequences.
+    Three axes with ``lengths`` or ``inputs``, lists of arrays of different lengths, and several arrays ``(steps,
+    channels)`` as ``numpy.savez(path, *arrays)`` writes them are sequences.
     """
     key = next((k for k in ("x", "X") if k in arrays), next(iter(arrays)) if len(arrays) == 1 else None)
     steps = {k: arrays[k] for k in ("lengths", "inputs") if k in arrays}
@@ -35,6 +36,8 @@ def by_name(name: str, arrays: Mapping[Any, Any]) -> Content:
         return Content(rows=arrays[key], labels=arrays.get("y"), sequences=True, **steps)
     if key is not None and np.ndim(arrays[key]) > 1:
         return Content(rows=arrays[key], labels=arrays.get("y"))
+    if key is None and not steps and all(np.ndim(v) == 2 for v in arrays.values()):
+        return Content(rows=[*arrays.values()], sequences=True)
     shapes = {k: np.shape(v) for k, v in arrays.items()}
     if len(set(shapes.values())) != 1 or len(next(iter(shapes.values()))) != 1:
         got = ", ".join(f"{k} {shape}" for k, shape in shapes.items()) or "no array"

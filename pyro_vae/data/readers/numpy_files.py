@@ -35,7 +35,10 @@ def load(name: str, source: Any, options: Options) -> Content:
 
 
 NUMPY = Reader(
-    source="`.npy`; `.npz` with the array `x` or `X` and labels `y`, with columns of one length, or of scipy.sparse",
+    source=(
+        "`.npy`; `.npz` with the array `x` or `X` and labels `y`, with columns of one length, with an array `(steps, "
+        "channels)` per sequence, or of scipy.sparse"
+    ),
     becomes=(
         "as the array, with labels; sequences with `lengths` and `inputs`; a structured array and columns are a "
         "table; a sparse matrix is one of counts; a `.npy` of more than 1 GiB is read batch by batch"
