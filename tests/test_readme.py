@@ -1,15 +1,21 @@
-"""The README's example runs, its catalogue lists every export, and CI finds its commands.
+"""README, gallery and the pages of the site: snippets and commands run, and lists are complete.
 
-`python tests/test_readme.py` rewrites the catalogue and the list of tutorials.
+`python tests/test_readme.py` rewrites the catalogue of parts and the gallery of tutorials;
+`python tests/test_readme.py example` runs the README's example and rewrites its output and its figure.
 """
 
+import contextlib
 import inspect
+import io
 import re
 import shlex
+import sys
 import typing
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pyro
 import pytest
 import torch
 from helpers.small_tables import command as train_module
@@ -21,10 +27,18 @@ from pyro_vae.cli import main
 from pyro_vae.data import Dataset, Split
 from pyro_vae.data.sources import LOADERS
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PARTS = ROOT / "tutorials" / "site" / "parts.md"
+COMMAND = ROOT / "tutorials" / "site" / "command.md"
+GALLERY = ROOT / "tutorials" / "README.md"
+PAGES = [README, GALLERY, *sorted(PARTS.parent.glob("*.md")), ROOT / ".github" / "CONTRIBUTING.md"]
+PAGES += [ROOT / "tests" / "benchmarks" / "README.md"]
 SHELVES = ("priors", "likelihoods", "posteriors", "programs", "estimators", "nets")
 CATALOGUE = re.compile(r"(<!-- catalogue: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-TUTORIALS = re.compile(r"(<!-- tutorials -->\n).*?(<!-- end -->)", re.DOTALL)
+EXAMPLE = re.compile(
+    r"(<!-- example -->\n```python\n(.*?)```\n<!-- output -->\n```\n).*?(```\n<!-- end -->)", re.DOTALL
+)
 
 
 def rows(shelf):
@@ -42,36 +56,67 @@ def table(shelf):
     return "\n".join(lines) + "\n"
 
 
-def tutorials():
-    """The list of tutorials, each with the question it answers."""
-    lines = []
-    for script in sorted((README.parent / "tutorials").glob("[0-9][0-9]_*.py")):
+def catalogue():
+    """Return the page of parts with a new table for each shelf."""
+    return CATALOGUE.sub(lambda m: m[1] + table(m[2]) + m[3], PARTS.read_text())
+
+
+def gallery():
+    """Return the page of tutorials, each with its question and its first figure."""
+    lines = ["# Tutorials", "", "<!-- This page is made by `python tests/test_readme.py`. -->", ""]
+    lines += ["| tutorial | question | |", "|---|---|---|"]
+    for script in sorted(GALLERY.parent.glob("[0-9][0-9]_*.py")):
         number, question = script.read_text().splitlines()[1].removeprefix("# # ").split(". ", 1)
-        lines.append(f"* [{int(number):02}](tutorials/{script.name}) {question}\n")
-    return "".join(lines)
+        pictures = sorted((ROOT / "figures").glob(f"{script.name[:2]}_*.png"))
+        picture = f'<img src="../figures/{pictures[0].name}" width="320" alt="{pictures[0].stem}">' if pictures else ""
+        lines.append(f"| [{int(number):02}]({script.name}) | {question} | {picture} |")
+    return "\n".join(lines) + "\n"
 
 
-def updated(text):
-    text = CATALOGUE.sub(lambda m: m[1] + table(m[2]) + m[3], text)
-    return TUTORIALS.sub(lambda m: m[1] + tutorials() + m[2], text)
-
-
-def test_example_runs_and_is_short(monkeypatch, capsys):
-    code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[1]
-    assert len([line for line in code.splitlines() if line.strip()]) <= 12
-    fit = pv.fit
-    monkeypatch.setattr(pv, "fit", lambda *args, **options: fit(*args, **{**options, "epochs": 1}))
+def run_example():
+    """Run the README's example and return its variables."""
     scope = {}
-    exec(compile(code, "README.md", "exec"), scope)
+    exec(compile(EXAMPLE.search(README.read_text())[2], "README.md", "exec"), scope)
+    return scope
+
+
+def test_snippets_run(monkeypatch, capsys):
+    """The example is short; here it trains for one epoch, and then Pyro's own classes take its model."""
+    code = EXAMPLE.search(README.read_text())[2]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 12
+    fit, bounds = pv.fit, pv.evaluation.marginal_bounds
+    monkeypatch.setattr(pv, "fit", lambda *args, **options: fit(*args, **{**options, "epochs": 1}))
+    few = {"num_steps": 5, "num_leapfrog_steps": 1}
+    monkeypatch.setattr(pv.evaluation, "marginal_bounds", lambda *args, **options: bounds(*args, **options, **few))
+    scope = run_example()
     assert "nats per" in capsys.readouterr().out
-    assert scope["images"].shape == (16, 8, 8)
+    assert scope["images"].shape == (16, 28, 28)
+    with pyro.get_param_store().scope():
+        exec(re.search(r"<!-- pyro -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)[1], scope)
+        assert not [*pyro.get_param_store().keys()]
+    assert scope["draws"]["x"].shape == (10, 64, 28, 28)
 
 
-def test_catalogue_and_tutorials_are_complete():
+def test_readme_is_short():
     text = README.read_text()
-    assert TUTORIALS.search(text)
-    assert [m[2] for m in CATALOGUE.finditer(text)] == list(SHELVES)
-    assert updated(text) == text, "run `python tests/test_readme.py`"
+    assert len(text.splitlines()) <= 160
+    assert len(text.split()) <= 1600
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page):
+    """Links and pictures; those of the site may lead to what its build puts beside the page."""
+    text = page.read_text()
+    found = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)|src=\"([^\":]+)\"", text)
+    places = (page.parent, ROOT) if page.parent == PARTS.parent else (page.parent,)
+    broken = [a or b for a, b in found if not any((place / (a or b)).exists() for place in places)]
+    assert not broken
+
+
+def test_catalogue_and_gallery_are_complete():
+    assert [m[2] for m in CATALOGUE.finditer(PARTS.read_text())] == list(SHELVES)
+    assert catalogue() == PARTS.read_text(), "run `python tests/test_readme.py`"
+    assert gallery() == GALLERY.read_text(), "run `python tests/test_readme.py`"
 
 
 def test_ci_finds_the_commands():
@@ -85,8 +130,9 @@ def test_ci_finds_the_commands():
 
 
 def command_lines():
-    """Return the lines of the command in the blocks of the README."""
-    return [line for line in README.read_text().splitlines() if line.startswith("pyro-vae ")]
+    """Return the lines of the command in the blocks of the README and of its page."""
+    text = README.read_text() + COMMAND.read_text()
+    return [*dict.fromkeys(line for line in text.splitlines() if line.startswith("pyro-vae "))]
 
 
 @pytest.fixture(scope="module")
@@ -125,5 +171,19 @@ def test_every_line_of_the_command_runs(line, folder, monkeypatch, tmp_path):
     assert main([command, *words]) == 0
 
 
+def write_example():
+    """Run the README's example, and write what it prints and its samples."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        images = run_example()["images"]
+    README.write_text(EXAMPLE.sub(lambda m: m[1] + printed.getvalue().strip() + "\n" + m[3], README.read_text()))
+    strip = torch.cat([*images], dim=1)
+    plt.imsave(
+        ROOT / "figures" / "samples.png", 1 - strip.repeat_interleave(2, 0).repeat_interleave(2, 1), cmap="gray"
+    )
+
+
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text()))
+    if sys.argv[1:] == ["example"]:
+        write_example()
+    PARTS.write_text(catalogue())
+    GALLERY.write_text(gallery())

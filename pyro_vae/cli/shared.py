@@ -36,6 +36,8 @@ DEFAULTS = {"posterior": "MeanFieldNormal", "prior": "StandardNormal", "estimato
 LIKELIHOODS = {"binary": "Bernoulli", "grey": "ContinuousBernoulli", "real": "Normal", "mixed": "Heterogeneous"}
 LIKELIHOODS |= {"counts": "NegativeBinomial", "sparse counts": "NegativeBinomial"}
 LIKELIHOODS |= dict.fromkeys(("real columns", "sequences"), "Heterogeneous")
+#: Images of ink on paper, whose published models have binary pixels.
+INK = ("mnist_small", "mnist")
 #: What can be read, in words.
 FILES = f"a file {', '.join(e for reader in READERS for e in reader.endings)}, or a folder of images"
 #: Rows at a time between two updates of the progress bar.
@@ -52,7 +54,7 @@ def add_noise(choices: Choices) -> None:
 def add_training(choices: Choices, *, batch_size: int) -> None:
     """Add the options of every command that trains a program."""
     add = choices.option
-    add("--data", default="digits", help=f"data set: {', '.join(data.names())}; or {FILES}")
+    add("--data", default="mnist_small", help=f"data set: {', '.join(data.names())}; or {FILES}")
     add("--columns", type=str | None, help="types of columns of a table, such as 'age=Count,size=Ordinal(S<M<L)'")
     add("--leave-out", type=str | None, help="columns of a table that are not used, separated by commas")
     add("--keep-empty", action=ActionYesNo, nargs="?", default=False, help="use rows of a table without any value")
@@ -63,7 +65,8 @@ def add_training(choices: Choices, *, batch_size: int) -> None:
     add("--size", type=PositiveInt | None, help="height and width to which the images of a folder are resized")
     add("--key", type=str | None, help="name of the array in a file with several")
     kinds = ("none", *BINARIZATIONS)
-    add("--binarize", choices=kinds, default="none", help="how grey levels become binary values")
+    how = f"how grey levels become binary values; by default dynamic for {' and '.join(INK)}, none for others"
+    add("--binarize", choices=kinds, default=None, help=how)
     add("--latent", type=PositiveInt, default=8, help="number of latents")
     add("--batch-size", type=PositiveInt, default=batch_size, help="examples per step")
     add("--run-dir", type=str | None, help="folder for the results; runs/DATA-TIME by default")
@@ -75,7 +78,8 @@ def read_training(choices: Choices) -> Namespace:
     settings = choices.parse()
     if not is_file(settings.data):
         look_up("data", settings.data, LOADERS)
-    settings.binarize = None if settings.binarize == "none" else settings.binarize
+    binarize = settings.binarize or ("dynamic" if settings.data in INK else "none")
+    settings.binarize = None if binarize == "none" else binarize
     settings.types = usage(types_of, settings.pop("columns"))
     settings.leave_out = cells_of(settings.leave_out) or None
     return settings

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 from collections.abc import Callable
 from difflib import get_close_matches
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 
 from pyro_vae.data.binarize import Binarization, resolve
 from pyro_vae.data.dataset import Dataset, Split
+from pyro_vae.data.embedded import digits, image_split, mnist_small
 from pyro_vae.data.fetch import File, download, from_folder, local_root, parse_amat, parse_idx
 
 __all__ = ["LOADERS", "load", "names"]
@@ -70,7 +70,7 @@ def names() -> tuple[str, ...]:
 
     Example:
         >>> names()
-        ('digits', 'mnist', 'fashion_mnist', 'mnist_static', 'freyfaces')
+        ('digits', 'mnist_small', 'mnist', 'fashion_mnist', 'mnist_static', 'freyfaces')
     """
     return tuple(LOADERS)
 
@@ -78,9 +78,10 @@ def names() -> tuple[str, ...]:
 def load(name: str, *, binarize: str | Binarization | None = None) -> Dataset:
     """Load a data set by name.
 
-    ``"digits"`` (8x8, in the package), ``"mnist"`` and ``"fashion_mnist"`` (28x28) have labels. ``"mnist_static"``
-    (28x28, the published binarization) and ``"freyfaces"`` (28x20) have none. Splits and fixed samples are the same
-    in every run, and the global random state is neither used nor changed.
+    ``"digits"`` (8x8) and ``"mnist_small"`` (6,000 images of MNIST) are in the package; ``"mnist"`` and
+    ``"fashion_mnist"`` are 28x28 too; all have labels. ``"mnist_static"`` (28x28, the published binarization) and
+    ``"freyfaces"`` (28x20) have none. Splits and fixed samples are the same in every run, and the global random state
+    is neither used nor changed.
 
     Args:
         name: one of :func:`names`
@@ -116,21 +117,6 @@ def load(name: str, *, binarize: str | Binarization | None = None) -> Dataset:
     if dataset.kind == "binary":
         raise ValueError(f"binarize: expected None for {name}, which is binary already, got {binarize!r}")
     return rule(dataset)
-
-
-def digits() -> Dataset:
-    """8x8 handwritten digits in 17 grey levels, with labels; in the package.
-
-    The test set of "Optical Recognition of Handwritten Digits" (E. Alpaydin and C. Kaynak 1998, UCI Machine Learning
-    Repository, doi 10.24432/C50P49, licence CC BY 4.0), as scikit-learn's ``load_digits`` returns it, shuffled.
-    """
-    packed = files("pyro_vae.data").joinpath("digits.npz")
-    with packed.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-        images, labels = arrays["images"], arrays["labels"]
-    order = np.random.default_rng(0).permutation(len(images))
-    x = torch.from_numpy(images[order].astype(np.float32) / 16)
-    whole = Split(x, torch.from_numpy(labels[order].astype(np.int64)))
-    return Dataset("digits", whole[:1297], whole[1297:1497], whole[1497:])
 
 
 def mnist() -> Dataset:
@@ -185,6 +171,7 @@ def freyfaces() -> Dataset:
 
 LOADERS: dict[str, Callable[[], Dataset]] = {
     "digits": digits,
+    "mnist_small": mnist_small,
     "mnist": mnist,
     "fashion_mnist": fashion_mnist,
     "mnist_static": mnist_static,
@@ -203,9 +190,7 @@ def idx_dataset(name: str) -> Dataset:
 
 def idx_split(images: Path, labels: Path) -> Split:
     """Read images and labels."""
-    x, y = (parse_idx(gzip.decompress(path.read_bytes())) for path in (images, labels))
-    # divided in place: the training images are the largest array of the package
-    return Split(torch.from_numpy(x.astype(np.float32)).div_(255), torch.from_numpy(y.astype(np.int64)))
+    return image_split(*(parse_idx(gzip.decompress(path.read_bytes())) for path in (images, labels)))
 
 
 def download_frey() -> np.ndarray:

@@ -84,6 +84,21 @@ def within_four_errors(bits, grey):
     return (bits.double().sum() - grey.double().sum()).abs() < 4 * error
 
 
+def test_small_mnist_is_part_of_mnist():
+    """Each image and its label are in the same split of MNIST; classes are equally frequent, no image occurs twice."""
+    small = load("mnist_small")
+    assert [len(split) for split in small.splits] == [5000, 500, 500]
+    assert small.shape == (28, 28)
+    for split in small.splits:
+        assert torch.bincount(split.y).tolist() == [len(split) // 10] * 10
+    assert len(np.unique(rows(small), axis=0)) == 6000
+    if "PYRO_VAE_DATA" not in os.environ:
+        pytest.skip("needs MNIST: set PYRO_VAE_DATA")
+    for ours, whole in zip(small.splits, load("mnist").splits, strict=True):
+        labels = {x.tobytes(): int(y) for x, y in zip(whole.x.numpy(), whole.y, strict=True)}
+        assert [labels[x.tobytes()] for x in ours.x.numpy()] == ours.y.tolist()
+
+
 def test_digits_are_those_of_scikit_learn():
     given = pytest.importorskip("sklearn.datasets").load_digits()
     order = np.random.default_rng(0).permutation(1797)
