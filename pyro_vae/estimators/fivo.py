@@ -15,7 +15,7 @@ from pyro_vae.estimators.gradients import with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.trace import Call, Recorder, Resampled, Terms
 from pyro_vae.trace.passes import run_in_passes
-from pyro_vae.trace.resampled import Resampling, log_p_of_steps
+from pyro_vae.trace.resampled import Resampling, has_steps, log_p_of_steps
 
 __all__ = ["FIVO"]
 
@@ -42,8 +42,9 @@ class FIVO(Estimator):
     of a much larger variance. A threshold would depend on the parameters without a gradient, so that it needs
     ``threshold=1``: particles are resampled before every step.
 
-    The program announces its steps by :func:`pyro_vae.programs.resample`, as :class:`SequenceVAE` does. Padding and
-    missing entries have no weight.
+    The program announces its steps by :func:`pyro_vae.programs.resample`, as ``SequenceVAE`` does. Padding and missing
+    entries have no weight. Particles are chosen by the data so far: where the guide knows later steps (``BackwardGRU``)
+    and is close to the posterior, resampling loses, and the exact guide has a constant weight only without it.
 
     References:
         Filtering variational objectives (Maddison et al., 2017), https://arxiv.org/abs/1705.09279;
@@ -92,14 +93,21 @@ class FIVO(Estimator):
         return run_in_passes(call, partial(Resampled, threshold=self.threshold), self.check_terms, formula, None)
 
     def check_terms(self, terms: Terms, recorder: Recorder) -> None:
-        """Raise if the program does not announce steps, or if an example has latents of no step."""
+        """Raise if the program does not announce steps, or if a site of an example belongs to none."""
         super().check_terms(terms, recorder)
-        for site in terms.split()[0].latent:
+        local, name = terms.split()[0], type(self).__name__
+        for site in local.latent:
             if "resampling" not in site.guide or site.enumerated:
                 raise ValueError(
-                    f"program: {type(self).__name__} resamples particles between the steps of a sequence, but site "
-                    f"{site.name!r} is not a draw of such a step: use IWAE, a SequenceVAE, or announce steps by "
+                    f"program: {name} resamples particles between the steps of a sequence, but site {site.name!r} is "
+                    "not a draw of such a step: use IWAE, a SequenceVAE, or announce steps by "
                     "pyro_vae.programs.resample"
+                )
+        for site in local.observed:
+            if not (local.latent and has_steps(site, len(local.latent))):
+                raise ValueError(
+                    f"program: {name} needs the density of each of {len(local.latent)} steps, but site {site.name!r} "
+                    "does not declare them as the first dimension of its event: use .to_event, or IWAE"
                 )
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
@@ -120,11 +128,12 @@ class FIVO(Estimator):
 def log_weights(terms: Terms, beta: float | Tensor) -> list[Tensor]:
     """Return the log-weights of the particles after each step, ``(particles, batch)``; their mean is the evidence."""
     observed = sum(site.read(log_p_of_steps) for site in terms.observed)
-    found, log_w = [], 0.0
+    found: list[Tensor] = []
     for t, site in enumerate(terms.latent):
-        if site.guide["resampling"] is not None:
-            log_w = resampled(log_w, site.guide["resampling"])
-        log_w = log_w + beta * (site.log_p - site.log_q) + observed[..., t]
+        log_w = beta * (site.log_p - site.log_q) + observed[..., t]
+        if found:
+            resampling = site.guide["resampling"]
+            log_w = log_w + (found[-1] if resampling is None else resampled(found[-1], resampling))
         found.append(log_w)
     return found
 

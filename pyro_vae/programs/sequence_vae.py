@@ -40,6 +40,9 @@ class SequenceVAE(Program):
     sequence do not contribute to the bound or its gradient, whatever their value, including NaN. Inputs u are known
     numbers of each step, such as a control, the hour of the day or a holiday.
 
+    The exact posterior has this form, with latents of a step that depend on each other: ``FullRankNormal`` closes the
+    gap that ``MeanFieldNormal`` leaves in every step. Linear networks need a learning rate of about 1e-2.
+
     References:
         Deep Kalman filters (Krishnan et al., 2015), https://arxiv.org/abs/1511.05121; Structured inference networks
         for nonlinear state space models (Krishnan et al., 2017), https://arxiv.org/abs/1609.09869

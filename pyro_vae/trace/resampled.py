@@ -12,7 +12,7 @@ from pyro_vae.trace.handlers import Reparameterized
 from pyro_vae.trace.masks import masked
 from pyro_vae.trace.site import Site, log_p
 
-__all__ = ["Resampled", "Resampling", "log_p_of_steps"]
+__all__ = ["Resampled", "Resampling", "has_steps", "log_p_of_steps"]
 
 
 class Resampling(NamedTuple):
@@ -35,7 +35,7 @@ class Resampling(NamedTuple):
 
 
 class Resampled(Reparameterized):
-    """Draw with a gradient through each draw, and resample the particles of each example before the steps of a sequence.
+    """Draw with a gradient through each draw, and resample the particles of each example between its steps.
 
     Ancestors are drawn independently of each other (multinomial resampling) where the effective sample size has fallen
     to ``threshold`` times the number of particles. They are recorded in the message of the site that follows, so that
@@ -89,20 +89,15 @@ def resampling(log_w: Tensor, threshold: float, mask: Tensor | bool | None) -> R
     return Resampling(torch.where(resampled, drawn, own), resampled, log_w)
 
 
+def has_steps(site: Site, steps: int) -> bool:
+    """Whether the first dimension of the event of an observed site is declared by ``.to_event`` and of this size."""
+    fn = site.model["fn"]
+    return site.marginal is None and isinstance(fn, Independent) and fn.event_shape[0] == steps
+
+
 def log_p_of_steps(site: Site) -> Tensor:
-    """Return the log-density of each step of an observed site, ``(particles, batch, steps)``.
-
-    The steps are the first dimension of its event, declared by ``.to_event``.
-
-    Raises:
-        ValueError: the distribution does not declare its steps.
-    """
+    """Return the log-density of each step of an observed site, ``(particles, batch, steps)``."""
     fn, message = site.model["fn"], site.model
-    if not isinstance(fn, Independent) or site.marginal is not None:
-        raise ValueError(
-            f"model: expected the steps of a sequence as the first dimension of an event, declared by .to_event, got "
-            f"{type(fn).__name__} at site {site.name!r}: declare them so, or use IWAE"
-        )
     log_prob = fn.base_dist.log_prob(message["value"])
     inner = fn.reinterpreted_batch_ndims - 1
     log_prob = log_prob.flatten(log_prob.dim() - inner).sum(-1) if inner else log_prob
