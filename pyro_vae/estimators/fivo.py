@@ -43,7 +43,7 @@ class FIVO(Estimator):
     ``threshold=1``: particles are resampled before every step.
 
     The program announces its steps by :func:`pyro_vae.programs.resample`, as ``SequenceVAE`` does. Padding and missing
-    entries have no weight. Particles are chosen by the data so far: where the guide knows later steps (``BackwardGRU``)
+    entries have no weight. Particles are chosen by the data so far: where the guide knows later steps (`BackwardGRU`)
     and is close to the posterior, resampling loses, and the exact guide has a constant weight only without it.
 
     References:

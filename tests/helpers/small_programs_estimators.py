@@ -178,7 +178,6 @@ FORMULAS = {
     "JackknifeIWAE": Formula(jackknife),
     "VIMCO": Formula(iwae),
     "OVIS": Formula(iwae),
-    "FIVO": Formula(iwae),
     "DReG": Formula(iwae, dreg_weights, single=True, twin="IWAE"),
     "StickingTheLanding": Formula(iwae, path_weights, single=True),
     "GDReG": Formula(iwae, single=True, value_only=True, twin="IWAE"),
