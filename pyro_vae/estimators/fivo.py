@@ -39,8 +39,8 @@ class FIVO(Estimator):
     .. math:: \nabla \mathbb E[\log \hat p] = \mathbb E\Big[\nabla \log \hat p + \sum_{t=2}^T \sum_{k=1}^K
               \log \frac{\hat p_{1:T}}{\hat p_{1:t-1}} \nabla \log W_{t-1}^{a_t^k}\Big],
 
-    of a much larger variance. A threshold would depend on the parameters without a gradient, so that it needs
-    ``threshold=1``: particles are resampled before every step.
+    of a much larger variance. A threshold below 1, which weights cross as parameters change, has no gradient and is
+    refused.
 
     The program announces its steps by :func:`pyro_vae.programs.resample`, as ``SequenceVAE`` does. Padding and missing
     entries have no weight. Particles are chosen by the data so far: where the guide knows later steps (`BackwardGRU`)
@@ -53,7 +53,8 @@ class FIVO(Estimator):
 
     Args:
         num_particles: K
-        threshold: share of K, from 0 (particles are never resampled) to 1 (before each step)
+        threshold: share of K, from 0 (particles are never resampled) to 1 (before each step); 0.5 by default, 1 with
+            an unbiased gradient
         unbiased_gradient: add the score function of the ancestors to the gradient
         options: ``beta``, ``free_bits`` and ``capacity`` of :class:`Estimator`
 
@@ -72,11 +73,18 @@ class FIVO(Estimator):
     draws = Resampled
 
     def __init__(
-        self, *, num_particles: int = 5, threshold: float = 0.5, unbiased_gradient: bool = False, **options: Any
+        self,
+        *,
+        num_particles: int = 5,
+        threshold: float | None = None,
+        unbiased_gradient: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(num_particles=num_particles, **options)
-        self.threshold = check_number("threshold", threshold, 0.0, 1.0)
         self.unbiased_gradient = unbiased_gradient
+        if threshold is None:
+            threshold = 1.0 if unbiased_gradient else 0.5
+        self.threshold = check_number("threshold", threshold, 0.0, 1.0)
         if unbiased_gradient and threshold < 1:
             raise ValueError(
                 f"threshold: expected 1 with unbiased_gradient=True, got {threshold}: a threshold that weights cross "

@@ -266,4 +266,5 @@ def test_refusals():
     with pytest.raises(ValueError, match="^threshold"):
         E.FIVO(threshold=1.5)
     with pytest.raises(ValueError, match="^threshold"):
-        E.FIVO(unbiased_gradient=True)
+        E.FIVO(threshold=0.9, unbiased_gradient=True)
+    assert E.FIVO(unbiased_gradient=True).threshold == 1
