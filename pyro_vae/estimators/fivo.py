@@ -127,9 +127,9 @@ class FIVO(Estimator):
         surrogate = value
         # ancestors are drawn by the weights without beta
         for site, log_w, drawn_by in zip(terms.latent[1:], earlier, log_weights(terms, 1.0), strict=False):
-            signal = (value - log_mean_exp(log_w)).detach()
-            score = site.guide["resampling"].select(drawn_by.log_softmax(0)).sum(0)
-            surrogate = surrogate + signal * score
+            resampling = site.guide["resampling"]
+            signal = (value - log_mean_exp(log_w)).detach() * resampling.resampled
+            surrogate = surrogate + signal * resampling.select(drawn_by.log_softmax(0)).sum(0)
         return with_gradient_of(value, surrogate)
 
 

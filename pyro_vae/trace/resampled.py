@@ -56,7 +56,7 @@ class Resampled(Reparameterized):
     def __init__(self, replay: dict[str, Any] | None = None, threshold: float = 1.0) -> None:
         super().__init__(replay)
         self.threshold = threshold
-        self.log_w: Tensor | float = 0.0
+        self.log_w: Any = 0.0
         self.steps: dict[str, Resampling | None] = {}
 
     def _pyro_resample(self, msg: Any) -> None:
@@ -92,7 +92,8 @@ def resampling(log_w: Tensor, threshold: float, mask: Tensor | bool | None) -> R
 def has_steps(site: Site, steps: int) -> bool:
     """Whether the first dimension of the event of an observed site is declared by ``.to_event`` and of this size."""
     fn = site.model["fn"]
-    return site.marginal is None and isinstance(fn, Independent) and fn.event_shape[0] == steps
+    declared = isinstance(fn, Independent) and fn.reinterpreted_batch_ndims > 0
+    return site.marginal is None and declared and fn.event_shape[0] == steps
 
 
 def log_p_of_steps(site: Site) -> Tensor:
