@@ -11,7 +11,7 @@ from pyro_vae.trace.antithetic import Antithetic
 def classes():
     """Return the classes of estimators, without the base and those with laws of their own.
 
-    These are the estimators on simulations, and those that refuse every program which is no sequence.
+    These are the estimators on simulations, and those that resample the steps of a sequence.
     """
     found = [getattr(pv.estimators, name) for name in pv.estimators.__all__]
     kinds = [cls for cls in found if inspect.isclass(cls) and issubclass(cls, pv.estimators.Estimator)]
