@@ -18,6 +18,7 @@ from pyro_vae.estimators.f_divergence import (
     total_variation,
 )
 from pyro_vae.estimators.factor_vae import FactorVAE
+from pyro_vae.estimators.fivo import FIVO
 from pyro_vae.estimators.forward_divergence import ForwardKL
 from pyro_vae.estimators.gdreg import GDReG
 from pyro_vae.estimators.info_vae import InfoVAE
@@ -51,6 +52,7 @@ __all__ = [
     "CUBO",
     "DIP",
     "ELBO",
+    "FIVO",
     "IWAE",
     "MIWAE",
     "MMD",

@@ -11,7 +11,7 @@ from pyro_vae.programs.function_program import FunctionProgram
 from pyro_vae.programs.hierarchical import Hierarchical
 from pyro_vae.programs.missing_not_at_random import MissingNotAtRandom
 from pyro_vae.programs.mixture_vae import MixtureVAE
-from pyro_vae.programs.primitives import DataPlate, announce, observe
+from pyro_vae.programs.primitives import DataPlate, announce, observe, resample
 from pyro_vae.programs.program import Program
 from pyro_vae.programs.responsibilities import Responsibilities
 from pyro_vae.programs.self_masking import SelfMasking
@@ -52,4 +52,5 @@ __all__ = [
     "announce",
     "missing",
     "observe",
+    "resample",
 ]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import pyro
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from pyro.poutine.runtime import am_i_wrapped
+from pyro.poutine.runtime import am_i_wrapped, effectful
 from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch import Tensor, nn
 
 from pyro_vae._util.parameters import isolate, send
 from pyro_vae.programs.checks import batch_of
 
-__all__ = ["DataPlate", "announce", "announcements_off", "observe"]
+__all__ = ["DataPlate", "announce", "announcements_off", "observe", "resample"]
 
 _SILENT: ContextVar[bool] = ContextVar("pyro_vae_announcements_off", default=False)
 
@@ -124,3 +124,33 @@ def observe(name: str, fn: TorchDistributionMixin, x: Tensor) -> Tensor:
             "dimensions of one example by `.to_event`"
         )
     return pyro.sample(name, fn, obs=x)
+
+
+def resample(name: str, state: Any, log_weight: Callable[[], Tensor] | None = None) -> Any:
+    r"""Return the state before a step of a sequence: that of resampled particles under ``estimators.FIVO``.
+
+    Call it in model and guide before the sample statement of each step, the first one included. All later statements
+    use the returned state in place of the earlier one. Without an estimator that resamples, nothing changes; examples
+    that ``poutine.mask`` leaves out, as their sequence has ended, are not resampled.
+
+    Args:
+        name: name of the latent site of the step that begins
+        state: the latents that this step depends on, ``(particles, batch, ...)``; anything at the first step
+        log_weight: in the guide, computes the log-weight of the step before,
+            :math:`\log p(z_t, x_t \mid z_{t-1}) - \log q(z_t \mid z_{t-1}, x)`, of shape ``(particles, batch)``; None
+            at the first step and in the model
+
+    Returns:
+        The state.
+
+    Example:
+        >>> import torch
+        >>> resample("z_2", torch.zeros(5, 2)).shape
+        torch.Size([5, 2])
+    """
+    return _resample(state, log_weight, name=name)
+
+
+@effectful(type="resample")
+def _resample(state: Any, log_weight: Callable[[], Tensor] | None) -> Any:
+    return state

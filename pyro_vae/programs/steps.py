@@ -1,19 +1,24 @@
-"""Steps of padded sequences: masks, inputs, and checks of them."""
+"""Steps of padded sequences: masks, inputs, chains of latents, and checks of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import pyro
 import torch
+from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.missing import factorized, hide_missing
 from pyro_vae.programs.checks import check_tensor
+from pyro_vae.programs.primitives import resample
 
 __all__ = [
+    "Sampler",
     "check_future",
     "check_inputs",
     "check_shape",
@@ -23,9 +28,13 @@ __all__ = [
     "future",
     "pad",
     "past",
+    "sample_chain",
     "step_mask",
     "whole",
 ]
+
+#: A sample statement: from a name and a distribution to a value.
+Sampler = Callable[[str, TorchDistributionMixin], Tensor]
 
 #: What to do about NaN in inputs.
 FILL = "Inputs cannot be missing: fill them in"
@@ -60,6 +69,44 @@ def whole(
     k = fn.reinterpreted_batch_ndims
     masked = fn.base_dist.mask(entry_mask(mask, 2 + k).expand(fn.base_dist.batch_shape))
     return masked.to_event(1 + k), pad(x, mask)
+
+
+def sample_chain(
+    step: Callable[[int, Any], TorchDistributionMixin],
+    mask: Tensor,
+    z: Any,
+    sample: Sampler = pyro.sample,
+    log_joint: Callable[[int, Tensor | None, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Sample the sites ``z_1``, ``z_2``, ... of a chain and return their values, ``(*batch, n, T, latent)``.
+
+    Args:
+        step: the distribution of the latents of step t given those before it
+        mask: which steps belong to each sequence, ``(n, T)``
+        z: what the first step is given
+        sample: the sample statement
+        log_joint: log p(z_t, x_t given z_(t-1)) of step t, from t, z_(t-1) (None at the first step) and z_t; in a
+            guide, so that its particles can be resampled
+    """
+    chain: list[Tensor] = []
+    log_weight = None
+    for t, inside in enumerate(mask.unbind(-1)):
+        name = f"z_{t + 1}"
+        with poutine.mask(mask=inside):
+            z = resample(name, z, log_weight)
+            fn, before = step(t, z), z if chain else None
+            new = sample(name, fn)
+        # padding repeats the last latents: a chain that continued could overflow, and a masked NaN has a gradient
+        z = torch.where(inside.unsqueeze(-1), new, z) if chain else new
+        chain.append(z)
+        if log_joint is not None:
+            log_weight = partial(weight, inside, partial(log_joint, t, before, z), partial(fn.log_prob, new))
+    return torch.stack(chain, -2)
+
+
+def weight(inside: Tensor, log_joint: Callable[[], Tensor], log_q: Callable[[], Tensor]) -> Tensor:
+    """Return the log-weight of a step, 0 after the end of a sequence."""
+    return torch.where(inside, log_joint() - log_q(), 0.0)
 
 
 def past(inputs: Tensor | None, mask: Tensor) -> list[Tensor]:

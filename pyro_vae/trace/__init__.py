@@ -6,6 +6,7 @@ importance sampling and the tasks read nothing else.
 
 from pyro_vae.trace.call import Call
 from pyro_vae.trace.handlers import Enumerated, Recorder, Reparameterized, Sampled
+from pyro_vae.trace.resampled import Resampled
 from pyro_vae.trace.scored import Detached, Scored, ScoredEverywhere
 from pyro_vae.trace.site import Site
 from pyro_vae.trace.terms import Draw, Terms
@@ -18,6 +19,7 @@ __all__ = [
     "Enumerated",
     "Recorder",
     "Reparameterized",
+    "Resampled",
     "Sampled",
     "Scored",
     "ScoredEverywhere",

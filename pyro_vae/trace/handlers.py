@@ -82,6 +82,11 @@ class Recorder(Messenger):
             msg["done"], msg["value"] = True, self.all_values(msg)
             self.enumerated.append(msg["name"])
 
+    def _pyro_resample(self, msg: Any) -> None:
+        resampling = self.replay.get(msg["name"], {}).get("resampling")
+        if resampling is not None:
+            msg["done"], msg["value"] = True, resampling.select(msg["args"][0])
+
     def _pyro_post_sample(self, msg: Any) -> None:
         name = msg["name"]
         if type(msg["fn"]) is _Subsample:

@@ -8,6 +8,7 @@ half a minute per case. `tests/training/test_shared_parameters.py` runs the case
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import inspect
 import sys
@@ -20,6 +21,7 @@ import torch
 import pyro_vae as pv
 from pyro_vae import estimators as E
 from pyro_vae.testing import parts
+from pyro_vae.trace import Resampled
 from pyro_vae.training import Linear, eager_graph, inductor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -57,10 +59,12 @@ def program_case(kind: type[pv.Program]) -> Case:
 
 
 def estimator_case(kind: type[E.Estimator]) -> Case:
-    """Return an estimator with a schedule of beta, on discrete latents if it is made for them."""
-    make = discrete if needs_discrete(kind) else small
+    """Return an estimator with a schedule of beta, on discrete latents or a sequence if it is made for them."""
     options = {} if kind is E.ForwardKL else {"beta": Linear(3, start=0.5)}  # on simulations there is none
-    return Case(make, (binary(),), functools.partial(kind.example, **options))
+    estimator = functools.partial(kind.example, **options)
+    if issubclass(kind.draws, Resampled):
+        return dataclasses.replace(program_case(pv.programs.SequenceVAE), estimator=estimator)
+    return Case(discrete if needs_discrete(kind) else small, (binary(),), estimator)
 
 
 def main() -> None:

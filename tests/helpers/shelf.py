@@ -4,16 +4,20 @@ import inspect
 
 import pyro_vae as pv
 from pyro_vae.estimators.over_batch import OverBatch
-from pyro_vae.trace import Enumerated, Reparameterized
+from pyro_vae.trace import Enumerated, Reparameterized, Resampled
 from pyro_vae.trace.antithetic import Antithetic
 from pyro_vae.trace.relaxed import Binary
 
 
 def classes():
-    """Return the classes of estimators, without the base and those on simulations, which have laws of their own."""
+    """Return the classes of estimators, without the base and those with laws of their own.
+
+    These are the estimators on simulations, and those that resample the steps of a sequence.
+    """
     found = [getattr(pv.estimators, name) for name in pv.estimators.__all__]
     kinds = [cls for cls in found if inspect.isclass(cls) and issubclass(cls, pv.estimators.Estimator)]
-    return [cls for cls in kinds if cls not in (pv.estimators.Estimator, pv.estimators.ForwardKL)]
+    apart = (pv.estimators.Estimator, pv.estimators.ForwardKL)
+    return [cls for cls in kinds if cls not in apart and not issubclass(cls.draws, Resampled)]
 
 
 def build(cls, num_particles=6, **options):

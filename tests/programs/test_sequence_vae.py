@@ -6,7 +6,8 @@ import math
 import pyro
 import pytest
 import torch
-from helpers.state_space import FEATURES, Toy, padded
+from helpers.state_space import FEATURES, Exact, Q, Toy, padded
+from pyro import distributions as dist
 from pyro import poutine
 
 import pyro_vae as pv
@@ -203,6 +204,50 @@ def test_training_the_guide_closes_the_gap():
         found = pv.estimators.ELBO(num_particles=200).per_datum(program.model, program.guide, x, lengths)
     gap = toy.evidence(x, lengths) - found
     assert 0 < gap.mean() < 0.05
+
+
+class Diagonal(Exact):
+    """The best q(z_t given z_(t-1), x) with independent latents: exact means, and the diagonal of the precision."""
+
+    def forward(self, h, z):
+        fn = super().forward(h, z)
+        return dist.Normal(fn.mean, fn.precision_matrix.diagonal(dim1=-2, dim2=-1).rsqrt()).to_event(1)
+
+
+def test_gap_of_independent_latents_is_that_of_their_correlations():
+    """Half the log of the product of the diagonal over the determinant of each precision, within 4 standard errors."""
+    toy, n = Toy(), 4000
+    x = sequences(toy.program, 12)[:1].expand(n, -1, -1)
+    toy.program.posterior = Diagonal(toy.a)
+    h = toy.program.summary(x[:1], torch.tensor([12]))
+    precision = h[0, :, 2:].reshape(12, 2, 2) + torch.eye(2).double() / Q**2
+    exact = (precision.diagonal(dim1=-2, dim2=-1).log().sum(-1) - precision.logdet()).sum() / 2
+    found = toy.evidence(x[:1], [12]) - ELBO().per_datum(toy.program.model, toy.program.guide, x).detach()
+    assert (found.mean() - exact).abs() < 4 * found.std() / math.sqrt(n)
+    assert exact > 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("posterior", "most"), [("FullRankNormal", 0.15), ("MeanFieldNormal", 0.6)])
+def test_a_trained_linear_model_reaches_the_evidence(posterior, most):
+    """Within the gap of the family (0.3 nats for independent latents): all parameters are learned from the data.
+
+    The weights of a linear model have to move by about 1, which takes thousands of steps at a learning rate of 1e-3.
+    """
+    toy, steps, linear = Toy(), 12, functools.partial(pv.nets.MLP, hidden=())
+    x, valid = (toy.program.sample(n, length=steps, seed=seed) for n, seed in ((2000, 1), (500, 2)))
+    program = pv.programs.SequenceVAE(
+        prior=pv.priors.Normal(2),
+        transition=pv.priors.ConditionalNormal(2, context=2, net=linear),
+        likelihood=pv.likelihoods.Normal(2, (FEATURES,), net=linear, scale=pv.scales.Shared(1.0)),
+        posterior=getattr(pv.posteriors, posterior)((32,), 2, context=2, net=linear),
+        summary=pv.programs.BackwardGRU((FEATURES,), 32),
+    ).double()
+    adam, decay = functools.partial(torch.optim.Adam, lr=1e-2), pv.training.Cosine(600)
+    pv.fit(program, x, optimizer=adam, lr_schedule=decay, epochs=30, batch_size=100, progress=False)
+    with torch.no_grad():
+        found = ELBO(num_particles=20).per_datum(program.model, program.guide, valid)
+    assert (toy.evidence(valid, [steps] * 500) - found).mean() < most
 
 
 def test_stock_pyro_takes_sequences_with_lengths():

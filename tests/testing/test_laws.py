@@ -12,6 +12,7 @@ from torch import nn
 
 import pyro_vae as pv
 from pyro_vae.testing import check_estimator, check_mass, check_part, parts
+from pyro_vae.trace import Resampled
 
 #: Each shelf of parts with the event shape of its context.
 SHELVES = {pv.priors: (), pv.likelihoods: ((3,),), pv.posteriors: ((2, 2),)}
@@ -126,13 +127,23 @@ def make_estimator(kind, at_least):
     raise AssertionError(f"{kind.__name__} accepts no number of particles from {at_least} to {at_least + 3}")
 
 
-def programs_for(likelihood, x):
-    """Yield a VAE with real and one with binary latents."""
+def programs_for(estimator, likelihood, x):
+    """Yield a VAE with real and one with binary latents; for estimators that resample steps, a chain of two."""
+    if issubclass(estimator.draws, Resampled):
+        chain = pv.programs.SequenceVAE(
+            prior=pv.priors.Normal(3),
+            transition=pv.priors.ConditionalNormal(3, context=3),
+            likelihood=copy.deepcopy(likelihood),
+            posterior=pv.posteriors.MeanFieldNormal((4,), 3, context=3),
+            summary=pv.programs.BackwardGRU(x.shape[1:], 4),
+        )
+        yield chain, x.unsqueeze(1).repeat_interleave(2, 1)
+        return
     for prior, posterior in (
         (pv.priors.Normal, pv.posteriors.MeanFieldNormal),
         (pv.priors.Bernoulli, pv.posteriors.Bernoulli),
     ):
-        yield pv.VAE(prior=prior(3), likelihood=copy.deepcopy(likelihood), posterior=posterior(x.shape[1:], 3))
+        yield pv.VAE(prior=prior(3), likelihood=copy.deepcopy(likelihood), posterior=posterior(x.shape[1:], 3)), x
 
 
 @pytest.mark.parametrize(("estimator", "likelihood"), PAIRS)
@@ -147,17 +158,17 @@ def test_every_estimator(estimator, num_particles, likelihood):
     # one law repeats the first row: zeros would give the first layer of the encoder no gradient
     x = x[x.flatten(1).abs().sum(1).argsort(descending=True)]
     refusals = []
-    for program in programs_for(likelihood, x):
+    for program, data in programs_for(estimator, likelihood, x):
         kind = make_estimator(estimator, num_particles)
         if isinstance(kind, pv.estimators.ForwardKL):  # it trains the guide alone
             for part in (program.prior, program.likelihood):
                 part.requires_grad_(False)
         try:
-            kind.per_datum(program.model, program.guide, x)
+            kind.per_datum(program.model, program.guide, data)
         except ValueError as error:
             refusals.append(error)
             continue
-        check_estimator(program, kind, x)
+        check_estimator(program, kind, data)
     assert len(refusals) < 2, refusals
 
 

@@ -21,9 +21,9 @@ from pyro_vae.evaluation.laboratory.gradients import (
     Gradients,
     GradientSampler,
     guide_parameters,
-    not_reparameterized,
     own_bias,
     sample_gradients,
+    sample_sites,
 )
 from pyro_vae.evaluation.laboratory.names import named, swept
 from pyro_vae.evaluation.laboratory.reference import Evidence, Reference, find_reference
@@ -31,6 +31,7 @@ from pyro_vae.evaluation.likelihood.importance_sampling import LogLikelihood, lo
 from pyro_vae.evaluation.likelihood.marginal_bounds import MarginalBounds
 from pyro_vae.evaluation.over import one_batch
 from pyro_vae.programs.program import Program, evaluating, keep_buffers
+from pyro_vae.trace import Recorder, Resampled
 
 __all__ = ["compare_estimators"]
 
@@ -143,7 +144,7 @@ def compare_estimators(
             num_samples=num_samples,
             seed=derive_seed(seed, 2**32),
         )
-        rough = not_reparameterized(program, batch)
+        rough = {name: not_reparameterized(program, batch, estimator) for name, estimator in chosen.items()}
     most = max(estimator.num_particles for estimator in chosen.values())
     with evaluating(program), fork_rng(batch, seed):
         log_w = log_weights(program, batch, max(WEIGHTS, most)).double()
@@ -155,7 +156,7 @@ def compare_estimators(
             options: dict[str, Any] = {
                 "num_samples": num_samples,
                 "seed": seed,
-                "smooth": not rough,
+                "smooth": not rough[name],
                 "tick": bar.update,
             }
             gradients[name] = sample_gradients(sampler, groups, **options)
@@ -169,7 +170,7 @@ def compare_estimators(
     for name, estimator in chosen.items():
         ess = effective(log_w, estimator.num_particles)
         costs = {"ess": ess, "pareto_k": tail, "milliseconds": times[name], "megabytes": memory[name]}
-        rows.append(row_of(name, estimator, gradients[name], found, rough, **costs))
+        rows.append(row_of(name, estimator, gradients[name], found, rough[name], **costs))
     bounds = {name: torch.tensor(each.bounds, dtype=torch.float64) for name, each in gradients.items()}
     return Comparison(rows, found.name, found.value, found.error, num_samples, len(batch[0]), bounds)
 
@@ -209,3 +210,14 @@ def megabytes(step: Callable[[], Any]) -> float:
     with PeakMemory() as memory:
         step()
     return memory.bytes / 1e6
+
+
+def not_reparameterized(program: Program, batch: Sequence[Tensor], estimator: PyroELBO) -> str:
+    """Return what is drawn without reparameterization, such as a latent of the guide; empty if nothing is."""
+    if issubclass(getattr(estimator, "draws", Recorder), Resampled):
+        return f"{type(estimator).__name__} samples the ancestors of particles without reparameterization"
+    with fork_rng(batch), torch.no_grad():
+        for name, site in sample_sites(program, batch).items():
+            if not site["fn"].has_rsample:
+                return f"the guide samples {name!r} without reparameterization"
+    return ""

@@ -29,9 +29,9 @@ __all__ = [
     "Gradients",
     "Moments",
     "guide_parameters",
-    "not_reparameterized",
     "own_bias",
     "sample_gradients",
+    "sample_sites",
 ]
 
 
@@ -232,15 +232,6 @@ def guide_parameters(program: Program, batch: Sequence[Tensor]) -> list[str]:
             return []
         grads = torch.autograd.grad(sum(t.sum() for t in terms), list(named.values()), allow_unused=True)
     return [name for name, g in zip(named, grads, strict=True) if g is not None]
-
-
-def not_reparameterized(program: Program, batch: Sequence[Tensor]) -> str:
-    """Return which latent of the guide is not reparameterized; empty if all are."""
-    with fork_rng(batch), torch.no_grad():
-        for name, site in sample_sites(program, batch).items():
-            if not site["fn"].has_rsample:
-                return f"the guide samples {name!r} without reparameterization"
-    return ""
 
 
 def sample_sites(program: Program, batch: Sequence[Tensor]) -> dict[str, Any]:
