@@ -35,12 +35,9 @@ from pyro_vae.config.results import results, write_results
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs import Program
 from pyro_vae.programs.program import evaluating
-from pyro_vae.training import TF32, Autocast, EarlyStopping, ImputationDefaults, TableDefaults, fit
+from pyro_vae.training import PURPOSES, TF32, Autocast, EarlyStopping, fit
 from pyro_vae.training.ranks.distributed import Ranks, in_process_group
 
-#: Hidden layers and learning rate for tables: few large steps that become smaller, of which held-out rows choose the
-#: best epoch.
-TABLE_HIDDEN, TABLE_RATE = [128, 128], 1e-2
 #: Precision of the layers of networks in training.
 PRECISIONS = {"float32": None, "tf32": TF32(), "bfloat16": Autocast(torch.bfloat16)}
 
@@ -119,11 +116,9 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     choices = Choices("train", [*options_of_program(program, argv), *argv])
     add_training(choices, batch_size=128)
     add = choices.option
-    rule = "; for a table 10 times the square root of its number of rows, at least 400, in steps"
-    add("--epochs", type=PositiveInt, default=150, help=f"largest number of passes over the training data{rule}")
+    add("--epochs", type=PositiveInt, default=150, help="most passes over the training data; --purpose has its own")
     add("--patience", type=PositiveInt, default=20, help="epochs without a better validation bound before it stops")
-    rate = f"learning rate of Adam; for a table {TABLE_RATE}, which falls to 0 along a cosine"
-    add("--learning-rate", type=PositiveFloat, default=1e-3, help=rate)
+    add("--learning-rate", type=PositiveFloat, default=1e-3, help="learning rate of Adam; --purpose has its own")
     add("--num-particles", type=PositiveInt, default=1000, help="samples per example for the log-likelihood")
     add("--compile", action=ActionYesNo, nargs="?", default=False, help="compile the training step")
     precision = "precision of the network layers; everything else is float32"
@@ -132,6 +127,10 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     learn, see = (
         ", ".join(c["program"]["name"] for c in able if takes(c)) for takes in (run.takes_labels, takes_context)
     )
+    what = (
+        "what the VAE of a table is for, which sets defaults: density or, with --missing, imputation if it is left out"
+    )
+    add("--purpose", choices=tuple(PURPOSES), default=None, help=what)
     add("--missing", action="store_true", help="entries of the data may be missing (NaN, empty cells)")
     what = (
         f"columns of a table, or of obs of an .h5ad, as context, separated by commas; {run_data.LABELS} for the labels"
@@ -165,12 +164,11 @@ def options_of_program(program: type[Program], argv: list[str]) -> list[str]:
     """Return what suits a program, and ``--missing``, as options; those of the user come after them and win."""
     found, shelves = [], parts.shelves()
     for axis, part in program.default_parts().items():
-        cls, options = (part.func, part.keywords) if isinstance(part, partial) else (part, {})
         name, _ = Choices("train", argv).take(axis)
-        known = parts.arguments(shelves[axis].get(name, cls))
-        found += [] if name else [f"--{axis}={cls.__name__}"]
-        values = {key: getattr(value, "__name__", None) or json.dumps(value) for key, value in options.items()}
-        found += [f"--{axis}.{key}={value}" for key, value in values.items() if key in known]
+        known = parts.arguments(shelves[axis].get(name, getattr(part, "func", part)))
+        own, *options = named(axis, part)
+        found += [] if name else [own]
+        found += [option for option in options if option.partition("=")[0].rpartition(".")[2] in known]
     if "--missing" not in argv:
         return found
     if "missing" in parts.arguments(program):
@@ -186,6 +184,13 @@ def options_of_program(program: type[Program], argv: list[str]) -> list[str]:
     return found
 
 
+def named(axis: str, part: Any) -> list[str]:
+    """Return a class, or a partial of one, as the option ``--AXIS=NAME`` and those for its arguments."""
+    cls, options = (part.func, part.keywords) if isinstance(part, partial) else (part, {})
+    values = {key: getattr(value, "__name__", None) or json.dumps(value) for key, value in options.items()}
+    return [f"--{axis}={cls.__name__}", *(f"--{axis}.{key}={value}" for key, value in values.items())]
+
+
 def choice(config: dict[str, Any], kind: str, argv: list[str] | None) -> dict[str, str]:
     """Return the chosen parts in words; with the command line of a new run also why, and which option changes them."""
     chosen = {axis: config[axis]["name"] for axis in (*run.AXES, "program")}
@@ -197,6 +202,7 @@ def choice(config: dict[str, Any], kind: str, argv: list[str] | None) -> dict[st
     suited = parts.shelves()["program"][config["program"]["name"]].default_parts()
     if "--likelihood" not in given:
         why = f"which suits {chosen['program']}" if "likelihood" in suited else f"as the data are {kind}"
+        why += f" and the purpose is {config['purpose']}" if "--purpose" in given else ""
         chosen["likelihood"] += f", {why} (--likelihood chooses another)"
     others = [f"--{part}.net" for part, net in nets.items() if net and f"--{part}.net" not in given]
     chosen["networks"] += f" ({' and '.join(others)} choose{'s' if len(others) == 1 else ''} others)" if others else ""
@@ -206,24 +212,28 @@ def choice(config: dict[str, Any], kind: str, argv: list[str] | None) -> dict[st
 def options_of_table(argv: list[str], config: dict[str, Any], source: run_data.Source) -> list[str]:
     """Return the default options of a VAE for a table; those of the user come after them and win."""
     real = source.kind in ("real", "real columns", "mixed") and len(source.dataset.shape) == 1
-    labels = run.takes_labels(config)
+    labels, purpose = run.takes_labels(config), config["purpose"]
     if not real or not run_data.is_file(config["data"]) or not (labels or config["program"]["name"] == "VAE"):
+        if purpose:
+            raise UsageError(f"purpose: expected a VAE of a table of numbers or labels in a file, got {source.kind}")
         return []
     given = {arg.partition("=")[0] for arg in argv}
-    rows, batch_size = len(source.dataset.train), config["batch_size"]
-    missing = config["program"]["options"].get("missing")
-    sizes = (ImputationDefaults if missing else TableDefaults)(rows=rows, columns=source.dataset.shape[0])
+    rows, batch_size, (columns,) = len(source.dataset.train), config["batch_size"], source.dataset.shape
+    purpose = purpose or ("imputation" if config["program"]["options"].get("missing") else "density")
+    sizes = PURPOSES[purpose](rows=rows, columns=columns)
     epochs = config["epochs"] if "--epochs" in given else sizes.epochs(batch_size)
-    options = [f"--epochs={epochs}", f"--learning-rate={TABLE_RATE}"]
-    if not given & {"--lr-schedule", "--learning-rate"}:
+    options = [f"--purpose={purpose}", f"--epochs={epochs}", f"--patience={sizes.patience(epochs)}"]
+    options += [f"--latent={sizes.latent}", f"--learning-rate={sizes.learning_rate}"]
+    if sizes.decays and not given & {"--lr-schedule", "--learning-rate"}:
         options += ["--lr-schedule=Cosine", f"--lr-schedule.num_steps={epochs * math.ceil(rows / batch_size)}"]
+    options += [each for axis, part in sizes.parts.items() if f"--{axis}" not in given for each in named(axis, part)]
     for part in ("posterior", "likelihood", "prior"):
         if (config[part]["options"].get("net") or {}).get("name") == "MLP":
-            options.append(f"--{part}.net.hidden={list(sizes.hidden) if missing else TABLE_HIDDEN}")
+            options.append(f"--{part}.net.hidden={list(sizes.hidden)}")
             # a network learns slowly what is linear: correlations of columns, and the border between two classes
-            if part == ("posterior" if labels else "likelihood") and (labels or missing):
+            if part == ("posterior" if labels else "likelihood") and (labels or sizes.linear):
                 options.append(f"--{part}.net.linear=true")
-    return [*options, f"--latent={sizes.latent}", f"--patience={max(20, epochs // 4)}"] if missing else options
+    return options
 
 
 def check_step(vae: Program, estimator: Estimator, source: run_data.Source) -> None:

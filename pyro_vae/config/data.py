@@ -12,8 +12,9 @@ from torch import Tensor
 
 from pyro_vae import data, tasks
 from pyro_vae.config import run
+from pyro_vae.config.parts import resolve, shelves
 from pyro_vae.config.places import in_file, in_rows
-from pyro_vae.config.program import samples_missing, unbounded
+from pyro_vae.config.program import reals, samples_missing, unbounded
 from pyro_vae.data import Dataset, Examples, Split
 from pyro_vae.data.covariates import encode_covariates
 from pyro_vae.data.dataset import Levels
@@ -21,6 +22,7 @@ from pyro_vae.data.read import is_source
 from pyro_vae.data.rows import check_rows, split_rows
 from pyro_vae.data.tables import Categorical, Column
 from pyro_vae.data.units import real_columns
+from pyro_vae.likelihoods import Heterogeneous, StudentTTable
 
 __all__ = ["Source", "complete", "is_file", "load", "read_file", "to_fit"]
 
@@ -192,8 +194,11 @@ def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) 
         ValueError: the program needs labels that the data do not have.
     """
     facts, spec = dict(source.facts), config["program"]
-    if config["likelihood"]["name"] != "Heterogeneous":
+    likelihood = resolve("likelihood", config["likelihood"]["name"], shelves()["likelihood"])
+    if not issubclass(likelihood, Heterogeneous):
         facts.pop("units", None)  # other likelihoods model the array as it is
+    if issubclass(likelihood, StudentTTable) and "columns" in facts:
+        facts["columns"] = run.describe(reals(run.columns(facts), source.dataset.train[:].x))
     facts |= {"num_examples": len(source.dataset.train), "counts": "counts" in source.kind}
     if samples_missing(config) and "columns" in facts:
         facts["columns"] = run.describe(unbounded(run.columns(facts)))

@@ -36,7 +36,7 @@ AXES = ("posterior", "likelihood", "prior", "estimator")
 #: Types of the plain entries of a configuration.
 TYPES = {
     **dict.fromkeys(("latent", "seed", "epochs", "patience", "batch_size", "num_particles", "num_examples"), int),
-    **dict.fromkeys(("binarize", "label", "layout", "key"), str | None),
+    **dict.fromkeys(("binarize", "label", "layout", "key", "purpose"), str | None),
     **dict.fromkeys(("levels", "size"), int | None),
     **dict.fromkeys(("counts", "keep_empty", "keep_index"), bool),
     "units": list,
