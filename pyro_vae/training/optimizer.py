@@ -122,7 +122,7 @@ class OneOptimizer(PyroOptim):
     def backward(self, loss: Tensor, gradient: Tensor) -> None:
         """Backpropagate to all tensors that require a gradient, such as a batch that another model made."""
         if loss.requires_grad:  # not if all parameters are frozen
-            (loss * gradient).backward()  # with an argument it imports sympy
+            loss.backward(gradient)
 
     def largest_gradient(self) -> str:
         """Return name and norm of the largest gradient in words; one that is NaN is the largest."""
