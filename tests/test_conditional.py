@@ -18,7 +18,7 @@ latent_law = pytest.mark.parametrize(("cls", "first"), WITH_LATENT, ids=lambda v
 
 def build(cls, first, latent=4, shape=(2, 2), **options):
     """An instance from the shared first arguments; skip if its optional package is not installed."""
-    if cls is pv.likelihoods.Heterogeneous:
+    if issubclass(cls, pv.likelihoods.Heterogeneous):
         shape, options = (len(COLUMNS),), {"columns": COLUMNS, **options}
     given = {"latent": latent, "shape": shape}
     try:

@@ -65,7 +65,9 @@ def test_density_has_the_exact_evidence():
 @pytest.mark.slow
 def test_linear_vae_is_probabilistic_pca(X):
     """The trained evidence is that of PCA to 0.002 nats, and the score equals it within 4 standard errors."""
-    density = linear(VAEDensity, epochs=400, batch_size=50, learning_rate=5e-3, num_particles=2000, trim=0.0).fit(X)
+    density = linear(
+        VAEDensity, epochs=400, batch_size=50, learning_rate=5e-3, num_particles=2000, estimator=pv.estimators.ELBO()
+    ).fit(X)
     program = density.program_
     w, b = program.likelihood.net.body[0].weight, program.likelihood.net.body[0].bias
     covariance = w @ w.T + program.likelihood.scale() ** 2 * torch.eye(4, dtype=w.dtype)
@@ -139,16 +141,16 @@ def test_defaults_of_the_density_follow_the_table(X):
     """150 rows of 4 columns: 2 latents, one hidden layer of 32, 200 epochs, the first quarter on all rows."""
     density = VAEDensity(num_particles=3, random_state=0).fit(X)
     program = density.program_
-    assert (program.prior().event_shape, type(program.likelihood)) == ((2,), pv.likelihoods.Laplace)
+    assert (program.prior().event_shape, type(program.likelihood)) == ((2,), pv.likelihoods.StudentT)
     for net in (program.likelihood.net, program.posterior.net):
         assert [layer.out_features for layer in net.body if hasattr(layer, "out_features")][:-1] == [32]
-    # 50 epochs on 150 rows in 2 steps each, 150 on 120 rows in one step
-    assert density.history_["step"] == [*range(2, 102, 2), *range(101, 251)]
+    # 200 epochs on 150 rows in 2 steps each
+    assert density.history_["step"] == [*range(2, 402, 2)]
 
 
 def test_options_win_over_the_defaults_of_the_density(X):
     normal = functools.partial(pv.likelihoods.Normal, scale=pv.scales.Shared())
-    options = {"latent": 3, "likelihood": normal, "posterior": pv.posteriors.MeanFieldNormal, "epochs": 3, "trim": 0.0}
+    options = {"latent": 3, "likelihood": normal, "posterior": pv.posteriors.MeanFieldNormal, "epochs": 3}
     density = VAEDensity(**options, num_particles=3, random_state=0).fit(X)
     program = density.program_
     assert (program.prior().event_shape, type(program.likelihood)) == ((3,), pv.likelihoods.Normal)

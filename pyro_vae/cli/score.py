@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,12 @@ def score(argv: list[str]) -> int:
     add("--contamination", type=OpenUnitInterval | None, help=share)
     job = Job.start(choices)
     settings = job.settings
+    if job.config.get("purpose") not in (None, "anomalies"):
+        print(
+            f"pyro-vae score: this run was trained for {job.config['purpose']}, and such runs rank anomalies worse. "
+            "Train one with --purpose anomalies to find more of them",
+            file=sys.stderr,
+        )
     how = choices.chosen["score"](**vars(settings.score))
     if job.target.kind == ".npy" and settings.contamination:
         raise UsageError("output: expected .csv or .npz for the column of --contamination, got .npy")

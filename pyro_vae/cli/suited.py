@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
+from functools import partial
 from typing import Any
 
+from pyro_vae.cli.choices import UsageError
 from pyro_vae.config import data as run_data
 from pyro_vae.config import run
-from pyro_vae.training import ImputationDefaults, TableDefaults
+from pyro_vae.training import PURPOSES
 
-__all__ = ["TABLE_RATE", "options_of_kind", "options_of_size"]
+__all__ = ["SEQUENCE_RATE", "named", "options_of_kind", "options_of_size"]
 
-#: Hidden layers and learning rate for tables: few large steps that become smaller, of which held-out rows choose the
-#: best epoch.
-TABLE_HIDDEN, TABLE_RATE = [128, 128], 1e-2
-#: Hidden layers of networks for sequences, whose steps pass them one after the other, and sequences per batch.
-SEQUENCE_HIDDEN, SEQUENCES = [64], 32
+#: Hidden layers of networks for sequences, whose steps pass them one after the other, sequences per batch, and the
+#: learning rate.
+SEQUENCE_HIDDEN, SEQUENCES, SEQUENCE_RATE = [64], 32, 1e-2
 
 
 def options_of_kind(argv: list[str], source: run_data.Source) -> list[str]:
@@ -31,31 +32,43 @@ def options_of_kind(argv: list[str], source: run_data.Source) -> list[str]:
 
 def options_of_size(argv: list[str], config: dict[str, Any], source: run_data.Source) -> list[str]:
     """Return the default options for a table or sequences; those of the user come after them and win."""
-    if source.kind == "sequences":
+    purpose = config["purpose"]
+    if source.kind == "sequences" and not purpose:
         nets = [part for part in ("posterior", "likelihood") if is_mlp(config, part)]
         hidden = [f"--{part}.net.hidden={SEQUENCE_HIDDEN}" for part in nets]
-        return [f"--batch-size={SEQUENCES}", f"--learning-rate={TABLE_RATE}", *hidden]
+        return [f"--batch-size={SEQUENCES}", f"--learning-rate={SEQUENCE_RATE}", *hidden]
     real = source.kind in ("real", "real columns", "mixed") and len(source.dataset.shape) == 1
     labels = run.takes_labels(config)
     if not real or not run_data.is_file(config["data"]) or not (labels or config["program"]["name"] == "VAE"):
+        if purpose:
+            raise UsageError(f"purpose: expected a VAE of a table of numbers or labels in a file, got {source.kind}")
         return []
     given = {arg.partition("=")[0] for arg in argv}
-    rows, batch_size = len(source.dataset.train), config["batch_size"]
-    missing = config["program"]["options"].get("missing")
-    sizes = (ImputationDefaults if missing else TableDefaults)(rows=rows, columns=source.dataset.shape[0])
+    rows, batch_size, (columns,) = len(source.dataset.train), config["batch_size"], source.dataset.shape
+    purpose = purpose or ("imputation" if config["program"]["options"].get("missing") else "density")
+    sizes = PURPOSES[purpose](rows=rows, columns=columns)
     epochs = config["epochs"] if "--epochs" in given else sizes.epochs(batch_size)
-    options = [f"--epochs={epochs}", f"--learning-rate={TABLE_RATE}"]
-    if not given & {"--lr-schedule", "--learning-rate"}:
+    options = [f"--purpose={purpose}", f"--epochs={epochs}", f"--patience={sizes.patience(epochs)}"]
+    options += [f"--latent={sizes.latent}", f"--learning-rate={sizes.learning_rate}"]
+    if sizes.decays and not given & {"--lr-schedule", "--learning-rate"}:
         options += ["--lr-schedule=Cosine", f"--lr-schedule.num_steps={epochs * math.ceil(rows / batch_size)}"]
+    options += [each for axis, part in sizes.parts.items() if f"--{axis}" not in given for each in named(axis, part)]
     for part in ("posterior", "likelihood", "prior"):
         if is_mlp(config, part):
-            options.append(f"--{part}.net.hidden={list(sizes.hidden) if missing else TABLE_HIDDEN}")
+            options.append(f"--{part}.net.hidden={list(sizes.hidden)}")
             # a network learns slowly what is linear: correlations of columns, and the border between two classes
-            if part == ("posterior" if labels else "likelihood") and (labels or missing):
+            if part == ("posterior" if labels else "likelihood") and (labels or sizes.linear):
                 options.append(f"--{part}.net.linear=true")
-    return [*options, f"--latent={sizes.latent}", f"--patience={max(20, epochs // 4)}"] if missing else options
+    return options
 
 
 def is_mlp(config: dict[str, Any], part: str) -> bool:
     """Return whether a part has the network MLP."""
     return (config[part]["options"].get("net") or {}).get("name") == "MLP"
+
+
+def named(axis: str, part: Any) -> list[str]:
+    """Return a class, or a partial of one, as the option ``--AXIS=NAME`` and those for its arguments."""
+    cls, options = (part.func, part.keywords) if isinstance(part, partial) else (part, {})
+    values = {key: getattr(value, "__name__", None) or json.dumps(value) for key, value in options.items()}
+    return [f"--{axis}={cls.__name__}", *(f"--{axis}.{key}={value}" for key, value in values.items())]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import Any
 
@@ -26,7 +25,7 @@ from pyro_vae.cli.shared import (
     read_training,
     save,
 )
-from pyro_vae.cli.suited import TABLE_RATE, options_of_kind, options_of_size
+from pyro_vae.cli.suited import SEQUENCE_RATE, named, options_of_kind, options_of_size
 from pyro_vae.config import data as run_data
 from pyro_vae.config import parts, run
 from pyro_vae.config.program import build_program, can_build, takes_context
@@ -34,7 +33,7 @@ from pyro_vae.config.results import results, write_results
 from pyro_vae.estimators import Estimator
 from pyro_vae.programs import Program
 from pyro_vae.programs.program import evaluating
-from pyro_vae.training import TF32, Autocast, EarlyStopping, fit
+from pyro_vae.training import PURPOSES, TF32, Autocast, EarlyStopping, fit
 from pyro_vae.training.ranks.distributed import Ranks, in_process_group
 
 #: Precision of the layers of networks in training.
@@ -114,10 +113,9 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     choices = Choices("train", [*options_of_program(program, argv), *argv])
     add_training(choices, batch_size=128)
     add = choices.option
-    rule = "; for a table 10 times the square root of its number of rows, at least 400, in steps"
-    add("--epochs", type=PositiveInt, default=150, help=f"largest number of passes over the training data{rule}")
+    add("--epochs", type=PositiveInt, default=150, help="most passes over the training data; --purpose has its own")
     add("--patience", type=PositiveInt, default=20, help="epochs without a better validation bound before it stops")
-    rate = f"learning rate of Adam; {TABLE_RATE} for sequences, and for a table, where it falls to 0 along a cosine"
+    rate = f"learning rate of Adam; {SEQUENCE_RATE} for sequences, --purpose has its own"
     add("--learning-rate", type=PositiveFloat, default=1e-3, help=rate)
     add("--num-particles", type=PositiveInt, default=1000, help="samples per example for the log-likelihood")
     add("--compile", action=ActionYesNo, nargs="?", default=False, help="compile the training step")
@@ -127,6 +125,10 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     learn, see = (
         ", ".join(c["program"]["name"] for c in able if takes(c)) for takes in (run.takes_labels, takes_context)
     )
+    what = (
+        "what the VAE of a table is for, which sets defaults: density or, with --missing, imputation if it is left out"
+    )
+    add("--purpose", choices=tuple(PURPOSES), default=None, help=what)
     add("--missing", action="store_true", help="entries of the data may be missing (NaN, empty cells)")
     what = (
         f"columns of a table, or of obs of an .h5ad, as context, separated by commas; {run_data.LABELS} for the labels"
@@ -160,12 +162,11 @@ def options_of_program(program: type[Program], argv: list[str]) -> list[str]:
     """Return what suits a program, and ``--missing``, as options; those of the user come after them and win."""
     found, shelves = ["--layout=tc"] * ("summary" in parts.required(program)), parts.shelves()
     for axis, part in program.default_parts().items():
-        cls, options = (part.func, part.keywords) if isinstance(part, partial) else (part, {})
         name, _ = Choices("train", argv).take(axis)
-        known = parts.arguments(shelves[axis].get(name, cls))
-        found += [] if name else [f"--{axis}={cls.__name__}"]
-        values = {key: getattr(value, "__name__", None) or json.dumps(value) for key, value in options.items()}
-        found += [f"--{axis}.{key}={value}" for key, value in values.items() if key in known]
+        known = parts.arguments(shelves[axis].get(name, getattr(part, "func", part)))
+        own, *options = named(axis, part)
+        found += [] if name else [own]
+        found += [option for option in options if option.partition("=")[0].rpartition(".")[2] in known]
     if "--missing" not in argv:
         return found
     if "missing" in parts.arguments(program):
@@ -194,6 +195,7 @@ def choice(config: dict[str, Any], kind: str, argv: list[str] | None) -> dict[st
     suited = parts.shelves()["program"][config["program"]["name"]].default_parts()
     if "--likelihood" not in given:
         why = f"which suits {config['program']['name']}" if "likelihood" in suited else f"as the data are {kind}"
+        why += f" and the purpose is {config['purpose']}" if "--purpose" in given else ""
         chosen["likelihood"] += f", {why} (--likelihood chooses another)"
     others = [f"--{part}.net" for part, net in nets.items() if net and f"--{part}.net" not in given]
     chosen["networks"] += f" ({' and '.join(others)} choose{'s' if len(others) == 1 else ''} others)" if others else ""

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from pyro_vae import data, tasks
 from pyro_vae.config import run
+from pyro_vae.config.parts import resolve, shelves
 from pyro_vae.config.places import in_file, in_rows
-from pyro_vae.config.program import samples_missing, takes_sequences, unbounded
+from pyro_vae.config.program import reals, samples_missing, takes_sequences, unbounded
 from pyro_vae.data import Dataset, Examples, Split
 from pyro_vae.data.covariates import encode_covariates
 from pyro_vae.data.dataset import Levels
@@ -21,6 +22,7 @@ from pyro_vae.data.read import is_source
 from pyro_vae.data.rows import check_rows, split_rows
 from pyro_vae.data.tables import Categorical, Column
 from pyro_vae.data.units import real_columns
+from pyro_vae.likelihoods import Heterogeneous, StudentTTable
 
 __all__ = ["Source", "complete", "is_file", "load", "read_file", "to_fit"]
 
@@ -210,8 +212,11 @@ def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) 
         array = "--layout=hw for an array of images" if sequences else "an array (n, steps, channels) with --layout=tc"
         what = f"one of sequences, or {array}" if sequences else f"a VAE, or sequences: {array}"
         raise ValueError(f"program: expected {what}, got {spec['name']} for {source.dataset.name} ({source.kind})")
-    if config["likelihood"]["name"] != "Heterogeneous":
+    likelihood = resolve("likelihood", config["likelihood"]["name"], shelves()["likelihood"])
+    if not issubclass(likelihood, Heterogeneous):
         facts.pop("units", None)  # other likelihoods model the array as it is
+    if issubclass(likelihood, StudentTTable) and "columns" in facts:
+        facts["columns"] = run.describe(reals(run.columns(facts), source.dataset.train[:].x))
     facts |= {"num_examples": len(source.dataset.train), "counts": "counts" in source.kind}
     if samples_missing(config) and "columns" in facts:
         facts["columns"] = run.describe(unbounded(run.columns(facts)))

@@ -48,7 +48,8 @@ NESTED = (*FACTORIES, "scale", "penalty", "schedule", "cells", "inference")
 PLAIN = {"layers": list[int], "summary": int}
 
 
-def shelves() -> dict[str, dict[str, type]]:
+@cache
+def shelves() -> Mapping[str, Mapping[str, type]]:
     """Return all classes that a configuration or the command line may name, by kind and name.
 
     Example:
@@ -56,7 +57,7 @@ def shelves() -> dict[str, dict[str, type]]:
         'MeanFieldNormal'
     """
     activations = shelf(nn.modules.activation, nn.Module)
-    return {
+    found = {
         "prior": shelf(priors, Conditional),
         "likelihood": shelf(likelihoods, Conditional),
         "posterior": shelf(posteriors, Conditional),
@@ -72,6 +73,7 @@ def shelves() -> dict[str, dict[str, type]]:
         "cells": shelf(tables, Cells),
         "inference": shelf(programs, Inference),
     }
+    return MappingProxyType({kind: MappingProxyType(classes) for kind, classes in found.items()})
 
 
 def shelf(module: ModuleType, base: type) -> dict[str, type]:
@@ -183,7 +185,7 @@ def build(kind: str, spec: Any, **given: Any) -> Any:
         raise ValueError(f"{kind}: {error}") from error
 
 
-def revive(what: str, value: Any, tables: dict[str, dict[str, type]]) -> Any:
+def revive(what: str, value: Any, tables: Mapping[str, Mapping[str, type]]) -> Any:
     """Return a plain value unchanged, and the object or factory for ``{"name": ..., "options": {...}}``."""
     if not isinstance(value, dict):
         return value
@@ -193,7 +195,7 @@ def revive(what: str, value: Any, tables: dict[str, dict[str, type]]) -> Any:
     return make if any(cls is tables[kind].get(name) for kind in FACTORIES) else make()
 
 
-def nested(what: str, tables: dict[str, dict[str, type]]) -> dict[str, type]:
+def nested(what: str, tables: Mapping[str, Mapping[str, type]]) -> dict[str, type]:
     """Return the classes that an option may name."""
     # only beta takes a schedule, one of which has the name of an activation
     kinds = ["schedule"] if what.endswith(".beta") else [kind for kind in NESTED if kind != "schedule"]

@@ -8,11 +8,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae.config.parts import build, required, resolve, revive, shelves, split
 from pyro_vae.config.run import AXES, DEFAULT_PROGRAM, columns
 from pyro_vae.data.covariates import entries
-from pyro_vae.data.tables import Column, Features, Positive, Real
+from pyro_vae.data.tables import Column, Count, Features, Positive, Real
+from pyro_vae.data.tables.ranged import Ranged, moments
 from pyro_vae.nets import MLP, LogCounts, ZeroImputed
 from pyro_vae.priors import OneHotCategorical
 from pyro_vae.programs import BackwardGRU, Program, SelfMasking, TopDown
@@ -22,6 +25,7 @@ __all__ = [
     "MADE",
     "build_program",
     "can_build",
+    "reals",
     "samples_missing",
     "takes_context",
     "takes_sequences",
@@ -141,6 +145,16 @@ def unbounded(columns: Sequence[Column]) -> list[Column]:
             f"{', '.join(others)}. Pass --columns NAME=Real, or --leave-out NAME"
         )
     return [replace(c, low=None, high=None) for c in columns]
+
+
+def reals(columns: Sequence[Column], x: Tensor) -> list[Column]:
+    """Return columns, where those of numbers are real with the mean and the standard deviation of rows ``x``."""
+    found = list(columns)
+    for i, column in enumerate(columns):
+        if isinstance(column, Ranged | Count):
+            numbers = x[:, i][~x[:, i].isnan()].double().numpy()
+            found[i] = Real(column.name, *moments(numbers), cells=column.cells) if len(numbers) else column
+    return found
 
 
 def layers_of(config: Mapping[str, Any]) -> list[int]:

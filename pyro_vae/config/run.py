@@ -38,7 +38,7 @@ TYPES = {
     **dict.fromkeys(
         ("latent", "seed", "epochs", "patience", "batch_size", "num_particles", "num_examples", "steps", "inputs"), int
     ),
-    **dict.fromkeys(("binarize", "label", "layout", "key"), str | None),
+    **dict.fromkeys(("binarize", "label", "layout", "key", "purpose"), str | None),
     **dict.fromkeys(("levels", "size"), int | None),
     **dict.fromkeys(("counts", "keep_empty", "keep_index"), bool),
     "units": list,

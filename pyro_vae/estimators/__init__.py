@@ -37,6 +37,7 @@ from pyro_vae.estimators.relax import RELAX
 from pyro_vae.estimators.renyi import Renyi
 from pyro_vae.estimators.reweighted_wake_sleep import ReweightedWakeSleep
 from pyro_vae.estimators.sticking_the_landing import StickingTheLanding
+from pyro_vae.estimators.trimmed_elbo import TrimmedELBO
 from pyro_vae.estimators.tvo import TVO
 from pyro_vae.estimators.vimco import VIMCO
 from pyro_vae.estimators.wae import WAE
@@ -83,4 +84,5 @@ __all__ = [
     "Renyi",
     "ReweightedWakeSleep",
     "StickingTheLanding",
+    "TrimmedELBO",
 ]

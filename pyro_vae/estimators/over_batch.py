@@ -60,12 +60,15 @@ class OverBatch(Estimator):
                     "rows out of the batch, or use ELBO"
                 )
         for site in latent:
-            rows = site.per_row(site.guide["value"]).shape[1]
-            if rows < 2:
-                raise ValueError(
-                    f"batch_size: {name} compares the draws of different rows and needs at least 2, and more for a "
-                    f"useful estimate, got {rows}"
-                )
+            self.check_rows(site.per_row(site.guide["value"]).shape[1])
+
+    def check_rows(self, rows: int) -> None:
+        """Raise if a batch has too few rows to compare."""
+        if rows < 2:
+            raise ValueError(
+                f"batch_size: {type(self).__name__} compares the draws of different rows and needs at least 2, and "
+                f"more for a useful estimate, got {rows}"
+            )
 
 
 def reconstruction(terms: Terms) -> Tensor:

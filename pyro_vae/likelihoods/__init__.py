@@ -25,6 +25,7 @@ from pyro_vae.likelihoods.ordered_logistic import OrderedLogistic
 from pyro_vae.likelihoods.pixel_cnn import PixelCNN
 from pyro_vae.likelihoods.poisson import Poisson
 from pyro_vae.likelihoods.student_t import StudentT
+from pyro_vae.likelihoods.student_t_table import StudentTTable
 from pyro_vae.likelihoods.zero_inflated_negative_binomial import ZeroInflatedNegativeBinomial
 
 __all__ = [
@@ -49,5 +50,6 @@ __all__ = [
     "PixelCNN",
     "Poisson",
     "StudentT",
+    "StudentTTable",
     "ZeroInflatedNegativeBinomial",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ class Heterogeneous(Conditional):
             self.register_buffer(f"units_{g}", torch.tensor(units))
         # a value inside each support, found once instead of in each step
         self.register_buffer("filler", None, persistent=False)
-        self.filler = self.split(torch.zeros(starts[-1])).filler
+        self.filler = self.by_column(torch.zeros(starts[-1]), partial(Heterogeneous.family, self)).filler
 
     @classmethod
     def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2), **options: Any) -> Heterogeneous:
@@ -117,9 +118,17 @@ class Heterogeneous(Conditional):
 
     def split(self, raw: Tensor) -> ByColumn:
         """Return the distribution of all columns, given the outputs of the network."""
+        return self.by_column(raw, self.family)
+
+    def by_column(self, raw: Tensor, family: Callable[..., dist.TorchDistribution]) -> ByColumn:
+        """Return the distribution of all columns, where ``family`` returns that of the columns of one type."""
         fns, columns = [], []
         for g, indices in enumerate(self.groups):
             group = raw[..., self.get_buffer(f"outputs_{g}")]
-            fns.append(self.columns[indices[0]].family(group, *self.get_buffer(f"units_{g}")))
+            fns.append(family(self.columns[indices[0]], group, *self.get_buffer(f"units_{g}")))
             columns.append(self.get_buffer(f"columns_{g}"))
         return ByColumn(fns, columns, filler=self.filler)
+
+    def family(self, column: Column, raw: Tensor, *units: Tensor) -> dist.TorchDistribution:
+        """Return the distribution of several columns of one type, from outputs of the network and their units."""
+        return column.family(raw, *units)

@@ -9,20 +9,19 @@ from typing import Any
 import numpy as np
 from sklearn.base import DensityMixin
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.estimators import Estimator
 from pyro_vae.evaluation.likelihood.importance_sampling import importance_sampled
-from pyro_vae.likelihoods import Laplace
+from pyro_vae.likelihoods import StudentT
+from pyro_vae.likelihoods.student_t_table import DF
 from pyro_vae.nets import MLP
 from pyro_vae.posteriors import MeanFieldNormal
 from pyro_vae.priors import StandardNormal
-from pyro_vae.programs import VAE
 from pyro_vae.scales import Shared
 from pyro_vae.sklearn.fitted import Fitted
-from pyro_vae.training import History, TableDefaults, fit_trimmed
+from pyro_vae.training import AnomalyDefaults, TableDefaults
 
 __all__ = ["VAEDensity"]
 
@@ -37,21 +36,23 @@ class VAEDensity(DensityMixin, Fitted):
     function of the row: its score does not depend on the other rows.
 
     Minus the score of a row is an anomaly score. The defaults follow the size of the table
-    (:class:`pyro_vae.training.TableDefaults`): a small network and a short training do not learn the few unusual rows
-    of the data, a Laplace likelihood is not drawn towards them, and most of the training leaves the least likely rows
-    out (:func:`pyro_vae.training.fit_trimmed`). Rows are not scaled; put a StandardScaler before.
+    (:class:`pyro_vae.training.AnomalyDefaults`): a small network and a short training do not learn the few unusual
+    rows of the data, a Student-t likelihood is not drawn towards them, and the training leaves the least likely rows
+    of each batch out. Rows are not scaled; put a StandardScaler before.
 
     References:
         Importance weighted autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
 
     Args:
         latent: number of latents; None for about the square root of the number of columns
-        likelihood: makes p(x given z); None for Laplace with one learned scale and one hidden layer of 32
+        likelihood: makes p(x given z); None for StudentT with 4 degrees of freedom, one
+            learned scale and one hidden layer of 32
         posterior: makes q(z given x); None for MeanFieldNormal with one hidden layer of 32
         epochs: passes over the rows; None for as many as have 10 times the square root of the number of rows in steps
-        prior, estimator, batch_size, learning_rate, missing, random_state: as in :class:`VAETransformer`
-        trim: share of the rows that are left out after a quarter of the epochs, the least likely ones; 0 for a density
-            of all rows, where there are no anomalies
+        estimator: estimator of the bound; None for :class:`pyro_vae.estimators.TrimmedELBO`.
+            ``pyro_vae.estimators.ELBO()`` makes it a density of all rows, where there are no anomalies
+        learning_rate: learning rate of Adam; None for 0.002
+        prior, batch_size, missing, random_state: as in :class:`VAETransformer`
         num_particles: K, for the scores
 
     Attributes:
@@ -74,24 +75,26 @@ class VAEDensity(DensityMixin, Fitted):
         estimator: Estimator | None = None,
         epochs: int | None = None,
         batch_size: int = 128,
-        learning_rate: float = 2e-3,
+        learning_rate: float | None = None,
         missing: bool = False,
-        trim: float = 0.2,
         num_particles: int = 500,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         parts = {"prior": prior, "likelihood": likelihood, "posterior": posterior, "estimator": estimator}
         size = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
         super().__init__(latent, **parts, **size, missing=missing, random_state=random_state)
-        self.trim, self.num_particles = trim, num_particles
+        self.num_particles = num_particles
+
+    def _sizes(self, rows: int, columns: int) -> TableDefaults:
+        return AnomalyDefaults(rows, columns)
 
     def _defaults(self, sizes: TableDefaults) -> dict[str, Callable[..., Conditional]]:
         net = partial(MLP, hidden=sizes.hidden)
-        laplace = partial(Laplace, net=net, scale=Shared())
-        return {"likelihood": laplace, "posterior": partial(MeanFieldNormal, net=net)}
+        student_t = partial(StudentT, net=net, scale=Shared(), df=DF)
+        return {"likelihood": student_t, "posterior": partial(MeanFieldNormal, net=net)}
 
-    def _train(self, program: VAE, x: Tensor, **options: Any) -> History:
-        return fit_trimmed(program, x, trim=self.trim, **options)
+    def _estimator(self, sizes: TableDefaults) -> Estimator | None:
+        return super()._estimator(sizes) or sizes.parts["estimator"]()
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the log-likelihood of each row in nats, of shape (n_samples,)."""

@@ -45,7 +45,7 @@ class Fitted(BaseEstimator):
         estimator: Estimator | None = None,
         epochs: int | None = 100,
         batch_size: int = 128,
-        learning_rate: float = 1e-3,
+        learning_rate: float | None = 1e-3,
         missing: bool = False,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -61,6 +61,8 @@ class Fitted(BaseEstimator):
         latent = sizes.latent if self.latent is None else check_int("latent", self.latent)
         batch_size = check_int("batch_size", self.batch_size)
         epochs = sizes.epochs(batch_size) if self.epochs is None else check_int("epochs", self.epochs)
+        learning_rate = sizes.learning_rate if self.learning_rate is None else self.learning_rate
+        check_number("learning_rate", learning_rate, above=0)
         # scikit-learn uses numpy's global random state for None, which must not change
         source = check_random_state(np.random.RandomState() if self.random_state is None else self.random_state)
         self.seed_ = int(source.randint(2**31 - 1))
@@ -75,8 +77,8 @@ class Fitted(BaseEstimator):
         self.history_ = self._train(
             program,
             torch.from_numpy(np.array(X)),
-            estimator=copy.deepcopy(self.estimator),
-            optimizer=partial(torch.optim.Adam, lr=self.learning_rate),
+            estimator=self._estimator(sizes),
+            optimizer=partial(torch.optim.Adam, lr=learning_rate),
             epochs=epochs,
             batch_size=batch_size,
             seed=self.seed_,
@@ -98,7 +100,7 @@ class Fitted(BaseEstimator):
         return {"likelihood": partial(Normal, scale=Shared())}
 
     def _factories(self, sizes: TableDefaults) -> dict[str, Callable[..., Conditional]]:
-        """Return the factories of the parts; check them and the learning rate."""
+        """Return the factories of the parts; check them."""
         found = {"prior": self.prior, "likelihood": self.likelihood, "posterior": self.posterior}
         found |= {name: part for name, part in self._defaults(sizes).items() if found[name] is None}
         for name, part in found.items():
@@ -106,8 +108,11 @@ class Fitted(BaseEstimator):
                 raise TypeError(
                     f"{name}: expected a class of pyro_vae, or functools.partial of one with its options, got {part!r}"
                 )
-        check_number("learning_rate", self.learning_rate, above=0)
         return found
+
+    def _estimator(self, sizes: TableDefaults) -> Estimator | None:
+        """Return a new estimator."""
+        return copy.deepcopy(self.estimator)
 
     def _rows(self, X: Any, *, reset: bool = False) -> np.ndarray:
         """Return rows as floats after scikit-learn has checked them."""

@@ -24,7 +24,9 @@ class Detector:
 
     The threshold is the :math:`\lceil (n + 1)(1 - \alpha) \rceil`-th smallest score of n held-out normal examples
     (split conformal prediction). A new normal example then raises an alarm with probability at most :math:`\alpha`,
-    whatever the quality of the model, and at least :math:`\alpha - 1/(n + 1)` if no scores are equal.
+    whatever the quality of the model, and at least :math:`\alpha - 1/(n + 1)` if no scores are equal. How many
+    anomalies raise one depends on the model: for tables, :class:`pyro_vae.training.AnomalyDefaults` has settings that
+    find more than those of a model with the best likelihood.
 
     References:
         Algorithmic learning in a random world (Vovk et al., 2005), https://doi.org/10.1007/b106715

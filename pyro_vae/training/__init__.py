@@ -14,9 +14,8 @@ from pyro_vae.training.precision import TF32, Autocast
 from pyro_vae.training.ranks.collectives import LostRankError
 from pyro_vae.training.schedules import Cosine, Cyclical, Linear, MultiStep, Sigmoid
 from pyro_vae.training.svi import SVI, NonFiniteError
-from pyro_vae.training.table_defaults import ImputationDefaults, TableDefaults
+from pyro_vae.training.table_defaults import PURPOSES, AnomalyDefaults, ImputationDefaults, TableDefaults
 from pyro_vae.training.tensorboard import TensorBoard
-from pyro_vae.training.trimmed import fit_trimmed
 
 __all__ = [
     "SVI",
@@ -40,11 +39,12 @@ __all__ = [
     "RunInUseError",
     "SaveError",
     "Sigmoid",
+    "PURPOSES",
+    "AnomalyDefaults",
     "TableDefaults",
     "TensorBoard",
     "eager_graph",
     "fit",
-    "fit_trimmed",
     "flush_denormals",
     "inductor",
 ]

@@ -198,6 +198,7 @@ PENALIZED = {
     "FactorVAE": lambda: E.FactorVAE(discriminator=Constant(), num_particles=4),
     "InfoVAE": lambda: E.InfoVAE(alpha=0.5, num_particles=4),
     "MMD": lambda: E.MMD(num_particles=4),
+    "TrimmedELBO": lambda: E.TrimmedELBO(trim=0.5, num_particles=4),
     "WAE": lambda: E.WAE(num_particles=4),
 }
 

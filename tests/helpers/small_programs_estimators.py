@@ -171,6 +171,7 @@ FORMULAS = {
     "FactorVAE": Formula(options={"discriminator": Constant, "gamma": 0.0}),
     "InfoVAE": Formula(options={"alpha": 0.0, "lambda_": 1.0}),
     "MMD": Formula(options={"lambda_": 0.0}, local=0.0),
+    "TrimmedELBO": Formula(options={"trim": 0.0}),
     "WAE": Formula(options={"lambda_": 0.0}, local=0.0),
     "IWAE": Formula(iwae),
     "MIWAE": Formula(groups),

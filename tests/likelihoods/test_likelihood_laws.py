@@ -17,7 +17,7 @@ L, S = pv.likelihoods, pv.scales
 T = torch.tensor
 SHELF = list(parts(L))
 FACTORIZED = [c for c in SHELF if isinstance(c.example()(torch.zeros(3)), dist.Independent)]
-PLAIN = [c for c in FACTORIZED if c.__name__ != "Heterogeneous"]
+PLAIN = [c for c in FACTORIZED if not issubclass(c, L.Heterogeneous)]
 CONV = functools.partial(pv.nets.ConvDecoder, channels=(4,), hidden=8)
 
 

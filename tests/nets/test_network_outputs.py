@@ -64,7 +64,7 @@ def use(part, first):
     """Call a part on a batch, and its distribution; return the log-density of one sample under one seed."""
     torch.manual_seed(1)
     shapes = {"latent": [], "latent, shape": [(3,)], "shape, latent": [(2, 5)]}[first]
-    if type(part) is pv.likelihoods.Heterogeneous or not shapes:
+    if isinstance(part, pv.likelihoods.Heterogeneous) or not shapes:
         shapes = shapes[:1]
     context = [torch.rand(ROWS, *shape) for shape in [*shapes, *([(part.context,)] if part.context else [])]]
     with torch.no_grad():

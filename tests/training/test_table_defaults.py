@@ -2,7 +2,7 @@
 
 import pytest
 
-from pyro_vae.training import TableDefaults
+from pyro_vae.training import AnomalyDefaults, TableDefaults
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from pyro_vae.training import TableDefaults
 )
 def test_sizes_follow_the_table(rows, columns, latent, num_steps, epochs):
     """Latents: the square root of the columns; steps: 10 square roots of the rows, at least 400, in whole epochs."""
-    sizes = TableDefaults(rows, columns)
+    sizes = AnomalyDefaults(rows, columns)
     assert (sizes.latent, sizes.num_steps, sizes.epochs(batch_size=128)) == (latent, num_steps, epochs)
     assert sizes.hidden == (32,)
 

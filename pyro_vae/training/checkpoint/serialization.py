@@ -50,6 +50,10 @@ def pack(value: Any, tensors: dict[str, Tensor], name: str = "") -> Any:
         return {TENSOR: name}
     if value is None or isinstance(value, (bool, str)):
         return value
+    if type(value) is int:  # the checks for numbers of other libraries take most of the time of a checkpoint
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else {FLOAT: repr(float(value))}
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real):
