@@ -16,10 +16,12 @@ def embed(argv: list[str]) -> int:
         "--num-samples", type=PositiveInt, default=64, help="samples where there is no closed form, at least 2"
     )
     job = Job.start(choices)
-    found = tasks.embed(job.program, job.rows().data(), num_samples=job.settings.num_samples, **job.noise)
+    rows = job.rows()
+    found = tasks.embed(job.program, rows.data(), num_samples=job.settings.num_samples, **job.noise)
+    both = rows.spread(torch.stack([found.mean, found.std], 1)).numpy()
     if job.target.kind == ".npy":
-        job.target.write(torch.stack([found.mean, found.std], 1).numpy())
+        job.target.write(both)
     else:
         names = [f"{name}.{what}" for what in ("mean", "std") for name in found.names]
-        job.target.write(dict(zip(names, torch.cat([found.mean, found.std], 1).T.numpy(), strict=True)))
+        job.target.write(rows.labelled(dict(zip(names, both.reshape(len(both), -1).T, strict=True))))
     return 0

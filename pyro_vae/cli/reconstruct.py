@@ -10,5 +10,5 @@ def reconstruct(argv: list[str]) -> int:
     """Encode and decode data: E[x given z] at a sample of z given x."""
     job = Job.start(Job.options("reconstruct", argv))
     rows = job.rows()
-    job.target.write(rows.like(tasks.reconstruct(job.program, rows.data(), **job.noise)))
+    job.target.write(rows.like(rows.spread(tasks.reconstruct(job.program, rows.data(), **job.noise))))
     return 0

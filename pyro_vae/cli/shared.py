@@ -145,11 +145,14 @@ class Job:
         """Seed and progress, as tasks take them."""
         return {"seed": self.settings.seed, "progress": not self.settings.quiet}
 
-    def rows(self) -> Rows:
-        """Read the data."""
+    def rows(self, *, each: bool = True) -> Rows:
+        """Read the data; ``each`` as in :func:`read_rows`, whose notes go to the standard error."""
         if not is_file(self.settings.input):
             look_up("INPUT", self.settings.input, LOADERS)
-        return read_rows(self.settings.input, self.config, self.program)
+        rows = read_rows(self.settings.input, self.config, self.program, each=each)
+        for note in rows.notes:
+            print(note, file=sys.stderr)
+        return rows
 
     def chunks(self, n: int) -> Any:
         """Yield first row and number of rows of each chunk of ``n`` rows, with a progress bar."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae import tasks
+from pyro_vae._util.random_state import fork_rng
 from pyro_vae.config import run
 from pyro_vae.config.data import LABELS, is_file, load
 from pyro_vae.config.places import in_file, in_rows
@@ -25,6 +26,8 @@ from pyro_vae.data.tables.values import blank, objects, plain
 from pyro_vae.data.tables.written import read_numbers as numbers_in
 from pyro_vae.data.tidy import INDEX
 from pyro_vae.programs import Program
+from pyro_vae.programs.checks import entry_support
+from pyro_vae.programs.program import evaluating
 
 __all__ = ["Rows", "decode", "read_rows"]
 
@@ -34,28 +37,60 @@ class Rows:
     """New data for a run.
 
     Attributes:
-        x: the data as the program takes them
-        columns: columns of a run on a table
+        x: the data as the program takes them, NaN where a value is missing or impossible
+        table: for a run on a table, the columns of the run
         cells: the table as it was read, by column, with columns that the run does not use; for other runs those of a
             .csv
         context: the covariates, or None
+        ids: columns that results keep, so that rows can be matched: those of a table that the run does not use, or
+            the names of images or cells
+        impossible: which rows have a value that the program cannot have, such as a new category
+        usable: which rows have a result
+        notes: one sentence about impossible values, and one about rows without any value
     """
 
     x: Tensor
-    columns: tuple[Column, ...] = ()
+    table: Table | None = None
     cells: Mapping[str, np.ndarray] | None = None
     context: Tensor | None = None
+    ids: Mapping[str, np.ndarray] = field(default_factory=dict)
+    impossible: Tensor | None = None
+    usable: Tensor | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of a run on a table."""
+        return () if self.table is None else self.table.columns
+
+    @property
+    def numbers(self) -> Tensor | None:
+        """The numbers of the usable rows in their file; None for all."""
+        return None if self.usable is None else self.usable.nonzero().squeeze(1)
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.x) if self.usable is None else int(self.usable.sum())
 
     def data(self, part: slice = slice(None)) -> Any:  # noqa: B008 (a slice is immutable)
-        """Return rows as tasks take them: alone, or with their covariates."""
-        return self.x[part] if self.context is None else (self.x[part], self.context[part])
+        """Return rows that have a result as tasks take them: alone, or with their covariates."""
+        own = [v if self.usable is None or v is None else v[self.usable] for v in (self.x, self.context)]
+        return own[0][part] if self.context is None else (own[0][part], own[1][part])
+
+    def spread(self, result: Tensor) -> Tensor:
+        """Return the results of :meth:`data`, along the first dimension, with NaN for rows without a result."""
+        if self.usable is None:
+            return result
+        found = result.new_full((len(self.x), *result.shape[1:]), torch.nan)
+        found[self.usable] = result
+        return found
+
+    def labelled(self, results: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return columns of results after those that identify the rows."""
+        return {**self.ids, **{f"{n} of the run" if n in self.ids else n: v for n, v in results.items()}}
 
     def like(self, x: Tensor) -> Values:
         """Return data of the shape of ``x`` in the form in which the rows were read."""
-        if self.columns:
+        if self.table is not None:
             return {**self.cells, **decode(self.columns, x)}
         if self.cells is not None:
             return dict(zip(self.cells, x.flatten(1).T.numpy(), strict=True))
@@ -63,10 +98,10 @@ class Rows:
 
     def filled(self, x: Tensor) -> Values:
         """Return the rows with missing values filled from ``x``, and all other values unchanged."""
-        if not self.columns:
+        if self.table is None:
             return self.like(x)
         own = {c.name: self.cells[c.name] for c in self.columns}
-        return {**self.cells, **tasks.fill(own, Table(own, self.columns), x)}
+        return {**self.cells, **tasks.fill(own, self.table, x)}
 
 
 def decode(columns: tuple[Column, ...], x: Tensor) -> dict[str, np.ndarray]:
@@ -74,8 +109,15 @@ def decode(columns: tuple[Column, ...], x: Tensor) -> dict[str, np.ndarray]:
     return {column.name: column.decode(v) for column, v in zip(columns, x.numpy().T, strict=True)}
 
 
-def read_rows(name: str, config: Mapping[str, Any], program: Program) -> Rows:
+def read_rows(name: str, config: Mapping[str, Any], program: Program, *, each: bool = False) -> Rows:
     """Read new data for the program of a run from a file, or the test split of a data set.
+
+    Args:
+        name: the file or data set
+        config: the configuration of the run
+        program: its program
+        each: whether a row with a value that the program cannot have, or without any value, is reported instead of an
+            error. Such a value counts as missing, and a row that the program cannot take has no result
 
     Raises:
         ValueError: the data do not fit the run.
@@ -86,24 +128,75 @@ def read_rows(name: str, config: Mapping[str, Any], program: Program) -> Rows:
         source = load({key: config.get(key) for key in ("binarize", "covariates")} | {"data": name})
         rows = Rows(source.dataset.test.batch(), context=source.context and source.context.test.x)
     else:
-        rows = (read_columns if "columns" in config else read_numbers)(name, config)
-    gaps = torch.isnan(rows.x)
+        rows = read_columns(name, config, each) if "columns" in config else read_numbers(name, config)
+    found = usable_rows(name, rows, program) if each else rows
+    if found.usable is not None and not found.usable.any():
+        return read_rows(name, config, program)  # with the error about the first row
+    x, *context = found.data() if found.context is not None else (found.data(),)
+    gaps = torch.isnan(x)
     if gaps.any() and not getattr(program, "missing", False):
         row, *entry = gaps.nonzero()[0].tolist()
+        row = row if found.numbers is None else int(found.numbers[row])
         where = rows.columns[entry[0]].name if rows.columns else ", ".join(map(str, entry))
         raise ValueError(
             f"{name}: expected no missing values, got {int(gaps.sum()):,} of {gaps.numel():,} (such as {where} in "
             f"{files.place(name, row)}). Train a run with --missing"
         )
-    check_rows(name, rows.x)
+    check_rows(name, x)
     try:
-        program.check(rows.x, *([] if rows.context is None else [rows.context]))
+        program.check(x, *context)
     except ValueError as error:
-        raise ValueError(f"{name}: {in_rows(name, rows.columns, str(error))}") from error
-    return rows
+        raise ValueError(f"{name}: {in_rows(name, rows.columns, str(error), found.numbers)}") from error
+    return found
 
 
-def read_columns(path: str, config: Mapping[str, Any]) -> Rows:
+def usable_rows(name: str, rows: Rows, program: Program) -> Rows:
+    """Return rows with impossible values as missing ones, which rows have a result, and notes about the others."""
+    x = rows.x
+    wrong = impossible_entries(program, x, rows.context) if rows.table is None else rows.table.invalid
+    impossible, x = wrong.flatten(1).any(1), torch.where(wrong, torch.nan, x)
+    empty = torch.isnan(x).flatten(1).all(1)
+    takes_missing = bool(getattr(program, "missing", False))
+    usable = ~empty & (~impossible | takes_missing)
+    notes = []
+    if impossible.any():
+        row, *entry = wrong.nonzero()[0].tolist()
+        where = in_rows(name, rows.columns, f"x[{', '.join(map(str, [row, *entry]))}]")
+        column = rows.columns[entry[0]] if rows.columns else None
+        value = f"{rows.x[row][tuple(entry)]:.6g}" if column is None else rows.cells[column.name][row]
+        kind = f", which a column of type {type(column).__name__} cannot have" if column else ""
+        notes.append(
+            f"{name}: {counted(wrong, 'value')} that the run cannot have, in {counted(impossible, 'row')}: {where} is "
+            f"{value}{kind}. {'Such values count as missing' if takes_missing else 'Such rows have no result'}, and "
+            "the score of such a row is infinite"
+        )
+    if (blank_rows := empty & ~impossible).any():
+        first = files.place(name, int(blank_rows.nonzero()[0]))
+        notes.append(
+            f"{name}: {counted(blank_rows, 'row')} without any value, so without a result, such as in {first}"
+        )
+    return replace(rows, x=x, impossible=impossible, usable=usable, notes=tuple(notes))
+
+
+def counted(mask: Tensor, what: str) -> str:
+    """Return how many entries of a mask are true, in words."""
+    n = int(mask.sum())
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def impossible_entries(program: Program, x: Tensor, context: Tensor | None) -> Tensor:
+    """Return which entries are outside of the support of the likelihood, or infinite."""
+    wrong = torch.isinf(x)
+    if type(program).decode_prior is Program.decode_prior:
+        return wrong
+    with evaluating(program), fork_rng(program.device, 0):
+        fn = program.decode_prior(1, *([] if context is None else [context[:1].to(program.device)]))
+    outside = ~entry_support(fn.support).check(x.to(program.device)).cpu()
+    outside = outside.reshape(*outside.shape, *[1] * (x.dim() - outside.dim()))
+    return wrong | (outside & ~torch.isnan(x))
+
+
+def read_columns(path: str, config: Mapping[str, Any], each: bool) -> Rows:
     """Read the columns on which a run was trained, in any order."""
     columns, content = run.columns(config), content_of(path, path, Options(key=config.get("key")))
     cells = content.columns
@@ -117,11 +210,14 @@ def read_columns(path: str, config: Mapping[str, Any]) -> Rows:
     unused = {config.get("label"), *(config.get("leave_out") or ()), *(config.get("covariates") or ())}
     unused |= {n for n in INDEX if n not in {c.name for c in columns}}
     own = {name: values for name, values in cells.items() if name not in unused}
+    known = run.columns(config, "context")
     try:
-        x, known = Table(own, columns, leave_out=without_values(own, columns)).x, run.columns(config, "context")
-        return Rows(x, columns, cells, encode_covariates(path, cells, known)[0] if known else None)
+        table = Table(own, columns, leave_out=without_values(own, columns), invalid_as_missing=each)
+        context = encode_covariates(path, cells, known)[0] if known else None
     except ValueError as error:
         raise ValueError(in_file(path, f"{path}: {error}")) from error
+    ids = {name: values for name, values in cells.items() if name not in table.names}
+    return Rows(table.x, table, cells, context, ids)
 
 
 def without_values(cells: Mapping[str, np.ndarray], columns: Sequence[Column]) -> list[str]:
@@ -154,7 +250,7 @@ def read_numbers(path: str, config: Mapping[str, Any]) -> Rows:
         if content.labels is None:
             raise ValueError(f"{path}: expected labels, which are the covariate of the run, got none")
         context, _ = encode_covariates(path, {LABELS: np.asarray(content.labels)}, known)
-    return Rows(x, (), cells, context)
+    return Rows(x, None, cells, context, content.ids)
 
 
 def numbers_of(path: str, name: str, values: np.ndarray) -> np.ndarray:
