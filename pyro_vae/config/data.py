@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -224,7 +225,10 @@ def to_fit(source: Source, config: Mapping[str, Any]) -> Any:
     known = torch.nonzero(train.y >= 0).squeeze(1)
     y = torch.full((len(train), len(config["classes"])), torch.nan)
     if config.get("num_labels"):
-        found = tasks.hide_labels(train.y[known], config["num_labels"], seed=config["seed"])
+        try:
+            found = tasks.hide_labels(train.y[known], config["num_labels"], seed=config["seed"])
+        except ValueError as error:
+            raise ValueError(re.sub("^(num_labelled|y): ", "num_labels: ", str(error))) from error
     else:
         found = torch.nn.functional.one_hot(train.y[known], y.shape[1]).to(y)
     y[known, : found.shape[1]] = found  # the training split may lack the last class

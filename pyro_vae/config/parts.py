@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from functools import cache, partial
 from types import MappingProxyType, ModuleType
 from typing import Any, get_origin
@@ -17,6 +16,7 @@ from typing import Any, get_origin
 from torch import nn
 
 from pyro_vae import estimators, likelihoods, nets, posteriors, priors, programs, scales
+from pyro_vae._util.validation import nearest
 from pyro_vae.conditional import Conditional
 from pyro_vae.config.types import check_options
 from pyro_vae.data import tables
@@ -32,7 +32,6 @@ __all__ = [
     "build",
     "check",
     "hints",
-    "nearest",
     "required",
     "resolve",
     "shelf",
@@ -125,18 +124,6 @@ def resolve(what: str, name: Any, table: Mapping[str, Any]) -> Any:
     if isinstance(name, str) and name in table:
         return table[name]
     raise ValueError(f"{what}: expected one of {', '.join(sorted(table))}, got {name}{nearest(str(name), table)}")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a question that names the known name that is most like another one, or an empty text.
-
-    Example:
-        >>> nearest("--latnt", ["--latent", "--seed"])
-        ' (did you mean --latent?)'
-    """
-    lower = {each.lower(): each for each in known}
-    near = get_close_matches(name.lower(), lower, n=1)
-    return f" (did you mean {lower[near[0]]}?)" if near else ""
 
 
 def build(kind: str, spec: Any, **given: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pyro_vae._util.validation import nearest
 from pyro_vae.data import files
 from pyro_vae.data.covariates import encode_covariates, entries
 from pyro_vae.data.examples import Examples
@@ -34,7 +35,9 @@ def of_table(name: str, content: Content, options: Options) -> Examples:
         raise ValueError(f"{name}: {error}") from error
     if label is not None:
         if str(label) not in parts:
-            raise ValueError(f"label: expected a column of {name} ({some([*parts])}), got {label}")
+            raise ValueError(
+                f"label: expected a column of {name} ({some([*parts])}), got {label}{nearest(str(label), parts)}"
+            )
         labels = files.typed(parts.pop(str(label)))
     known = {column.name for column in options.columns or ()} | {str(n) for n in options.types or ()}
     context, covariates = None, ()

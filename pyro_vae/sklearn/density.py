@@ -77,7 +77,7 @@ class VAEDensity(DensityMixin, Fitted):
         learning_rate: float = 2e-3,
         missing: bool = False,
         trim: float = 0.2,
-        num_particles: int = 500,
+        num_particles: int = 1000,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         parts = {"prior": prior, "likelihood": likelihood, "posterior": posterior, "estimator": estimator}

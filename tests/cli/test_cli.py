@@ -129,7 +129,7 @@ def test_a_used_folder_is_refused(capsys):
     folder = trained()[0]
     before = (folder / "config.json").read_bytes()
     assert main(["train", "--run-dir", str(folder), "--data", "mnist"]) == 1
-    assert "run_dir: " in capsys.readouterr().err
+    assert "run-dir: " in capsys.readouterr().err
     assert (folder / "config.json").read_bytes() == before
 
 
@@ -322,12 +322,12 @@ def test_help(capsys):
         ("train --estimator.beta os.getcwd", "estimator.beta: expected one of "),
         ("train --program os.system", "program: expected one of "),
         ("train --lr-schedule cosin", "lr-schedule: expected one of Cosine, Linear, MultiStep, got cosin"),
-        ("train --estimator.num_particles many", "estimator.num_particles: Expected a int. Got value: many"),
+        ("train --estimator.num_particles many", "estimator.num_particles: expected an integer, got 'many'"),
         ("train --posterior.net.channels [3]", "recognized arguments: --posterior.net.channels"),
         ("train --data didgits", "(did you mean digits?)"),
         ("train --epochs 0", "epochs: "),
         ("train --num-labels 5", "num-labels: "),
-        ("train --binarize maybe", "argument --binarize: invalid choice"),
+        ("train --binarize maybe", "binarize: expected one of dynamic, none"),
         ("compare --num-steps 5 --seconds 1", "num-steps, seconds: expected one budget"),
     ],
 )

@@ -6,7 +6,7 @@ from helpers.small_tables import NAMES, read_csv, small_run, table_rows, train, 
 
 import pyro_vae as pv
 from pyro_vae.cli import main
-from pyro_vae.config.rows import read_rows
+from pyro_vae.config.read_rows import read_rows
 from pyro_vae.config.run import read as read_config
 from pyro_vae.data.tables import Binary, Categorical, Count, Integer, Ordinal, Positive, Real
 

@@ -60,8 +60,11 @@ class Column(ABC):
         """Return the distribution of n columns of this type, from ``(*batch, n, outputs)`` and units of ``(n,)``."""
 
     @abstractmethod
-    def features(self, x: Tensor) -> Tensor:
-        """Return what an encoder sees, from ``(*batch,)`` to ``(*batch, width)``, of order one."""
+    def features(self, x: Tensor, *units: Tensor) -> Tensor:
+        """Return what an encoder sees, from ``(*batch,)`` to ``(*batch, width)``, of order one.
+
+        ``units`` are those of n columns of this type, for ``x`` of shape ``(*batch, n)``; by default its own.
+        """
 
     def context(self, x: Tensor) -> Tensor:
         """Return what a program gets as context, from ``(*batch,)`` to ``(*batch, width)``, of order one."""

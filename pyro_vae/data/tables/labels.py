@@ -142,7 +142,7 @@ class Binary(Labels):
         """Return a Bernoulli distribution."""
         return dist.Bernoulli(logits=raw[..., 0])
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, *units: Tensor) -> Tensor:
         """Return the code."""
         return x.unsqueeze(-1)
 
@@ -170,7 +170,7 @@ class Categorical(Labels):
         """Return a categorical distribution over the codes."""
         return OnGrid(LogCategorical(raw.log_softmax(-1)), len(self.values), ordered=False)
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, *units: Tensor) -> Tensor:
         """Return the code as a one-hot vector, zeros for a missing value."""
         return self.context(x)
 
@@ -210,6 +210,6 @@ class Ordinal(Labels):
         first = torch.full_like(raw[..., 0], -(len(self.values) - 2) / 2)
         return OnGrid(OrderedLogistic(raw[..., 0], positive(raw[..., 1:]), first), len(self.values))
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, *units: Tensor) -> Tensor:
         """Return the code, rescaled to [-1, 1]."""
         return (2 * x / (len(self.values) - 1) - 1).unsqueeze(-1)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae._util.arrays import as_tensor
+from pyro_vae._util.validation import check_unique, nearest
 from pyro_vae.data.tables.column import Column
 from pyro_vae.data.tables.frames import Part, alike, columns_of, entries_of, frame_of, is_frame, known, restored, some
 from pyro_vae.data.tables.infer import infer
@@ -72,6 +73,7 @@ class Table:
         self.columns = inferred(parts, types or {}) if columns is None else tuple(columns)
         if columns is not None and types:
             raise ValueError(f"types: expected none with columns, got {', '.join(map(str, types))}")
+        check_unique("columns", self.names)
         check_names(list(parts), list(self.names))
         self._parts = [parts[name] for name in self.names]
         both = list(zip(self.columns, self._parts, strict=True))
@@ -172,7 +174,9 @@ def schema(table: Any, types: Mapping[Any, Kind] | None = None) -> tuple[Column,
 
 def parts_of(data: Any, leave_out: Collection[Any]) -> list[Part]:
     """Return the columns of a table, without some of them."""
-    return columns_of(data, {leave_out} if isinstance(leave_out, str) else set(map(str, leave_out)))
+    names = [leave_out] if isinstance(leave_out, str) else [*map(str, leave_out)]
+    check_unique("leave_out", names)
+    return columns_of(data, set(names))
 
 
 def inferred(parts: Mapping[str, Part], types: Mapping[Any, Kind]) -> tuple[Column, ...]:
@@ -193,7 +197,8 @@ def column_of(part: Part, kind: Kind | None) -> Column:
         name, opened, order = kind.partition("(")
         kind = shelf.get(name, kind) if not opened or order.endswith(")") else kind
     if kind is not None and not (isinstance(kind, type) and issubclass(kind, Column)):
-        raise ValueError(f"types: expected one of {', '.join(sorted(shelf))} for {part.name!r}, got {kind!r}")
+        among, hint = ", ".join(sorted(shelf)), nearest(str(kind), shelf)
+        raise ValueError(f"types: expected one of {among} for {part.name!r}, got {kind!r}{hint}")
     if order and kind is not None and issubclass(kind, Labels):
         return kind(part.name, tuple(value.strip() for value in order[:-1].split("<")))
     return infer(part.name, part.values, part.categories, ordered=part.ordered, kind=kind)
