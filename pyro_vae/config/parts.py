@@ -126,12 +126,13 @@ def resolve(what: str, name: Any, table: Mapping[str, Any]) -> Any:
     raise ValueError(f"{what}: expected one of {', '.join(sorted(table))}, got {name}{nearest(str(name), table)}")
 
 
-def build(kind: str, spec: Any, **given: Any) -> Any:
+def build(kind: str, spec: Any, tables: Mapping[str, Any] | None = None, /, **given: Any) -> Any:
     """Build an object from its description.
 
     Args:
         kind: a key of :func:`shelves`, such as ``"prior"``
         spec: ``{"name": ..., "options": {...}}``, as in config.json
+        tables: the result of :func:`shelves`, for many objects
         given: values for required arguments and for ``context``; each class gets those that it has. ``encoder`` wraps
             the network of a posterior
 
@@ -147,7 +148,7 @@ def build(kind: str, spec: Any, **given: Any) -> Any:
         >>> build("posterior", spec, shape=(8, 8), latent=3).net.body[0]
         Linear(in_features=64, out_features=16, bias=True)
     """
-    tables = shelves()
+    tables = shelves() if tables is None else tables
     name, options = split(kind, spec)
     cls = resolve(kind, name, tables[kind])
     needed = required(cls)

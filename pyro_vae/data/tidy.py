@@ -16,7 +16,7 @@ from pyro_vae.data.readers import Content, Options
 from pyro_vae.data.rows import encode_labels
 from pyro_vae.data.tables import Column, Table
 from pyro_vae.data.tables.frames import columns_of, some
-from pyro_vae.data.tables.values import blank
+from pyro_vae.data.tables.values import blank, objects
 
 __all__ = ["INDEX", "labelled", "numbers_of", "of_table"]
 
@@ -38,7 +38,8 @@ def of_table(name: str, content: Content, options: Options) -> Examples:
             raise ValueError(
                 f"label: expected a column of {name} ({some([*parts])}), got {label}{nearest(str(label), parts)}"
             )
-        labels = files.typed(parts.pop(str(label)))
+        labels = parts.pop(str(label))
+        labels = files.typed(labels) if content.text else labels  # "1" in a frame is text, which the user chose
     known = {column.name for column in options.columns or ()} | {str(n) for n in options.types or ()}
     context, covariates = None, ()
     if options.covariates:
@@ -85,7 +86,10 @@ def labelled(name: str, labels: Any, options: Options) -> tuple[Any, tuple[Any, 
     if labels is None:
         return None, ()
     labels = labels.detach().cpu() if isinstance(labels, torch.Tensor) else labels
-    y, classes = encode_labels(name, np.asarray(labels), None if options.classes is None else list(options.classes))
+    array = np.asarray(labels)
+    if array.dtype.kind in "US" and not isinstance(labels, np.ndarray):
+        array = objects(labels)  # numpy makes text of all labels if some are text
+    y, classes = encode_labels(name, array, None if options.classes is None else list(options.classes))
     return y, tuple(classes)
 
 

@@ -53,6 +53,7 @@ class Content:
         lengths: number of steps of each sequence in an array; None if they are those of the array
         inputs: inputs of each step of the sequences, in the form of the rows
         notes: what the reader chose, one sentence each
+        text: whether all cells of the columns are text, as in a .csv
         ids: what identifies the rows, such as the names of images, by name
     """
 
@@ -68,6 +69,7 @@ class Content:
     lengths: Any = None
     inputs: Any = None
     notes: tuple[str, ...] = ()
+    text: bool = False
     ids: Mapping[str, Any] = field(default_factory=dict)
 
 
