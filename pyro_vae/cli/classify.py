@@ -24,7 +24,7 @@ def classify(argv: list[str]) -> int:
         job.target.write(values)
     else:
         column = next(name for name in ("class", "predicted class", "most likely class") if name not in names)
-        gone = np.isnan(values).any(1)
-        likely = np.where(gone, None, np.array(names, object)[np.where(gone[:, None], 0, values).argmax(1)])
+        likely = np.array(names)[np.nan_to_num(values).argmax(1)]
+        likely[np.isnan(values).any(1)] = ""  # a row without a result
         job.target.write(rows.labelled({**dict(zip(names, values.T, strict=True)), column: likely}))
     return 0
