@@ -179,6 +179,9 @@ class Description:
             return {"not compared": qualified(type(value))}
         self.places[id(value)] = path
         options, live = self.options(value, path)
+        if is_dataclass(value) and getattr(value, "__dict__", {}).keys() <= options.keys():
+            found = {"options": options} if options else {}  # short for speed: a table has one object per column
+            return {"name": qualified(type(value)), **code_of(type(value)), **found}
         state = {n: v for n, v in getattr(value, "__dict__", {}).items() if n[:1] != "_" and n != "training"}
         if isinstance(value, Described) and not isinstance(value, nn.Module):
             # its other attributes may be state, such as the number of steps of an estimator

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from numbers import Real
 from typing import Any
 
-__all__ = ["check_int", "check_number", "check_positional"]
+__all__ = ["check_int", "check_number", "check_positional", "check_unique", "nearest"]
 
 
 def check_int(name: str, value: Any, minimum: int = 1, maximum: float = math.inf) -> int:
@@ -70,6 +72,32 @@ def check_number(
         text = " and".join(f" {word} {limit}" for word, limit in limits if math.isfinite(limit))
         raise ValueError(f"{name}: expected a finite number{text}, got {value!r}")
     return number
+
+
+def check_unique(name: str, values: Iterable[Any]) -> None:
+    """Raise if a value occurs more than once.
+
+    Example:
+        >>> check_unique("covariates", ["site", "age", "site"])
+        Traceback (most recent call last):
+        ValueError: covariates: expected different names, got 'site' more than once. Write each one once
+    """
+    twice = [value for value, n in Counter(values).items() if n > 1]
+    if twice:
+        got = ", ".join(map(repr, twice[:5]))
+        raise ValueError(f"{name}: expected different names, got {got} more than once. Write each one once")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a question that names the known name that is most like another one, or an empty text.
+
+    Example:
+        >>> nearest("--latnt", ["--latent", "--seed"])
+        ' (did you mean --latent?)'
+    """
+    lower = {each.lower(): each for each in known}
+    near = get_close_matches(name.lower(), lower, n=1)
+    return f" (did you mean {lower[near[0]]}?)" if near else ""
 
 
 def is_bool(value: Any) -> bool:

@@ -8,6 +8,7 @@ chosen classes.
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import types
 import typing
@@ -17,19 +18,32 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveInt, restricted_number_type
 from torch import nn
 
+from pyro_vae._util.validation import nearest
 from pyro_vae.config import parts
 from pyro_vae.config.program import DEFAULTS, MADE
 from pyro_vae.config.run import AXES
+from pyro_vae.config.types import in_words
 from pyro_vae.nets import Net
 from pyro_vae.programs import SemiSupervised
 
-__all__ = ["GIVEN", "Choices", "UsageError", "first_line", "look_up", "table", "usage"]
+__all__ = ["GIVEN", "Choices", "FiniteFloat", "UsageError", "first_line", "look_up", "table", "usage"]
 
 #: Required arguments of parts that a run sets itself, and options that a user cannot set.
 GIVEN = {"latent", "shape", "in_shape", "out_shape", "posterior", "columns", "posteriors", "score", "train"}
 HIDDEN = {"context", "inputs", "inplace", "device", "dtype"}
+
+
+#: Types of numbers, and what they are in words.
+FiniteFloat = restricted_number_type("FiniteFloat", float, [(">", 0), ("<", math.inf)])
+NUMBERS = {
+    PositiveInt: "an integer of at least 1",
+    NonNegativeInt: "an integer of at least 0",
+    FiniteFloat: "a finite number above 0",
+    OpenUnitInterval: "a number above 0 and below 1",
+}
 
 
 class UsageError(ValueError):
@@ -126,12 +140,24 @@ class Choices:
         try:
             return usage(self.parser.parse_args, self.argv)
         except UsageError as error:
-            options = self.parser._option_string_actions
+            options = [*self.parser._option_string_actions, *(f"--{key.replace('_', '-')}" for key in self.chosen)]
+            self.check_value(error)
             unknown = re.search(r"(?<=arguments: )[^\s=]+", str(error))
-            hint = parts.nearest(unknown[0], options) if unknown else ""
+            hint = nearest(unknown[0], options) if unknown else ""
             if unknown and unknown[0][0] != "-" and "--data" in options:
                 hint = f" (did you mean --data {unknown[0]}?)"
             raise UsageError(f"{error}{hint}") from error
+
+    def check_value(self, error: UsageError) -> None:
+        """Raise an error about the value of an option in words, with the name of the option."""
+        text = str(error.__cause__)
+        if choice := re.match(r"argument --(\S+): invalid choice: '(.*)' \(", text):
+            look_up(choice[1], choice[2], dict.fromkeys(self.parser._option_string_actions[f"--{choice[1]}"].choices))
+        key = text.partition('Parser key "')[2].partition('"')[0]
+        for name, action in self.parser._option_string_actions.items():
+            if action.dest == key and name.startswith("--"):
+                found = self.take(name[2:], empty=True)[0]
+                raise UsageError(f"{name[2:]}: expected {value_in_words(action._typehint)}, got {found!r}") from error
 
     def describe(self, key: str, settings: Namespace) -> dict[str, Any]:
         """Return the class chosen for ``key`` and its options as ``{"name": ..., "options": {...}}``."""
@@ -168,6 +194,12 @@ def names_and_values(annotation: Any) -> tuple[dict[str, type] | None, Any]:
         takes_objects = True
     values = typing.Union[tuple(plain)] if plain else None  # noqa: UP007 (the members are data)
     return names if takes_objects else None, values
+
+
+def value_in_words(annotation: Any) -> str:
+    """Return what an option takes, in words."""
+    kinds = [kind for kind in members(annotation) if kind is not types.NoneType]
+    return " or ".join(dict.fromkeys(NUMBERS.get(kind) or in_words(kind) for kind in kinds))
 
 
 def members(annotation: Any) -> tuple[Any, ...]:

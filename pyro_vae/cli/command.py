@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -38,6 +39,15 @@ COMMANDS = {
 def load(name: str) -> Callable[[list[str]], int]:
     """Import a command and return its function."""
     return getattr(importlib.import_module(f"pyro_vae.cli.{name}"), COMMANDS[name])
+
+
+def as_option(command: str, text: str) -> str:
+    """Return an error that begins with a Python argument with the option of the command in its place."""
+    argument = re.match(r"[a-z]+(?:_[a-z]+)+(?=: )", text)
+    if argument is None:
+        return text
+    run = "RUN" if argument[0] == "run_dir" and command not in ("train", "compare") else argument[0]
+    return run.replace("_", "-") + text[argument.end() :]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,5 +89,5 @@ def main(argv: list[str] | None = None) -> int:
         return 128 + number
     # tasks and pages raise a TypeError for a program of the wrong kind
     except (TypeError, ValueError, OSError, ImportError, NonFiniteError, LostRankError) as error:
-        print(f"{where}: error: {error}", file=sys.stderr)
+        print(f"{where}: error: {as_option(name, str(error))}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from typing import Any
 import pyro
 import torch
 from jsonargparse import Namespace
-from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from pyro_vae import evaluation, pages
 from pyro_vae._util.devices import resolve_device
 from pyro_vae._util.random_state import fork_rng
-from pyro_vae.cli.choices import Choices, first_line, usage
+from pyro_vae._util.validation import check_unique, nearest
+from pyro_vae.cli.choices import Choices, FiniteFloat, first_line, usage
 from pyro_vae.cli.shared import (
     DEFAULTS,
     LIKELIHOODS,
@@ -30,6 +32,7 @@ from pyro_vae.cli.shared import (
 )
 from pyro_vae.config import data as run_data
 from pyro_vae.config import parts, run
+from pyro_vae.config.complete import complete
 from pyro_vae.config.program import DEFAULTS as DEFAULTS_OF_PROGRAMS
 from pyro_vae.config.program import build_program
 from pyro_vae.evaluation import Particles, Seconds, Steps
@@ -61,7 +64,7 @@ def compare(argv: list[str]) -> int:
             "name": "SequenceVAE",
             "options": {**program["options"], "summary": DEFAULTS_OF_PROGRAMS["summary"]},
         }
-    config = run.plain(run_data.complete({**config, "program": program}, source))
+    config = run.plain(complete({**config, "program": program}, source))
     first, vae = build_program(config).to(device), build_program(config).to(device)
     optimizer = partial(torch.optim.Adam, lr=settings.learning_rate)
     x = batch_of(source, settings.batch_size, settings.seed)
@@ -115,7 +118,7 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any], 
     add("--num-samples", type=PositiveInt, default=60, help="gradients sampled from each estimator")
     add("--missing", action="store_true", help="entries of the data may be missing (NaN, empty cells)")
     add("--epochs", type=NonNegativeInt, default=10, help="epochs with the ELBO before gradients are sampled")
-    add("--learning-rate", type=PositiveFloat, default=1e-3, help="learning rate of Adam")
+    add("--learning-rate", type=FiniteFloat, default=1e-3, help="learning rate of Adam")
     for name, budget in BUDGETS.items():
         help = f"budget of each training: {first_line(budget)}"
         add(f"--{name.replace('_', '-')}", type=PositiveInt | None, help=help)
@@ -151,13 +154,17 @@ def estimators_of(text: str, num_particles: int) -> dict[str, pyro.infer.ELBO]:
         raise ValueError(
             f"estimators: expected NAME or NAME(option=value), separated by commas, got {text!r}"
         ) from error
+    check_unique("estimators", [name for name, *_ in parsed])
     shelf = parts.shelves()["estimator"] | pyros()
     found = {}
     for name, cls, options in parsed:
         try:
             found[name] = build(parts.resolve("estimators", cls, shelf), options, num_particles)
         except TypeError as error:
-            raise ValueError(f"estimators: cannot build {name}: {error}") from error
+            known = inspect.signature(shelf[cls]).parameters
+            unknown = re.search("unexpected keyword argument '(.*)'", str(error))
+            hint = nearest(unknown[1], known) if unknown else ""
+            raise ValueError(f"estimators: cannot build {name}: {error}{hint}") from error
     return found
 
 

@@ -23,7 +23,7 @@ def compress(argv: list[str]) -> int:
         x = compressor.decompress(Path(settings.input).read_bytes(), progress=progress)
         job.target.write(x.numpy())
         return 0
-    content = compressor.compress(job.rows().x, progress=progress)
+    content = compressor.compress(job.rows(each=False).x, progress=progress)
     job.target.write_bytes(content)
     print(f"{settings.output}: {Compressed.from_bytes(content)}")
     return 0

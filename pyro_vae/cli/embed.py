@@ -23,9 +23,10 @@ def embed(argv: list[str]) -> int:
         after = torch.arange(rows.x.shape[1]) >= rows.context[0].unsqueeze(-1)
         for moment in (found.mean, found.std):
             moment[after.repeat_interleave(moment.shape[1] // rows.x.shape[1], 1)] = torch.nan
+    both = rows.spread(torch.stack([found.mean, found.std], 1)).numpy()
     if job.target.kind == ".npy":
-        job.target.write(torch.stack([found.mean, found.std], 1).numpy())
+        job.target.write(both)
     else:
         names = [f"{name}.{what}" for what in ("mean", "std") for name in found.names]
-        job.target.write(dict(zip(names, torch.cat([found.mean, found.std], 1).T.numpy(), strict=True)))
+        job.target.write(rows.labelled(dict(zip(names, both.reshape(len(both), -1).T, strict=True))))
     return 0

@@ -16,7 +16,7 @@ from pyro_vae.cli.shared import for_run, write_page
 from pyro_vae.config import data as run_data
 from pyro_vae.config import run
 from pyro_vae.config.load import load
-from pyro_vae.config.rows import read_rows
+from pyro_vae.config.read_rows import read_rows
 from pyro_vae.data import Split
 from pyro_vae.programs import VAE
 

@@ -9,7 +9,7 @@ from jsonargparse.typing import PositiveInt
 from pyro_vae import tasks
 from pyro_vae._util.devices import resolve_device
 from pyro_vae.cli.choices import table
-from pyro_vae.cli.shared import add_noise, cells_of, for_run
+from pyro_vae.cli.shared import add_noise, for_run, names_of
 from pyro_vae.config import data as run_data
 from pyro_vae.config import run
 from pyro_vae.config.load import load
@@ -39,7 +39,7 @@ def export(argv: list[str]) -> int:
     folder = Path(settings.output or Path(settings.run) / name)
     program = load(settings.run).to(resolve_device(settings.device))
     x = run_data.load(config).split("test", slice(ROWS))
-    parts = None if settings.parts is None else cells_of(settings.parts)
+    parts = names_of("parts", settings.parts)
     how = {"parts": parts, "num_particles": settings.num_particles, "seed": settings.seed}
     files = tasks.export(program, folder, x, format=FORMATS[name](), **how)
     print(table({str(path): f"{path.stat().st_size / 1e6:.2f} MB" for path in files.values()}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from pyro_vae import tasks
@@ -21,11 +22,11 @@ def impute(argv: list[str]) -> int:
     n = settings.num_samples
     found = tasks.impute(job.program, rows.data(), num_particles=settings.num_particles, num_samples=n, **job.noise)
     if not n:
-        job.target.write(rows.filled(found.x, job.target.kind))
+        job.target.write(rows.filled(rows.spread(found.x), job.target.kind))
     elif rows.cells is None and job.target.kind != ".csv":
-        job.target.write(found.samples.numpy())
+        job.target.write(torch.stack([rows.spread(x) for x in found.samples]).numpy())
     else:
-        job.target.write(stacked([rows.filled(x, job.target.kind) for x in found.samples]))
+        job.target.write(stacked([rows.filled(rows.spread(x), job.target.kind) for x in found.samples]))
     return 0
 
 

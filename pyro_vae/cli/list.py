@@ -12,7 +12,7 @@ def list_shelves(argv: list[str]) -> int:
     choices = Choices("list", argv, "[KIND ...] ")
     choices.option("kinds", nargs="*", metavar="KIND", help="what to list, such as priors; everything by default")
     kinds = choices.parse().kinds
-    shelves = {f"{kind}s".replace("ys", "ies"): shelf for kind, shelf in parts.shelves().items()}
+    shelves = {f"{kind}s".replace("ys", "ies").replace("ss", "s"): shelf for kind, shelf in parts.shelves().items()}
     shelves["data"] = LOADERS
     shown = {kind: look_up("KIND", kind.replace("-", "_"), shelves) for kind in kinds} if kinds else shelves
     for title, shelf in shown.items():

@@ -10,5 +10,6 @@ def reconstruct(argv: list[str]) -> int:
     """Encode and decode data: E[x given z] at a sample of z given x."""
     job = Job.start(Job.options("reconstruct", argv))
     rows = job.rows()
-    job.target.write(rows.like(tasks.reconstruct(job.program, rows.data(), **job.noise), job.target.kind))
+    found = tasks.reconstruct(job.program, rows.data(), **job.noise)
+    job.target.write(rows.like(rows.spread(found), job.target.kind))
     return 0

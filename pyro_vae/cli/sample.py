@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jsonargparse.typing import PositiveFloat, PositiveInt
+from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from pyro_vae import tasks
-from pyro_vae.cli.choices import UsageError, look_up, usage
+from pyro_vae.cli.choices import FiniteFloat, UsageError, look_up, usage
 from pyro_vae.cli.shared import Job, cells_of
 from pyro_vae.config import run
 from pyro_vae.config.data import load
@@ -26,12 +26,12 @@ def sample(argv: list[str]) -> int:
     add = choices.option
     add("--num-samples", type=PositiveInt, default=16, help="number of new examples")
     add("--mean", action="store_true", help="means of p(x given z) instead of samples; not for tables")
-    add("--temperature", type=PositiveFloat, default=1.0, help="below 1 the data are more typical and less varied")
+    add("--temperature", type=FiniteFloat, default=1.0, help="below 1 the data are more typical and less varied")
     add("--class", type=str | None, help="class of the new data, for a run with classes")
     add("--covariates", type=str | None, help="values such as site=north,age=40; by default those of training rows")
     add(
         "--library",
-        type=PositiveFloat | None,
+        type=FiniteFloat | None,
         help="total count of each example, for programs with a library size; by default those of training rows",
     )
     add("--length", type=PositiveInt | None, help="steps of new sequences; by default the most of the training data")

@@ -51,11 +51,15 @@ def score(argv: list[str]) -> int:
         how = correction(**own, **choices.describe("correction", settings)["options"])
     detector = detector_of(job, how, source.split("valid")) if settings.contamination else None
     found = [how(job.program, rows.data(slice(i, i + n)), seed=settings.seed) for i, n in job.chunks(len(rows))]
-    values = torch.cat(found).numpy()
-    columns = {"score": values}
+    scores = rows.spread(torch.cat(found))
+    if rows.impossible is not None:
+        scores[rows.impossible] = torch.inf
+    values = scores.numpy()
+    columns: dict[str, Any] = {"score": values}
     if detector is not None:
-        columns["anomalous"] = np.where(values > detector.threshold, "yes", "no")
-    job.target.write(values if job.target.kind == ".npy" else columns)
+        alarms = np.where(values > detector.threshold, "yes", "no").astype(object)
+        columns["anomalous"] = np.where(np.isnan(values), None, alarms)
+    job.target.write(values if job.target.kind == ".npy" else rows.labelled(columns))
     return 0
 
 

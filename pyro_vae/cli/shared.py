@@ -20,14 +20,17 @@ from pyro_vae import data
 from pyro_vae._util.atomic_files import write_file
 from pyro_vae._util.devices import resolve_device
 from pyro_vae._util.progress import progress_bar
-from pyro_vae.cli.choices import Choices, look_up, usage
+from pyro_vae._util.validation import check_unique, nearest
+from pyro_vae.cli.choices import Choices, UsageError, look_up, usage
 from pyro_vae.config import run
 from pyro_vae.config.data import Source, is_file
 from pyro_vae.config.load import load
-from pyro_vae.config.rows import Rows, read_rows
+from pyro_vae.config.read_rows import read_rows
+from pyro_vae.config.rows import Rows
 from pyro_vae.data import files
 from pyro_vae.data.binarize import CHOICES as BINARIZATIONS
 from pyro_vae.data.readers import READERS
+from pyro_vae.data.readers.reader import ending
 from pyro_vae.data.sources import LOADERS
 from pyro_vae.programs import Program
 
@@ -76,13 +79,24 @@ def add_training(choices: Choices, *, batch_size: int) -> None:
 def read_training(choices: Choices) -> Namespace:
     """Return the settings of a command that trains a program."""
     settings = choices.parse()
-    if not is_file(settings.data):
-        look_up("data", settings.data, LOADERS)
+    check_source("data", settings.data)
     binarize = settings.binarize or ("dynamic" if settings.data in INK else "none")
     settings.binarize = None if binarize == "none" else binarize
     settings.types = usage(types_of, settings.pop("columns"))
-    settings.leave_out = cells_of(settings.leave_out) or None
+    settings.leave_out = names_of("leave-out", settings.leave_out)
     return settings
+
+
+def check_source(option: str, name: str) -> None:
+    """Raise unless a name is that of a data set, or of a file or folder that can be read."""
+    if is_file(name):
+        return
+    try:
+        look_up(option, name, LOADERS)
+    except UsageError as error:
+        kind = ending(name)
+        near = nearest(kind, [e for reader in READERS for e in reader.endings]) if kind else ""
+        raise UsageError(f"{error}{near}. Or name {FILES}") from error
 
 
 def types_of(text: str | None) -> dict[str, str] | None:
@@ -95,7 +109,17 @@ def types_of(text: str | None) -> dict[str, str] | None:
     found = [re.fullmatch(r"(.+)=(\w+(?:\(.*\))?)", cell) for cell in cells_of(text)]
     if not all(found):
         raise ValueError(f"columns: expected NAME=TYPE, separated by commas, got {text!r}")
+    check_unique("columns", [match[1] for match in found])
     return {match[1]: match[2] for match in found} or None
+
+
+def names_of(option: str, text: str | None) -> list[str] | None:
+    """Return the names in a list between commas, None if there are none; or raise if one is empty or occurs twice."""
+    names = cells_of(text)
+    if names and not all(names):
+        raise UsageError(f"{option}: expected names, separated by commas, got {text!r}")
+    usage(check_unique, option, names)
+    return names or None
 
 
 def cells_of(text: str | None) -> list[str]:
@@ -148,11 +172,13 @@ class Job:
         """Seed and progress, as tasks take them."""
         return {"seed": self.settings.seed, "progress": not self.settings.quiet}
 
-    def rows(self) -> Rows:
-        """Read the data."""
-        if not is_file(self.settings.input):
-            look_up("INPUT", self.settings.input, LOADERS)
-        return read_rows(self.settings.input, self.config, self.program)
+    def rows(self, *, each: bool = True) -> Rows:
+        """Read the data; ``each`` as in :func:`read_rows`, whose notes go to the standard error."""
+        check_source("INPUT", self.settings.input)
+        rows = read_rows(self.settings.input, self.config, self.program, each=each)
+        for note in rows.notes:
+            print(note, file=sys.stderr)
+        return rows
 
     def chunks(self, n: int) -> Any:
         """Yield first row and number of rows of each chunk of ``n`` rows, with a progress bar."""

@@ -7,27 +7,28 @@ from typing import Any
 
 import torch
 from jsonargparse import ActionYesNo, Namespace
-from jsonargparse.typing import PositiveFloat, PositiveInt
+from jsonargparse.typing import PositiveInt
 
 from pyro_vae._util.devices import resolve_device
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.threads import limit_threads
-from pyro_vae.cli.choices import Choices, UsageError, look_up, table
+from pyro_vae.cli.choices import Choices, FiniteFloat, UsageError, look_up, table
 from pyro_vae.cli.outcome import figures, summary
 from pyro_vae.cli.resume import NOT_SAVED, resumed
 from pyro_vae.cli.shared import (
     DEFAULTS,
     LIKELIHOODS,
     add_training,
-    cells_of,
     folder_of,
     named_options,
+    names_of,
     read_training,
     save,
 )
 from pyro_vae.cli.suited import SEQUENCE_RATE, named, options_of_kind, options_of_size
 from pyro_vae.config import data as run_data
 from pyro_vae.config import parts, run
+from pyro_vae.config.complete import complete
 from pyro_vae.config.program import build_program, can_build, takes_context
 from pyro_vae.config.results import results, write_results
 from pyro_vae.estimators import Estimator
@@ -56,7 +57,7 @@ def train(argv: list[str]) -> int:
         if options := options_of_size(argv, config, source):
             settings, config = parse([*options, *words], LIKELIHOODS[source.kind])
         alpha = any(arg.startswith("--program.alpha") for arg in argv)
-        config = run.plain(run_data.complete(config, source, alpha=alpha))
+        config = run.plain(complete(config, source, alpha=alpha))
     else:
         config = saved
     rows = run_data.to_fit(source, config)
@@ -116,7 +117,7 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     add("--epochs", type=PositiveInt, default=150, help="most passes over the training data; --purpose has its own")
     add("--patience", type=PositiveInt, default=20, help="epochs without a better validation bound before it stops")
     rate = f"learning rate of Adam; {SEQUENCE_RATE} for sequences, --purpose has its own"
-    add("--learning-rate", type=PositiveFloat, default=1e-3, help=rate)
+    add("--learning-rate", type=FiniteFloat, default=1e-3, help=rate)
     add("--num-particles", type=PositiveInt, default=1000, help="samples per example for the log-likelihood")
     add("--compile", action=ActionYesNo, nargs="?", default=False, help="compile the training step")
     precision = "precision of the network layers; everything else is float32"
@@ -148,7 +149,7 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
         choices.add("lr-schedule", shelves["lr_schedule"], None)
         named.append("lr_schedule")
     settings = read_training(choices)
-    settings.covariates = cells_of(settings.covariates) or None
+    settings.covariates = names_of("covariates", settings.covariates)
     config = {k: v for k, v in vars(settings).items() if k not in {*NOT_SAVED, *named}}
     config |= {part: choices.describe(part, settings) for part in named}
     if settings.num_labels and not run.takes_labels(config):

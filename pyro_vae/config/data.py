@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,9 +13,7 @@ from torch import Tensor
 
 from pyro_vae import data, tasks
 from pyro_vae.config import run
-from pyro_vae.config.parts import resolve, shelves
 from pyro_vae.config.places import in_file, in_rows
-from pyro_vae.config.program import reals, samples_missing, takes_sequences, unbounded
 from pyro_vae.data import Dataset, Examples, Split
 from pyro_vae.data.covariates import encode_covariates
 from pyro_vae.data.dataset import Levels
@@ -22,14 +21,11 @@ from pyro_vae.data.read import is_source
 from pyro_vae.data.rows import check_rows, split_rows
 from pyro_vae.data.tables import Categorical, Column
 from pyro_vae.data.units import real_columns
-from pyro_vae.likelihoods import Heterogeneous, StudentTTable
 
-__all__ = ["Source", "complete", "is_file", "load", "read_file", "to_fit"]
+__all__ = ["LABELS", "Source", "is_file", "load", "read_file", "to_fit"]
 
 #: Name of the labels of arrays and data sets as a covariate.
 LABELS = "y"
-#: Weight of the classification times the share of rows with a label.
-ALPHA, ALPHA_TABLE = 0.1, 10.0
 #: Options of a run that are those of ``pyro_vae.data.read``.
 OPTIONS = ("label", "layout", "levels", "size", "key", "keep_empty", "keep_index")
 
@@ -197,44 +193,6 @@ def check_columns(path: str, rows: Split) -> None:
         raise ValueError(f"{path}: expected a value of x[:, {index}] in some row, all are missing. Leave it out")
 
 
-def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) -> dict[str, Any]:
-    """Return the configuration of a new run with the facts of its data.
-
-    Unless the weight ``alpha`` of the classification was chosen, it is 0.1 times the number of examples over that of
-    labels, as in Kingma et al. (2014). For a table it is 10 times that ratio: with 0.1 its classifier follows groups
-    of rows that differ from the classes.
-
-    Raises:
-        ValueError: the program needs labels that the data do not have, or sequences, or the data are sequences.
-    """
-    facts, spec, sequences = dict(source.facts), config["program"], source.kind == "sequences"
-    if takes_sequences(config) != sequences:
-        array = "--layout=hw for an array of images" if sequences else "an array (n, steps, channels) with --layout=tc"
-        what = f"one of sequences, or {array}" if sequences else f"a VAE, or sequences: {array}"
-        raise ValueError(f"program: expected {what}, got {spec['name']} for {source.dataset.name} ({source.kind})")
-    likelihood = resolve("likelihood", config["likelihood"]["name"], shelves()["likelihood"])
-    if not issubclass(likelihood, Heterogeneous):
-        facts.pop("units", None)  # other likelihoods model the array as it is
-    if issubclass(likelihood, StudentTTable) and "columns" in facts:
-        facts["columns"] = run.describe(reals(run.columns(facts), source.dataset.train[:].x))
-    facts |= {"num_examples": len(source.dataset.train), "counts": "counts" in source.kind}
-    if samples_missing(config) and "columns" in facts:
-        facts["columns"] = run.describe(unbounded(run.columns(facts)))
-    if not run.takes_labels(config):
-        return {**config, **{key: value for key, value in facts.items() if key != "classes"}}
-    if "classes" not in facts:
-        raise ValueError(
-            f"program: {spec['name']} needs labels. Name the column of a table by --label, or save them in an .npz as "
-            "the array y"
-        )
-    config = {**config, **facts}
-    if not alpha:
-        *_, y = to_fit(source, config)
-        share = ALPHA_TABLE if {"columns", "units"} & facts.keys() else ALPHA
-        spec = {**spec, "options": {**spec["options"], "alpha": share * len(y) / int((~y.isnan()).all(1).sum())}}
-    return {**config, "program": spec}
-
-
 def to_fit(source: Source, config: Mapping[str, Any]) -> Any:
     """Return the training data as ``fit`` takes them.
 
@@ -247,7 +205,10 @@ def to_fit(source: Source, config: Mapping[str, Any]) -> Any:
     known = torch.nonzero(train.y >= 0).squeeze(1)
     y = torch.full((len(train), len(config["classes"])), torch.nan)
     if config.get("num_labels"):
-        found = tasks.hide_labels(train.y[known], config["num_labels"], seed=config["seed"])
+        try:
+            found = tasks.hide_labels(train.y[known], config["num_labels"], seed=config["seed"])
+        except ValueError as error:
+            raise ValueError(re.sub("^(num_labelled|y): ", "num_labels: ", str(error))) from error
     else:
         found = torch.nn.functional.one_hot(train.y[known], y.shape[1]).to(y)
     y[known, : found.shape[1]] = found  # the training split may lack the last class

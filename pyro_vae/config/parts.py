@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from functools import cache, partial
 from types import MappingProxyType, ModuleType
 from typing import Any, get_origin
@@ -17,6 +16,7 @@ from typing import Any, get_origin
 from torch import nn
 
 from pyro_vae import estimators, likelihoods, nets, posteriors, priors, programs, scales
+from pyro_vae._util.validation import nearest
 from pyro_vae.conditional import Conditional
 from pyro_vae.config.types import check_options
 from pyro_vae.data import tables
@@ -32,7 +32,6 @@ __all__ = [
     "build",
     "check",
     "hints",
-    "nearest",
     "required",
     "resolve",
     "revive",
@@ -130,24 +129,13 @@ def resolve(what: str, name: Any, table: Mapping[str, Any]) -> Any:
     raise ValueError(f"{what}: expected one of {', '.join(sorted(table))}, got {name}{nearest(str(name), table)}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a question that names the known name that is most like another one, or an empty text.
-
-    Example:
-        >>> nearest("--latnt", ["--latent", "--seed"])
-        ' (did you mean --latent?)'
-    """
-    lower = {each.lower(): each for each in known}
-    near = get_close_matches(name.lower(), lower, n=1)
-    return f" (did you mean {lower[near[0]]}?)" if near else ""
-
-
-def build(kind: str, spec: Any, **given: Any) -> Any:
+def build(kind: str, spec: Any, tables: Mapping[str, Any] | None = None, /, **given: Any) -> Any:
     """Build an object from its description.
 
     Args:
         kind: a key of :func:`shelves`, such as ``"prior"``
         spec: ``{"name": ..., "options": {...}}``, as in config.json
+        tables: the result of :func:`shelves`, for many objects
         given: values for required arguments and for ``context``; each class gets those that it has. ``encoder`` wraps
             the network of a posterior
 
@@ -163,7 +151,7 @@ def build(kind: str, spec: Any, **given: Any) -> Any:
         >>> build("posterior", spec, shape=(8, 8), latent=3).net.body[0]
         Linear(in_features=64, out_features=16, bias=True)
     """
-    tables = shelves()
+    tables = shelves() if tables is None else tables
     name, options = split(kind, spec)
     cls = resolve(kind, name, tables[kind])
     needed = required(cls)

@@ -1,32 +1,21 @@
-"""New data for a run: rows from a file as its program takes them, and results in the form of that file."""
+"""New data for a run: rows as its program takes them, and results in the form of their file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae import data, tasks
-from pyro_vae.config import run
-from pyro_vae.config.data import LABELS, is_file, load
-from pyro_vae.config.places import in_file, in_rows
-from pyro_vae.data import Table, files
-from pyro_vae.data.covariates import encode_covariates
+from pyro_vae import tasks
+from pyro_vae.data import Table
 from pyro_vae.data.files import Values
-from pyro_vae.data.read import content_of, examples_of
-from pyro_vae.data.readers import Options
-from pyro_vae.data.rows import check_rows
 from pyro_vae.data.tables import Column
-from pyro_vae.data.tables.values import blank, objects, plain
-from pyro_vae.data.tables.written import read_numbers as numbers_in
-from pyro_vae.data.tidy import INDEX
-from pyro_vae.programs import Program
 
-__all__ = ["Rows", "decode", "read_rows", "written"]
+__all__ = ["Rows", "Sequences", "decode", "written"]
 
 
 @dataclass(frozen=True)
@@ -34,28 +23,60 @@ class Rows:
     """New data for a run.
 
     Attributes:
-        x: the data as the program takes them
-        columns: columns of a run on a table
+        x: the data as the program takes them, NaN where a value is missing or impossible
+        table: for a run on a table, the columns of the run
         cells: the table as it was read, by column, with columns that the run does not use; for other runs those of a
             .csv
         context: the covariates, or lengths and inputs of sequences, as far as there are some
+        ids: columns that results keep, so that rows can be matched: those of a table that the run does not use, or
+            the names of images or cells
+        impossible: which rows have a value that the program cannot have, such as a new category
+        usable: which rows have a result
+        notes: one sentence about impossible values, and one about rows without any value
     """
 
     x: Tensor
-    columns: tuple[Column, ...] = ()
+    table: Table | None = None
     cells: Mapping[str, np.ndarray] | None = None
     context: tuple[Tensor, ...] = ()
+    ids: Mapping[str, np.ndarray] = field(default_factory=dict)
+    impossible: Tensor | None = None
+    usable: Tensor | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of a run on a table."""
+        return () if self.table is None else self.table.columns
+
+    @property
+    def numbers(self) -> Tensor | None:
+        """The numbers of the usable rows in their file; None for all."""
+        return None if self.usable is None else self.usable.nonzero().squeeze(1)
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.x) if self.usable is None else int(self.usable.sum())
 
     def data(self, part: slice = slice(None)) -> Any:  # noqa: B008 (a slice is immutable)
-        """Return rows as tasks take them: alone, or with their context."""
-        return (self.x[part], *(column[part] for column in self.context)) if self.context else self.x[part]
+        """Return rows that have a result as tasks take them: alone, or with their context."""
+        own = [(v if self.usable is None else v[self.usable])[part] for v in (self.x, *self.context)]
+        return tuple(own) if self.context else own[0]
+
+    def spread(self, result: Tensor) -> Tensor:
+        """Return the results of :meth:`data`, along the first dimension, with NaN for rows without a result."""
+        if self.usable is None:
+            return result
+        found = result.new_full((len(self.x), *result.shape[1:]), torch.nan)
+        found[self.usable] = result
+        return found
+
+    def labelled(self, results: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return columns of results after those that identify the rows."""
+        return {**self.ids, **{f"{n} of the run" if n in self.ids else n: v for n, v in results.items()}}
 
     def like(self, x: Tensor, kind: str) -> Values:
         """Return data of the shape of ``x`` in the form in which the rows were read, for a file of this kind."""
-        if self.columns:
+        if self.table is not None:
             return {**self.cells, **decode(self.columns, x)}
         if self.cells is not None:
             return dict(zip(self.cells, x.flatten(1).T.numpy(), strict=True))
@@ -63,10 +84,10 @@ class Rows:
 
     def filled(self, x: Tensor, kind: str) -> Values:
         """Return the rows with missing values filled from ``x``, and all other values unchanged."""
-        if not self.columns:
+        if self.table is None:
             return self.like(x, kind)
         own = {c.name: self.cells[c.name] for c in self.columns}
-        return {**self.cells, **tasks.fill(own, Table(own, self.columns), x)}
+        return {**self.cells, **tasks.fill(own, self.table, x)}
 
 
 @dataclass(frozen=True)
@@ -102,109 +123,3 @@ def written(kind: str, values: Mapping[str, Tensor], lengths: Tensor) -> Values:
 def decode(columns: tuple[Column, ...], x: Tensor) -> dict[str, np.ndarray]:
     """Return rows of numbers as the columns of a table."""
     return {column.name: column.decode(v) for column, v in zip(columns, x.numpy().T, strict=True)}
-
-
-def read_rows(name: str, config: Mapping[str, Any], program: Program) -> Rows:
-    """Read new data for the program of a run from a file, or the test split of a data set.
-
-    Raises:
-        ValueError: the data do not fit the run.
-    """
-    if not is_file(name):
-        if "columns" in config:
-            raise ValueError(f"INPUT: expected a table, as the run was trained on one, got the data set {name}")
-        source = load({key: config.get(key) for key in ("binarize", "covariates")} | {"data": name})
-        rows = Rows(source.dataset.test.batch(), context=() if source.context is None else (source.context.test.x,))
-    else:
-        read = read_sequences if "steps" in config else read_columns if "columns" in config else read_numbers
-        rows = read(name, config)
-    gaps = program.missing_entries(rows.x, *rows.context)
-    if gaps.any() and not getattr(program, "missing", False):
-        row, *entry = gaps.nonzero()[0].tolist()
-        where = rows.columns[entry[0]].name if rows.columns else ", ".join(map(str, entry))
-        raise ValueError(
-            f"{name}: expected no missing values, got {int(gaps.sum()):,} of {gaps.numel():,} (such as {where} in "
-            f"{files.place(name, row)}). Train a run with --missing"
-        )
-    check_rows(name, rows.x)
-    try:
-        program.check(rows.x, *rows.context)
-    except ValueError as error:
-        raise ValueError(f"{name}: {in_rows(name, rows.columns, str(error))}") from error
-    return rows
-
-
-def read_columns(path: str, config: Mapping[str, Any]) -> Rows:
-    """Read the columns on which a run was trained, in any order."""
-    columns, content = run.columns(config), content_of(path, path, Options(key=config.get("key")))
-    cells = content.columns
-    if cells is None:
-        shape = tuple(content.rows.shape)
-        if len(shape) != 2 or shape[1] != len(columns):
-            raise ValueError(f"{path}: expected {len(columns)} columns, got an array of shape {shape}")
-        cells = dict(zip((c.name for c in columns), np.asarray(content.rows).T, strict=True))
-    cells = {name: v if isinstance(v, np.ndarray) else objects(v) for name, v in cells.items()}
-    # the label and the columns that were left out may be there
-    unused = {config.get("label"), *(config.get("leave_out") or ()), *(config.get("covariates") or ())}
-    unused |= {n for n in INDEX if n not in {c.name for c in columns}}
-    own = {name: values for name, values in cells.items() if name not in unused}
-    try:
-        x, known = Table(own, columns, leave_out=without_values(own, columns)).x, run.columns(config, "context")
-        return Rows(x, columns, cells, (encode_covariates(path, cells, known)[0],) if known else ())
-    except ValueError as error:
-        raise ValueError(in_file(path, f"{path}: {error}")) from error
-
-
-def without_values(cells: Mapping[str, np.ndarray], columns: Sequence[Column]) -> list[str]:
-    """Return the names of columns that a run does not have and that have no value."""
-    known = {column.name for column in columns}
-    return [name for name, values in cells.items() if name not in known and blank(plain(values)).all()]
-
-
-def read_sequences(path: str, config: Mapping[str, Any]) -> Sequences:
-    """Read sequences with the channels and inputs of the run."""
-    found = data.read(path, key=config.get("key"), layout="tc")
-    own = {"channels": config["shape"][0], "inputs": config.get("inputs", 0)}
-    new = {"channels": found.x.shape[2], "inputs": 0 if found.inputs is None else found.inputs.shape[2]}
-    for what, number in own.items():
-        if new[what] != number:
-            raise ValueError(f"{path}: expected {number} {what} per step, as the run has, got {new[what]}")
-    inputs = () if found.inputs is None else (found.inputs.float(),)
-    return Sequences(found.x.float(), context=(found.lengths, *inputs))
-
-
-def read_numbers(path: str, config: Mapping[str, Any]) -> Rows:
-    """Read an array, or the columns of a table as one."""
-    shape, cells = tuple(config["shape"]), None
-    known = run.columns(config, "context")
-    options = Options(key=config.get("key"), layout=config.get("layout"), size=config.get("size"))
-    content = content_of(
-        path, path, replace(options, covariates=[] if config.get("covariates") == [LABELS] else known)
-    )
-    context = content.context
-    if content.columns is not None:
-        cells = {name: np.asarray(values) for name, values in content.columns.items()}
-        array = np.stack([numbers_of(path, name, values) for name, values in cells.items()], 1)
-        x = torch.from_numpy(array.astype(np.float32))
-        x = x.reshape(-1, *shape) if x.shape[1] == np.prod(shape) else x
-    else:
-        levels = config.get("levels") if "uint8" in str(content.rows.dtype) else None
-        options = replace(options, keep_empty=True)
-        x = examples_of(path, content, replace(options, levels=levels)).batch().float()
-    if x.shape[1:] != shape:
-        raise ValueError(f"{path}: expected data of shape (n, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
-    if known and context is None:
-        if content.labels is None:
-            raise ValueError(f"{path}: expected labels, which are the covariate of the run, got none")
-        context, _ = encode_covariates(path, {LABELS: np.asarray(content.labels)}, known)
-    return Rows(x, (), cells, () if context is None else (context,))
-
-
-def numbers_of(path: str, name: str, values: np.ndarray) -> np.ndarray:
-    """Return a column of a .csv as numbers, NaN where one is missing."""
-    cells, wrong, found = numbers_in(plain(values).astype(object), codes=False)
-    if cells is None:
-        row = int(wrong.argmax())
-        where = files.place(path, row)
-        raise ValueError(f"{path}: expected numbers in all columns, got text in {name}: {values[row]!r} in {where}")
-    return np.array(found, float)

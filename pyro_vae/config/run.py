@@ -83,11 +83,11 @@ def describe(table: Sequence[Column]) -> list[dict[str, Any]]:
 
 def columns(config: Mapping[str, Any], key: str = "columns") -> tuple[Column, ...]:
     """Build the columns of the table that a run was trained on; empty if it was not a table."""
-    found = []
+    found, tables = [], shelves()
     for spec in config.get(key, ()):
         name, options = split("columns", spec)
         options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-        found.append(build("column", {"name": name, "options": options}))
+        found.append(build("column", {"name": name, "options": options}, tables))
     return tuple(found)
 
 

@@ -6,7 +6,7 @@ import types
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-__all__ = ["check_options", "check_value"]
+__all__ = ["check_options", "check_value", "in_words"]
 
 #: Plain types and what JSON has for them.
 PLAIN = {bool: "true or false", int: "an integer", float: "a number", str: "a string", type(None): "null"}

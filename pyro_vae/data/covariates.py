@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae._util.validation import check_unique, nearest
 from pyro_vae.data.tables import Column, Table
+from pyro_vae.data.tables.frames import some
 
 __all__ = ["encode_covariates", "entries"]
 
@@ -29,10 +31,13 @@ def encode_covariates(name: str, data: Any, covariates: Sequence[str | Column]) 
     """
     known = tuple(c for c in covariates if isinstance(c, Column))
     names = [c.name if isinstance(c, Column) else c for c in covariates]
+    check_unique("covariates", names)
     keys = {str(key): key for key in data}
     unknown = [n for n in names if n not in keys]
     if unknown:
-        raise ValueError(f"covariates: expected columns of {name} ({', '.join(keys)}), got {unknown[0]}")
+        raise ValueError(
+            f"covariates: expected columns of {name} ({some([*keys])}), got {unknown[0]}{nearest(unknown[0], keys)}"
+        )
     frame = hasattr(data, "iloc")
     own = data[[keys[n] for n in names]] if frame else {n: data[keys[n]] for n in names}
     try:

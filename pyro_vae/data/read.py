@@ -7,6 +7,7 @@ from itertools import zip_longest
 from typing import Any
 
 from pyro_vae._util.arrays import fill_masked
+from pyro_vae._util.validation import check_unique
 from pyro_vae.data.arrays import of_array
 from pyro_vae.data.counts import of_counts
 from pyro_vae.data.dataset import Dataset, Levels, Split
@@ -83,6 +84,9 @@ def read(
         Examples(source: 10 images; channels 3, height 32, width 32; stored as uint8)
     """
     name = name or (str(source) if is_path(source) else NAME)
+    leave_out, covariates = ([v] if isinstance(v, str) else v for v in (leave_out, covariates))
+    for option, names in {"leave_out": leave_out, "classes": classes or ()}.items():
+        check_unique(option, names)
     if isinstance(source, Examples):
         return source
     if isinstance(source, Split):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_vae.data import files
 from pyro_vae.data.dataset import Dataset, Split
+from pyro_vae.data.tables.labels import in_order
 from pyro_vae.data.tables.values import blank, plain
 
 __all__ = ["check_rows", "encode_labels", "split_rows"]
@@ -36,6 +37,8 @@ def encode_labels(path: str, labels: np.ndarray, classes: list[Any] | None) -> t
         raise ValueError(f"{path}: expected one label per row, got labels of shape {labels.shape}")
     labels = plain(labels)
     gone = blank(labels) | ((labels == -1) if labels.dtype.kind == "i" else False)
+    if gone.any() and labels.dtype.kind == "f" and np.array_equal(labels[~gone], labels[~gone].round()):
+        labels = np.where(gone, -1, labels).astype(np.int64)  # numpy and pandas have made floats of integers
     known = labels[~gone].tolist()
     found = len(set(known))
     if classes is None and found > max(MANY, len(known) / 2):
@@ -43,7 +46,7 @@ def encode_labels(path: str, labels: np.ndarray, classes: list[Any] | None) -> t
             f"label: expected classes with several rows each, got {found:,} classes in {len(known):,} rows of {path}. "
             "Choose another column"
         )
-    classes = sorted(set(known)) if classes is None else classes
+    classes = list(in_order(known)) if classes is None else classes
     if len(classes) < 2 or not set(known) <= set(classes):
         raise ValueError(f"{path}: expected labels of two or more classes, got {sorted(set(known))[:5]}")
     numbers = torch.full((len(labels),), -1)

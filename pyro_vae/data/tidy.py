@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pyro_vae._util.validation import nearest
 from pyro_vae.data import files
 from pyro_vae.data.covariates import encode_covariates, entries
 from pyro_vae.data.examples import Examples
@@ -15,7 +16,7 @@ from pyro_vae.data.readers import Content, Options
 from pyro_vae.data.rows import encode_labels
 from pyro_vae.data.tables import Column, Table
 from pyro_vae.data.tables.frames import columns_of, some
-from pyro_vae.data.tables.values import blank
+from pyro_vae.data.tables.values import blank, objects
 
 __all__ = ["INDEX", "labelled", "numbers_of", "of_table"]
 
@@ -34,8 +35,11 @@ def of_table(name: str, content: Content, options: Options) -> Examples:
         raise ValueError(f"{name}: {error}") from error
     if label is not None:
         if str(label) not in parts:
-            raise ValueError(f"label: expected a column of {name} ({some([*parts])}), got {label}")
-        labels = files.typed(parts.pop(str(label)))
+            raise ValueError(
+                f"label: expected a column of {name} ({some([*parts])}), got {label}{nearest(str(label), parts)}"
+            )
+        labels = parts.pop(str(label))
+        labels = files.typed(labels) if content.text else labels  # "1" in a frame is text, which the user chose
     known = {column.name for column in options.columns or ()} | {str(n) for n in options.types or ()}
     context, covariates = None, ()
     if options.covariates:
@@ -82,7 +86,10 @@ def labelled(name: str, labels: Any, options: Options) -> tuple[Any, tuple[Any, 
     if labels is None:
         return None, ()
     labels = labels.detach().cpu() if isinstance(labels, torch.Tensor) else labels
-    y, classes = encode_labels(name, np.asarray(labels), None if options.classes is None else list(options.classes))
+    array = np.asarray(labels)
+    if array.dtype.kind in "US" and not isinstance(labels, np.ndarray):
+        array = objects(labels)  # numpy makes text of all labels if some are text
+    y, classes = encode_labels(name, array, None if options.classes is None else list(options.classes))
     return y, tuple(classes)
 
 

@@ -41,6 +41,10 @@ class Columns(constraints.Constraint):
             f"in the columns {c.tolist()} {words.get(s, s)}" for s, c in zip(self.supports, self.columns, strict=True)
         )
 
+    def of(self, column: int) -> constraints.Constraint:
+        """Return the constraint of one column."""
+        return next(s for s, c in zip(self.supports, self.columns, strict=True) if column in c)
+
     def check(self, value: Tensor) -> Tensor:
         """Return where ``value`` satisfies the constraint of its column."""
         parts = [s.check(value[..., c]) for s, c in zip(self.supports, self.columns, strict=True)]

@@ -36,15 +36,19 @@ def rank_curves(result: Any) -> Figure:
     verdict = "passes" if result.passed else "fails"
     title = f"Calibration: the guide {verdict} on {n:,} simulated examples"
     figure, (curves, bars) = panels(2, height=3.2, width=1.5 * WIDTH, title=title)
+    # asymptotic quantile of the Kolmogorov-Smirnov distance, at a level corrected for the number of quantities
+    band = math.sqrt(-0.5 * math.log(result.level / len(result.ranks) / 2) / n)
+    outside = 0
     worst = sorted(result.ranks, key=lambda name: result.p_values[name])[: len(COLOURS) - 1]
     for name, ranks in sorted(result.ranks.items(), key=lambda item: item[0] in worst):
         ordered = ranks.sort().values
         look = {"color": COLOURS[worst.index(name)], "label": name} if name in worst else {"color": "#BBBBBB"}
-        curves.plot(ordered.tolist(), (torch.arange(1, n + 1) / n - ordered).tolist(), linewidth=1.2, **look)
-    # asymptotic quantile of the Kolmogorov-Smirnov distance, at a level corrected for the number of quantities
-    band = math.sqrt(-0.5 * math.log(result.level / len(result.ranks) / 2) / n)
+        curve = torch.arange(1, n + 1) / n - ordered
+        outside += bool((curve.abs() > band).any())
+        curves.plot(ordered.tolist(), curve.tolist(), linewidth=1.2, **look)
     curves.axhspan(-band, band, color="#DDDDDD", alpha=0.6, zorder=0, label=f"KS band, level {result.level}")
-    curves.set(title="Calibrated: all curves inside the band", xlim=(0, 1))
+    leave = f"{outside} of {len(result.ranks)} curves leave the band"
+    curves.set(title=leave if outside else "All curves stay inside the band", xlim=(0, 1))
     curves.set(xlabel="rank of the true latent among samples", ylabel="cumulative share minus rank")
     bins = min(20, n // 10)
     mean, margin = n / bins, 2.6 * math.sqrt(n / bins * (1 - 1 / bins))

@@ -13,6 +13,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from pyro_vae.distributions.by_column import Columns
 from pyro_vae.distributions.missing import factorized, hide_missing
 from pyro_vae.distributions.sphere import sphere
 
@@ -155,10 +156,11 @@ def check_values(
         shown = shown if value.dim() == 0 else f"[{shown}]"
         while isinstance(likelihood, dist.MaskedDistribution):
             likelihood = likelihood.base_dist
+        at = support.of(int(bad.nonzero()[0, -1])) if isinstance(support, Columns) else support
         owner, hint = type(likelihood).__name__, getattr(likelihood, "hint", "")
         raise ValueError(
             f"{name}: {name}[{first(bad, start)}] is {shown}, outside the support of the likelihood {owner}, "
-            f"{describe(support)} ({int(bad.sum()):,} of {bad.numel():,} are outside). {hint}".rstrip()
+            f"{describe(at)} ({int(bad.sum()):,} of {bad.numel():,} are outside). {hint}".rstrip()
         )
 
 

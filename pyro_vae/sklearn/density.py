@@ -77,7 +77,7 @@ class VAEDensity(DensityMixin, Fitted):
         batch_size: int = 128,
         learning_rate: float | None = None,
         missing: bool = False,
-        num_particles: int = 500,
+        num_particles: int = 1000,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         parts = {"prior": prior, "likelihood": likelihood, "posterior": posterior, "estimator": estimator}

@@ -84,7 +84,7 @@ class VAEImputer(OneToOneFeatureMixin, TransformerMixin, Fitted):
         epochs: int | None = None,
         batch_size: int = 128,
         learning_rate: float = 1e-2,
-        num_particles: int = 500,
+        num_particles: int = 1000,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         parts = {"prior": prior, "likelihood": likelihood, "posterior": posterior, "estimator": estimator}

@@ -16,7 +16,7 @@ from torch.export.graph_signature import InputKind
 from pyro_vae._util.atomic_files import write_folder
 from pyro_vae._util.lock import in_turn
 from pyro_vae._util.random_state import fork_rng
-from pyro_vae._util.validation import check_int
+from pyro_vae._util.validation import check_int, check_unique
 from pyro_vae.evaluation.over import one_batch
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.tasks.export_formats import ExportFormat, TorchExport, as_tuple
@@ -93,6 +93,7 @@ def export(
     unknown = [part for part in wanted if part not in GRAPHS]
     if unknown or not wanted:
         raise ValueError(f"parts: expected some of {', '.join(GRAPHS)}, got {unknown or 'none'}")
+    check_unique("parts", wanted)
     format.check_installed()
     batch = tuple(column[:ROWS] for column in one_batch(program, x, seed=seed))
     if len(batch[0]) == 1:  # torch.export takes a size of 1 for a constant

@@ -55,7 +55,7 @@ class ImportanceWeighted(Score):
     r"""Negative log-likelihood by importance sampling, :math:`-\log \frac1K \sum_k w_k`.
 
     Args:
-        num_particles: K
+        num_particles: K; fewer than the 1000 of ``evaluation.log_likelihood``, as every new row is scored
 
     Example:
         >>> import pyro_vae as pv

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -33,6 +34,9 @@ class Outline(NamedTuple):
     shared: bool
     scales: Mapping[tuple[str, str], int]
 
+
+#: What torch says about tensors whose shapes do not fit.
+SHAPES = re.compile(r"\b(shapes?|sizes?|dim|dimensions?|broadcast\w*)\b", re.IGNORECASE)
 
 #: The largest number of outlines of a pair of model and guide: arguments may be numbers that differ in each step.
 MAX_KNOWN = 64
@@ -114,7 +118,7 @@ class Call:
             with plate, recorder:
                 function(*self.args, **self.kwargs)
         except RuntimeError as error:
-            if self.num_particles == 1 or type(error) is not RuntimeError:
+            if self.num_particles == 1 or type(error) is not RuntimeError or not SHAPES.search(str(error)):
                 raise
             raise RuntimeError(
                 f"{error}. There are {self.num_particles:,} particles, in a dimension on the left of all plates, and "

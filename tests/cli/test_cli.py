@@ -129,7 +129,7 @@ def test_a_used_folder_is_refused(capsys):
     folder = trained()[0]
     before = (folder / "config.json").read_bytes()
     assert main(["train", "--run-dir", str(folder), "--data", "mnist"]) == 1
-    assert "run_dir: " in capsys.readouterr().err
+    assert "run-dir: " in capsys.readouterr().err
     assert (folder / "config.json").read_bytes() == before
 
 
@@ -322,12 +322,25 @@ def test_help(capsys):
         ("train --estimator.beta os.getcwd", "estimator.beta: expected one of "),
         ("train --program os.system", "program: expected one of "),
         ("train --lr-schedule cosin", "lr-schedule: expected one of Cosine, Linear, MultiStep, got cosin"),
-        ("train --estimator.num_particles many", "estimator.num_particles: Expected a int. Got value: many"),
+        ("score run x.csv --contamination 1", "contamination: expected a number above 0 and below 1, got '1'"),
+        ("train --learning-rate inf", "learning-rate: expected a finite number above 0, got 'inf'"),
+        ("train --num-labels 0", "num-labels: expected an integer of at least 1, got '0'"),
+        ("train --epochs=", "epochs: expected an integer of at least 1, got ''"),
+        ("train --data x.csv --leave-out a,b,a", "leave-out: expected different names, got 'a' more than once"),
+        ("train --data x.csv --leave-out a,,b", "leave-out: expected names, separated by commas"),
+        ("train --data x.csv --covariates a,a", "covariates: expected different names, got 'a' more than once"),
+        ("train --data x.csv --columns a=Real,a=Real", "columns: expected different names, got 'a' more than once"),
+        ("compare --estimators ELBO,ELBO", "estimators: expected different names, got 'ELBO' more than once"),
+        ("compare --estimators IWAE(num_particle=3)", "(did you mean num_particles?)"),
+        ("train --precision float33", "precision: expected one of bfloat16, float32, tf32, got float33 (did you mean"),
+        ("train --data x.cvs", "got x.cvs (did you mean .csv?)"),
+        ("score run x.csv --scor NegativeBound", "(did you mean --score?)"),
+        ("train --estimator.num_particles many", "estimator.num_particles: expected an integer, got 'many'"),
         ("train --posterior.net.channels [3]", "recognized arguments: --posterior.net.channels"),
         ("train --data didgits", "(did you mean digits?)"),
         ("train --epochs 0", "epochs: "),
         ("train --num-labels 5", "num-labels: "),
-        ("train --binarize maybe", "argument --binarize: invalid choice"),
+        ("train --binarize maybe", "binarize: expected one of dynamic, none"),
         ("compare --num-steps 5 --seconds 1", "num-steps, seconds: expected one budget"),
     ],
 )

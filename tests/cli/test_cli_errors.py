@@ -40,10 +40,7 @@ def without(name):
 EMPTY = [["", "", "", "", "A"], *table_rows(11)]
 TABLES = {
     "missing values in a run without": ("whole", NAMES, changed((3, 2), ""), "visits in line 5.*--missing"),
-    "an empty row": ("table", NAMES, EMPTY, "1 of 12 rows, such as in line 2"),
-    "an unknown category": ("table", NAMES, changed((2, 1), "violet"), "column 'colour': .*'violet'"),
     "text for numbers": ("table", NAMES, changed((5, 0), "old"), "column 'age': .*'old' in line 7"),
-    "a fraction of a count": ("table", NAMES, changed((5, 2), "2.5"), "visits in line 7 is 2.5"),
     "a column missing": ("table", *without("visits"), "columns: .*missing: visits"),
     "a column too many": ("table", [*NAMES, "id"], [[*r, "7"] for r in table_rows(3)], "columns: .*unexpected: id"),
     "no names": ("table", table_rows(12)[0], table_rows(12), "names of the columns in the first line"),
@@ -94,6 +91,20 @@ def test_python_objects_are_not_read(tmp_path):
     np.save(tmp_path / "x.npy", np.array([{"a": 1}]), allow_pickle=True)
     with pytest.raises(ValueError, match=r"x\.npy: .*Python objects"):
         files.read(tmp_path / "x.npy")
+
+
+REFUSED = {
+    "only empty rows": ("table", EMPTY[:1], "1 of 1 rows, such as in line 2"),
+    "only unknown categories": ("whole", [changed((2, 1), "violet")[2]], "'violet'.*line 2"),
+    "only fractions of counts": ("whole", [changed((2, 2), "2.5")[2]], "visits in line 2 is 2.5"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_tables_without_a_usable_row(name, tmp_path, capsys):
+    run, rows, said = REFUSED[name]
+    path = write_csv(tmp_path / "new.csv", NAMES, rows)
+    fails(["score", small_run(run), path, "--output", tmp_path / "out.csv"], said, path, capsys)
 
 
 def no_visits(n):

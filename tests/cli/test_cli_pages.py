@@ -47,7 +47,7 @@ def test_evaluate_a_run():
 @pytest.mark.parametrize("command", ["evaluate", "explore", "report"])
 def test_commands_need_a_run(command, tmp_path, capsys):
     assert main([command, str(tmp_path)]) == 1
-    assert "run_dir: " in capsys.readouterr().err
+    assert "RUN: " in capsys.readouterr().err
     assert main([command]) == 2
     assert main([command, "--help"]) == 0
     assert "RUN" in capsys.readouterr().out

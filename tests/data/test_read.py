@@ -467,3 +467,47 @@ def test_a_table_is_data_of_a_program_with_its_columns():
     other = pv.data.Table({"age": [38.5, 20.0, 55.2, 99.0], "colour": ["red", "green", "red", "red"]})
     with pytest.raises(ValueError, match="columns of the program, which has Positive.*age.*got Positive"):
         pv.fit(vae, other, epochs=1, progress=False)
+
+
+LABELS = {
+    "integers": ([5, 6], [5, 6]),
+    "text": (["a", "b"], ["a", "b"]),
+    "text of digits": (["1", "2"], ["1", "2"]),
+    "booleans": ([False, True], [False, True]),
+    "floats": ([0.5, 1.5], [0.5, 1.5]),
+    "integers and text": ([1, "a"], [1, "a"]),
+    "integers, one missing": ([None, 5, 6], [5, 6]),
+    "text, one missing": ([None, "a", "b"], ["a", "b"]),
+    "text, one empty": (["", "a", "b"], ["a", "b"]),
+    "booleans, one missing": ([None, False, True], [False, True]),
+}
+
+
+@pytest.mark.parametrize("form", ["x and y", "dict of columns", "frame"])
+@pytest.mark.parametrize("name", LABELS)
+def test_classes_have_the_type_of_the_labels(name, form):
+    labels, classes = LABELS[name]
+    labels = (labels * 12)[:24]
+    x = np.random.default_rng(0).normal(size=(24, 2))
+    if form == "x and y":
+        found = pv.data.read({"x": x, "y": labels})
+    else:
+        table = {"a": x[:, 0], "b": x[:, 1], "label": labels}
+        table = pytest.importorskip("pandas").DataFrame(table) if form == "frame" else table
+        found = pv.data.read(table, label="label")
+    assert [(type(c), c) for c in found.classes] == [(type(c), c) for c in classes]
+    numbers = [-1 if label in (None, "") else classes.index(label) for label in labels]
+    assert found.y.tolist() == numbers
+
+
+@pytest.mark.parametrize("option", ["leave_out", "covariates", "classes"])
+def test_repeated_names_are_refused(option):
+    with pytest.raises(ValueError, match=option):
+        pv.data.read({"a": [1.5, 2.5], "b": [1.5, 0.5], "c": [0.5, 1.0]}, **{option: ["a", "a"]})
+
+
+@pytest.mark.parametrize("option", ["label", "leave_out", "types", "covariates"])
+def test_a_column_of_another_name_gets_the_nearest_one(option):
+    given = {"label": "amont", "leave_out": "amont", "types": {"amont": "Real"}, "covariates": ["amont"]}[option]
+    with pytest.raises(ValueError, match=rf"{option}: .*did you mean amount\?"):
+        pv.data.read({"amount": [1.5, 2.5], "b": [1.5, 0.5]}, **{option: given})

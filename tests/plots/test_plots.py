@@ -9,6 +9,7 @@ from matplotlib._pylab_helpers import Gcf
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 
+import pyro_vae as pv
 from pyro_vae import data, plots, tasks
 
 
@@ -229,3 +230,10 @@ def test_forecasts_are_after_the_end_of_each_sequence():
         lower, upper = (end[i, :, 1] for end in found.interval(0.8))
         assert abs(band.y0 - float(lower.min())) < 1e-6
         assert abs(band.y1 - float(upper.max())) < 1e-6
+
+
+@pytest.mark.parametrize(("off", "title"), [(0.0, "All curves stay inside the band"), (1.0, "curves leave the band")])
+def test_the_title_of_rank_curves_says_what_they_show(off, title):
+    toy = pv.testing.LinearGaussian(off=off)
+    found = pv.evaluation.calibration(toy.program, toy.draw(8), num_simulations=100, progress=False)
+    assert title in pv.plots.rank_curves(found).axes[0].get_title()

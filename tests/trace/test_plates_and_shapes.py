@@ -337,3 +337,19 @@ def test_plates_of_an_argument_with_more_dimensions(cls):
         torch.manual_seed(0)
         estimator.loss(model, guide, x)
         assert estimator.per_datum(model, guide, x).shape == (3,)
+
+
+@pytest.mark.parametrize(("text", "hint"), [("the sensor is off", False), ("The size of tensor a must match", True)])
+def test_only_errors_about_shapes_get_the_hint_about_particles(text, hint):
+    toy = pv.testing.LinearGaussian()
+    likelihood = toy.program.likelihood.forward
+
+    def broken(z):
+        if z.dim() > 2:
+            raise RuntimeError(text)
+        return likelihood(z)
+
+    toy.program.likelihood.forward = broken
+    with pytest.raises(RuntimeError, match=text) as error:
+        pv.estimators.IWAE(num_particles=3).loss(toy.program.model, toy.program.guide, toy.draw(4))
+    assert ("There are 3 particles" in str(error.value)) is hint

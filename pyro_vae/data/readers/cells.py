@@ -12,6 +12,7 @@ from pyro_vae.data.covariates import encode_covariates, entries
 from pyro_vae.data.mapped import LARGE, Stored
 from pyro_vae.data.readers.reader import Content, Options, Reader, ends_in, from_package, needs
 from pyro_vae.data.readers.sparse import SparseRows, StoredSparse
+from pyro_vae.data.tables.values import objects
 
 __all__ = ["ANNDATA", "H5AD"]
 
@@ -37,7 +38,9 @@ def load(name: str, source: Any, options: Options) -> Content:
         context, columns = encode_covariates(f"obs of {name}", source.obs, options.covariates)
         notes.append(f"covariates: {', '.join(entries(columns))}")
     labels = None if options.label is None else source.obs[options.label].to_numpy(object)
+    index = source.obs.index
     more = {"context": context, "covariates": columns, "notes": tuple(notes)}
+    more["ids"] = {index.name or "cell": objects(map(str, index))}
     return Content(rows=rows, labels=labels, counts=True, **more)
 
 

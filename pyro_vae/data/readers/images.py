@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.data.readers.reader import Content, Options, Reader, is_path, needs
+from pyro_vae.data.tables.values import objects
 
 __all__ = ["IMAGES"]
 
@@ -46,7 +47,12 @@ def load(name: str, source: Any, options: Options) -> Content:
     if len(images) and images.ndim == 4:
         images = np.ascontiguousarray(np.moveaxis(images, -1, 1))
     return Content(
-        rows=images, labels=labels, levels=255, axes="hw" if images.ndim == 3 else "chw", notes=tuple(notes)
+        rows=images,
+        labels=labels,
+        levels=255,
+        axes="hw" if images.ndim == 3 else "chw",
+        notes=tuple(notes),
+        ids={"file": objects(path.relative_to(folder).as_posix() for path in paths)},
     )
 
 

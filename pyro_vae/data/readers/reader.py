@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class Content:
         lengths: number of steps of each sequence in an array; None if they are those of the array
         inputs: inputs of each step of the sequences, in the form of the rows
         notes: what the reader chose, one sentence each
+        text: whether all cells of the columns are text, as in a .csv
+        ids: what identifies the rows, such as the names of images, by name
     """
 
     rows: Any = None
@@ -67,6 +69,8 @@ class Content:
     lengths: Any = None
     inputs: Any = None
     notes: tuple[str, ...] = ()
+    text: bool = False
+    ids: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ ENDINGS = tuple(f"{kind}{packed}" for kind in (".csv", ".tsv") for packed in (""
 
 def load(name: str, source: Any, options: Options) -> Content:
     """Read the cells of a text file by column."""
-    return Content(columns=files.parse_csv(name, unpacked(name, Path(source))))
+    return Content(columns=files.parse_csv(name, unpacked(name, Path(source))), text=True)
 
 
 def unpacked(name: str, path: Path) -> bytes:

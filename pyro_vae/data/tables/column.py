@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -60,8 +60,11 @@ class Column(ABC):
         """Return the distribution of n columns of this type, from ``(*batch, n, outputs)`` and units of ``(n,)``."""
 
     @abstractmethod
-    def features(self, x: Tensor) -> Tensor:
-        """Return what an encoder sees, from ``(*batch,)`` to ``(*batch, width)``, of order one."""
+    def features(self, x: Tensor, *units: Tensor) -> Tensor:
+        """Return what an encoder sees, from ``(*batch,)`` to ``(*batch, width)``, of order one.
+
+        ``units`` are those of n columns of this type, for ``x`` of shape ``(*batch, n)``; by default its own.
+        """
 
     def context(self, x: Tensor) -> Tensor:
         """Return what a program gets as context, from ``(*batch,)`` to ``(*batch, width)``, of order one."""
@@ -86,10 +89,27 @@ class Column(ABC):
 
     def codes(self, values: np.ndarray) -> np.ndarray:
         """Return :func:`plain` values as numbers; an error names the column."""
+        return self.named(self.to_numbers, values)
+
+    def possible(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return numbers as :meth:`codes` does, NaN where the column cannot have a value; and a mask of those."""
+        return self.named(self.checked, values)
+
+    def named(self, function: Callable[[np.ndarray], Any], values: np.ndarray) -> Any:
+        """Call a function of values; an error names the column."""
         try:
-            return self.to_numbers(values)
+            return function(values)
         except ValueError as error:
             raise ValueError(f"column {self.name!r}: {error} (its type is {type(self).__name__})") from error
+
+    def checked(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return numbers and mask for :meth:`possible`."""
+        x = self.to_numbers(values)
+        units = [torch.tensor(float(getattr(self, unit))) for unit in self.units]
+        support = self.family(torch.zeros(self.outputs), *units).support
+        inside = support.check(torch.from_numpy(x.astype(np.float32))).numpy() & ~np.isinf(x.astype(np.float32))
+        wrong = ~(inside | np.isnan(x))
+        return np.where(wrong, np.nan, x), wrong
 
     def to_numbers(self, values: np.ndarray) -> np.ndarray:
         """Return :func:`plain` values as numbers."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -75,12 +74,8 @@ class Features(Described, nn.Module):
         """Return the features, 0 for missing values."""
         parts = []
         for g, indices in enumerate(self.groups):
-            # one column with the units of all
-            together = copy.copy(self.columns[indices[0]])
-            for name, unit in zip(together.units, self.get_buffer(f"units_{g}"), strict=True):
-                if name in vars(together):  # features need no unit that is computed from others
-                    object.__setattr__(together, name, unit)
-            parts.append(together.features(x[..., self.get_buffer(f"columns_{g}")]).flatten(-2))
+            here, units = x[..., self.get_buffer(f"columns_{g}")], self.get_buffer(f"units_{g}")
+            parts.append(self.columns[indices[0]].features(here, *units).flatten(-2))
         observed = [(~torch.isnan(x)).to(x.dtype)] if self.takes_missing else []
         return torch.cat([torch.nan_to_num(torch.cat(parts, -1)[..., self.order]), *observed], -1)
 

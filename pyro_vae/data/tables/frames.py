@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pyro_vae._util.validation import nearest
 from pyro_vae.data.tables.objects import converted
 from pyro_vae.data.tables.values import blank, objects, plain
 
@@ -99,7 +100,9 @@ def known(what: str, names: Collection[str], own: Sequence[str]) -> None:
     columns = set(own)
     unknown = [name for name in names if name not in columns]
     if unknown:
-        raise ValueError(f"{what}: expected names of columns ({some(own)}), got {some(unknown)}")
+        raise ValueError(
+            f"{what}: expected names of columns ({some(own)}), got {some(unknown)}{nearest(unknown[0], own)}"
+        )
 
 
 def some(names: Sequence[str]) -> str:

@@ -43,6 +43,16 @@ class Labels(Column):
 
     def to_numbers(self, values: np.ndarray) -> np.ndarray:
         """Return the codes of labels, NaN where one is missing."""
+        found, wrong = self.checked(values)
+        if wrong.any():
+            raise ValueError(
+                f"expected one of {self.values}, got {sorted(set(map(str, values[wrong].tolist())))[:5]}, the first "
+                f"in row {int(wrong.argmax())}. Add them to the column, or infer it from all data"
+            )
+        return found
+
+    def checked(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the codes of labels, NaN for a label that is missing or unknown; and a mask of the unknown ones."""
         gone = blank(values)
         labels = (
             values if self.cells == type(self).cells else np.where(gone, None, self.cells.read(values).astype(object))
@@ -52,15 +62,8 @@ class Labels(Column):
         found = [
             None if absent else code(value, codes, text) for value, absent in zip(labels.tolist(), gone, strict=True)
         ]
-        unknown = {
-            str(v) for v, c, absent in zip(values.tolist(), found, gone, strict=True) if c is None and not absent
-        }
-        if unknown:
-            raise ValueError(
-                f"expected one of {self.values}, got {sorted(unknown)[:5]}. Add them to the column, or infer it from "
-                "all data"
-            )
-        return np.array(found, float)
+        numbers = np.array(found, float)
+        return numbers, np.isnan(numbers) & ~gone
 
     def encode(self, values: Any) -> np.ndarray:
         """Return labels as codes, NaN where one is missing."""
@@ -139,7 +142,7 @@ class Binary(Labels):
         """Return a Bernoulli distribution."""
         return dist.Bernoulli(logits=raw[..., 0])
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, *units: Tensor) -> Tensor:
         """Return the code."""
         return x.unsqueeze(-1)
 
@@ -167,7 +170,7 @@ class Categorical(Labels):
         """Return a categorical distribution over the codes."""
         return OnGrid(LogCategorical(raw.log_softmax(-1)), len(self.values), ordered=False)
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, *units: Tensor) -> Tensor:
         """Return the code as a one-hot vector, zeros for a missing value."""
         return self.context(x)
 
@@ -207,6 +210,6 @@ class Ordinal(Labels):
         first = torch.full_like(raw[..., 0], -(len(self.values) - 2) / 2)
         return OnGrid(OrderedLogistic(raw[..., 0], positive(raw[..., 1:]), first), len(self.values))
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, *units: Tensor) -> Tensor:
         """Return the code, rescaled to [-1, 1]."""
         return (2 * x / (len(self.values) - 1) - 1).unsqueeze(-1)

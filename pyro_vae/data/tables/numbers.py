@@ -94,10 +94,11 @@ class Positive(Ranged):
         """Return a log-normal distribution in the units of the table."""
         return location_scale(dist.LogNormal, TruncatedLogNormal, raw, *units)
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, *units: Tensor) -> Tensor:
         """Return the standardized logarithm, 0 for a missing value (NaN, or 0 where a program filled it in)."""
+        shift, scale, *_ = units or (self.shift, self.scale)
         logarithm = torch.where(x > 0, x, 1.0).log()
-        return torch.where(x > 0, (logarithm - self.shift) / self.scale, 0.0).unsqueeze(-1)
+        return torch.where(x > 0, (logarithm - shift) / scale, 0.0).unsqueeze(-1)
 
 
 @dataclass(frozen=True, repr=False)
@@ -181,9 +182,10 @@ class Count(Column):
         mean = mean if len(units) == 1 else -units[1] * torch.expm1(-mean / units[1])
         return NegativeBinomial(mean, positive(raw[..., 1]))
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, *units: Tensor) -> Tensor:
         """Return log(1 + x / scale)."""
-        return torch.log1p(x / self.scale).unsqueeze(-1)
+        scale, *_ = units or (self.scale,)
+        return torch.log1p(x / scale).unsqueeze(-1)
 
     def __str__(self) -> str:
         return f"{', '.join(map(str, self.decode(np.arange(3.0))))}, ..."

@@ -47,9 +47,10 @@ class Ranged(Column):
         """Names of the attributes that hold the units."""
         return ("shift", "scale") if self.low is None else ("shift", "scale", "low", "high")
 
-    def features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor, *units: Tensor) -> Tensor:
         """Return the standardized value."""
-        return ((x - self.shift) / self.scale).unsqueeze(-1)
+        shift, scale, *_ = units or (self.shift, self.scale)
+        return ((x - shift) / scale).unsqueeze(-1)
 
     def __str__(self) -> str:
         if self.low is None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae._util.arrays import as_tensor
+from pyro_vae._util.validation import check_unique, nearest
 from pyro_vae.data.tables.column import Column
 from pyro_vae.data.tables.frames import Part, alike, columns_of, entries_of, frame_of, is_frame, known, restored, some
 from pyro_vae.data.tables.infer import infer
@@ -36,11 +37,15 @@ class Table:
         types: types that are not inferred, by name of the column: a class such as ``Count``, its name, or a column;
             ``"Ordinal(low<mid<high)"`` gives the order of text
         leave_out: names of columns that are not used
+        invalid_as_missing: whether values that ``columns`` cannot have, such as a new category or a 0 in a Positive
+            column, become missing instead of an error
 
     Attributes:
         x: float32 of shape ``(rows, columns)``: numbers, dates as numbers with a unit, labels as codes 0, 1, 2, ...,
             and NaN where a value is missing
         columns: one object per column
+        invalid: with ``invalid_as_missing``, the mask of the values that became missing, of the shape of ``x``;
+            otherwise None
 
     Raises:
         ValueError: the columns do not fit the data, a type cannot be inferred, or a column cannot have one of its
@@ -62,18 +67,28 @@ class Table:
         *,
         types: Mapping[Any, Kind] | None = None,
         leave_out: Collection[Any] = (),
+        invalid_as_missing: bool = False,
     ) -> None:
         parts = {part.name: part for part in parts_of(data, leave_out)}
         self.columns = inferred(parts, types or {}) if columns is None else tuple(columns)
         if columns is not None and types:
             raise ValueError(f"types: expected none with columns, got {', '.join(map(str, types))}")
+        check_unique("columns", self.names)
         check_names(list(parts), list(self.names))
         self._parts = [parts[name] for name in self.names]
-        codes = [column.codes(part.values) for column, part in zip(self.columns, self._parts, strict=True)]
+        both = list(zip(self.columns, self._parts, strict=True))
+        self.invalid: Tensor | None = None
+        if invalid_as_missing:
+            codes, wrong = zip(*(column.possible(part.values) for column, part in both), strict=True)
+            self.invalid = torch.from_numpy(np.stack(wrong, -1))
+        else:
+            codes = [column.codes(part.values) for column, part in both]
         self.x = torch.from_numpy(np.stack(codes, -1).astype(np.float32))
         if self.x.isinf().any():
             row, j = self.x.isinf().nonzero()[0].tolist()
-            raise ValueError(f"column {self.names[j]!r}: expected numbers that a float32 holds, got {codes[j][row]}")
+            raise ValueError(
+                f"column {self.names[j]!r}: expected numbers that a float32 holds, got {codes[j][row]} in row {row}"
+            )
         self._frame, self._index = (type(data), data.index) if is_frame(data) else (None, None)
         if self._frame is not None:
             places = {str(key): i for i, key in enumerate(data.columns)}
@@ -91,7 +106,7 @@ class Table:
         """Return another table with these columns; any more columns are left out."""
         own = set(self.names)
         more = [str(key) for key, _ in entries_of(data) if str(key) not in own]
-        return Table(data, self.columns, leave_out=more)
+        return Table(data, self.columns, leave_out=more, invalid_as_missing=self.invalid is not None)
 
     def decode(self, x: Tensor) -> Any:
         """Return rows ``(n, columns)`` as a table: a data frame if the data were one, otherwise a dict of arrays.
@@ -159,7 +174,9 @@ def schema(table: Any, types: Mapping[Any, Kind] | None = None) -> tuple[Column,
 
 def parts_of(data: Any, leave_out: Collection[Any]) -> list[Part]:
     """Return the columns of a table, without some of them."""
-    return columns_of(data, {leave_out} if isinstance(leave_out, str) else set(map(str, leave_out)))
+    names = [leave_out] if isinstance(leave_out, str) else [*map(str, leave_out)]
+    check_unique("leave_out", names)
+    return columns_of(data, set(names))
 
 
 def inferred(parts: Mapping[str, Part], types: Mapping[Any, Kind]) -> tuple[Column, ...]:
@@ -180,7 +197,8 @@ def column_of(part: Part, kind: Kind | None) -> Column:
         name, opened, order = kind.partition("(")
         kind = shelf.get(name, kind) if not opened or order.endswith(")") else kind
     if kind is not None and not (isinstance(kind, type) and issubclass(kind, Column)):
-        raise ValueError(f"types: expected one of {', '.join(sorted(shelf))} for {part.name!r}, got {kind!r}")
+        among, hint = ", ".join(sorted(shelf)), nearest(str(kind), shelf)
+        raise ValueError(f"types: expected one of {among} for {part.name!r}, got {kind!r}{hint}")
     if order and kind is not None and issubclass(kind, Labels):
         return kind(part.name, tuple(value.strip() for value in order[:-1].split("<")))
     return infer(part.name, part.values, part.categories, ordered=part.ordered, kind=kind)
