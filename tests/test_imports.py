@@ -187,23 +187,3 @@ def test_import_changes_nothing_global():
 def test_a_command_that_plots_nothing_does_not_import_matplotlib():
     code = "import sys; from pyro_vae.cli import main; main(['score', '-h']); assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
-
-
-TRAIN = """
-import sys, tempfile
-import pyro_vae as pv
-toy = pv.testing.LinearGaussian()
-x = toy.draw(20)
-with tempfile.TemporaryDirectory() as folder:
-    for epochs in (1, 2):
-        pv.fit(toy.program, x, epochs=epochs, run_dir=folder, resume=True, progress=False)
-pv.tasks.ImportanceWeighted(2)(toy.program, toy.draw(5))
-assert "torch._dynamo" not in sys.modules
-"""
-
-
-@pytest.mark.slow
-def test_training_does_not_import_the_compiler():
-    """It takes a second of CPU time; training, checkpoints, a resumed run and scores do without it."""
-    done = subprocess.run([sys.executable, "-c", TRAIN], capture_output=True, text=True)
-    assert not done.returncode, done.stderr

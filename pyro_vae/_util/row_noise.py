@@ -11,9 +11,9 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import VonMises
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_vae._util.row_draws import ATEN, DRAWS, Draws, OneByOneError, mix_int, row_keys
-from pyro_vae._util.torch_compiler import DispatchMode
 
 __all__ = ["RowNoise", "apply_by_row", "fork_row_noise", "independent_noise"]
 
@@ -23,7 +23,7 @@ VIEWS = {ATEN.view, ATEN._unsafe_view, ATEN.reshape, ATEN._reshape_alias}
 _ACTIVE: ContextVar[RowNoise | None] = ContextVar("pyro_vae_row_noise", default=None)
 
 
-class RowNoise(DispatchMode):
+class RowNoise(TorchDispatchMode):
     """Random numbers that are a function of the row, the seed and the number of the draw.
 
     Inside the context each random operation of torch whose result has a dimension of the size of the batch draws the

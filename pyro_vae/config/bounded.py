@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-
-from pyro_vae._util.torch_compiler import DispatchMode
 
 __all__ = ["Bounded"]
 
@@ -17,7 +16,7 @@ __all__ = ["Bounded"]
 FREE, TIMES = 2**24, 8
 
 
-class Bounded(DispatchMode):
+class Bounded(TorchDispatchMode):
     """Raise before new tensors have far more numbers than the weights that a program is built for.
 
     Sizes in a damaged file would fill the memory before its weights turn out to have other shapes.

@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-
-from pyro_vae._util.torch_compiler import DispatchMode
 
 __all__ = ["PeakMemory", "available", "check_memory", "milliseconds"]
 
@@ -20,7 +19,7 @@ __all__ = ["PeakMemory", "available", "check_memory", "milliseconds"]
 BLOCK = 5
 
 
-class PeakMemory(DispatchMode):
+class PeakMemory(TorchDispatchMode):
     """Measure the peak memory of the tensors that are created inside, in bytes.
 
     The storage of each tensor that an operation returns counts, on any device, until it is freed. This includes

@@ -9,7 +9,6 @@ import torch
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
-from pyro_vae._util.torch_compiler import plain_methods, step
 from pyro_vae._util.validation import check_number
 from pyro_vae.training.groups import Make, ParameterGroups, build
 from pyro_vae.training.step import clip_factor, global_norm
@@ -65,8 +64,7 @@ class OneOptimizer(PyroOptim):
         self.parameters = list(self.named.values())
         if not any(self.requires_grad):
             raise ValueError("program: expected at least one parameter that requires a gradient, got none")
-        with plain_methods():
-            self.torch, self.made = build(make, self.named), not isinstance(make, torch.optim.Optimizer)
+        self.torch, self.made = build(make, self.named), not isinstance(make, torch.optim.Optimizer)
         self.clip_norm, self.lr_schedule = clip_norm, lr_schedule
         #: The learning rates of the groups at a factor of 1, and those that were set last.
         self.learning_rates = [group.get("lr") for group in self.torch.param_groups]
@@ -95,7 +93,7 @@ class OneOptimizer(PyroOptim):
         factor = clip_factor(global_norm(gradients), self.clip_norm)
         if factor is not None:
             torch._foreach_mul_(gradients, factor)
-        step(self.torch)
+        self.torch.step()
 
     def check(self, params: Iterable[Tensor]) -> None:
         """Check that the program, the optimizer and ``params`` hold the same parameters that require a gradient."""
@@ -139,7 +137,7 @@ class OneOptimizer(PyroOptim):
         if self.deferred:
             self.step_if(good)
         else:
-            step(self.torch)
+            self.torch.step()
 
     def set_learning_rates(self, step: int) -> None:
         """Set the learning rate of each group, a function of the step number alone, so that a resumed run agrees."""
@@ -161,26 +159,25 @@ class OneOptimizer(PyroOptim):
         """Update unless a boolean on the device is False, without waiting for it."""
         if getattr(self.torch, "_step_supports_amp_scaling", False):  # a fused kernel reads found_inf itself
             self.torch.found_inf = (~good).float()
-            step(self.torch)
+            self.torch.step()
             return
         used = [p for p in self.parameters if p.grad is not None]
         states = [self.torch.state.get(p) for p in used]
         if not all(states) or any(isinstance(value, (int, float)) for state in states for value in state.values()):
             # nothing can be restored without a state, and no number of Python: wait for the device
             if good:
-                step(self.torch)
+                self.torch.step()
             return
         kept = [t for p in used for t in (p, *self.torch.state[p].values()) if is_on(good.device, t)]
         before = [t.detach().clone() for t in kept]
-        step(self.torch)
+        self.torch.step()
         with torch.no_grad():
             for t, old in zip(kept, before, strict=True):
                 t.copy_(torch.where(good, t, old))
 
     def get_state(self) -> dict[str, Any]:
         """Return the state of the torch optimizer."""
-        with plain_methods():
-            return self.torch.state_dict()
+        return self.torch.state_dict()
 
     def set_state(self, state_dict: dict[str, Any]) -> None:
         """Load the state of the torch optimizer.
@@ -195,8 +192,7 @@ class OneOptimizer(PyroOptim):
                 for name, value in own.items():
                     if isinstance(value, Tensor) and value.dim() and value.shape != optimized[i].shape:
                         raise ValueError(f"{name} of parameter {i}: expected shape {tuple(optimized[i].shape)}")
-        with plain_methods():
-            self.torch.load_state_dict({**state_dict, "state": state})
+        self.torch.load_state_dict({**state_dict, "state": state})
         self.rates = [group.get("lr") for group in self.torch.param_groups]
 
 

@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pyro_vae._util.random_state import fork_rng
-from pyro_vae._util.torch_compiler import DispatchMode
 from pyro_vae.conditional import Conditional
 from pyro_vae.programs.program import Program, evaluating
 from pyro_vae.trace import run
@@ -30,7 +30,7 @@ COPIES = {"clone", "_to_copy", "copy"}
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-class LastOperation(DispatchMode):
+class LastOperation(TorchDispatchMode):
     """Remember the operation that computed each tensor."""
 
     def __init__(self) -> None:
