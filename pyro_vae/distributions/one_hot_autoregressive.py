@@ -88,3 +88,7 @@ class OneHotAutoregressive(Autoregressive):
     def codes(self, value: Tensor) -> Tensor:
         """Return the category numbers ``(*batch, groups)`` of one-hot vectors."""
         return value.unflatten(-1, (self.groups, self.levels)).argmax(-1)
+
+    def _log_prob(self, value: Tensor) -> Tensor:
+        # as for every categorical: a gradient through the earlier codes alone would be a part of one
+        return super()._log_prob(value.detach())

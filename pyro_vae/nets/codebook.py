@@ -11,7 +11,7 @@ from pyro_vae._util.validation import check_int, check_number
 __all__ = ["Codebook"]
 
 #: The share of outputs, in parts of the mean share, below which a code is replaced.
-UNUSED = 0.01
+UNUSED = 0.1
 
 
 class Codebook(nn.Module):
@@ -22,7 +22,7 @@ class Codebook(nn.Module):
     .. math:: e_k = \frac{\sum_t \gamma^{T - t} s_{kt}}{\sum_t \gamma^{T - t} n_{kt}},
 
     with the number :math:`n_{kt}` and the sum :math:`s_{kt}` of those outputs in training step t. A code with less
-    than 1% of the mean share of outputs is replaced by a random encoder output of the batch. Without a decay the codes
+    than 10% of the mean share of outputs is replaced by a random encoder output of the batch. Without a decay the codes
     are parameters, and unused codes stay.
 
     References:
