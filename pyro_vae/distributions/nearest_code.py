@@ -101,7 +101,7 @@ class NearestCode(Distribution):
 
     def _zero(self) -> Tensor:
         # the mass is 1 for all parameters: their gradient is 0
-        return 0.0 * self.outputs.sum((-2, -1))
+        return 0.0 * (self.outputs.sum((-2, -1)) + self.codebook.sum())
 
 
 def nearest(outputs: Tensor, codebook: Tensor) -> Tensor:

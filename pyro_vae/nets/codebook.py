@@ -22,8 +22,8 @@ class Codebook(nn.Module):
     .. math:: e_k = \frac{\sum_t \gamma^{T - t} s_{kt}}{\sum_t \gamma^{T - t} n_{kt}},
 
     with the number :math:`n_{kt}` and the sum :math:`s_{kt}` of those outputs in training step t. A code with less
-    than 10% of the mean share of outputs is replaced by a random encoder output of the batch. Without a decay the codes
-    are parameters, and unused codes stay.
+    than 10% of the mean share of outputs is replaced by a random encoder output of the batch. Without a decay the
+    codes are parameters, and unused codes stay.
 
     References:
         Neural discrete representation learning (van den Oord et al., 2017), appendix A.1,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from pyro_vae._util.validation import check_int
@@ -61,6 +63,11 @@ class NearestCode(Conditional):
         num_codes = latent // groups
         self.codebook = Codebook(num_codes, num_codes if code_dim is None else code_dim, decay=decay)
         self.net = build(net, shape, (groups, self.codebook.codes.shape[1]), context)
+
+    @classmethod
+    def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2), **options: Any) -> NearestCode:
+        """Build a small instance whose codes are parameters."""
+        return super().example(latent=latent, shape=shape, **{"decay": None, **options})
 
     def forward(self, x: Tensor, *context: Tensor) -> Family:
         """Return q(z given x)."""
