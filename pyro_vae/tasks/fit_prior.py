@@ -66,9 +66,10 @@ def fit_prior(
         >>> fitted = fit_prior(toy.program, toy.draw(200), flow, epochs=2, progress=False)
         >>> generate = pv.tasks.generate(toy.program, 7, prior=fitted)
     """
-    density = LatentDensity(require_vae(program), prior)
+    fitted = copy.deepcopy(prior)
+    density = LatentDensity(require_vae(program), fitted)
     fit(density, x, epochs=epochs, seed=seed, progress=progress, **options)
-    return density.prior
+    return fitted
 
 
 class LatentDensity(Program):
@@ -76,7 +77,7 @@ class LatentDensity(Program):
 
     def __init__(self, vae: VAE, prior: Conditional) -> None:
         super().__init__()
-        self.vae, self.prior = copy.deepcopy(vae).requires_grad_(False).eval(), copy.deepcopy(prior)
+        self.vae, self.prior = copy.deepcopy(vae).requires_grad_(False).eval(), prior
         self.missing = vae.missing
 
     @property
