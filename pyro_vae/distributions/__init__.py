@@ -18,9 +18,11 @@ from pyro_vae.distributions.flow import Flow
 from pyro_vae.distributions.logistic_normal import LogisticNormal
 from pyro_vae.distributions.low_rank_normal import LowRankNormal
 from pyro_vae.distributions.mixture import Mixture
+from pyro_vae.distributions.nearest_code import NearestCode
 from pyro_vae.distributions.negative_binomial import BetaBinomial, NegativeBinomial, ZeroInflatedNegativeBinomial
 from pyro_vae.distributions.normal_mixture import NormalMixture
 from pyro_vae.distributions.on_grid import OnGrid
+from pyro_vae.distributions.one_hot_autoregressive import OneHotAutoregressive
 from pyro_vae.distributions.poincare_ball import WrappedNormal
 from pyro_vae.distributions.power_spherical import PowerSpherical
 from pyro_vae.distributions.refitted_normal import RefittedNormal
@@ -54,9 +56,11 @@ __all__ = [
     "LogisticNormal",
     "LowRankNormal",
     "Mixture",
+    "NearestCode",
     "NegativeBinomial",
     "NormalMixture",
     "OnGrid",
+    "OneHotAutoregressive",
     "OrderedLogistic",
     "Poisson",
     "PowerSpherical",

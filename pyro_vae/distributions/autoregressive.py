@@ -74,22 +74,30 @@ class Autoregressive(Distribution):
         """Return the condition with leading dimensions ``lead``."""
         return self.condition.expand(*lead, *self.condition.shape[self.condition.dim() - self.condition_dim :])
 
+    def values(self, codes: Tensor) -> Tensor:
+        """Return the value for level numbers ``(*batch, entries)``."""
+        x = codes.to(self.condition.dtype) / (self.levels - 1)
+        return x.reshape(*codes.shape[:-1], *self.event_shape)
+
+    def codes(self, value: Tensor) -> Tensor:
+        """Return the level numbers ``(*batch, entries)`` of a value."""
+        codes = torch.round(value * (self.levels - 1)).long()
+        return codes.reshape(*value.shape[: value.dim() - len(self.event_shape)], -1)
+
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         """Sample one entry after the other."""
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
             lead = shape[: len(shape) - len(self.event_shape)]
             condition = self.condition_for(lead)
-            x = torch.zeros(*lead, self.event_shape.numel(), dtype=condition.dtype, device=condition.device)
+            codes = torch.zeros(*lead, len(self.order), dtype=torch.long, device=condition.device)
             for i in self.order:
-                logits = self.logits(x.reshape(shape), condition).reshape(*lead, -1, self.levels)[..., i, :]
-                code = dist.Categorical(logits=logits, validate_args=False).sample()
-                x[..., i] = code.to(x.dtype) / (self.levels - 1)
-            return x.reshape(shape)
+                logits = self.logits(self.values(codes), condition).reshape(*lead, -1, self.levels)[..., i, :]
+                codes[..., i] = dist.Categorical(logits=logits, validate_args=False).sample()
+            return self.values(codes)
 
     def _log_prob(self, value: Tensor) -> Tensor:
         lead = torch.broadcast_shapes(value.shape[: value.dim() - len(self.event_shape)], self.batch_shape)
         value = value.expand(*lead, *self.event_shape)
-        logits = self.logits(value, self.condition_for(lead)).log_softmax(-1)
-        code = torch.round(value * (self.levels - 1)).long().unsqueeze(-1)
-        return logits.gather(-1, code).squeeze(-1).sum(tuple(range(len(lead), len(lead) + len(self.event_shape))))
+        logits = self.logits(value, self.condition_for(lead)).log_softmax(-1).reshape(*lead, -1, self.levels)
+        return logits.gather(-1, self.codes(value).unsqueeze(-1)).squeeze(-1).sum(-1)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import conv2d, silu
+from torch import Tensor
 
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions import Autoregressive
 from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.nets.contract import build
+from pyro_vae.nets.masked_conv import GatedConvolutions
 from pyro_vae.nets.shapes import as_shape
 
 __all__ = ["PixelCNN"]
@@ -73,20 +72,15 @@ class PixelCNN(Conditional):
         kernel_size: int = 5,
     ) -> None:
         super().__init__(latent=latent, context=context)
-        for name, value, minimum in (("levels", levels, 2), ("features", features, 1), ("layers", layers, 0)):
-            check_int(name, value, minimum)
-        check_int("kernel_size", kernel_size)
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size: expected an odd number, got {kernel_size}")
-        self.shape, self.levels, self.features = as_shape(shape), levels, features
+        check_int("levels", levels, 2)
+        check_int("features", features)
+        self.shape, self.levels = as_shape(shape), levels
         self.image = image_of(self.shape)
         c, height, width = self.image
         self.net = build(net, (latent,), (features, height, width), context)
-        channels = c * features
-        self.first = MaskedConv(c, channels, kernel_size, groups=c, own=False)
-        self.first_condition = nn.Conv2d(features, channels, 1)
-        self.layers = nn.ModuleList(GatedLayer(channels, features, kernel_size, c) for _ in range(layers))
-        self.last = MaskedConv(channels, c * levels, 1, groups=c, own=True)
+        self.convolutions = GatedConvolutions(
+            c, c * levels, groups=c, features=features, layers=layers, kernel_size=kernel_size
+        )
         pixels = range(height * width)
         self.order = [channel * len(pixels) + p for p in pixels for channel in range(c)]
 
@@ -111,57 +105,8 @@ class PixelCNN(Conditional):
             A tensor of shape ``(*batch, *shape, levels)``.
         """
         batch = h.shape[:-3]
-        x, h = x.reshape(-1, *self.image), h.reshape(-1, *h.shape[-3:])
-        y = self.first(2 * x - 1) + self.first_condition(h)
-        for layer in self.layers:
-            y = layer(y, h)
-        out = self.last(silu(y))
+        out = self.convolutions(2 * x.reshape(-1, *self.image) - 1, h.reshape(-1, *h.shape[-3:]))
         return out.unflatten(1, (self.image[0], self.levels)).movedim(2, -1).reshape(*batch, *self.shape, self.levels)
-
-
-class MaskedConv(nn.Conv2d):
-    """A convolution over the pixels before the current one, and over the channels before the current one in it.
-
-    Args:
-        in_channels: number of input channels, in equal groups, one per channel of the image
-        out_channels: number of output channels, in as many groups
-        kernel_size: width
-        groups: number of channels of the image
-        own: whether a group sees itself at the current pixel
-    """
-
-    mask: Tensor
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, groups: int, own: bool) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
-        to = torch.arange(out_channels).unsqueeze(1) * groups // out_channels
-        source = torch.arange(in_channels) * groups // in_channels
-        mask = torch.zeros_like(self.weight)
-        middle = kernel_size // 2
-        mask[:, :, :middle] = 1
-        mask[:, :, middle, :middle] = 1
-        mask[:, :, middle, middle] = (to >= source if own else to > source).float()
-        self.register_buffer("mask", mask, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve with the masked weights."""
-        return conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)
-
-
-class GatedLayer(nn.Module):
-    """A gated masked convolution with a residual connection."""
-
-    def __init__(self, channels: int, condition: int, kernel_size: int, groups: int) -> None:
-        super().__init__()
-        self.value = MaskedConv(channels, channels, kernel_size, groups=groups, own=True)
-        self.gate = MaskedConv(channels, channels, kernel_size, groups=groups, own=True)
-        self.condition = nn.Conv2d(condition, 2 * channels, 1)
-        self.out = MaskedConv(channels, channels, 1, groups=groups, own=True)
-
-    def forward(self, y: Tensor, h: Tensor) -> Tensor:
-        """Map features ``(n, channels, height, width)`` to the same shape."""
-        value, gate = self.condition(h).chunk(2, 1)
-        return y + self.out(torch.tanh(self.value(y) + value) * torch.sigmoid(self.gate(y) + gate))
 
 
 def image_of(shape: tuple[int, ...]) -> tuple[int, ...]:

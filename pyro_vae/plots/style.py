@@ -71,7 +71,10 @@ def panels(n: int, *, height: float = 2.8, width: float | None = None, title: st
 
 def histogram(axes: Axes, values: Tensor, i: int, **options: Any) -> None:
     """Draw a histogram of the finite values in the i-th colour."""
-    axes.hist(values[values.isfinite()].tolist(), bins=30, color=COLOURS[i], alpha=0.75, **options)
+    finite = values[values.isfinite()].double()
+    # values that are equal up to rounding have too small a range for many bins
+    constant = len(finite) == 0 or finite.max() - finite.min() <= 1e-6 * finite.abs().max()
+    axes.hist(finite.tolist(), bins=1 if constant else 30, color=COLOURS[i], alpha=0.75, **options)
 
 
 def integer_ticks(*axes: Axis) -> None:

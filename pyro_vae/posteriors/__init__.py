@@ -14,6 +14,7 @@ from pyro_vae.posteriors.logistic_normal import LogisticNormal
 from pyro_vae.posteriors.low_rank_normal import LowRankNormal
 from pyro_vae.posteriors.mean_field_normal import MeanFieldNormal
 from pyro_vae.posteriors.mixture_of_normals import MixtureOfNormals
+from pyro_vae.posteriors.nearest_code import NearestCode
 from pyro_vae.posteriors.neural_spline_flow import NeuralSplineFlow
 from pyro_vae.posteriors.one_hot_categorical import OneHotCategorical
 from pyro_vae.posteriors.planar_flow import PlanarFlow
@@ -40,6 +41,7 @@ __all__ = [
     "LowRankNormal",
     "MeanFieldNormal",
     "MixtureOfNormals",
+    "NearestCode",
     "NeuralSplineFlow",
     "OneHotCategorical",
     "PlanarFlow",

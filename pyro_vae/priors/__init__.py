@@ -19,6 +19,7 @@ from pyro_vae.priors.mixture_of_normals import MixtureOfNormals
 from pyro_vae.priors.neural_spline_flow import NeuralSplineFlow
 from pyro_vae.priors.normal import Normal
 from pyro_vae.priors.one_hot_categorical import OneHotCategorical
+from pyro_vae.priors.pixel_cnn import PixelCNN
 from pyro_vae.priors.product_of_one_hot_categoricals import ProductOfOneHotCategoricals
 from pyro_vae.priors.standard_normal import StandardNormal
 from pyro_vae.priors.student_t import StudentT
@@ -42,6 +43,7 @@ __all__ = [
     "NeuralSplineFlow",
     "Normal",
     "OneHotCategorical",
+    "PixelCNN",
     "ProductOfOneHotCategoricals",
     "StandardNormal",
     "StudentT",

@@ -22,9 +22,11 @@ from pyro_vae.programs.stacked_semi_supervised import StackedSemiSupervised
 from pyro_vae.programs.top_down import TopDown
 from pyro_vae.programs.topic_model import TopicModel
 from pyro_vae.programs.vae import VAE
+from pyro_vae.programs.vq_vae import VQVAE
 
 __all__ = [
     "VAE",
+    "VQVAE",
     "Amortized",
     "Autoencoder",
     "BackwardGRU",

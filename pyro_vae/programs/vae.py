@@ -79,7 +79,7 @@ class VAE(Program):
         announce(prior=self.prior, likelihood=self.likelihood)
         with DataPlate(x):
             z = pyro.sample("z", self.prior(*context))
-            fn = self.likelihood(z, *context)
+            fn = self.decode(z, *context)
             if self.missing:
                 fn, x = hide_missing(fn, x)
             return observe("x", fn, x)

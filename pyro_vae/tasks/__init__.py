@@ -9,6 +9,7 @@ from pyro_vae.tasks.compressed import Compressed, CompressionError
 from pyro_vae.tasks.detect import Detector, attribution
 from pyro_vae.tasks.export import export
 from pyro_vae.tasks.export_formats import ExportFormat, Onnx, TorchExport
+from pyro_vae.tasks.fit_prior import fit_prior
 from pyro_vae.tasks.forecast import Forecast, forecast
 from pyro_vae.tasks.generate import AggregatePosterior, generate, reconstruct, tempered
 from pyro_vae.tasks.imputation import Imputation, fill
@@ -52,6 +53,7 @@ __all__ = [
     "embed",
     "export",
     "fill",
+    "fit_prior",
     "forecast",
     "generate",
     "geometric",

@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 
 import torch
+from pyro import distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.distributions.by_column import Columns
+from pyro_vae.distributions.flattened import Flattened, FlattenedConstraint
 from pyro_vae.distributions.poincare_ball import ball, farthest
 from pyro_vae.distributions.sphere import sphere
 from pyro_vae.distributions.supports import Bags, Grid, open_unit_interval, whole_numbers
@@ -40,6 +42,9 @@ def grid_of(fn: TorchDistributionMixin, points: int) -> Weighted | None:
         support = support.base_constraint
     if fn.has_enumerate_support:
         return fn.enumerate_support(), 1.0
+    if isinstance(support, FlattenedConstraint) and support.is_discrete:  # one-hot vectors
+        uniform = dist.OneHotCategorical(torch.ones(support.shape)).to_event(len(support.shape) - 1)
+        return Flattened(uniform).enumerate_support(), 1.0
     if support is constraints.simplex:
         return simplex_grid(size, points)
     if support is sphere:

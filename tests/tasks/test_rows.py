@@ -139,7 +139,7 @@ def test_noise_of_every_posterior_belongs_to_its_example(cls):
     whole = draw(x)
     for index in (torch.tensor([N - 1]), torch.arange(N).flip(0), torch.arange(7)):
         assert torch.allclose(draw(x[index]), whole[:, index], rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(whole[:, 0], whole[:, 1])
+    assert not torch.allclose(whole, whole[:, :1])  # two rows may have the same nearest code
 
 
 class Own(nn.Module):

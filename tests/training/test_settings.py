@@ -123,6 +123,7 @@ OBJECTS = {
     "squash": [nn.Sigmoid()],
     "kernel": [E.RBF(0.3)],
     "capacity": [E.Capacity(1.0, 3)],
+    "grid": [(1, 3)],
     "beta": [pv.training.Linear(4)],
     "free_bits": [E.PerSite(0.5)],
     "baseline": [pv.nets.MLP((4,), (1,), hidden=(2,))],
