@@ -17,7 +17,7 @@ from pyro_vae.cli import main
 command = importlib.import_module("pyro_vae.cli.train")
 FOLDER = tempfile.TemporaryDirectory(prefix="pyro_vae_runs_")
 TINY = [
-    *("--epochs=1", "--num-particles=3", "--quiet", "--latent=2", "--batch-size=20"),
+    *("--data=digits", "--epochs=1", "--num-particles=3", "--quiet", "--latent=2", "--batch-size=20"),
     *("--posterior.net.hidden=[8]", "--likelihood.net.hidden=[8]"),
 ]
 NAMES = ["age", "colour", "visits", "grade", "group"]
