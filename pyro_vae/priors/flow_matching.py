@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -74,7 +74,8 @@ class FlowMatching(FlowPrior):
         """
         u, t = torch.randn_like(z), torch.rand_like(z[..., :1])
         context = context if self.context else ()
-        return (self.layers[0].net(torch.cat([u + t * (z - u), t], -1), *context) - (z - u)).square().sum(-1)
+        layer = cast(OdeLayer, self.layers[0])
+        return (layer.velocity(u + t * (z - u), t, context) - (z - u)).square().sum(-1)
 
 
 class OdeLayer(Layer):
@@ -85,17 +86,17 @@ class OdeLayer(Layer):
         self.num_steps = num_steps
         self.net = build(net, (latent + 1,), (latent,), context)
 
+    def velocity(self, z: Tensor, t: Tensor | float, context: tuple[Tensor, ...]) -> Tensor:
+        """Return the velocity at z and time t."""
+        return self.net(torch.cat([z, torch.zeros_like(z[..., :1]) + t], -1), *context)
+
     def step(self, z: Tensor, start: float, end: float, context: tuple[Tensor, ...]) -> Tensor:
         """Return the point at time ``end`` of the path through ``z`` at time ``start``."""
-
-        def velocity(z: Tensor, t: float) -> Tensor:
-            return self.net(torch.cat([z, torch.full_like(z[..., :1], t)], -1), *context)
-
         size, middle = end - start, (start + end) / 2
-        first = velocity(z, start)
-        second = velocity(z + size / 2 * first, middle)
-        third = velocity(z + size / 2 * second, middle)
-        fourth = velocity(z + size * third, end)
+        first = self.velocity(z, start, context)
+        second = self.velocity(z + size / 2 * first, middle, context)
+        third = self.velocity(z + size / 2 * second, middle, context)
+        fourth = self.velocity(z + size * third, end, context)
         return z + size / 6 * (first + 2 * (second + third) + fourth)
 
     def times(self) -> list[tuple[float, float]]:
@@ -111,7 +112,7 @@ class OdeLayer(Layer):
             def pushed(direction: Tensor, z: Tensor = z, start: float = start, end: float = end) -> Any:
                 return torch.func.jvp(lambda z: self.step(z, end, start, context), (z,), (direction.expand_as(z),))
 
-            z, columns = torch.func.vmap(pushed, out_dims=(None, 0))(eye)
+            z, columns = torch.func.vmap(pushed, out_dims=cast(Any, (None, 0)))(eye)
             total = total + torch.linalg.slogdet(columns.movedim(0, -1))[1]
         return z, total
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae._util.lock import in_turn
+from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int
 from pyro_vae.conditional import Conditional
 from pyro_vae.distributions.base import Distribution
@@ -102,40 +103,37 @@ class AggregatePosterior(Conditional):
                 raise ValueError(f"num_samples: expected 1 for a prior, got {num_samples}. Raise epochs instead")
             self.family = copy.deepcopy(family)
             fit(LatentDensity(vae, self.family), x, **training)
-            return
-
-        def sample(*batch: Tensor) -> tuple[Tensor, ...]:
-            z = vae.encode(*batch).sample((num_samples,)).transpose(0, 1)
-            return z, *(c.unsqueeze(1).expand(-1, num_samples, -1) for c in batch[1:])
-
-        if not isinstance(family, Program):
+        elif isinstance(family, Program):
+            z, *context = latents(vae, x, num_samples, seed, progress)
+            self.family, self.event_shape = copy.deepcopy(family), z.shape[1:]
+            fit(self.family, (z, *context) if family.context else z, **training)
+        else:
             try:
-                family = check_int("family", family)
+                num_components = check_int("family", family)
             except ValueError as error:
                 raise TypeError(f"family: expected a positive int, a prior or a program, got {family!r}") from error
             if options:
-                raise ValueError(
-                    f"{', '.join(options)}: expected none with a mixture, which is not fitted by gradients"
-                )
-        drawn = over(vae, x, sample, num_particles=num_samples, seed=seed, desc="latents", progress=progress)
-        z, *context = (column.flatten(0, 1) for column in drawn)
-        if isinstance(family, Program):
-            self.family, self.event_shape = copy.deepcopy(family), z.shape[1:]
-            given = context if self.family.context else ()
-            fit(self.family, (z, *given), **training)
-        else:
-            self.family = mixture_of_normals(z, family, seed).to(program.device, z.dtype)
-
-    @property
-    def context(self) -> int:  # type: ignore[override]
-        """Number of context values per example."""
-        return self.family.context
+                raise ValueError(f"{', '.join(options)}: expected none for a mixture. Leave it out")
+            z, *_ = latents(vae, x, num_samples, seed, progress)
+            self.family = mixture_of_normals(z, num_components, seed).to(program.device, z.dtype)
+        self.context = self.family.context
 
     def forward(self, *context: Tensor) -> TorchDistributionMixin:
         """Return p(z), or p(z given c)."""
         if isinstance(self.family, Program):
             return Marginal(self.family, self.event_shape, context if self.context else ())
         return self.family(*context)
+
+
+def latents(vae: VAE, x: Any, num_samples: int, seed: int, progress: bool) -> tuple[Tensor, ...]:
+    """Return samples of q(z given x) for all examples, and the context of each sample."""
+
+    def sample(*batch: Tensor) -> tuple[Tensor, ...]:
+        z = vae.encode(*batch).sample((num_samples,)).transpose(0, 1)
+        return z, *(c.unsqueeze(1).expand(-1, num_samples, -1) for c in batch[1:])
+
+    found = over(vae, x, sample, num_particles=num_samples, seed=seed, desc="latents", progress=progress)
+    return tuple(column.flatten(0, 1) for column in found)
 
 
 def mixture_of_normals(z: Tensor, num_components: int, seed: int) -> MixtureOfNormals:
@@ -150,7 +148,8 @@ def mixture_of_normals(z: Tensor, num_components: int, seed: int) -> MixtureOfNo
         raise ValueError(f"family: expected at most {len(z)}, the number of latents, got {num_components}")
     found = GaussianMixture(num_components, random_state=seed, reg_covar=1e-6).fit(z.double().numpy())
     weights, means, covariances = map(torch.as_tensor, (found.weights_, found.means_, found.covariances_))
-    mixture = MixtureOfNormals(z.shape[1], num_components=num_components, full=True, init_std=0.0).to(z.dtype)
+    with fork_rng(seed=seed):  # the initial means are random
+        mixture = MixtureOfNormals(z.shape[1], num_components=num_components, full=True).to(z.dtype)
     factor = torch.linalg.cholesky(covariances)
     raw = factor.tril(-1) + torch.diag_embed(inverse_positive(factor.diagonal(dim1=-2, dim2=-1)))
     with torch.no_grad():
