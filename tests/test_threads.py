@@ -92,7 +92,7 @@ def calls():
                 vae, X, estimators, budget=evaluation.Steps(2), valid=X, num_points=1, num_particles=2, **QUIET
             )
         ),
-        "AggregatePosterior": lambda: tasks.generate(vae, 5, prior=tasks.AggregatePosterior(vae, X, num_components=2)),
+        "AggregatePosterior": lambda: tasks.generate(vae, 5, prior=tasks.AggregatePosterior(vae, X, 2, **QUIET)),
         "Compressor": lambda: tasks.Compressor(vae).compress(X),
         "Detector": lambda: tasks.Detector(vae, tasks.ImportanceWeighted(num_particles=3), X.repeat(4, 1)).scores(X),
         "attribution": lambda: tasks.attribution(vae, X, num_particles=3, **QUIET),

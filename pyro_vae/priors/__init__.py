@@ -10,6 +10,7 @@ from pyro_vae.priors.bernoulli import Bernoulli
 from pyro_vae.priors.conditional_normal import ConditionalNormal
 from pyro_vae.priors.dirichlet import Dirichlet
 from pyro_vae.priors.exemplar_prior import ExemplarPrior
+from pyro_vae.priors.flow_matching import FlowMatching
 from pyro_vae.priors.hyperspherical_uniform import HypersphericalUniform
 from pyro_vae.priors.laplace import Laplace
 from pyro_vae.priors.lars import Lars
@@ -34,6 +35,7 @@ __all__ = [
     "ConditionalNormal",
     "Dirichlet",
     "ExemplarPrior",
+    "FlowMatching",
     "HypersphericalUniform",
     "Laplace",
     "Lars",

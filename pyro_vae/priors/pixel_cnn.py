@@ -24,7 +24,7 @@ class PixelCNN(Conditional):
 
     Each z_i is a one-hot vector over K codes, and z is their concatenation. A density takes one pass, a sample one
     pass per position. Train it with the program, or afterwards on the codes of data by
-    :func:`pyro_vae.tasks.fit_prior`.
+    :class:`pyro_vae.tasks.AggregatePosterior`.
 
     References:
         Neural discrete representation learning (van den Oord et al., 2017), https://arxiv.org/abs/1711.00937;

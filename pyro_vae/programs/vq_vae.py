@@ -44,7 +44,7 @@ class VQVAE(VAE):
 
     The decoder sees the code vectors, group by group. Estimators that separate the gradient of the guide's density
     from that of its draws (DReG, STL) refuse the factor; use ELBO. Fit a better prior afterwards, such as a
-    ``priors.PixelCNN`` over a grid, by :func:`pyro_vae.tasks.fit_prior`.
+    ``priors.PixelCNN`` over a grid, by :class:`pyro_vae.tasks.AggregatePosterior`.
 
     References:
         Neural discrete representation learning (van den Oord et al., 2017), https://arxiv.org/abs/1711.00937

@@ -3,15 +3,15 @@
 Calls from several threads run one after the other and return the same results as in one thread.
 """
 
+from pyro_vae.tasks.aggregate_posterior import AggregatePosterior
 from pyro_vae.tasks.classify import Classification, classify, hide_labels, labelled_batches
 from pyro_vae.tasks.compress import Compressor
 from pyro_vae.tasks.compressed import Compressed, CompressionError
 from pyro_vae.tasks.detect import Detector, attribution
 from pyro_vae.tasks.export import export
 from pyro_vae.tasks.export_formats import ExportFormat, Onnx, TorchExport
-from pyro_vae.tasks.fit_prior import fit_prior
 from pyro_vae.tasks.forecast import Forecast, forecast
-from pyro_vae.tasks.generate import AggregatePosterior, generate, reconstruct, tempered
+from pyro_vae.tasks.generate import generate, reconstruct, tempered
 from pyro_vae.tasks.imputation import Imputation, fill
 from pyro_vae.tasks.impute import impute, pseudo_gibbs
 from pyro_vae.tasks.interpolate import geometric, interpolate, linear, spherical, traverse
@@ -53,7 +53,6 @@ __all__ = [
     "embed",
     "export",
     "fill",
-    "fit_prior",
     "forecast",
     "generate",
     "geometric",

@@ -15,12 +15,11 @@ from pyro_vae._util.lock import in_turn
 from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.conditional import Conditional
-from pyro_vae.distributions import Mixture
 from pyro_vae.evaluation.over import over, require_order
 from pyro_vae.programs.program import Program, evaluating, mean_or_sample
 from pyro_vae.tasks.decoding import context_rows, decode, require_vae, sample_takes_context
 
-__all__ = ["AggregatePosterior", "generate", "reconstruct", "tempered"]
+__all__ = ["generate", "reconstruct", "tempered"]
 
 
 @in_turn
@@ -43,7 +42,7 @@ def generate(
         program: a VAE; at temperature 1 and with its own prior, any other Program
         num_samples: number of examples
         context: for a conditional program, the context of each example, such as ``[one_hot_labels]``
-        prior: replaces the prior of the program, such as an :class:`AggregatePosterior`
+        prior: replaces the prior of the program, such as an :class:`pyro_vae.tasks.AggregatePosterior`
         temperature: T; below 1, examples are more typical and less varied (see :func:`tempered`)
         mean: return means of p(x given z) instead of samples, as most papers show for images
         seed: random seed
@@ -186,64 +185,3 @@ def reconstruct(program: Program, x: Any, *, seed: int = 0, progress: bool = Tru
 
     require_order(x)
     return over(program, x, mean, seed=seed, desc="reconstruct", progress=progress)
-
-
-class AggregatePosterior(Conditional):
-    r"""A mixture of normals fitted to the latents of data after training (ex-post density estimation).
-
-    .. math:: p(z) = \sum_k \pi_k \mathcal N(z; m_k, S_k) \approx \frac1N \sum_n q(z \mid x_n)
-
-    The aggregate posterior of a trained VAE differs from its prior, and the decoder was trained on the former. Sample
-    from this density by ``generate(vae, num_samples, prior=...)``, or build a ``VAE`` with it as the prior.
-
-    References:
-        From variational to deterministic autoencoders (Ghosh et al., 2020), https://arxiv.org/abs/1903.12436
-
-    Args:
-        program: a trained VAE with a vector of latents
-        x: its training data: rows, or a tuple ``(x, context)``, as in ``fit``
-        num_components: number of normals, each with a full covariance matrix
-        num_samples: samples of the latents per example
-        seed: random seed
-
-    Raises:
-        ImportError: scikit-learn is not installed.
-        ValueError: the data do not fit the program, its latents are not vectors, or there are too few samples.
-
-    Example:
-        >>> import pyro_vae as pv
-        >>> toy = pv.testing.LinearGaussian()
-        >>> fitted = AggregatePosterior(toy.program, toy.draw(200), num_components=2)
-        >>> fitted().event_shape
-        torch.Size([2])
-    """
-
-    @in_turn
-    def __init__(
-        self, program: Program, x: Any, *, num_components: int = 10, num_samples: int = 1, seed: int = 0
-    ) -> None:
-        super().__init__()
-        try:
-            from sklearn.mixture import GaussianMixture
-        except ImportError as error:
-            raise ImportError("AggregatePosterior needs scikit-learn: pip install 'pyro-vae[sklearn]'") from error
-        num_components = check_int("num_components", num_components)
-        num_samples, vae = check_int("num_samples", num_samples), require_vae(program)
-
-        def sample(*batch: Tensor) -> Tensor:
-            return vae.encode(*batch).sample((num_samples,)).transpose(0, 1)
-
-        z = over(vae, x, sample, num_particles=num_samples, seed=seed, progress=False).flatten(0, 1)
-        if z.dim() != 2:
-            raise ValueError(f"program: expected a vector of latents, got shape {tuple(z.shape[1:])}")
-        if len(z) < num_components:
-            raise ValueError(f"num_components: expected at most {len(z)}, the number of latents, got {num_components}")
-        mixture = GaussianMixture(num_components, random_state=seed, reg_covar=1e-6).fit(z.double().numpy())
-        weights, means, covariances = map(torch.as_tensor, (mixture.weights_, mixture.means_, mixture.covariances_))
-        parameters = {"logits": weights.log(), "loc": means, "scale_tril": torch.linalg.cholesky(covariances)}
-        for name, value in parameters.items():
-            self.register_buffer(name, value.to(program.device, z.dtype))
-
-    def forward(self, *context: Tensor) -> Mixture:
-        """Return p(z), which does not depend on the context."""
-        return Mixture(self.logits, dist.MultivariateNormal(self.loc, scale_tril=self.scale_tril))

@@ -2,9 +2,9 @@
 
 Run `PYRO_VAE_DATA=... python tests/benchmarks/vq_vae_mnist.py` (two minutes of one core per seed). The VQ-VAE
 is trained with the uniform prior on the first 20,000 training images: strided convolutions to the grid, codes of 16
-numbers that are running means, transposed convolutions back, Adam 1e-3, batch 100. Then `tasks.fit_prior` fits the
-other priors to the codes of the same images. The share below which a code is replaced (a tenth of the mean) was chosen
-among three in short trials on 1,000 of the test images; nothing else was tuned.
+numbers that are running means, transposed convolutions back, Adam 1e-3, batch 100. Then `tasks.AggregatePosterior`
+fits the other priors to the codes of the same images. The share below which a code is replaced (a tenth of the mean)
+was chosen among three in short trials on 1,000 of the test images; nothing else was tuned.
 
 All figures are exact values of the ELBO of the posterior, a point mass, on the 10,000 test images: a lower bound on
 log p(x), of which bits per dimension are minus 1 / (784 log 2). Perplexity is that of the codes of the test images.
@@ -89,7 +89,9 @@ def run(seed: int, args: argparse.Namespace) -> list[dict[str, Any]]:
     for name, make in PRIORS.items():
         start = time.process_time()
         prior = (
-            vae.prior if name == "uniform" else pv.tasks.fit_prior(vae, train, make(), epochs=args.epochs, **options)
+            vae.prior
+            if name == "uniform"
+            else pv.tasks.AggregatePosterior(vae, train, make(), epochs=args.epochs, **options)
         )
         program = pv.programs.VQVAE(prior=prior, likelihood=vae.likelihood, posterior=vae.posterior).eval()
         nats = bound(program, test)

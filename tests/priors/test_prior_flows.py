@@ -17,6 +17,7 @@ FLOWS = [
     pv.priors.MaskedAutoregressiveFlow,
     pv.priors.NeuralSplineFlow,
     pv.priors.AutoregressivePrior,
+    pv.priors.FlowMatching,
 ]
 
 

@@ -254,7 +254,7 @@ def test_a_prior_fitted_afterwards_raises_the_bound_and_changes_nothing_else():
     pv.fit(program, x, epochs=30, **TRAINED)
     before = {name: value.clone() for name, value in program.state_dict().items()}
     start = pv.priors.PixelCNN(GROUPS * CODES, grid=(1, GROUPS), features=8, layers=1).double()
-    prior = pv.tasks.fit_prior(program, x, start, epochs=60, **TRAINED)
+    prior = pv.tasks.AggregatePosterior(program, x, start, epochs=60, **TRAINED)
     assert all(torch.equal(value, before[name]) for name, value in program.state_dict().items())
     fitted = pv.programs.VQVAE(prior=prior, likelihood=program.likelihood, posterior=program.posterior)
     with torch.no_grad():

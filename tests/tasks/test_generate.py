@@ -65,7 +65,7 @@ def test_conditional_samples_follow_their_context():
         posterior=pv.posteriors.MeanFieldNormal((3,), 2, context=1),
     )
     c = torch.arange(9.0).reshape(9, 1)
-    aggregate = AggregatePosterior(vae, (torch.randn(20, 3), torch.zeros(20, 1)), num_components=2)
+    aggregate = AggregatePosterior(vae, (torch.randn(20, 3), torch.zeros(20, 1)), 2, progress=False)
     for options in ({}, {"temperature": 0.5}, {"prior": aggregate}):
         x = generate(vae, 9, context=[c], mean=True, **options)
         assert torch.allclose(x, 10 * c.expand(9, 3))
@@ -111,27 +111,6 @@ class Shift(torch.nn.Module):
 
     def forward(self, z, c):
         return (10 * c).expand(*z.shape[:-1], *self.out_shape) + self.zero
-
-
-def test_aggregate_posterior_is_the_average_of_posteriors():
-    """Data far from the prior: the fitted density has the exact moments of their latents, and generates such data."""
-    toy = LinearGaussian()
-    x = toy.draw(4000) + 3 * toy.decoder.weight.detach()[:, 0]
-    fitted = AggregatePosterior(toy.program, x, num_components=1, num_samples=5)
-    mean, covariance = toy.posterior(x)
-    exact = torch.cov(mean.detach().T) + covariance.detach()
-    assert torch.allclose(fitted.loc[0], mean.detach().mean(0), atol=0.05)
-    assert torch.allclose(fitted().components.covariance_matrix[0], exact, atol=0.05)
-    from_fitted, from_prior = (generate(toy.program, 4000, prior=p, mean=True).mean(0) for p in (fitted, None))
-    exact = (mean.mean(0) @ toy.decoder.weight.T + toy.decoder.bias).detach()
-    # 4 standard errors of the mean of the widest latent
-    assert (from_fitted - exact).abs().max() < 4 * 1.5 / math.sqrt(4000)
-    assert (from_prior - exact).abs().max() > 1
-    refitted = pv.VAE(prior=fitted, likelihood=toy.program.likelihood, posterior=toy.program.posterior)
-    new, old = (pv.evaluation.log_likelihood(p, x[:50], num_particles=100).mean for p in (refitted, toy.program))
-    assert new > old
-    with pytest.raises(ValueError, match="num_components"):
-        AggregatePosterior(toy.program, x[:20], num_components=21)
 
 
 def test_paths_start_and_end_at_the_posterior_means():

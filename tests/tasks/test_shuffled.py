@@ -28,7 +28,7 @@ VALUES = {
     "factors": torch.arange(2 * N).reshape(N, 2) % 2,
     "features": lambda x: x,
     "folder": "new",  # not made, as shuffled rows are refused
-    "num_components": 2,
+    "family": 2,
     "num_particles": 3,
     "num_samples": 10,
     "num_steps": 4,

@@ -43,7 +43,7 @@ VALUES = {
     "burn_in": 1,
     "epochs": 1,
     "num_buckets": 16,
-    "num_components": 2,
+    "family": 2,
     "num_labelled": 4,
     "num_particles": 3,
     "num_samples": 3,
@@ -57,7 +57,6 @@ SPECIAL = {
     "impute": {"x": INCOMPLETE},
     "pseudo_gibbs": {"x": INCOMPLETE},
     "forecast": {"x": X[:6]},  # sequences of 4 steps
-    "fit_prior": {"prior": pv.priors.Normal(2)},
     "generate": {"num_samples": 5},
     "labelled_batches": {"y": tasks.hide_labels(Y, 4)},
     "fill": {"data": TABLE, "table": pv.data.Table(TABLE), "x": torch.ones(3, 2)},
