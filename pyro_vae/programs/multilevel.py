@@ -110,8 +110,9 @@ class Multilevel(VAE):
                 raise TypeError(f"{name}: expected a Conditional built with its arguments, got {part!r}")
         self.group_prior, self.group_posterior = group_prior, group_posterior
         self.num_examples = check_int("num_examples", num_examples)
-        shape = check_int("num_groups", num_groups), check_int("embedding", embedding)
-        self.embeddings = nn.Parameter(0.1 * torch.randn(shape))
+        sizes = check_int("num_groups", num_groups), check_int("embedding", embedding)
+        self.embeddings = nn.Embedding(*sizes)
+        nn.init.normal_(self.embeddings.weight, std=0.1)
 
     @classmethod
     def example(cls, **options: Any) -> Multilevel:
@@ -134,7 +135,7 @@ class Multilevel(VAE):
     @property
     def num_groups(self) -> int:
         """Number of groups."""
-        return len(self.embeddings)
+        return self.embeddings.num_embeddings
 
     def model(self, x: Tensor, *context: Tensor) -> Tensor:
         """Sample u for each group, then z for each example, and observe ``x``."""
@@ -157,7 +158,7 @@ class Multilevel(VAE):
 
     def infer_groups(self) -> TorchDistributionMixin:
         """Return q(u) for all groups, of batch shape ``(num_groups,)``."""
-        return self.group_posterior(self.embeddings)
+        return self.group_posterior(self.embeddings.weight)
 
     def encode(self, x: Tensor, *context: Tensor) -> TorchDistributionMixin:
         """Return q(z given x, u) at the posterior mean of u."""
@@ -170,12 +171,12 @@ class Multilevel(VAE):
     def sample(
         self, num_samples: int, *context: Tensor, new_groups: Tensor | None = None, mean: bool = False, seed: int = 0
     ) -> Tensor:
-        """Sample new examples of known or new groups.
+        """Sample new examples of known or new groups. All samples of a group share one draw of its u.
 
         Args:
             num_samples: number of samples
             context: the group of each sample, and covariates; covariates alone with ``new_groups``
-            new_groups: numbers of new groups, one per sample. Samples with the same number share one u from p(u)
+            new_groups: numbers of new groups, one per sample, with u from its prior
             mean: return the mean of p(x given z, u) instead of a sample
             seed: seed of all random numbers
 
@@ -185,16 +186,17 @@ class Multilevel(VAE):
         Raises:
             ValueError: an argument is invalid.
         """
-        num_samples = check_int("num_samples", num_samples)
-        if new_groups is None:
+        num_samples, new = check_int("num_samples", num_samples), new_groups is not None
+        if new_groups is not None:
+            if len(new_groups) != num_samples:
+                raise ValueError(f"new_groups: expected {num_samples} numbers, one per sample, got {len(new_groups)}")
+            numbers = torch.unique(new_groups.reshape(-1), return_inverse=True)[1].to(self.device)
+            self.check_groups(num_samples, torch.zeros_like(numbers), *context)
+            context = (numbers, *context)
+        else:
             self.check_groups(num_samples, *context)
-            return super().sample(num_samples, *context, mean=mean, seed=seed)
-        numbers = torch.unique(new_groups.reshape(-1), return_inverse=True)[1].to(self.device)
-        known = self.embeddings.new_zeros(num_samples, 1)
-        self.check_groups(num_samples, known, *context)
-        if len(numbers) != num_samples:
-            raise ValueError(f"new_groups: expected {num_samples} numbers, one per sample, got {len(numbers)}")
-        return self._sample(num_samples, numbers, *context, new=True, mean=mean, seed=seed)
+        group = context[0].reshape(-1, 1).to(self.dtype)
+        return self._sample(num_samples, group, *context[1:], mean=mean, seed=seed, new=new)
 
     def decode_prior(self, num_samples: int, *context: Tensor, new: bool = False) -> TorchDistributionMixin:
         """Sample u of the groups (from the prior if they are ``new``) and z, and return p(x given z, u)."""
@@ -215,17 +217,17 @@ class Multilevel(VAE):
             num_examples: number of their examples
 
         Example:
+            >>> import pyro_vae as pv
             >>> new = Multilevel.example().for_new_groups(2, 10)
-            >>> history = pyro_vae.fit(
-            ...     new, (torch.randn(10, 4), torch.arange(10) % 2), epochs=1, batch_size=5, progress=False
-            ... )
+            >>> x, group = torch.randn(10, 4), torch.arange(10) % 2
+            >>> history = pv.fit(new, (x, group), epochs=1, batch_size=5, progress=False)
             >>> new.infer_groups().mean.shape
             torch.Size([2, 1])
         """
         new = copy.deepcopy(self).requires_grad_(False)
         new.num_examples = check_int("num_examples", num_examples)
-        shape = check_int("num_groups", num_groups), self.embeddings.shape[1]
-        new.embeddings = nn.Parameter(self.embeddings.detach().mean(0).expand(shape).clone())
+        num_groups, mean = check_int("num_groups", num_groups), self.embeddings.weight.detach().mean(0)
+        new.embeddings = nn.Embedding.from_pretrained(mean.repeat(num_groups, 1), freeze=False)
         return new
 
     def check_data(self, x: Tensor, *context: Tensor) -> None:
