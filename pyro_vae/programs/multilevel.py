@@ -30,8 +30,8 @@ class Multilevel(VAE):
     .. math:: \prod_{g=1}^{G} p(u_g) \prod_{n=1}^{N} p(z_n \mid u_{g(n)})\, p(x_n \mid z_n, u_{g(n)}), \qquad
               q = \prod_g q(u_g \mid e_g) \prod_n q(z_n \mid x_n, u_{g(n)})
 
-    The posterior of a group reads a learned embedding :math:`e_g`, not the rows of the minibatch: an encoder that
-    sees only the rows that the likelihood then scores has a loss that is no bound on the evidence of all rows.
+    The posterior of a group reads a learned embedding :math:`e_g`, not the rows of the minibatch: with an encoder of
+    just the rows that the likelihood then scores, the scaled loss would not bound the evidence of all rows.
 
     The site ``"u"`` holds the latents of all groups, outside the plate of the data. A minibatch of B rows, from any
     groups, is scaled by N / B, so that the KL divergence of each group counts once per data set. The losses of the
@@ -40,8 +40,6 @@ class Multilevel(VAE):
     groups slightly differently. With several particles, ``ELBO`` and others that average over particles sample u once
     per particle. All others, such as ``IWAE``, sample u once per step and weight the draws of z of each example given
     u: a bound on the joint evidence of all rows.
-
-    Outside of ``model`` and ``guide``, :meth:`encode` and :meth:`decode` use the posterior mean of u.
 
     References:
         Data analysis using regression and multilevel/hierarchical models (Gelman and Hill, 2006);
@@ -67,7 +65,7 @@ class Multilevel(VAE):
 
     Raises:
         TypeError: a part is not an instance of a Conditional.
-        ValueError: ``num_groups``, ``num_examples`` or ``embedding`` is not positive.
+        ValueError: a number is not a positive int.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -83,11 +81,9 @@ class Multilevel(VAE):
         ... )
         >>> x, group = torch.randn(60, 4), torch.arange(60) % 3
         >>> history = pv.fit(program, (x, group), epochs=1, batch_size=20, progress=False)
-        >>> program.infer_groups().mean.shape
-        torch.Size([3, 1])
         >>> program.sample(2, torch.tensor([0, 2])).shape  # of two of the groups
         torch.Size([2, 4])
-        >>> program.sample(3, new_groups=torch.tensor([0, 0, 1])).shape  # of two new groups
+        >>> program.sample(3, torch.tensor([0, 0, 1]), new_groups=True).shape  # of two new groups
         torch.Size([3, 4])
     """
 
@@ -110,8 +106,8 @@ class Multilevel(VAE):
                 raise TypeError(f"{name}: expected a Conditional built with its arguments, got {part!r}")
         self.group_prior, self.group_posterior = group_prior, group_posterior
         self.num_examples = check_int("num_examples", num_examples)
-        sizes = check_int("num_groups", num_groups), check_int("embedding", embedding)
-        self.embeddings = nn.Embedding(*sizes)
+        self.num_groups = check_int("num_groups", num_groups)
+        self.embeddings = nn.Embedding(self.num_groups, check_int("embedding", embedding))
         nn.init.normal_(self.embeddings.weight, std=0.1)
 
     @classmethod
@@ -131,11 +127,6 @@ class Multilevel(VAE):
         """Number of context values per example: the group and covariates."""
         parts = (self.prior, self.likelihood, self.posterior)
         return 1 + max(0, max(part.context for part in parts) - self.group_prior().event_shape[0])
-
-    @property
-    def num_groups(self) -> int:
-        """Number of groups."""
-        return self.embeddings.num_embeddings
 
     def model(self, x: Tensor, *context: Tensor) -> Tensor:
         """Sample u for each group, then z for each example, and observe ``x``."""
@@ -169,14 +160,14 @@ class Multilevel(VAE):
         return self.likelihood(z, *rows_of(mean_or_sample(self.infer_groups()), *context))
 
     def sample(
-        self, num_samples: int, *context: Tensor, new_groups: Tensor | None = None, mean: bool = False, seed: int = 0
+        self, num_samples: int, *context: Tensor, new_groups: bool = False, mean: bool = False, seed: int = 0
     ) -> Tensor:
-        """Sample new examples of known or new groups. All samples of a group share one draw of its u.
+        """Sample new examples. All samples of a group share one draw of its u.
 
         Args:
             num_samples: number of samples
-            context: the group of each sample, and covariates; covariates alone with ``new_groups``
-            new_groups: numbers of new groups, one per sample, with u from its prior
+            context: the group number of each sample, and covariates
+            new_groups: the numbers are those of new groups, with u from the prior; any numbers
             mean: return the mean of p(x given z, u) instead of a sample
             seed: seed of all random numbers
 
@@ -186,17 +177,13 @@ class Multilevel(VAE):
         Raises:
             ValueError: an argument is invalid.
         """
-        num_samples, new = check_int("num_samples", num_samples), new_groups is not None
-        if new_groups is not None:
-            if len(new_groups) != num_samples:
-                raise ValueError(f"new_groups: expected {num_samples} numbers, one per sample, got {len(new_groups)}")
-            numbers = torch.unique(new_groups.reshape(-1), return_inverse=True)[1].to(self.device)
-            self.check_groups(num_samples, torch.zeros_like(numbers), *context)
-            context = (numbers, *context)
-        else:
-            self.check_groups(num_samples, *context)
+        num_samples, num_groups = check_int("num_samples", num_samples), self.num_groups
+        if new_groups and context:
+            numbers, group = torch.unique(context[0], return_inverse=True)
+            num_groups, context = len(numbers), (group, *context[1:])
+        self.check_groups(num_groups, num_samples, *context)
         group = context[0].reshape(-1, 1).to(self.dtype)
-        return self._sample(num_samples, group, *context[1:], mean=mean, seed=seed, new=new)
+        return self._sample(num_samples, group, *context[1:], mean=mean, seed=seed, new=new_groups)
 
     def decode_prior(self, num_samples: int, *context: Tensor, new: bool = False) -> TorchDistributionMixin:
         """Sample u of the groups (from the prior if they are ``new``) and z, and return p(x given z, u)."""
@@ -226,28 +213,28 @@ class Multilevel(VAE):
         """
         new = copy.deepcopy(self).requires_grad_(False)
         new.num_examples = check_int("num_examples", num_examples)
-        num_groups, mean = check_int("num_groups", num_groups), self.embeddings.weight.detach().mean(0)
-        new.embeddings = nn.Embedding.from_pretrained(mean.repeat(num_groups, 1), freeze=False)
+        new.num_groups, mean = check_int("num_groups", num_groups), self.embeddings.weight.detach().mean(0)
+        new.embeddings = nn.Embedding.from_pretrained(mean.repeat(new.num_groups, 1), freeze=False)
         return new
 
     def check_data(self, x: Tensor, *context: Tensor) -> None:
         """Raise if shape, type or values of the data, the groups or the covariates do not fit."""
-        self.check_groups(len(x) if x.dim() else 0, *context)
+        self.check_groups(self.num_groups, len(x) if x.dim() else 0, *context)
         fn = self.decode_prior(1, *(c[:1] for c in context))
         check_entries(x, fn, self.likelihood, self.dtype, missing=self.missing)
 
-    def check_groups(self, n: int, *context: Tensor) -> None:
-        """Raise unless the context is a known group for each of ``n`` examples, and covariates."""
+    def check_groups(self, num_groups: int, n: int, *context: Tensor) -> None:
+        """Raise unless the context is one of ``num_groups`` groups for each of ``n`` examples, and covariates."""
         if not context:
             raise ValueError("group: expected the group of each example, got none. Pass the data as (x, group)")
         group = context[0]
         if tuple(group.shape) not in ((n,), (n, 1)):
             raise ValueError(f"group: expected shape ({n},), one number per example, got {tuple(group.shape)}")
-        bad = ~((group >= 0) & (group < self.num_groups) & (group == group.floor())).reshape(-1)
+        bad = ~((group >= 0) & (group < num_groups) & (group == group.floor())).reshape(-1)
         if bad.any():
             row = int(first(bad))
             raise ValueError(
-                f"group: expected integers from 0 to {self.num_groups - 1}, got group[{row}] = "
+                f"group: expected integers from 0 to {num_groups - 1}, got group[{row}] = "
                 f"{group.reshape(-1)[row].item():g}. Number the groups from 0, and use for_new_groups for others"
             )
         check_context(context[1:], self.context - 1, n, self.dtype)
@@ -256,10 +243,7 @@ class Multilevel(VAE):
 def rows_of(u: Tensor, group: Tensor, *covariates: Tensor) -> tuple[Tensor, ...]:
     """Return the context of the parts: u of the group of each row, and the covariates.
 
-    Args:
-        u: latents ``(groups, latent)``; or ``(*particles, 1, groups, latent)`` under a plate over particles
-        group: group numbers, of shape ``(n,)`` or ``(n, 1)``
-        covariates: of shape ``(n, width)``
+    ``u`` is ``(groups, latent)``, or ``(*particles, 1, groups, latent)`` under a plate over particles.
     """
     rows = u.index_select(-2, group.reshape(-1).long())
     return (rows if u.dim() == 2 else rows.squeeze(-3), *covariates)

@@ -224,7 +224,7 @@ def test_covariates_reach_the_parts():
     covariates = torch.randn(12, 2)
     pv.fit(program, (x, group, covariates), epochs=1, batch_size=6, progress=False)
     assert program.sample(12, group, covariates).shape == (12, 4)
-    assert program.sample(12, covariates, new_groups=group).shape == (12, 4)
+    assert program.sample(12, group, covariates, new_groups=True).shape == (12, 4)
 
 
 def test_samples_of_known_and_new_groups():
@@ -232,9 +232,9 @@ def test_samples_of_known_and_new_groups():
     program, rows = random_effects(data()), torch.arange(20_000)
     within = (STD_Z**2 + STD_X**2) ** 0.5
     assert float(program.sample(len(rows), torch.full_like(rows, 2)).std()) == pytest.approx(within, rel=0.03)
-    new = program.sample(len(rows), new_groups=rows)
+    new = program.sample(len(rows), rows, new_groups=True)
     assert float(new.std()) == pytest.approx((1.5**2 * STD_U**2 + within**2) ** 0.5, rel=0.03)
-    shared = program.sample(len(rows), new_groups=rows % 2)
+    shared = program.sample(len(rows), rows % 2 - 7, new_groups=True)
     for half in (shared[::2], shared[1::2]):
         assert float(half.std()) == pytest.approx(within, rel=0.03)
     means = [float(shared[i::2].mean()) for i in (0, 1)]
@@ -244,7 +244,7 @@ def test_samples_of_known_and_new_groups():
 def test_tasks():
     program, (x, group) = small(missing=True)
     assert pv.tasks.generate(program, 12, context=[group]).shape == (12, 4)
-    assert pv.tasks.generate(program, 12, new_groups=group).shape == (12, 4)
+    assert pv.tasks.generate(program, 12, context=[group], new_groups=True).shape == (12, 4)
     assert pv.tasks.reconstruct(program, (x, group), progress=False).shape == (12, 4)
     assert pv.tasks.embed(program, (x, group), progress=False).mean.shape[0] == 12
     holes = x.clone()
