@@ -11,6 +11,7 @@ from pyro_vae.programs.function_program import FunctionProgram
 from pyro_vae.programs.hierarchical import Hierarchical
 from pyro_vae.programs.missing_not_at_random import MissingNotAtRandom
 from pyro_vae.programs.mixture_vae import MixtureVAE
+from pyro_vae.programs.multilevel import Multilevel
 from pyro_vae.programs.primitives import DataPlate, announce, observe, resample
 from pyro_vae.programs.program import Program
 from pyro_vae.programs.responsibilities import Responsibilities
@@ -41,6 +42,7 @@ __all__ = [
     "MeanField",
     "MissingNotAtRandom",
     "MixtureVAE",
+    "Multilevel",
     "Point",
     "Program",
     "Responsibilities",

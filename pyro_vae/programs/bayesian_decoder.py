@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pyro_vae._util.substitute import functional_call, substituted
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.conditional import Conditional
-from pyro_vae.programs.primitives import announce, observe
+from pyro_vae.programs.primitives import DataPlate, announce, observe
 from pyro_vae.programs.vae import VAE
 from pyro_vae.scales import inverse_positive, positive
 
@@ -96,7 +96,7 @@ class BayesianDecoder(VAE):
         announce(prior=self.prior, likelihood=self.likelihood)
         loc = torch.zeros_like(self.weights.loc)
         weights = pyro.sample("weights", dist.Normal(loc, torch.full_like(loc, self.prior_std)).to_event(1))
-        with self.plate(x):
+        with DataPlate(x, self.num_examples):
             z = pyro.sample("z", self.prior(*context))
             return observe("x", self.decode_with(weights, z, *context), x)
 
@@ -104,13 +104,8 @@ class BayesianDecoder(VAE):
         """Sample the weights, then z from the posterior of ``x``."""
         announce(weights=self.weights, posterior=self.posterior)
         pyro.sample("weights", self.weights())
-        with self.plate(x):
+        with DataPlate(x, self.num_examples):
             return pyro.sample("z", self.encode(x, *context))
-
-    def plate(self, x: Tensor) -> Any:
-        """Return the plate of all examples, of which ``x`` is a subsample."""
-        rows = torch.arange(len(x), device=x.device)
-        return pyro.plate("data", max(self.num_examples, len(x)), subsample=rows, dim=-1)
 
     def decode_with(self, weights: Tensor, z: Tensor, *context: Tensor) -> TorchDistributionMixin:
         """Return p(x given z, W).

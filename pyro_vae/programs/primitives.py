@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import pyro
+import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.runtime import am_i_wrapped, effectful
 from pyro.poutine.subsample_messenger import SubsampleMessenger
@@ -73,7 +74,8 @@ class DataPlate(pyro.plate):
     """The plate ``"data"`` over the rows of a batch, at ``dim=-1``.
 
     Args:
-        x: the batch; its first dimension is the size of the plate
+        x: the batch
+        num_examples: size of the plate, of which the rows of ``x`` are a subsample; by default their number
 
     Example:
         >>> import torch
@@ -82,14 +84,15 @@ class DataPlate(pyro.plate):
         torch.Size([5])
     """
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Tensor, num_examples: int = 0) -> None:
         device: Any = x.device
-        super().__init__("data", x.shape[0], dim=-1, device=device)
+        rows = torch.arange(len(x), device=device) if num_examples > len(x) else None
+        super().__init__("data", max(num_examples, len(x)), subsample=rows, dim=-1, device=device)
 
     def _process_message(self, msg: Any) -> None:
         # pyro.plate also expands distributions that already have its size, which adds two views per parameter and
         # their nodes in the backward pass
-        if getattr(msg["fn"], "batch_shape", None) == (self.size,):
+        if getattr(msg["fn"], "batch_shape", None) == (self.subsample_size,):
             SubsampleMessenger._process_message(self, msg)
         else:
             super()._process_message(msg)

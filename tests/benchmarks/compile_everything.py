@@ -47,7 +47,9 @@ def program_case(kind: type[pv.Program]) -> Case:
     """Return the example of a program, with data that it can be trained on."""
     torch.manual_seed(0)
     program, data = kind.example(), (torch.randn(ROWS, 4),)
-    if kind.decode_prior is not pv.Program.decode_prior:
+    if kind is pv.programs.Multilevel:
+        data = (*data, torch.arange(ROWS) % 3)
+    elif kind.decode_prior is not pv.Program.decode_prior:
         required = {"library": 50.0, "length": 4}
         options = {name: required[name] for name in inspect.signature(program.sample).parameters.keys() & required}
         data = (program.sample(ROWS, **options),)
