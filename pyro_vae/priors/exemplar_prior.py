@@ -22,9 +22,9 @@ class ExemplarPrior(EncoderPrior):
 
     .. math:: p(z) = \frac 1 N \sum_{n=1}^{N} \mathcal N\big(z; \mathbb E_q[z \mid x_n], \sigma^2 I\big)
 
-    Only the scale is learned, in addition to the encoder, which prior and posterior share. An example that is its own
-    exemplar is not left out of the sum: to keep the encoder from memorizing the exemplars, use other examples for
-    training, or set ``subset_size``.
+    It is shifted to mean 0 unless ``center`` is False. Only the scale is learned, in addition to the encoder, which
+    prior and posterior share. An example that is its own exemplar is not left out of the sum: to keep the encoder from
+    memorizing the exemplars, use other examples for training, or set ``subset_size``.
 
     References:
         Exemplar VAE (Norouzi et al., 2020), https://arxiv.org/abs/2004.04795

@@ -22,9 +22,9 @@ class VampPrior(EncoderPrior):
 
     .. math:: p(z) = \sum_{k=1}^{K} \pi_k \, q(z \mid u_k)
 
-    The prior that maximizes the ELBO is the posterior averaged over the data; the pseudo-inputs u approximate the
-    data. Prior and posterior share the encoder, which gets gradients from both. Any posterior works that has a
-    density at latents that it did not sample.
+    It is shifted to mean 0 unless ``center`` is False. The prior that maximizes the ELBO is the posterior averaged
+    over the data; the pseudo-inputs u approximate the data. Prior and posterior share the encoder, which gets
+    gradients from both. Any posterior works that has a density at latents that it did not sample.
 
     References:
         VAE with a VampPrior (Tomczak and Welling, 2018), https://arxiv.org/abs/1705.07120
