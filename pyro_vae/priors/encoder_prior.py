@@ -35,7 +35,7 @@ class EncoderPrior(Conditional):
         self.posterior, self.center = posterior, center
 
     def mixture(self, logits: Tensor, components: TorchDistributionMixin) -> Mixture:
-        """Return the mixture of components, shifted to mean 0 if it is to be centered and can be."""
+        """Return the mixture of components, shifted to mean 0 if ``center`` is set and the mean is known."""
         return Mixture(logits, components, center=self.center and has_center(components))
 
     def encode(self, x: Tensor, context: Sequence[Tensor]) -> TorchDistributionMixin:
