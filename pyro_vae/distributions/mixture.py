@@ -33,6 +33,7 @@ class Mixture(Distribution):
     Args:
         logits: unnormalized log-weights, ``(*batch, components)``
         components: a distribution with batch shape ``(*batch, components)``
+        center: subtract the mean of the mixture from z, so that p(z) has mean 0
 
     Shape:
         batch shape ``batch``, event shape that of a component.
@@ -48,7 +49,12 @@ class Mixture(Distribution):
     arg_constraints = {"logits": constraints.real_vector}
 
     def __init__(
-        self, logits: Tensor, components: TorchDistributionMixin, *, validate_args: bool | None = None
+        self,
+        logits: Tensor,
+        components: TorchDistributionMixin,
+        *,
+        center: bool = False,
+        validate_args: bool | None = None,
     ) -> None:
         if not components.batch_shape or logits.shape[-1:] != components.batch_shape[-1:]:
             raise ValueError(
@@ -59,6 +65,7 @@ class Mixture(Distribution):
         self.logits = logits.expand(batch)
         self.components = components if components.batch_shape == batch else components.expand(batch)
         super().__init__(batch[:-1], components.event_shape, validate_args=validate_args)
+        self.shift = self._average(self.components.mean) if center else None
 
     @property
     def support(self) -> constraints.Constraint:
@@ -73,10 +80,12 @@ class Mixture(Distribution):
         if shape[len(shape) - len(own) :] != own:
             wide = shape + self.logits.shape[-1:]
             new.logits, new.components = self.logits.expand(wide), self.components.expand(wide)
+            new.shift = None if self.shift is None else self.shift.expand(shape + self.event_shape)
         return new
 
     def _log_prob(self, value: Tensor) -> Tensor:
         batch = torch.broadcast_shapes(value.shape[: value.dim() - len(self.event_shape)], self.batch_shape)
+        value = value if self.shift is None else value + self.shift
         normal = diagonal_normal(self.components)
         if normal is not None and self.logits.dim() == 1:
             each = normal_log_probs(value, normal.loc, normal.scale)
@@ -93,7 +102,8 @@ class Mixture(Distribution):
         at_once = max(1, VALUES_PER_PASS // max(1, numbers))
         with torch.no_grad():
             passes = [self._sample_pass(min(at_once, draws - i)) for i in range(0, draws, at_once)]
-        return torch.cat(passes).reshape(shape) if passes else self.logits.new_empty(shape)
+        samples = torch.cat(passes).reshape(shape) if passes else self.logits.new_empty(shape)
+        return samples if self.shift is None else samples - self.shift.detach()
 
     def _sample_pass(self, n: int) -> Tensor:
         which = torch.distributions.Categorical(logits=self.logits, validate_args=False).sample((n,))
@@ -105,8 +115,9 @@ class Mixture(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mean of the components' means."""
-        return self._average(self.components.mean).expand(self._extended_shape())
+        """The mean of the components' means; 0 if the mixture is centered."""
+        mean = self._average(self.components.mean)
+        return (mean if self.shift is None else torch.zeros_like(mean)).expand(self._extended_shape())
 
     @property
     def variance(self) -> Tensor:

@@ -22,9 +22,9 @@ class ExemplarPrior(EncoderPrior):
 
     .. math:: p(z) = \frac 1 N \sum_{n=1}^{N} \mathcal N\big(z; \mathbb E_q[z \mid x_n], \sigma^2 I\big)
 
-    Only the scale is learned, in addition to the encoder, which prior and posterior share. An example that is its own
-    exemplar is not left out of the sum: to keep the encoder from memorizing the exemplars, use other examples for
-    training, or set ``subset_size``.
+    It is shifted to mean 0 unless ``center`` is False. Only the scale is learned, in addition to the encoder, which
+    prior and posterior share. An example that is its own exemplar is not left out of the sum: to keep the encoder from
+    memorizing the exemplars, use other examples for training, or set ``subset_size``.
 
     References:
         Exemplar VAE (Norouzi et al., 2020), https://arxiv.org/abs/2004.04795
@@ -35,6 +35,8 @@ class ExemplarPrior(EncoderPrior):
         scale: initial value of :math:`\sigma`
         subset_size: number of random exemplars per forward pass in training mode (which underestimates the density on
             average); None for all
+        center: shift the prior to mean 0, which keeps the latents from drifting to where the decoder saturates, and
+            so from collapsing; False for the formula as published
 
     Shape:
         no context, to batch shape ``()`` (or that of the context, if the posterior takes one) and the event shape of
@@ -52,9 +54,15 @@ class ExemplarPrior(EncoderPrior):
     """
 
     def __init__(
-        self, posterior: Conditional, exemplars: Tensor, *, scale: float = 1.0, subset_size: int | None = None
+        self,
+        posterior: Conditional,
+        exemplars: Tensor,
+        *,
+        scale: float = 1.0,
+        subset_size: int | None = None,
+        center: bool = True,
     ) -> None:
-        super().__init__(posterior)
+        super().__init__(posterior, center=center)
         if exemplars.dim() == 0 or not len(exemplars):
             raise ValueError(f"exemplars: expected one example per row, got shape {tuple(exemplars.shape)}")
         if subset_size is not None:
@@ -78,4 +86,4 @@ class ExemplarPrior(EncoderPrior):
         if self.training and self.subset_size is not None:
             x = x[torch.randperm(len(x), device=x.device)[: self.subset_size]]
         loc = self.encode(x, context).mean
-        return Mixture(loc.new_zeros(loc.shape[:-1]), dist.Normal(loc, positive(self.raw)).to_event(1))
+        return self.mixture(loc.new_zeros(loc.shape[:-1]), dist.Normal(loc, positive(self.raw)).to_event(1))

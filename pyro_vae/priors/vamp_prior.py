@@ -22,9 +22,9 @@ class VampPrior(EncoderPrior):
 
     .. math:: p(z) = \sum_{k=1}^{K} \pi_k \, q(z \mid u_k)
 
-    The prior that maximizes the ELBO is the posterior averaged over the data; the pseudo-inputs u approximate the
-    data. Prior and posterior share the encoder, which gets gradients from both. Any posterior works that has a
-    density at latents that it did not sample.
+    It is shifted to mean 0 unless ``center`` is False. The prior that maximizes the ELBO is the posterior averaged
+    over the data; the pseudo-inputs u approximate the data. Prior and posterior share the encoder, which gets
+    gradients from both. Any posterior works that has a density at latents that it did not sample.
 
     References:
         VAE with a VampPrior (Tomczak and Welling, 2018), https://arxiv.org/abs/1705.07120
@@ -39,6 +39,8 @@ class VampPrior(EncoderPrior):
         learn_weights: learn the weights :math:`\pi`, which are 1/K otherwise
         squash: applied to the pseudo-inputs, such as ``nn.Hardtanh(0.0, 1.0)`` to keep them in [0, 1];
             ``initial`` is given before squashing
+        center: shift the prior to mean 0, which keeps the latents from drifting to where the decoder saturates, and
+            so from collapsing; False for the formula as published
 
     Shape:
         no context, to batch shape ``()`` (or that of the context, if the posterior takes one) and the event shape of
@@ -65,8 +67,9 @@ class VampPrior(EncoderPrior):
         learn_inputs: bool = True,
         learn_weights: bool = False,
         squash: Callable[[Tensor], Tensor] | None = None,
+        center: bool = True,
     ) -> None:
-        super().__init__(posterior)
+        super().__init__(posterior, center=center)
         check_int("num_components", num_components)
         shape = getattr(getattr(posterior, "net", None), "in_shape", None) if shape is None else shape
         if shape is None:
@@ -87,7 +90,7 @@ class VampPrior(EncoderPrior):
     def forward(self, *context: Tensor) -> Mixture:
         """Return p(z), or p(z given c) if the posterior takes a context."""
         inputs = self.inputs if self.squash is None else self.squash(self.inputs)
-        return Mixture(self.logits, self.encode(inputs, context))
+        return self.mixture(self.logits, self.encode(inputs, context))
 
 
 def sample_rows(data: Tensor, n: int, shape: Shape) -> Tensor:

@@ -20,6 +20,7 @@ from pyro_vae.training.checkpoint.checkpointer import Observer
 from pyro_vae.training.checkpoint.settings import settings_of
 from pyro_vae.training.checkpoint.signals import Interrupted
 from pyro_vae.training.checkpoint.state import LastGood, TrainingState
+from pyro_vae.training.collapse import is_due, warn_of_collapse
 from pyro_vae.training.data.batches import Batches
 from pyro_vae.training.data.check import check_batch, check_first
 from pyro_vae.training.data.lookahead import Batch
@@ -67,9 +68,8 @@ class Loop:
         self.batches, self.held_out, self.callbacks, self.observer = batches, held_out, callbacks, observer
         self.modules = [module for module in (svi.program, svi.estimator_module) if module is not None]
         self.history = History()
-        self.epoch = self.batch = self.count = 0
+        self.epoch, self.batch, self.count, self.stopped = 0, 0, 0, False
         self.totals: dict[str, Tensor] = {}
-        self.stopped = False
         self.started = time.perf_counter()
         self.reader = Reader(batches, in_step=svi.data is not None)
         self.others: list[dict[str, Any]] = []
@@ -175,6 +175,8 @@ class Loop:
             row["valid_bound"] = self.mean_bound(self.held_out)
         row["seconds"] = time.perf_counter() - self.started
         self.history.append(row)
+        if self.ranks.rank == 0 and self.latest.counts and is_due(self.svi.estimator, self.history.rows):
+            warn_of_collapse(self.program, self.svi.estimator, self.svi.training_step.unweighted(self.latest))
         self.call([(callback, callback.on_epoch_end) for callback in self.callbacks], row)
         self.epoch, self.batch, self.count, self.totals = self.epoch + 1, 0, 0, {}
 

@@ -119,6 +119,11 @@ class Step:
             return batch
         return self.data.read(*batch, self.data.columns if columns is None else columns)
 
+    def unweighted(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return x and context of a batch."""
+        batch = self.read(batch)
+        return batch if self.weighted_layout is None else batch[:-1]
+
     def differentiate(
         self, batch: tuple[Tensor, ...], update: Update, check: Callable[[Sequence[Tensor]], None] | None = None
     ) -> Metrics:
@@ -154,8 +159,7 @@ class Step:
 
     def nonfinite_sites(self, batch: tuple[Tensor, ...]) -> list[str]:
         """Run model and guide once, and return which sites are NaN or infinite, in words."""
-        batch, program = self.read(batch), self.program
-        batch = batch if self.weighted_layout is None else batch[:-1]
+        batch, program = self.unweighted(batch), self.program
         with torch.no_grad(), pyro.validation_enabled(False):
             guide = poutine.trace(program.guide).get_trace(*batch)
             model = poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(*batch)

@@ -1,6 +1,7 @@
 """Priors that share the encoder with the posterior."""
 
 import copy
+import functools
 import math
 
 import pytest
@@ -36,7 +37,7 @@ def test_vamp_prior_trains_the_encoder_through_the_prior():
 
 def test_vamp_prior_is_the_posterior_at_its_inputs():
     posterior, data, z = encoder(), torch.rand(20, 2, 2), torch.randn(7, 3)
-    prior = pv.priors.VampPrior(posterior, num_components=20, initial=data, learn_inputs=False)
+    prior = pv.priors.VampPrior(posterior, num_components=20, initial=data, learn_inputs=False, center=False)
     exact = posterior(data).log_prob(z.unsqueeze(-2)).logsumexp(-1) - math.log(20)
     assert torch.allclose(prior().log_prob(z), exact, atol=1e-5)
     assert "inputs" not in dict(prior.named_parameters())
@@ -75,9 +76,51 @@ def test_vamp_prior_takes_any_posterior():
 
 def test_exemplar_prior_is_a_kernel_density_of_posterior_means():
     posterior, data, z = encoder(), torch.rand(20, 2, 2), torch.randn(7, 3)
-    prior = pv.priors.ExemplarPrior(posterior, data, scale=0.5)
+    prior = pv.priors.ExemplarPrior(posterior, data, scale=0.5, center=False)
     each = dist.Normal(posterior(data).mean, 0.5).to_event(1).log_prob(z.unsqueeze(-2))
     assert torch.allclose(prior().log_prob(z), each.logsumexp(-1) - math.log(20), atol=1e-4)
     part = pv.priors.ExemplarPrior(posterior, data, subset_size=3)
     assert part().logits.shape == (3,)
     assert part.eval()().logits.shape == (20,)
+
+
+REAL = ("MeanFieldNormal", "FullRankNormal", "LowRankNormal", "Laplace", "StudentT", "MixtureOfNormals")
+
+
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("kind", ["vamp", "exemplar"])
+def test_priors_made_of_the_posterior_are_its_mixture_shifted_to_mean_0(name, kind):
+    posterior, data, z = getattr(pv.posteriors, name)((2, 2), 3, net=SMALL), torch.rand(8, 2, 2), torch.randn(7, 3)
+
+    def prior(center):
+        if kind == "vamp":
+            return pv.priors.VampPrior(posterior, num_components=8, initial=data, center=center)
+        return pv.priors.ExemplarPrior(posterior, data, center=center)
+
+    with torch.no_grad():
+        free = prior(False)
+        # the pseudo-inputs are the same rows in another order
+        centered = prior(True)()
+        assert torch.allclose(centered.mean, torch.zeros(3))
+        assert torch.allclose(centered.log_prob(z), free().log_prob(z + free().mean), atol=1e-4)
+        assert torch.allclose(centered.expand([7]).log_prob(z), centered.log_prob(z), atol=1e-5)
+        draws = centered.sample((20_000,))
+    # five standard errors
+    assert (draws.mean(0).abs() < 5 * draws.std(0) / 20_000**0.5).all()
+
+
+def test_saturating_networks_do_not_collapse_under_a_prior_made_of_the_posterior(digits):
+    x = digits.train.x[:1000]
+    net = functools.partial(pv.nets.MLP, hidden=(200, 200), activation=torch.nn.Tanh)
+
+    def kl(center):
+        torch.manual_seed(0)
+        posterior = pv.posteriors.MeanFieldNormal((8, 8), 50, net=net)
+        prior = pv.priors.VampPrior(posterior, num_components=200, initial=x, center=center)
+        likelihood = pv.likelihoods.Bernoulli(50, (8, 8), net=net)
+        vae = pv.VAE(prior=prior, likelihood=likelihood, posterior=posterior)
+        return pv.fit(vae, x, epochs=25, batch_size=100, progress=False)["kl"][-1]
+
+    assert kl(center=True) > 1.0
+    with pytest.warns(UserWarning, match="site 'z'"):
+        assert kl(center=False) < 0.05
