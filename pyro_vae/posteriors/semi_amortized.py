@@ -32,8 +32,9 @@ class SemiAmortized(Conditional):
     posterior is a function of x. Each example has its own learning rate: a step that does not increase its ELBO is
     undone and the rate lowered. The refinement is a constant in the gradient: encoder and decoder learn at the refined
     parameters. With ``through`` the gradient goes through the steps, with second derivatives of prior, likelihood and
-    posterior; only which steps are undone, and the rates, are constants. It works wherever the posterior does, in training and on new data; to refine a trained VAE, wrap its
-    posterior. Missing entries (NaN) are left out of the ELBO.
+    posterior; only which steps are undone, and the rates, are constants. It works wherever the posterior does, in
+    training and on new data; to refine a trained VAE, wrap its posterior. Missing entries (NaN) are left out of the
+    ELBO.
 
     Prior and likelihood must be the objects of the program, which trains and saves them. They are referenced here, not
     registered as submodules.
