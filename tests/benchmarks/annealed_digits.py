@@ -1,4 +1,4 @@
-"""DAIS beside ELBO and IWAE at equal cost.
+"""DAIS, ELBO and IWAE at equal cost.
 
 Run `python tests/benchmarks/annealed_digits.py`. Binarized digits (from the package; 1,297 for training, 300 for
 testing), 20 normal latents, 64-100-20-100-64 with SiLU, batch 64, Adam 1e-3. DAIS has 5 steps and one particle; IWAE
