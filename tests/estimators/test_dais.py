@@ -189,8 +189,8 @@ def inside(copies=1):
 @pytest.mark.parametrize("num_particles", [1, 2])
 @pytest.mark.parametrize("make", [linear, positive, simplex, layers, inside], ids=lambda f: f.__name__)
 def test_weights_have_the_evidence_as_their_mean(make, num_particles):
-    """Exact for any number of steps and any step size; 1,000 copies of each row, within 5 standard errors."""
-    copies = 1000
+    """Exact for any number of steps and any step size; 20,000 copies of each row, within 5 standard errors."""
+    copies = 20_000
     model, guide, x, evidence = make(copies)
     estimator = DAIS(num_steps=3, step_size=0.3, damping=0.6, num_particles=num_particles)
     torch.manual_seed(0)
