@@ -4,6 +4,7 @@ from pyro_vae.estimators.base import Estimator
 from pyro_vae.estimators.beta_tc import BetaTC
 from pyro_vae.estimators.ciwae import CIWAE
 from pyro_vae.estimators.cubo import CUBO
+from pyro_vae.estimators.dais import DAIS
 from pyro_vae.estimators.dip import DIP
 from pyro_vae.estimators.disarm import DisARM
 from pyro_vae.estimators.dreg import DReG
@@ -51,6 +52,7 @@ __all__ = [
     "total_variation",
     "CIWAE",
     "CUBO",
+    "DAIS",
     "DIP",
     "ELBO",
     "FIVO",

@@ -31,8 +31,10 @@ class SemiAmortized(Conditional):
     The points u are the same for all examples and steps (scrambled Sobol points and their mirror images), so that the
     posterior is a function of x. Each example has its own learning rate: a step that does not increase its ELBO is
     undone and the rate lowered. The refinement is a constant in the gradient: encoder and decoder learn at the refined
-    parameters. It works wherever the posterior does, in training and on new data; to refine a trained VAE, wrap its
-    posterior. Missing entries (NaN) are left out of the ELBO.
+    parameters. With ``through`` the gradient goes through the steps, with second derivatives of prior, likelihood and
+    posterior; only which steps are undone, and the rates, are constants. It works wherever the posterior does, in
+    training and on new data; to refine a trained VAE, wrap its posterior. Missing entries (NaN) are left out of the
+    ELBO.
 
     Prior and likelihood must be the objects of the program, which trains and saves them. They are referenced here, not
     registered as submodules.
@@ -48,6 +50,8 @@ class SemiAmortized(Conditional):
         num_steps: number of gradient steps
         learning_rate: initial learning rate
         num_samples: number S of samples per step, even
+        through: whether the gradient goes through the steps; the value is the same, and a training step costs about
+            twice as many passes
 
     Raises:
         TypeError: the posterior has no attribute ``net``, or its family has no inverse distribution function.
@@ -67,6 +71,7 @@ class SemiAmortized(Conditional):
         num_steps: int = 10,
         learning_rate: float = 0.1,
         num_samples: int = 8,
+        through: bool = False,
     ) -> None:
         super().__init__(context=getattr(posterior, "context", 0))
         if not isinstance(getattr(posterior, "net", None), nn.Module):
@@ -77,7 +82,7 @@ class SemiAmortized(Conditional):
             raise ValueError(f"num_samples: expected an even number, got {num_samples}")
         check_positive("learning_rate", learning_rate)
         self.posterior: Any = posterior
-        self.net = Refinement(posterior, prior, likelihood, num_steps, learning_rate, num_samples)
+        self.net = Refinement(posterior, prior, likelihood, num_steps, learning_rate, num_samples, through)
 
     @property
     def prior(self) -> Conditional:
@@ -127,46 +132,53 @@ class Refinement(nn.Module):
         num_steps: int,
         learning_rate: float,
         num_samples: int,
+        through: bool,
     ) -> None:
         super().__init__()
         # in a tuple they are not submodules
         self._parts: Any = (posterior, prior, likelihood)
         self.num_steps, self.learning_rate, self.num_samples = num_steps, learning_rate, num_samples
+        self.through = through
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
-        """Return the refined parameters of q(z given x), whose gradient is that of the encoder's outputs."""
+        """Return the refined parameters of q(z given x), with the gradient that ``through`` decides."""
         posterior = self._parts[0]
         raw = posterior.net(readable(posterior, x), *context)
-        return raw + (self.refine(raw.detach(), x, *context) - raw.detach())
-
-    def refine(self, raw: Tensor, x: Tensor, *context: Tensor) -> Tensor:
-        """Return refined parameters, without a graph."""
-        value, slope = self.elbo(raw, x, *context)
-        dims = raw.dim() - value.dim()
-        rate = torch.full_like(value, self.learning_rate)
-        for _ in range(self.num_steps):
-            new = raw + unsqueezed(rate, dims) * slope
-            new_value, new_slope = self.elbo(new, x, *context)
-            better = new_value > value
-            wide = unsqueezed(better, dims)
-            raw, slope = torch.where(wide, new, raw), torch.where(wide, new_slope, slope)
-            value = torch.where(better, new_value, value)
-            rate = torch.where(better, 1.5 * rate, 0.3 * rate)
+        refined, rates = self.refine(raw.detach(), x, *context)
+        if not self.through or not torch.is_grad_enabled():
+            return raw + (refined - raw.detach())
+        # the same steps again with a graph, without those that were undone, whose slopes may be infinite
+        for rate in rates:
+            raw = raw + rate * self.elbo(raw, x, *context, create_graph=True)[1]
         return raw
 
-    def elbo(self, raw: Tensor, x: Tensor, *context: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the ELBO of each example and its gradient with respect to the parameters."""
+    def refine(self, raw: Tensor, x: Tensor, *context: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return refined parameters, and the rate of each step, 0 for one that is undone; without a graph."""
+        value, slope = self.elbo(raw, x, *context)
+        rate, rates = torch.full_like(value, self.learning_rate), []
+        for _ in range(self.num_steps):
+            new = raw + rate * slope
+            new_value, new_slope = self.elbo(new, x, *context)
+            better = new_value > value
+            raw, slope = torch.where(better, new, raw), torch.where(better, new_slope, slope)
+            value = torch.where(better, new_value, value)
+            rates.append(torch.where(better, rate, 0.0))
+            rate = torch.where(better, 1.5 * rate, 0.3 * rate)
+        return raw, rates
+
+    def elbo(self, raw: Tensor, x: Tensor, *context: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the ELBO of each example, without a graph, and its gradient; of equally many dimensions."""
         posterior, prior, likelihood = self._parts
         with torch.enable_grad():
-            raw = raw.detach().requires_grad_()
+            raw = raw if create_graph and raw.requires_grad else raw.detach().requires_grad_()
             q = given(posterior, raw, readable(posterior, x), *context)
             z = quantiles(q, self.num_samples)
             p = likelihood(z, *context)
             if factorized(p):
                 p, x = hide_missing(p, x)
             value = (p.log_prob(x) + prior(*context).log_prob(z) - q.log_prob(z)).mean(0)
-            (slope,) = torch.autograd.grad(value.sum(), raw)
-        return value.detach(), slope
+            (slope,) = torch.autograd.grad(value.sum(), raw, create_graph=create_graph)
+        return value.detach().reshape(*value.shape, *[1] * (raw.dim() - value.dim())), slope
 
 
 def given(posterior: Conditional, raw: Tensor, x: Tensor, *context: Tensor) -> TorchDistributionMixin:
@@ -211,11 +223,6 @@ def uniform(num_samples: int, latent: int, device: torch.device) -> Tensor:
         half = torch.quasirandom.SobolEngine(latent, scramble=True, seed=0).draw(num_samples // 2)
     half = half.clamp(1e-4, 1 - 1e-4)
     return torch.cat([half, 1 - half]).to(device)
-
-
-def unsqueezed(x: Tensor, dims: int) -> Tensor:
-    """Append dimensions of size 1."""
-    return x.reshape(*x.shape, *[1] * dims)
 
 
 class Constant(nn.Module):

@@ -40,7 +40,7 @@ def for_bits(cls):
 
 def takes_passes(cls):
     """Whether an estimator takes ``particles_per_pass``."""
-    return not issubclass(cls, OverBatch) and cls.draws is not Binary
+    return not issubclass(cls, (OverBatch, pv.estimators.DAIS)) and cls.draws is not Binary
 
 
 def per_example(**options):

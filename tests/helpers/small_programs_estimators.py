@@ -174,6 +174,7 @@ FORMULAS = {
     "TrimmedELBO": Formula(options={"trim": 0.0}),
     "WAE": Formula(options={"lambda_": 0.0}, local=0.0),
     "IWAE": Formula(iwae),
+    "DAIS": Formula(iwae, options={"step_size": 1e-30}),
     "MIWAE": Formula(groups),
     "CIWAE": Formula(ciwae, options={"share": 0.3}),
     "FDivergence": Formula(jensen_shannon),

@@ -89,6 +89,62 @@ def test_gaps_and_regret_of_a_refined_posterior():
     assert regret[1] < regret[0] / 2
 
 
+def refined_loss(through, num_steps=4, family=posteriors.MeanFieldNormal, learning_rate=0.1):
+    """The ELBO of a linear-Gaussian program at one draw, as a function without arguments, and its parameters."""
+    toy = pv.testing.LinearGaussian()
+    parts = {"prior": toy.program.prior, "likelihood": toy.program.likelihood}
+    torch.manual_seed(0)
+    inner = family((5,), 2, net=LINEAR).double()
+    options = {"num_steps": num_steps, "learning_rate": learning_rate, "through": through}
+    program = pv.VAE(**parts, posterior=posteriors.SemiAmortized(inner, **parts, **options))
+    x, estimator = toy.draw(3), pv.estimators.ELBO(analytic_kl=False)
+
+    def loss():
+        torch.manual_seed(1)
+        return estimator.differentiable_loss(program.model, program.guide, x)
+
+    return loss, list(program.parameters())
+
+
+@pytest.mark.parametrize("learning_rate", [0.1, 2.0], ids=["small", "with undone steps"])
+@pytest.mark.parametrize("family", [posteriors.MeanFieldNormal, posteriors.FullRankNormal])
+def test_gradient_through_the_steps_is_that_of_differences(family, learning_rate):
+    """Of encoder, decoder and scale; without `through` the gradient differs, and the value does not."""
+    loss, parameters = refined_loss(True, family=family, learning_rate=learning_rate)
+    found = torch.cat([g.flatten() for g in torch.autograd.grad(loss(), parameters)])
+    differences = []
+    for p in parameters:
+        for i in range(p.numel()):
+            values = []
+            for step in (1e-6, -2e-6, 1e-6):
+                p.data.view(-1)[i] += step
+                values.append(float(loss().detach()))
+            differences.append((values[0] - values[1]) / 2e-6)
+    torch.testing.assert_close(found, torch.tensor(differences).double(), rtol=1e-4, atol=1e-5)
+    constant, others = refined_loss(False, family=family, learning_rate=learning_rate)
+    torch.testing.assert_close(constant(), loss())
+    assert (torch.cat([g.flatten() for g in torch.autograd.grad(constant(), others)]) - found).abs().max() > 0.1
+
+
+def test_a_step_that_diverges_is_undone_without_a_trace_in_the_gradient():
+    loss, parameters = refined_loss(True, learning_rate=1e6)
+    assert all(g.isfinite().all() for g in torch.autograd.grad(loss(), parameters))
+
+
+def test_a_program_refined_with_gradients_through_the_steps_obeys_the_laws():
+    prior, likelihood = pv.priors.StandardNormal(2), pv.likelihoods.Normal(2, (3,), net=SMALL)
+    parts = {"prior": prior, "likelihood": likelihood}
+    inner = posteriors.MeanFieldNormal((3,), 2, net=SMALL)
+    posterior = posteriors.SemiAmortized(inner, **parts, num_steps=2, through=True)
+    vae = pv.VAE(**parts, posterior=posterior)
+    pv.testing.check_estimator(vae, pv.estimators.ELBO(num_particles=2), torch.randn(6, 3))
+    with torch.no_grad():  # evaluation needs no graph
+        assert not vae.encode(torch.randn(2, 3)).mean.requires_grad
+    vae.posterior.requires_grad_(False)
+    vae.encode(torch.randn(2, 3)).mean.sum().backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in likelihood.parameters())
+
+
 def test_wrong_arguments_are_refused():
     prior, likelihood = pv.priors.StandardNormal(2), pv.likelihoods.Normal(2, (3,), net=SMALL)
     make = functools.partial(posteriors.SemiAmortized, prior=prior, likelihood=likelihood)

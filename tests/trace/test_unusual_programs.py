@@ -201,7 +201,7 @@ class Auxiliary:
 def test_auxiliary_sites_of_each_example(cls, options):
     """The same bound and gradient as from the distribution that they make, or a refusal by name."""
     toy = Auxiliary()
-    if cls in SPLITS or issubclass(cls, OverBatch):
+    if cls in SPLITS or issubclass(cls, (OverBatch, E.DAIS)):
         with pytest.raises(ValueError, match="'[uz]'|particles_per_pass"):
             shelf.build(cls, **options).differentiable_loss(toy.program.model, toy.program.guide, X)
         return

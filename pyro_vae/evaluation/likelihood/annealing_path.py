@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
 
 from pyro_vae.programs.program import Program
 from pyro_vae.trace import Call, Enumerated, Sampled, Site
 from pyro_vae.trace.handlers import factor
 from pyro_vae.trace.layout import Layout
 from pyro_vae.trace.plates import frames
+from pyro_vae.trace.unconstrained import Unconstrained
 
 __all__ = ["AnnealingError", "AnnealingPath"]
 
@@ -50,12 +49,15 @@ class AnnealingPath:
         self.sites = {name: site for name, site in latents.items() if is_continuous(site, sampled.layout)}
         if not self.sites:
             raise AnnealingError("program: annealing moves continuous latents, and this program has none")
-        self.maps = {name: biject_to_support(name, site["fn"].support) for name, site in self.sites.items()}
+        try:
+            self.map = Unconstrained(self.sites, sampled.layout)
+        except ValueError as error:
+            raise AnnealingError(str(error)) from error
 
     def sample_prior(self) -> Tensor:
         """Sample latents from the prior, of shape ``(chains, batch, size)``."""
         with torch.no_grad():
-            return self.pack(self.call.trace(self.model, Sampled()).sites)
+            return self.map.rows(self.call.trace(self.model, Sampled()).sites)
 
     def repeat(self, sites: Mapping[str, Any]) -> Tensor:
         """Return the latents of a run of the model without chains, repeated for each chain."""
@@ -63,42 +65,14 @@ class AnnealingPath:
         for name, site in self.sites.items():
             shape = site["value"].shape
             found[name] = {"value": sites[name]["value"].reshape(1, *shape[1:]).expand(shape)}
-        return self.pack(found)
-
-    def pack(self, sites: Mapping[str, Any]) -> Tensor:
-        """Return the latents as one row per chain and example."""
-        rows = []
-        for name, bijection in self.maps.items():
-            value = bijection.inv(sites[name]["value"])
-            rows.append(value.movedim(self.data_dim(name), 1).flatten(2) if value.dim() > 2 else value.unsqueeze(-1))
-        return torch.cat(rows, -1)
-
-    def data_dim(self, name: str) -> int:
-        """Return the dimension of the examples in the latents of a site."""
-        site = self.sites[name]
-        return site["value"].dim() - site["fn"].event_dim - 1
-
-    def unpack(self, u: Tensor) -> tuple[dict[str, Any], Tensor]:
-        """Return the latents of each site and the log-determinant of the map, of shape ``(chains, batch)``."""
-        sites, jacobian, done = {}, u.new_zeros(u.shape[:2]), 0
-        for name, bijection in self.maps.items():
-            shape = bijection.inverse_shape(self.sites[name]["value"].shape)
-            data = self.data_dim(name)
-            rest = [*shape[1:data], *shape[data + 1 :]]
-            size = math.prod(rest)
-            part = u[..., done : done + size].reshape(*u.shape[:2], *rest).movedim(1, data)
-            done += size
-            value = bijection(part)
-            det = bijection.log_abs_det_jacobian(part, value)
-            jacobian = jacobian + (det.movedim(data, 1).flatten(2).sum(-1) if det.dim() > 2 else det)
-            sites[name] = {"value": value}
-        return sites, jacobian
+        return self.map.rows(found)
 
     def terms(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return log p(z, y) and log p(x given z, y), each of shape ``(*values of y, chains, batch)``."""
-        sites, jacobian = self.unpack(u)
+        sites, jacobians = self.map.values(u)
         scored = self.call.trace(self.model, Enumerated(sites))
-        latent, observed = jacobian, torch.zeros_like(jacobian)
+        latent = sum(scored.layout.per_example(jacobian, self.sites[name]) for name, jacobian in jacobians.items())
+        observed = torch.zeros_like(latent)
         for name, message in scored.sites.items():
             log_p = Site(name, message, layout=scored.layout).log_p
             if message["is_observed"]:
@@ -129,13 +103,3 @@ def is_continuous(site: Any, layout: Layout) -> bool:
     if len(frames(site)) > 1:
         raise AnnealingError(f"program: the discrete latent {name!r} is in a further plate: use .to_event instead")
     return False
-
-
-def biject_to_support(name: str, support: Any) -> Any:
-    """Return the map from real numbers onto a support."""
-    try:
-        return biject_to(support)
-    except NotImplementedError as error:
-        raise AnnealingError(
-            f"program: the latent {name!r} has support {support}: no map from the real numbers"
-        ) from error
