@@ -105,7 +105,7 @@ def test_readme_is_short():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files(page):
-    """Links and pictures; those of the site may lead to what its build puts beside the page."""
+    """Links and pictures; those of the site may lead to what its build copies to its folder."""
     text = page.read_text()
     found = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)|src=\"([^\":]+)\"", text)
     places = (page.parent, ROOT) if page.parent == PARTS.parent else (page.parent,)
@@ -144,6 +144,7 @@ def folder(tmp_path_factory):
     write_csv(folder / "whole.csv", ["size", "age", "kind"], [[v, a or "20", k] for v, a, k in rows])
     sparse.save_npz(folder / "counts.npz", sparse.csr_matrix(rng.poisson(2.0, (60, 6)) + 1))
     train(folder / "RUN", f"--data={table}", "--program=SemiSupervised", "--label=kind", "--missing")
+    train(folder / "IMAGES")
     return folder
 
 
@@ -162,6 +163,10 @@ def test_every_line_of_the_command_runs(line, folder, monkeypatch, tmp_path):
     monkeypatch.setitem(LOADERS, "mnist_static", lambda: small)
     _, command, *words = shlex.split(line)
     words = [str(tmp_path / word) if word in ("new.csv", "filled.csv") else word for word in words]
+    if command == "explore":
+        words = ["IMAGES" if word == "RUN" else word for word in words]
+    if command == "compare":
+        words += ["--data=digits", "--epochs=0", "--num-samples=2", "--quiet", f"--run-dir={tmp_path / 'run'}"]
     if command == "train":
         monkeypatch.setattr(train_module, "figures", lambda *args: {})
         monkeypatch.setattr(train_module, "save", lambda *args: None)

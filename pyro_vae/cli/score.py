@@ -34,16 +34,16 @@ def score(argv: list[str]) -> int:
     add("--contamination", type=OpenUnitInterval | None, help=share)
     job = Job.start(choices)
     settings = job.settings
+    how = choices.chosen["score"](**vars(settings.score))
+    if job.target.kind == ".npy" and settings.contamination:
+        raise UsageError("output: expected .csv or .npz for the column of --contamination, got .npy")
+    rows, correction = job.rows(), choices.chosen.get("correction")
     if job.config.get("purpose") not in (None, "anomalies"):
         print(
             f"pyro-vae score: this run was trained for {job.config['purpose']}, and such runs rank anomalies worse. "
             "Train one with --purpose anomalies to find more of them",
             file=sys.stderr,
         )
-    how = choices.chosen["score"](**vars(settings.score))
-    if job.target.kind == ".npy" and settings.contamination:
-        raise UsageError("output: expected .csv or .npz for the column of --contamination, got .npy")
-    rows, correction = job.rows(), choices.chosen.get("correction")
     source = run_data.load(job.config) if settings.contamination or correction else None
     if correction:
         given: dict[str, Any] = {"score": how, "train": source.split("train", slice(ROWS))}

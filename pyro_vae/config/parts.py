@@ -47,7 +47,6 @@ NESTED = (*FACTORIES, "scale", "penalty", "schedule", "cells", "inference")
 PLAIN = {"layers": list[int], "summary": int}
 
 
-@cache
 def shelves() -> Mapping[str, Mapping[str, type]]:
     """Return all classes that a configuration or the command line may name, by kind and name.
 

@@ -25,7 +25,8 @@ from pyro_vae.data.sources import LOADERS
 
 FIGURES = ["latent.png", "reconstructions.png", "samples.png", "training.png"]
 CHOSEN = (
-    "--latent 2 --posterior.net ConvEncoder --posterior.net.channels [4,4] --posterior.net.activation=Tanh "
+    "--data digits --latent 2 --posterior.net ConvEncoder --posterior.net.channels [4,4] "
+    "--posterior.net.activation=Tanh "
     "--likelihood Normal --likelihood.scale Shared --likelihood.scale.initial 0.3 --likelihood.net.hidden [7] "
     "--estimator.beta Linear --estimator.beta.num_steps 5 --precision bfloat16 --lr-schedule MultiStep "
     "--lr-schedule.milestones [4,8] --epochs=1 --num-particles=3 --quiet"
@@ -48,7 +49,7 @@ def test_train_with_default_options(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pyro_vae._util.progress.can_show_bars", lambda: True)
     state = torch.get_rng_state()
-    assert main(["train", "--epochs", "1", "--num-particles", "5"]) == 0
+    assert main(["train", "--data", "digits", "--epochs", "1", "--num-particles", "5"]) == 0
     assert torch.equal(torch.get_rng_state(), state)
     out, err = capsys.readouterr()
     assert "ContinuousBernoulli, as the data are grey" in out
@@ -200,7 +201,7 @@ def test_programs_that_cannot_be_built_are_refused_by_name(exported, capsys):
         ("Amortized", "model"),
         ("Autoencoder", "encoder"),
         ("FunctionProgram", "model"),
-        ("SequenceVAE", "transition"),
+        ("Multilevel", "group_prior"),
     ],
 )
 def test_exported_programs_with_other_parts_are_refused(name, needs, capsys):
@@ -356,7 +357,7 @@ def test_usage_errors_are_one_line(line, said, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("--likelihood Bernoulli", "outside the support of the likelihood Bernoulli"),
+        ("--data digits --likelihood Bernoulli", "outside the support of the likelihood Bernoulli"),
         ("--posterior.net.activation GLU", "these parts do not work together on these data: RuntimeError: mat1"),
         ("--device nowhere", "device: "),
         ("--data mnist_static --binarize static", "mnist"),

@@ -59,7 +59,7 @@ def test_labels_of_folders(tmp_path, capsys):
     config, _ = chosen(tmp_path, capsys, f"--data={data}", "--program=SemiSupervised")
     assert config["classes"] == ["a", "b"]
     names, rows = apply(tmp_path, "classify", data, "classes.csv")
-    assert (names, len(rows)) == (["a", "b", "class"], 20)
+    assert (names, len(rows)) == (["file", "a", "b", "class"], 20)
 
 
 def test_parquet(tmp_path, capsys):

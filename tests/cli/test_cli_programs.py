@@ -62,7 +62,8 @@ def test_covariates_of_new_rows_have_the_codes_of_the_run(conditional, tmp_path)
     age = run.columns(config, "context")[1].features(torch.tensor([float(row[3]) for row in south]))
     context = torch.cat([torch.tensor([[0.0, 1.0]]).expand(7, -1), age], 1)
     expected = tasks.ImportanceWeighted(5)(program, (x, context))
-    found = [float(row[0]) for row in read_csv(tmp_path / "s.csv")[1]]
+    names, rows = read_csv(tmp_path / "s.csv")
+    found = [float(row[names.index("score")]) for row in rows]
     assert found == pytest.approx(expected.tolist(), rel=1e-6)
 
 
