@@ -211,8 +211,9 @@ class Description:
         names = dict.fromkeys([*(n for n, _ in parameters if n in given or n in defaults), *given])
         options = {n: given[n] if n in given else Description()(defaults[n]) for n in names}
         now = {n: getattr(value, n, None) for n, option in options.items() if self.live and is_module(option)}
-        lists = {n: [*v] for n, v in now.items() if isinstance(v, (nn.ModuleList, list, tuple))}
-        found = {n: v for n, v in (now | lists).items() if isinstance(v, (list, nn.Module))}
+        now |= {n: [*v] for n, v in now.items() if isinstance(v, (nn.ModuleList, list, tuple))}
+        now |= {n: dict(v) for n, v in now.items() if isinstance(v, (nn.ModuleDict, Mapping))}
+        found = {n: v for n, v in now.items() if isinstance(v, (list, dict, nn.Module))}
         return options | {n: self(v, join(path, n)) for n, v in found.items()}, set(found)
 
     def function(self, function: FunctionType, path: str) -> dict[str, Any]:
@@ -238,10 +239,10 @@ class Description:
 
 
 def is_module(option: Any) -> bool:
-    """Whether the description of an argument stands for a module, or for a list of modules."""
-    if isinstance(option, list):
-        return bool(option) and all(map(is_module, option))
-    return isinstance(option, dict) and "module" in option
+    """Whether the description of an argument stands for a module, or for a list or dictionary of modules."""
+    if isinstance(option, dict):
+        return "module" in option or ("dict" in option and is_module([*option["dict"].values()]))
+    return isinstance(option, list) and bool(option) and all(map(is_module, option))
 
 
 def array_is_numeric(value: Any) -> bool:

@@ -216,6 +216,8 @@ def restore_arguments(module: nn.Module, description: Mapping[str, Any]) -> None
     given |= {name: options[name] for name, value in given.items() if name in options and not is_module(value)}
     for name, inner in {**options, **description.get("modules", {})}.items():
         part = getattr(module, name, None)
+        if isinstance(part, nn.ModuleDict) and isinstance(inner, dict) and "dict" in inner:
+            part, inner = tuple(part.values()), [*inner["dict"].values()]
         parts = [part] if isinstance(inner, dict) else part if isinstance(part, (nn.ModuleList, tuple)) else []
         for one, text in zip(parts, inner if isinstance(inner, list) else [inner], strict=False):
             if isinstance(one, nn.Module) and isinstance(text, dict):

@@ -30,6 +30,7 @@ from pyro_vae.distributions.relaxed import RelaxedBernoulli, RelaxedOneHotCatego
 from pyro_vae.distributions.rounded_logistic import RoundedLogistic
 from pyro_vae.distributions.sphere import HypersphericalUniform
 from pyro_vae.distributions.straight_through import StraightThroughBernoulli, StraightThroughOneHotCategorical
+from pyro_vae.distributions.stratified_normal_mixture import StratifiedNormalMixture
 from pyro_vae.distributions.truncated_normal import TruncatedLogNormal, TruncatedNormal
 from pyro_vae.distributions.von_mises_fisher import VonMisesFisher
 
@@ -71,6 +72,7 @@ __all__ = [
     "StraightThroughBernoulli",
     "StraightThroughOneHotCategorical",
     "StudentT",
+    "StratifiedNormalMixture",
     "TruncatedLogNormal",
     "TruncatedNormal",
     "VonMisesFisher",

@@ -7,7 +7,13 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae.estimators.base import Estimator
-from pyro_vae.estimators.gradients import along_shared, refuse_points, split_gradient, with_gradient_of
+from pyro_vae.estimators.gradients import (
+    along_shared,
+    refuse_dependent,
+    refuse_points,
+    split_gradient,
+    with_gradient_of,
+)
 from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.trace import Recorder, Terms
 
@@ -53,6 +59,7 @@ class DReG(Estimator):
         """Raise if the guide has no density."""
         super().check_terms(terms, recorder)
         refuse_points(terms, "DReG")
+        refuse_dependent(terms, "DReG")
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the log of the mean weight; its gradient through a draw has the weight of the draw squared."""

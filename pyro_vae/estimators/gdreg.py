@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.estimators.base import Estimator
-from pyro_vae.estimators.gradients import refuse_points, with_gradient_of
+from pyro_vae.estimators.gradients import refuse_dependent, refuse_points, with_gradient_of
 from pyro_vae.estimators.iwae import log_mean_exp
 from pyro_vae.trace import Draw, Recorder, Terms
 from pyro_vae.trace.call import buffers_kept
@@ -57,6 +57,7 @@ class GDReG(Estimator):
         """Raise if a prior has other parameters than a location and a scale."""
         super().check_terms(terms, recorder)
         refuse_points(terms, "GDReG")
+        refuse_dependent(terms, "GDReG")
         for site in terms.split()[0].latent:
             if site.marginal is not None:
                 raise ValueError(

@@ -6,9 +6,18 @@ import torch
 from pyro.distributions import Delta
 from torch import Tensor
 
+from pyro_vae.distributions import StratifiedNormalMixture
 from pyro_vae.trace import Terms
 
-__all__ = ["along_paths", "along_shared", "refuse_points", "split_gradient", "spread", "with_gradient_of"]
+__all__ = [
+    "along_paths",
+    "along_shared",
+    "refuse_dependent",
+    "refuse_points",
+    "split_gradient",
+    "spread",
+    "with_gradient_of",
+]
 
 
 def with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:
@@ -82,6 +91,21 @@ def along_shared(terms: Terms, log_w: Tensor, weights: Tensor) -> Tensor | float
 def spread(total: Tensor, scale: Tensor) -> Tensor:
     """Return a number that has the given sum over the batch, once scaled for each example, ``(batch,)``."""
     return total / scale.sum().clamp_min(torch.finfo(scale.dtype).tiny)  # the weights of all examples may be 0
+
+
+def refuse_dependent(terms: Terms, user: str) -> None:
+    """Raise if the particles of an example are dependent, which biases an estimator for independent ones.
+
+    Args:
+        terms: one run of guide and model
+        user: name of the estimator, for the message
+    """
+    for site in terms.latent:
+        if terms.num_particles > 1 and isinstance(site.guide["fn"], StratifiedNormalMixture):
+            raise ValueError(
+                f"guide: {user} needs independent particles of site {site.name!r}, got those of a stratified mixture: "
+                "use ELBO or IWAE, or a joint posterior with stratified=False"
+            )
 
 
 def refuse_points(terms: Terms, user: str) -> None:

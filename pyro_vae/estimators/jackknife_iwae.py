@@ -12,7 +12,8 @@ from torch import Tensor
 from pyro_vae._util.cache import cached_tensors
 from pyro_vae._util.validation import check_int
 from pyro_vae.estimators.base import Estimator
-from pyro_vae.trace import Terms
+from pyro_vae.estimators.gradients import refuse_dependent
+from pyro_vae.trace import Recorder, Terms
 
 __all__ = ["JackknifeIWAE"]
 
@@ -52,6 +53,11 @@ class JackknifeIWAE(Estimator):
         self.order = check_int("order", order, 0)
         if self.order >= num_particles:
             raise ValueError(f"order: expected an int below num_particles={num_particles}, got {order}")
+
+    def check_terms(self, terms: Terms, recorder: Recorder) -> None:
+        """Raise if particles are dependent: the bias of a mean over subsets is that of independent ones."""
+        super().check_terms(terms, recorder)
+        refuse_dependent(terms, "JackknifeIWAE")
 
     def bound(self, terms: Terms, beta: float | Tensor) -> Tensor:
         """Return the combination of the bounds of subsets."""

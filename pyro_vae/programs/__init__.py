@@ -12,6 +12,14 @@ from pyro_vae.programs.hierarchical import Hierarchical
 from pyro_vae.programs.missing_not_at_random import MissingNotAtRandom
 from pyro_vae.programs.mixture_vae import MixtureVAE
 from pyro_vae.programs.multilevel import Multilevel
+from pyro_vae.programs.multimodal import (
+    Joint,
+    MixtureOfExperts,
+    MixtureOfProducts,
+    Multimodal,
+    ProductOfExperts,
+    modality_subsets,
+)
 from pyro_vae.programs.primitives import DataPlate, announce, observe, resample
 from pyro_vae.programs.program import Program
 from pyro_vae.programs.responsibilities import Responsibilities
@@ -39,11 +47,16 @@ __all__ = [
     "FunctionProgram",
     "Hierarchical",
     "Inverse",
+    "Joint",
     "MeanField",
     "MissingNotAtRandom",
+    "MixtureOfExperts",
+    "MixtureOfProducts",
     "MixtureVAE",
     "Multilevel",
+    "Multimodal",
     "Point",
+    "ProductOfExperts",
     "Program",
     "Responsibilities",
     "SelfMasking",
@@ -55,6 +68,7 @@ __all__ = [
     "TopicModel",
     "announce",
     "missing",
+    "modality_subsets",
     "observe",
     "resample",
 ]

@@ -130,6 +130,7 @@ def families():
         d.NearestCode(real(2, 3), torch.randn(5, 3, generator=g)),
         d.NegativeBinomial(positive(), positive()),
         d.NormalMixture(real(5, 3), positive(5, 3), real(5)),
+        d.StratifiedNormalMixture(real(5, 3), positive(5, 3), real(5) > -9),
         d.OnGrid(dist.Categorical(logits=real(5)), 5, 0.25),
         d.OneHotAutoregressive(lambda z, h: h.unsqueeze(-1) * torch.arange(3.0), real(2), 2, 3),
         d.PowerSpherical(unit, positive()),

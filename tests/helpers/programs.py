@@ -34,6 +34,13 @@ def rows(program, n=6):
     )
 
 
+def columns(program, n=6):
+    """Data with every column that the program observes, as a tuple."""
+    if isinstance(program, pv.programs.Multimodal):
+        return tuple(program.sample(n, target=name, seed=1) for name in program.names)
+    return (rows(program, n),)
+
+
 def make_vae(latent=3, shape=(8, 8), hidden=(16,)):
     net = functools.partial(pv.nets.MLP, hidden=hidden)
     return pv.VAE(

@@ -14,7 +14,7 @@ from pyro import distributions as dist
 from pyro import infer, poutine
 from pyro.contrib.autoname import scope
 from pyro.nn.module import PyroModule, PyroParam, PyroSample, pyro_method, to_pyro_module_
-from test_programs import PROGRAMS, rows
+from test_programs import PROGRAMS, columns, rows
 
 import pyro_vae as pv
 
@@ -53,13 +53,13 @@ def values(parameters):
 def scoped(*programs):
     """Return a stock model and guide of several programs, whose sites get a prefix."""
 
-    def run(which, x, order):
+    def run(which, data, order):
         for i in order:
             with scope(prefix=f"p{i}"):
-                getattr(programs[i], which)(x)
+                getattr(programs[i], which)(*data)
 
     count = range(len(programs))
-    return lambda x: run("model", x, count), lambda x: run("guide", x, reversed(count))
+    return lambda *data: run("model", data, count), lambda *data: run("guide", data, reversed(count))
 
 
 def names(function, *args):
@@ -73,13 +73,13 @@ def names(function, *args):
 @every
 def test_two_programs_in_one_model_train_all_parameters(cls):
     first, second = cls.example(), cls.example()
-    x = rows(first)
+    data = columns(first)
     parameters = trained(first, second)
     before = values(parameters)
     optimizer = adam()
     both = svi(*scoped(first, second), optimizer)
     for _ in range(3):
-        both.step(x)
+        both.step(*data)
     assert not still(parameters, before)
     state = optimizer.get_state()
     assert None not in state
@@ -220,10 +220,10 @@ def run_steps(vae, optimizer, steps, elbo=None):
 @every
 def test_optimizer_state_has_the_names_of_the_parameters(cls):
     program, optimizer = cls.example(), adam()
-    x, before = rows(program), values(trained(program))
+    data, before = columns(program), values(trained(program))
     training = svi(program.model, program.guide, optimizer)
     for _ in range(2):
-        training.step(x)
+        training.step(*data)
     assert not still(trained(program), before)
     state = optimizer.get_state()
     assert None not in state
@@ -389,36 +389,36 @@ def test_abstract_classes_cannot_be_instantiated(cls):
         Half()
 
 
-def loss(program, x, elbo=None):
+def loss(program, data, elbo=None):
     torch.manual_seed(0)
-    return (elbo or infer.Trace_ELBO()).loss(program.model, program.guide, x)
+    return (elbo or infer.Trace_ELBO()).loss(program.model, program.guide, *data)
 
 
 @every
 def test_a_program_of_pyro_modules_is_the_same_program(cls):
     """Loss, gradients, training, fit, copies and pickles of a converted program are those of the plain one."""
     plain = cls.example()
-    x = rows(plain)
+    data = columns(plain)
     converted = [copy.deepcopy(plain) for _ in range(2)]
     for program in converted:
         to_pyro_module_(program)
         assert all(isinstance(m, PyroModule) for m in program.modules())
-        assert loss(program, x) == loss(plain, x)
-        assert loss(program, x, pv.estimators.ELBO(num_particles=2)) == loss(
-            plain, x, pv.estimators.ELBO(num_particles=2)
+        assert loss(program, data) == loss(plain, data)
+        assert loss(program, data, pv.estimators.ELBO(num_particles=2)) == loss(
+            plain, data, pv.estimators.ELBO(num_particles=2)
         )
     expected = values(trained(plain))
     for program in (plain, *converted):
         torch.manual_seed(1)
         training = svi(program.model, program.guide, pyro.optim.SGD({"lr": 1e-3}))
         for _ in range(2):
-            training.step(x)
+            training.step(*data)
         assert not still(trained(program), expected)
         again = copy.deepcopy(program) if cls is pv.programs.FunctionProgram else pickle.loads(pickle.dumps(program))
-        assert loss(again, x) == loss(program, x)
+        assert loss(again, data) == loss(program, data)
         for name, value in again.state_dict().items():
             assert torch.equal(value, plain.state_dict()[name]), name
-    history = pv.fit(converted[0], x, epochs=1, progress=False)
+    history = pv.fit(converted[0], data, epochs=1, progress=False)
     assert torch.isfinite(torch.tensor(history["loss"])).all()
 
 
@@ -487,7 +487,7 @@ def test_networks_that_are_pyro_modules_train_as_the_same_networks_without_pyro(
                 run.step(x)
         for (name, p), q in zip(vae.named_parameters(), reference.parameters(), strict=True):
             torch.testing.assert_close(p, q, msg=name)
-        torch.testing.assert_close(loss(copy.deepcopy(vae), x), loss(reference, x))
+        torch.testing.assert_close(loss(copy.deepcopy(vae), (x,)), loss(reference, (x,)))
         history = pv.fit(vae, x, epochs=2, progress=False, estimator=pv.estimators.DReG(num_particles=2))
         assert len(history) == 2
 
@@ -578,4 +578,4 @@ def test_random_weights_outside_the_plate_have_their_density(elbo):
     log_p = dist.Normal(0.0, 1.0).log_prob(w).sum() + dist.Normal(0.0, 1.0).log_prob(z).sum()
     log_p = log_p + dist.Normal(z * w[0, 0], 0.5).log_prob(x).sum()
     log_q = dist.Normal(program.loc, 0.5).log_prob(w).sum() + dist.Normal(0.5 * x, 0.7).log_prob(z).sum()
-    assert loss(program, x, elbo) == pytest.approx((log_q - log_p).item(), rel=1e-5)
+    assert loss(program, (x,), elbo) == pytest.approx((log_q - log_p).item(), rel=1e-5)

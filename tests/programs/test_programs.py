@@ -6,7 +6,7 @@ import pickle
 import pyro
 import pytest
 import torch
-from helpers.programs import PROGRAMS, rows, sample
+from helpers.programs import PROGRAMS, columns, rows, sample
 from pyro import distributions as dist
 from pyro import infer, poutine
 
@@ -109,7 +109,7 @@ def replace(program, path, what):
 def latent_parts(program):
     """The paths of the parts that make latents: all but likelihoods and models of missing entries."""
     paths = [path for path, part in program.named_modules() if isinstance(part, pv.Conditional)]
-    return [path for path in paths if path.split(".")[-1] not in ("likelihood", "mask")]
+    return [path for path in paths if not {"likelihood", "likelihoods", "mask"}.intersection(path.split(".")[-2:])]
 
 
 @pytest.mark.parametrize("cls", LATENT)
@@ -119,13 +119,13 @@ def test_impossible_supports_are_refused_before_the_first_step(cls):
     assert len(paths) >= 2
     for path in paths:
         program = cls.example()
-        x, weights = rows(program), state(program)
+        data, weights = columns(program), state(program)
         replace(program, path, "support")
         both = rf"({path} Replaced .*and (?!{path})[\w.]+ \w+|(?!{path})[\w.]+ \w+ .*and {path} Replaced)"
         pair = rf"expected the same support, but {both} .*Use .* such as \w+ with \w+"
         # a program of proportions refuses its prior alone
         with pytest.raises(ValueError, match=rf"{pair}|^{path}: expected topic proportions .*Replaced"):
-            pv.fit(program, x, epochs=1, progress=False)
+            pv.fit(program, data, epochs=1, progress=False)
         assert all(torch.equal(value, weights[name.replace(".part.", ".")]) for name, value in state(program).items())
 
 
@@ -133,7 +133,7 @@ def test_impossible_supports_are_refused_before_the_first_step(cls):
 def test_latents_of_other_shapes_are_refused_before_the_first_step(cls):
     program = cls.example()
     x = rows(program)
-    path = next(n for n, _ in program.named_modules() if "posterior" in n and n.split(".")[-1] in {"posterior", "0"})
+    path = next(path for path in latent_parts(program) if "posterior" in path)
     replace(program, path, "shape")
     weights = state(program)
     with pytest.raises(ValueError, match=rf"{path} Replaced .*and (?!{path})[\w.]+ \w+ .*same `latent`"):
@@ -193,7 +193,7 @@ def test_data_outside_the_support_are_refused():
 def test_estimators_take_it(cls, num_particles):
     """An AssertionError of `check_estimator` names the law that the pair breaks."""
     program = cls.example()
-    check_estimator(program, pv.estimators.ELBO(num_particles=num_particles), rows(program))
+    check_estimator(program, pv.estimators.ELBO(num_particles=num_particles), *columns(program))
 
 
 @pytest.mark.filterwarnings("ignore:(?s).*enumerate")
@@ -201,17 +201,17 @@ def test_estimators_take_it(cls, num_particles):
 def test_stock_pyro_and_copies(cls):
     """SVI trains a copy alone; Predictive, condition and pickles work; the parameter store stays empty."""
     program = cls.example()
-    x, weights = rows(program), state(program)
+    data, weights = columns(program), state(program)
     other = copy.deepcopy(program)
     svi = infer.SVI(other.model, other.guide, pyro.optim.Adam({"lr": 1e-2}), infer.Trace_ELBO())
-    assert torch.isfinite(torch.tensor([svi.step(x) for _ in range(2)])).all()
+    assert torch.isfinite(torch.tensor([svi.step(*data) for _ in range(2)])).all()
     assert not any(torch.equal(p, weights[n]) for n, p in other.named_parameters() if p.requires_grad)
     assert same(state(program), weights)
     assert same(state(pickle.loads(pickle.dumps(program))), weights)
-    found = infer.Predictive(program.model, guide=program.guide, num_samples=5)(x)
+    found = infer.Predictive(program.model, guide=program.guide, num_samples=5)(*data)
     assert all(len(value) == 5 for value in found.values())
-    drawn = poutine.trace(program.guide).get_trace(x)
+    drawn = poutine.trace(program.guide).get_trace(*data)
     values = {name: drawn.nodes[name]["value"] for name in drawn.stochastic_nodes if name != "data"}
-    fixed = poutine.trace(poutine.condition(program.model, data=values)).get_trace(x)
+    fixed = poutine.trace(poutine.condition(program.model, data=values)).get_trace(*data)
     assert all(fixed.nodes[name]["is_observed"] for name in values)
     assert len(pyro.get_param_store()) == 0
