@@ -212,6 +212,16 @@ def test_imputer_fills_missing_entries_only(X):
         VAEImputer().fit(np.where(np.arange(4) == 2, np.nan, X))
 
 
+@pytest.mark.parametrize("cls", [VAEDensity, VAEImputer, VAETransformer])
+def test_text_is_refused_with_its_place(cls):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"size": [1.0, 2.0], "colour": ["red", "green"]})
+    with pytest.raises(ValueError, match="X: expected numbers, got 'red' in row 0 of column 'colour'"):
+        cls().fit(frame)
+    with pytest.raises(ValueError, match="X: expected numbers, got 'x' in row 1 of column 0"):
+        cls().fit(np.array([["1.5", "2"], ["x", "3"]], object))
+
+
 @pytest.mark.parametrize("size", [1e-30, 1e4, 1e30])
 def test_units_of_single_precision_are_those_of_double_precision(size):
     """Many rows far from 0, very large or very small, and a column of equal numbers."""

@@ -55,7 +55,8 @@ def options_of_size(argv: list[str], config: dict[str, Any], source: run_data.So
     options += [each for axis, part in sizes.parts.items() if f"--{axis}" not in given for each in named(axis, part)]
     for part in ("posterior", "likelihood", "prior"):
         if is_mlp(config, part):
-            options.append(f"--{part}.net.hidden={list(sizes.hidden)}")
+            hidden = sizes.classifier if labels and part == "posterior" else sizes.hidden
+            options.append(f"--{part}.net.hidden={list(hidden)}")
             # a network learns slowly what is linear: correlations of columns, and the border between two classes
             if part == ("posterior" if labels else "likelihood") and (labels or sizes.linear):
                 options.append(f"--{part}.net.linear=true")

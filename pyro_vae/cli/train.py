@@ -56,8 +56,8 @@ def train(argv: list[str]) -> int:
         settings, config = parse(words, LIKELIHOODS[source.kind])
         if options := options_of_size(argv, config, source):
             settings, config = parse([*options, *words], LIKELIHOODS[source.kind])
-        alpha = any(arg.startswith("--program.alpha") for arg in argv)
-        config = run.plain(complete(config, source, alpha=alpha))
+        given = {arg.partition("=")[0].removeprefix("--program.") for arg in argv}
+        config = run.plain(complete(config, source, given=given))
     else:
         config = saved
     rows = run_data.to_fit(source, config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pyro_vae.config import run
@@ -14,15 +14,16 @@ from pyro_vae.likelihoods import Heterogeneous, StudentTTable
 __all__ = ["complete"]
 
 #: Weight of the classification times the share of rows with a label.
-ALPHA, ALPHA_TABLE = 0.1, 10.0
+ALPHA, ALPHA_TABLE = 0.1, 100.0
 
 
-def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) -> dict[str, Any]:
+def complete(config: Mapping[str, Any], source: Source, *, given: Collection[str] = ()) -> dict[str, Any]:
     """Return the configuration of a new run with the facts of its data.
 
-    Unless the weight ``alpha`` of the classification was chosen, it is 0.1 times the number of examples over that of
-    labels, as in Kingma et al. (2014). For a table it is 10 times that ratio: with 0.1 its classifier follows groups
-    of rows that differ from the classes.
+    The weight ``alpha`` of the classification is 0.1 times the number of examples over that of labels, as in Kingma et
+    al. (2014). For a table it is 100 times that ratio, as its classifier would otherwise follow groups of rows that
+    differ from the classes, and the weights of the classifier have a standard normal prior, as those of logistic
+    regression. Options of the program that are ``given`` stay.
 
     Raises:
         ValueError: the program needs labels that the data do not have, or sequences, or the data are sequences.
@@ -48,8 +49,9 @@ def complete(config: Mapping[str, Any], source: Source, *, alpha: bool = False) 
             "the array y"
         )
     config = {**config, **facts}
-    if not alpha:
-        *_, y = to_fit(source, config)
-        share = ALPHA_TABLE if {"columns", "units"} & facts.keys() else ALPHA
-        spec = {**spec, "options": {**spec["options"], "alpha": share * len(y) / int((~y.isnan()).all(1).sum())}}
-    return {**config, "program": spec}
+    *_, y = to_fit(source, config)
+    labels, table = int((~y.isnan()).all(1).sum()), {"columns", "units"} & facts.keys()
+    chosen = {"alpha": ALPHA_TABLE * len(y) / labels, "weight_decay": 1 / labels}
+    chosen = chosen if table else {"alpha": ALPHA * len(y) / labels}
+    options = spec["options"] | {key: value for key, value in chosen.items() if key not in given}
+    return {**config, "program": {**spec, "options": options}}

@@ -38,6 +38,9 @@ TOP = {
     "likelihood": {"name": "Normal", "options": {"scale": {"name": "PerExample", "options": {}}}},
 }
 
+#: Options of the ``top``.
+OF_TOP = ("alpha", "weight_decay")
+
 #: Required arguments of programs that are options: the numbers of latents of the layers below the top of a hierarchy,
 #: from the top down, and the order of its guide; the number of features of the GRU that reads sequences backwards.
 DEFAULTS: dict[str, Any] = {"layers": [16], "inference": TopDown, "summary": 64}
@@ -99,8 +102,8 @@ def build_program(config: Mapping[str, Any]) -> Program:
         spec = {"name": name, "options": {key: value for key, value in options.items() if key not in MADE}}
         if inputs:
             spec["options"]["inputs"] = inputs
-        if "top" in needed:  # which has alpha
-            spec["options"].pop("alpha", None)
+        if "top" in needed:  # which has them
+            spec["options"] = {key: value for key, value in spec["options"].items() if key not in OF_TOP}
         return build("program", spec, **given)
 
 
@@ -192,10 +195,10 @@ def make_classifier(config: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
 
 
 def make_top(config: Mapping[str, Any], given: Mapping[str, Any]) -> Program:
-    """Return a ``SemiSupervised`` over the latents, with the prior and the option ``alpha``."""
-    alpha = {key: value for key, value in config["program"]["options"].items() if key == "alpha"}
+    """Return a ``SemiSupervised`` over the latents, with the prior and its own options."""
+    options = {key: value for key, value in config["program"]["options"].items() if key in OF_TOP}
     top = {"shape": [config["latent"]], "seed": config["seed"] + 1, **TOP}
-    top["program"] = {"name": "SemiSupervised", "options": alpha}
+    top["program"] = {"name": "SemiSupervised", "options": options}
     return build_program({key: config[key] for key in ("latent", "classes", "prior")} | top)
 
 

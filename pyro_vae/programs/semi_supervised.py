@@ -31,7 +31,8 @@ class SemiSupervised(Program):
 
     For an unlabelled example the class is enumerated exactly, weighted by :math:`q(y \mid x)`. A labelled example uses
     its label, and training adds :math:`\alpha \log q(y \mid x)`, without which the labels would not train the
-    classifier. Build parts that do not depend on y without ``context=``.
+    classifier. Build parts that do not depend on y without ``context=``. Where labels are few, ``weight_decay`` keeps
+    the classifier from learning them by heart.
 
     References:
         Semi-supervised learning with deep generative models (Kingma et al., 2014), https://arxiv.org/abs/1406.5298
@@ -45,6 +46,10 @@ class SemiSupervised(Program):
         alpha: weight of the classification term of a labelled example. None for the weight of the paper: 0.1 times the
             number of examples divided by the number of labels, both counted in each batch. Estimators that weight
             samples, such as IWAE, take labels with 0 only (or 1, which adds a factor to the weights)
+        weight_decay: :math:`\lambda` of a penalty :math:`\tfrac\lambda2 \lVert w \rVert^2` on the weights w of the
+            classifier (not its biases), which is subtracted from each :math:`\log q(y \mid x)` before it is multiplied
+            by ``alpha``. One divided by the number of labels is a standard normal prior over w, as the default of
+            logistic regression in scikit-learn
         missing: whether entries of x may be missing (NaN). They do not contribute to the bound or its gradient, and
             are 0 in the input of a classifier or posterior without the attribute ``takes_missing``
 
@@ -53,7 +58,7 @@ class SemiSupervised(Program):
         missing; or x alone.
 
     Raises:
-        ValueError: ``alpha`` is negative.
+        ValueError: ``alpha`` or ``weight_decay`` is negative.
 
     Example:
         >>> import torch, pyro_vae as pv
@@ -77,12 +82,14 @@ class SemiSupervised(Program):
         classifier: Conditional,
         posterior: Conditional,
         alpha: float | None = None,
+        weight_decay: float = 0.0,
         missing: bool = False,
     ) -> None:
         super().__init__()
         self.classes, self.prior, self.likelihood = classes, prior, likelihood
         self.classifier, self.posterior, self.missing = classifier, posterior, missing
         self.alpha = None if alpha is None else check_number("alpha", alpha, 0)
+        self.weight_decay = check_number("weight_decay", weight_decay, 0)
 
     @classmethod
     def example(cls, **options: Any) -> SemiSupervised:
@@ -144,6 +151,10 @@ class SemiSupervised(Program):
         alpha = 0.1 * len(y) / known.sum().clamp(min=1) if self.alpha is None else self.alpha
         with poutine.mask(mask=known), poutine.scale(scale=alpha):
             pyro.sample("classified", self.infer(x), obs=without_nan(y))
+            if self.weight_decay:
+                weights = (p for p in self.classifier.parameters() if p.dim() > 1)
+                norm = sum((w.square().sum() for w in weights), x.new_zeros(()))
+                pyro.factor("weight_decay", (-0.5 * self.weight_decay * norm).expand(len(x)))
 
     def infer_class(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Sample or enumerate the class in the guide where the label is missing."""

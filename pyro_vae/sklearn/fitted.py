@@ -18,6 +18,7 @@ from pyro_vae._util.random_state import fork_rng
 from pyro_vae._util.validation import check_int, check_number
 from pyro_vae.conditional import Conditional
 from pyro_vae.data.read import matrix
+from pyro_vae.data.tables.cells import parse
 from pyro_vae.estimators import Estimator
 from pyro_vae.likelihoods import Normal
 from pyro_vae.posteriors import MeanFieldNormal
@@ -116,7 +117,12 @@ class Fitted(BaseEstimator):
 
     def _rows(self, X: Any, *, reset: bool = False) -> np.ndarray:
         """Return rows as floats after scikit-learn has checked them."""
-        rows = validate_data(self, matrix("X", X), reset=reset, dtype=FLOATS, ensure_all_finite="allow-nan")
+        X = matrix("X", X)
+        try:
+            rows = validate_data(self, X, reset=reset, dtype=FLOATS, ensure_all_finite="allow-nan")
+        except ValueError as error:
+            refuse_text(X, error)
+            raise
         if not self.missing and np.isnan(rows).any():
             raise ValueError("X: expected finite values, but it contains NaN. For missing entries, pass missing=True")
         return rows
@@ -129,3 +135,18 @@ class Fitted(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = self.missing
         return tags
+
+
+def refuse_text(X: Any, error: ValueError) -> None:
+    """Raise an error that names the first cell with text instead of a number, if there is one."""
+    names = getattr(X, "columns", None)
+    cells = np.asarray(X, object)
+    for row, values in enumerate(cells if cells.ndim == 2 else ()):
+        for j, value in enumerate(values):
+            if isinstance(value, str) and parse(value) is None:
+                column = repr(names[j]) if names is not None else j
+                raise ValueError(
+                    f"X: expected numbers, got {value!r} in row {row} of column {column}. Encode text as numbers, for "
+                    "example by OrdinalEncoder or OneHotEncoder, and leave cells without a value NaN; or train "
+                    "`pyro-vae train --missing` or a VAE of pyro_vae.likelihoods.Heterogeneous, which take text"
+                ) from error

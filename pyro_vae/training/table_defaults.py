@@ -59,6 +59,11 @@ class TableDefaults:
         return (128, 128)
 
     @property
+    def classifier(self) -> tuple[int, ...]:
+        """Width of each hidden layer of the classifier and the encoder of a program with classes."""
+        return (32,)
+
+    @property
     def linear(self) -> bool:
         """Whether the decoder is the sum of its network and a linear map, which learns correlations quickly."""
         return False

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers.small_tables import TINY, read_csv, train, write_csv
 
+import pyro_vae as pv
 from pyro_vae.cli import main
 from pyro_vae.config import run
 
@@ -178,6 +179,26 @@ def test_defaults_with_missing_entries_are_those_of_imputation(real_table, tmp_p
         "likelihood": ([32], True),
     }
     assert config_of(tmp_path / "own", *options, "--latent=3", "--likelihood.net.linear=false")["latent"] == 3
+
+
+def test_defaults_with_labels_are_those_of_few_labels(tmp_path):
+    """A linear map plus a network of 32 as classifier, whose weights have a standard normal prior."""
+    rows = np.random.default_rng(0).normal(size=(100, 3)).round(2).tolist()
+    cells = [[*row, "ab"[i % 2] if i % 5 == 0 else ""] for i, row in enumerate(rows)]
+    data = write_csv(tmp_path / "x.csv", [*"xyz", "kind"], cells)
+    options = [f"--data={data}", "--program=SemiSupervised", "--label=kind", "--epochs=1"]
+    config = config_of(tmp_path / "run", *options)
+    net = config["posterior"]["options"]["net"]["options"]
+    assert (net["hidden"], net["linear"]) == ([32], True)
+    chosen = config["program"]["options"]
+    labels = 1 / chosen["weight_decay"]
+    assert labels == pytest.approx(round(labels))
+    assert 10 <= labels <= 20
+    assert chosen["alpha"] == pytest.approx(100 * 80 / labels)
+    program = pv.load(tmp_path / "run")
+    assert (program.weight_decay, program.alpha) == (chosen["weight_decay"], chosen["alpha"])
+    config = config_of(tmp_path / "own", *options, "--program.weight_decay=0.5", "--program.alpha", "3")
+    assert config["program"]["options"] == {**chosen, "weight_decay": 0.5, "alpha": 3.0}
 
 
 def test_options_of_the_user_win_over_those_of_the_table(real_table, tmp_path):

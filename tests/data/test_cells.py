@@ -37,7 +37,7 @@ def test_none_in_lower_case_is_a_label():
 
 #: Cells, the numbers in them, and how they are written.
 NUMBERS = {
-    "plain": (["1", "2.5", "-3e2"], [1, 2.5, -300], Numbers()),
+    "plain": (["1", "2.5", "-3e2"], [1, 2.5, -300], Numbers(places=1)),
     "thousands": (["1,234", "12", "1,000,000"], [1234, 12, 1e6], Written(thousands=",")),
     "thousands and decimals": (["1,234.5", "-0.25"], [1234.5, -0.25], Written(thousands=",", places=2)),
     "decimal commas": (["1,5", "-2,25", "3"], [1.5, -2.25, 3], Written(decimal=",", places=2)),
@@ -248,3 +248,23 @@ def test_percentages_are_no_counts():
     column = pv.data.tables.infer("share", shares)
     assert type(column) is pv.data.tables.Integer
     assert column.high == 100
+
+
+@pytest.mark.parametrize(
+    ("values", "decoded"),
+    [
+        (np.array([1.25, 3.5, 7.75, 2.1]), 3.35),
+        (np.array([0.1, 0.2, 0.7, 0.4], np.float32), 3.3),
+        (["1.5", "2.5", "9.0", "4.1"], "3.3"),
+        (np.array([1000000.25, 1000000.5, 1000001.75]), 3.35),
+        (np.array([1 / 3, 2 / 3, 0.5, 0.25]), 3.347291),
+    ],
+)
+def test_new_values_have_the_decimals_of_their_column(values, decoded):
+    """Two decimals, one decimal in single precision or in text, far from 0, and thirds, which no decimals hold."""
+    (column,) = pv.data.tables.schema({"x": values})
+    table = pv.data.Table({"x": values}, [column])
+    new = torch.tensor([[3.347291 - float(column.cells.origin)]], dtype=torch.float64)
+    (found,) = table.decode(new)["x"]
+    assert found == decoded if isinstance(decoded, str) else found == pytest.approx(decoded, rel=1e-6)
+    assert np.array_equal(table.decode(table.x)["x"], np.asarray(values))

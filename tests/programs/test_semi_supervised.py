@@ -89,6 +89,19 @@ def test_alpha_adds_the_classification_of_the_labelled_in_training_only():
     assert torch.allclose(loss(toy.program.eval()), loss(plain.program))
 
 
+def test_weight_decay_is_a_normal_prior_over_the_weights_of_the_classifier():
+    """With 1 / labels, the classification term is alpha times the log-posterior of the weights, without constants."""
+    plain, decayed = (pv.programs.SemiSupervised.example(alpha=2.0, weight_decay=decay) for decay in (0.0, 0.25))
+    decayed.load_state_dict(plain.state_dict())
+    x, y, losses = torch.randn(6, 4), labels(6, known=4).float(), []
+    for program in (plain, decayed):
+        torch.manual_seed(0)
+        losses.append(pv.estimators.ELBO().differentiable_loss(program.train().model, program.guide, x, y))
+    weights = [layer.weight.flatten() for layer in decayed.classifier.modules() if isinstance(layer, torch.nn.Linear)]
+    log_prior = -0.5 * torch.cat(weights).square().sum()
+    assert torch.allclose(losses[1], losses[0] - 2 * log_prior)
+
+
 @pytest.mark.filterwarnings("ignore:(?s).*enumerate")
 @pytest.mark.parametrize("known", [6, 4, 1, 0])
 def test_the_default_alpha_is_that_of_the_paper(known):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ import numpy as np
 from pyro_vae.data.tables.values import blank, check_read, each, objects
 
 __all__ = ["Cells", "Numbers"]
+
+#: Largest number of decimals of a column whose numbers are rounded to them.
+MOST_PLACES = 6
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,10 @@ class Cells(ABC):
     def __str__(self) -> str:
         """Return the unit in words, where values do not show it."""
         return ""
+
+    def inside(self, low: float, high: float) -> tuple[float, float]:
+        """Return the ends of a range, inside of which rounded values stay."""
+        return low, high
 
     @abstractmethod
     def read(self, values: np.ndarray) -> np.ndarray:
@@ -45,6 +53,7 @@ class Numbers(Cells):
     Args:
         whole: whether values are integers, to which numbers are rounded
         origin: what is subtracted from the values, so that a float32 holds the rest
+        places: number of decimals to which numbers are rounded; None for the digits of a float32
 
     Example:
         >>> Numbers(whole=True, origin=10**12).read(np.array([10**12 + 1, 10**12 + 2]))
@@ -53,11 +62,20 @@ class Numbers(Cells):
 
     whole: bool = False
     origin: int | float = 0
+    places: int | None = None
 
     @property
     def has_zero(self) -> bool:
         """Whether 0 is the zero of the quantity."""
         return not self.origin
+
+    def inside(self, low: float, high: float) -> tuple[float, float]:
+        """Return the ends of a range rounded inwards to the decimals, unless no two such numbers are in it."""
+        if self.places is None:
+            return low, high
+        size = 10**self.places
+        ends = math.ceil((low + self.origin) * size) / size, math.floor((high + self.origin) * size) / size
+        return (ends[0] - self.origin, ends[1] - self.origin) if ends[0] < ends[1] else (low, high)
 
     def read(self, values: np.ndarray) -> np.ndarray:
         """Return values as float64."""
@@ -73,9 +91,10 @@ class Numbers(Cells):
         return np.where(gone, np.nan, (np.where(gone, self.origin, exact) - self.origin).astype(float))
 
     def write(self, numbers: np.ndarray) -> np.ndarray:
-        """Return integers (objects with None where one is missing), or floats with the digits of a float32."""
+        """Return integers (objects with None where one is missing), or floats with the decimals of the column."""
         if not self.whole:
-            return (shortest(numbers) if numbers.dtype == np.float32 else numbers) + self.origin
+            found = (shortest(numbers) if numbers.dtype == np.float32 else numbers) + self.origin
+            return found if self.places is None else np.round(found, self.places)
         return integers(numbers, int(self.origin))
 
 
@@ -98,6 +117,17 @@ def shortest(numbers: np.ndarray) -> np.ndarray:
         found[todo[fits]] = short[fits]
         todo = todo[~fits]
     return found
+
+
+def places_of(numbers: np.ndarray) -> int | None:
+    """Return the number of decimals of numbers, None if they have more than a float32 holds.
+
+    Example:
+        >>> places_of(np.array([1.5, 2.25])), places_of(np.array([1 / 3]))
+        (2, None)
+    """
+    exact = shortest(numbers) if numbers.dtype == np.float32 else numbers.astype(float)
+    return next((places for places in range(MOST_PLACES + 1) if (np.round(exact, places) == exact).all()), None)
 
 
 def integers(numbers: np.ndarray, origin: int = 0) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pyro_vae.data.tables.cells import Cells, Numbers
+from pyro_vae.data.tables.cells import Cells, Numbers, places_of
 from pyro_vae.data.tables.column import Column
 from pyro_vae.data.tables.dates import Dates, Durations, of_times, read_dates
 from pyro_vae.data.tables.labels import Binary, Categorical, Labels, Ordinal, in_order
@@ -109,7 +109,8 @@ def infer_plain(
     if issubclass(kind, Labels):
         return kind.of(name, np.array(in_order(numbers.tolist()), object), cells)
     if isinstance(cells, Numbers):
-        cells = Numbers(whole(numbers) or issubclass(kind, Count | Integer), origin_of(numbers, kind))
+        rounded = whole(numbers) or issubclass(kind, Count | Integer)
+        cells = Numbers(rounded, origin_of(numbers, kind), None if rounded else places_of(numbers))
         kind = Real if cells.origin and kind is Positive else kind
         found = cells.read(numbers)
     return kind.of(name, found, cells)

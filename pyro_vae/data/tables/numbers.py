@@ -45,7 +45,8 @@ class Real(Ranged):
     @classmethod
     def of(cls, name: str, numbers: np.ndarray, cells: Cells) -> Real:
         """Return a column with the moments and the range of these numbers."""
-        return cls(name, *moments(numbers), *around(numbers.min(), numbers.max(), capped=cells.has_zero), cells=cells)
+        ends = around(numbers.min(), numbers.max(), capped=cells.has_zero)
+        return cls(name, *moments(numbers), *cells.inside(*ends), cells=cells)
 
     def family(self, raw: Tensor, *units: Tensor) -> dist.TorchDistribution:
         """Return a normal distribution in the units of the table."""
@@ -72,8 +73,8 @@ class Positive(Ranged):
         if numbers.min() <= 0:
             raise ValueError(f"expected positive numbers, got {numbers.min():.6g}")
         logarithms = np.log(numbers)
-        low, high = around(numbers.min(), numbers.max(), logarithmic=True)
-        return cls(name, *moments(logarithms), low, high, cells=cells)
+        ends = around(numbers.min(), numbers.max(), logarithmic=True)
+        return cls(name, *moments(logarithms), *cells.inside(*ends), cells=cells)
 
     @property
     def units(self) -> tuple[str, ...]:
