@@ -84,6 +84,7 @@ def sequences(rows: Mapping[str, Any], lengths: Tensor | None = None, *, title: 
         ValueError: the shapes differ, or these are not sequences.
 
     Example:
+        >>> import torch
         >>> x = torch.randn(2, 9, 4)
         >>> len(sequences({"data": x, "reconstructions": x + 0.1}).axes)
         6

@@ -86,8 +86,10 @@ class DataPlate(pyro.plate):
 
     def __init__(self, x: Tensor, num_examples: int = 0) -> None:
         device: Any = x.device
-        rows = torch.arange(len(x), device=device) if num_examples > len(x) else None
-        super().__init__("data", max(num_examples, len(x)), subsample=rows, dim=-1, device=device)
+        size, rows = x.shape[0], None
+        if num_examples and num_examples > size:
+            size, rows = num_examples, torch.arange(size, device=device)
+        super().__init__("data", size, subsample=rows, dim=-1, device=device)
 
     def _process_message(self, msg: Any) -> None:
         # pyro.plate also expands distributions that already have its size, which adds two views per parameter and

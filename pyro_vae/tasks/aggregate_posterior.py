@@ -184,7 +184,7 @@ class Marginal(Distribution):
 
     def _log_prob(self, value: Tensor) -> Tensor:
         raise NotImplementedError(
-            f"{type(self.program).__name__} has samples, but no density of the latents. Estimate it by "
+            f"family: {type(self.program).__name__} has samples, but no density of the latents. Estimate it by "
             "evaluation.log_likelihood(fitted.family, z), or fit a prior"
         )
 

@@ -18,7 +18,7 @@ REQUIRED = {"library": 50.0, "length": 4}
 
 def sample(program, n=6, **options):
     """Samples of a program, with values for the arguments that it requires."""
-    return program.sample(n, **{name: REQUIRED[name] for name in required(program)}, **options)
+    return program.sample(n, *context(program, n), **{name: REQUIRED[name] for name in required(program)}, **options)
 
 
 def required(program):
@@ -38,7 +38,12 @@ def columns(program, n=6):
     """Data with every column that the program observes, as a tuple."""
     if isinstance(program, pv.programs.Multimodal):
         return tuple(program.sample(n, target=name, seed=1) for name in program.names)
-    return (rows(program, n),)
+    return rows(program, n), *context(program, n)
+
+
+def context(program, n=6):
+    """The columns without which the program takes no data: the groups of a multilevel one."""
+    return (torch.arange(n) % program.num_groups,) if isinstance(program, pv.programs.Multilevel) else ()
 
 
 def make_vae(latent=3, shape=(8, 8), hidden=(16,)):

@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 import torch
-from helpers.programs import PROGRAMS, rows
+from helpers.programs import PROGRAMS, columns
 from helpers.small_parts import SMALL, example
 from torch import nn
 
@@ -23,7 +23,7 @@ WRONG = {
     "mixed batch": lambda y: y.reshape(1, -1),
     "halves of rows": lambda y: y.reshape(2 * len(y), -1) if y[0].numel() % 2 == 0 else y.reshape(1, -1),
     "mean of the batch": lambda y: y.mean(0, keepdim=True),
-    "an entry less": lambda y: y[..., :-1] if y.dim() > 1 and y.shape[-1] > 1 else y.unsqueeze(-1).expand(-1, 2),
+    "an entry less": lambda y: y[..., :-1] if y.dim() > 1 and y.shape[-1] > 1 else y.unsqueeze(-1).expand(*y.shape, 2),
     "a tuple": lambda y: (y, y),
     "a dict": lambda y: {"output": y},
 }
@@ -103,7 +103,7 @@ def test_a_part_refuses_outputs_of_another_shape(cls, first):
 @pytest.mark.parametrize("cls", PROGRAMS)
 def test_a_program_names_the_part_whose_network_is_wrong(cls):
     program = cls.example()
-    x = rows(program, ROWS)
+    data = columns(program, ROWS)
     assert nets(program)
     for net in nets(program):
         owners = [m for m in program.modules() if isinstance(m, pv.Conditional) and net in set(m.modules())]
@@ -114,8 +114,8 @@ def test_a_program_names_the_part_whose_network_is_wrong(cls):
                 continue
             named = rf"net: expected .* got .* of {path} {type(owner).__name__}"
             with changed(net, change), pytest.raises(ValueError, match=named):
-                program.check(x)
-        program.check(x)
+                program.check(*data)
+        program.check(*data)
 
 
 def test_a_tuple_gets_the_adapter_to_write():

@@ -5,7 +5,7 @@ import math
 import pyro
 import pytest
 import torch
-from helpers.programs import PROGRAMS, rows
+from helpers.programs import PROGRAMS, context, rows
 from helpers.small_parts import SMALL
 from pyro import distributions as dist
 from pyro import poutine
@@ -220,13 +220,13 @@ ALWAYS_TAKE_MISSING = (pv.programs.MissingNotAtRandom, pv.programs.Multimodal)
 def test_advice_about_missing_entries_is_true(cls):
     """Where the error about NaN advises missing=True, the program takes it."""
     program = cls.example()
-    x = rows(program, 30)
+    x, more = rows(program, 30), context(program, 30)
     hole = x.clone()
     hole[5, ..., 0] = NAN
     with pytest.raises(ValueError, match=r"^x: .*x\[5.* is NaN") as error:
-        pv.fit(program, hole, epochs=1, progress=False)
+        pv.fit(program, (hole, *more), epochs=1, progress=False)
     if "missing=True to the program" in str(error.value):
-        history = pv.fit(cls.example(missing=True), hole, epochs=1, progress=False)
+        history = pv.fit(cls.example(missing=True), (hole, *more), epochs=1, progress=False)
         assert math.isfinite(history["loss"][-1])
     else:
         assert not getattr(program, "missing", False)

@@ -14,7 +14,7 @@ from pyro import distributions as dist
 from pyro import infer, poutine
 from pyro.contrib.autoname import scope
 from pyro.nn.module import PyroModule, PyroParam, PyroSample, pyro_method, to_pyro_module_
-from test_programs import PROGRAMS, columns, rows
+from test_programs import PROGRAMS, columns, context, rows
 
 import pyro_vae as pv
 
@@ -322,24 +322,24 @@ JIT = [infer.JitTrace_ELBO, infer.JitTraceMeanField_ELBO, infer.JitTraceEnum_ELB
 @pytest.mark.parametrize("jit", JIT)
 def test_estimators_of_torch_jit_are_refused_by_name(cls, jit):
     program = cls.example()
-    x = rows(program)
+    data = (rows(program), *context(program))
     before = values(trained(program))
     elbo = jit(max_plate_nesting=1)
     with pytest.raises(TypeError, match="torch.jit"):
-        svi(program.model, program.guide, elbo=elbo).step(x)
+        svi(program.model, program.guide, elbo=elbo).step(*data)
     with pytest.raises(TypeError, match="torch.jit"):
-        elbo.loss_and_grads(program.model, program.guide, x)
+        elbo.loss_and_grads(program.model, program.guide, *data)
     with pytest.raises(TypeError, match="torch.jit"):
-        pv.fit(program, x, estimator=elbo, epochs=1, progress=False)
+        pv.fit(program, data, estimator=elbo, epochs=1, progress=False)
     assert len(still(trained(program), before)) == len(before)
 
 
 @every
 def test_handlers_that_replace_parameters_are_refused(cls):
     program = cls.example()
-    x = rows(program)
-    function = program.model if names(program.model, x) else program.guide
-    name, parameter = next(iter(names(function, x).items()))
+    data = (rows(program), *context(program))
+    function = program.model if names(program.model, *data) else program.guide
+    name, parameter = next(iter(names(function, *data).items()))
     standard = dist.Normal(0.0, 1.0)
     for handler in (
         poutine.lift(prior=standard),
@@ -348,7 +348,7 @@ def test_handlers_that_replace_parameters_are_refused(cls):
         poutine.substitute(data={name: torch.zeros_like(parameter)}),
     ):
         with pytest.raises(ValueError, match=f"^{name}"), handler:
-            function(x)
+            function(*data)
 
 
 def test_handlers_that_replace_other_parameters_are_not_refused():

@@ -6,7 +6,7 @@ import pickle
 import pyro
 import pytest
 import torch
-from helpers.programs import PROGRAMS, columns, rows, sample
+from helpers.programs import PROGRAMS, columns, context, rows, sample
 from pyro import distributions as dist
 from pyro import infer, poutine
 
@@ -58,31 +58,31 @@ def test_samples_depend_on_the_seed_alone(cls):
 @pytest.mark.parametrize("cls", RECONSTRUCTED)
 def test_reconstructions_depend_on_the_seed_alone(cls):
     program = cls.example().train()
-    x, before = rows(program), torch.get_rng_state()
-    found = program.reconstruct(x, seed=3)
+    x, more, before = rows(program), context(program), torch.get_rng_state()
+    found = program.reconstruct(x, *more, seed=3)
     assert torch.equal(torch.get_rng_state(), before)
     assert found.shape == x.shape
     torch.rand(1)
-    assert torch.equal(program.reconstruct(x, seed=3), found)
+    assert torch.equal(program.reconstruct(x, *more, seed=3), found)
     deterministic = cls in (pv.programs.Autoencoder, pv.programs.VQVAE)
-    assert torch.equal(program.reconstruct(x, seed=4), found) == deterministic
+    assert torch.equal(program.reconstruct(x, *more, seed=4), found) == deterministic
     assert program.training
 
 
 @every
 def test_check_changes_nothing_and_names_x(cls):
     program = cls.example().train()
-    x, weights, before = rows(program), state(program), torch.get_rng_state()
-    program.check(x)
+    x, more, weights, before = rows(program), context(program), state(program), torch.get_rng_state()
+    program.check(x, *more)
     assert torch.equal(torch.get_rng_state(), before)
     assert same(state(program), weights)
     assert program.training
     with pytest.raises(TypeError, match="^x"):
-        program.check(x.numpy())
+        program.check(x.numpy(), *more)
     if cls is not pv.programs.FunctionProgram:
         for wrong in (x.double(), x[..., :-1], x[:0], torch.full_like(x, torch.inf)):
             with pytest.raises(ValueError, match="^x"):
-                program.check(wrong)
+                program.check(wrong, *(column[: len(wrong)] for column in more))
 
 
 class Replaced(pv.Conditional):
@@ -132,12 +132,12 @@ def test_impossible_supports_are_refused_before_the_first_step(cls):
 @pytest.mark.parametrize("cls", LATENT)
 def test_latents_of_other_shapes_are_refused_before_the_first_step(cls):
     program = cls.example()
-    x = rows(program)
+    data = (rows(program), *context(program))
     path = next(path for path in latent_parts(program) if "posterior" in path)
     replace(program, path, "shape")
     weights = state(program)
     with pytest.raises(ValueError, match=rf"{path} Replaced .*and (?!{path})[\w.]+ \w+ .*same `latent`"):
-        pv.fit(program, x, epochs=1, progress=False)
+        pv.fit(program, data, epochs=1, progress=False)
     assert same(state(program), weights)
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers.programs import PROGRAMS, REQUIRED, required, sample
+from helpers.programs import PROGRAMS, REQUIRED, context, required, sample
 from pyro import distributions as dist
 
 import pyro_vae as pv
@@ -178,19 +178,20 @@ def test_every_program_generates_or_is_refused_by_name(cls):
         with pytest.raises(TypeError, match=f"program: .*{cls.__name__}"):
             generate(program, 3)
         return
-    options = {name: REQUIRED[name] for name in required(program)}
-    assert torch.equal(generate(program, 3, seed=4, **options), sample(program, 3, seed=4))
-    assert torch.equal(generate(program, 3, mean=True, **options), sample(program, 3, mean=True))
+    options, more = {name: REQUIRED[name] for name in required(program)}, context(program, 3)
+    given = {**options, "context": [*more]} if more else options
+    assert torch.equal(generate(program, 3, seed=4, **given), sample(program, 3, seed=4))
+    assert torch.equal(generate(program, 3, mean=True, **given), sample(program, 3, mean=True))
     for name in options:
         with pytest.raises(ValueError, match=f"{name}: .*{cls.__name__}"):
             generate(program, 3)
     with pytest.raises(ValueError, match="^nothing: "):
-        generate(program, 3, nothing=1, **options)
-    with pytest.raises(ValueError, match=r"^context"):
+        generate(program, 3, nothing=1, **given)
+    with pytest.raises(ValueError, match=r"^(context|group)"):
         generate(program, 3, context=[torch.ones(3, 7), torch.ones(3, 7)], **options)
     if not isinstance(program, pv.VAE):
         with pytest.raises(TypeError, match=f"program: .*{cls.__name__}"):
-            generate(program, 3, temperature=0.5, **options)
+            generate(program, 3, temperature=0.5, **given)
 
 
 def test_the_context_of_a_program_with_classes_is_the_class():

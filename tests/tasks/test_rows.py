@@ -7,7 +7,7 @@ import pyro
 import pytest
 import torch
 from benchmarks.cross_product import build
-from helpers.programs import PROGRAMS, rows
+from helpers.programs import PROGRAMS, context, rows
 from pyro import distributions as dist
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -92,16 +92,16 @@ def test_results_of_an_example_do_not_depend_on_the_others(cls):
     """Every program, every score and task: in another order, alone, in a part and in a larger batch."""
     torch.manual_seed(0)
     program = cls.example().double()
-    x = rows(program, N).double()
+    x, more = rows(program, N).double(), context(program, N)
     for missing in (True, False):
         if hasattr(program, "missing"):
             program.missing = missing
         try:
-            program.check(x)
+            program.check(x, *more)
         except ValueError:  # such as TopicModel, which takes no missing entries
             assert missing
             continue
-        found = check_rows(program, x, ("impute",) if missing else None)
+        found = check_rows(program, (x, *more) if more else x, ("impute",) if missing else None)
     assert {"ImportanceWeighted", "NegativeBound", "Reconstruction", "Typicality"} <= set(found)
     assert cls is pv.programs.Autoencoder or "embed" in found
 

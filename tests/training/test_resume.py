@@ -383,7 +383,7 @@ def test_the_command_resumes_only_the_same_run(tmp_path, capsys, monkeypatch):
     for old, new, said in (
         ('"Linear"', '"os.system"', "estimator.beta: expected one of"),
         ('"epochs": 2', '"epochs": "import os"', "epochs: expected an integer"),
-        ('"digits"', '"/etc/passwd"', "data: expected one of"),
+        ('"mnist_small"', '"/etc/passwd"', "data: expected one of"),
     ):
         assert old in text
         config.write_text(text.replace(old, new))

@@ -128,6 +128,7 @@ OBJECTS = {
     "free_bits": [E.PerSite(0.5)],
     "baseline": [pv.nets.MLP((4,), (1,), hidden=(2,))],
     "discriminator": [pv.nets.MLP((3,), (2,), hidden=(2,))],
+    "surrogate": [pv.nets.MLP((3,), (1,), hidden=(2,))],
     "values": [(0, 1, 2)],
     "name": ["other"],
     "columns": [[pv.data.tables.Real(name) for name in "abcd"], [pv.data.tables.Real("a"), pv.data.tables.Real("b")]],
