@@ -58,7 +58,7 @@ class FlowMatching(FlowPrior):
     @classmethod
     def example(cls, *, latent: int = 3, shape: tuple[int, ...] = (2, 2), **options: Any) -> FlowMatching:
         """Build a small instance."""
-        return super().example(latent=latent, shape=shape, **{"num_steps": 4, **options})
+        return super().example(latent=latent, shape=shape, **{"num_steps": 2, **options})
 
     def regression_loss(self, z: Tensor, *context: Tensor) -> Tensor:
         r"""Return the error of the velocity on straight paths from noise to samples, an estimate of one draw.

@@ -181,6 +181,7 @@ def test_defaults_with_missing_entries_are_those_of_imputation(real_table, tmp_p
     assert config_of(tmp_path / "own", *options, "--latent=3", "--likelihood.net.linear=false")["latent"] == 3
 
 
+@pytest.mark.slow
 def test_defaults_with_labels_are_those_of_few_labels(tmp_path):
     """A linear map plus a network of 32 as classifier, whose weights have a standard normal prior."""
     rows = np.random.default_rng(0).normal(size=(100, 3)).round(2).tolist()

@@ -306,6 +306,7 @@ def test_learning_can_be_stopped():
     assert all(p.grad is None for p in estimator.module.parameters())
 
 
+@pytest.mark.slow
 def test_a_model_that_sums_over_a_class_is_annealed():
     """The density of a mixture is a sum over a site that only the model has."""
 

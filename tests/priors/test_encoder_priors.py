@@ -109,6 +109,7 @@ def test_priors_made_of_the_posterior_are_its_mixture_shifted_to_mean_0(name, ki
     assert (draws.mean(0).abs() < 5 * draws.std(0) / 20_000**0.5).all()
 
 
+@pytest.mark.slow
 def test_saturating_networks_do_not_collapse_under_a_prior_made_of_the_posterior(digits):
     x = digits.train.x[:1000]
     net = functools.partial(pv.nets.MLP, hidden=(200, 200), activation=torch.nn.Tanh)
