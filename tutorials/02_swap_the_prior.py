@@ -259,7 +259,7 @@ if pick(smoke=False, default=False, full=True):
     bits = replace(bits, train=bits.train[: amount(smoke=256, default=None, full=None)])
     for name in ("standard normal", "mixture of 500", "VampPrior of 500", "spline flow"):
         vae, history = with_forty(name, bits)
-        rows = bits.test.x[: amount(smoke=64, default=None, full=2000)]
+        rows = bits.test.x[:: 10_000 // amount(smoke=64, default=500, full=2000)]
         told = pv.evaluation.log_likelihood(vae, rows, num_particles=amount(smoke=10, default=100, full=5000))
         print(f"{name:16} log p(x) {told.mean:.2f} nats after {len(history)} epochs")
 

@@ -256,7 +256,7 @@ figure(posterior_figure(hardest(3)), "04_posteriors")
 # %%
 if pick(smoke=False, default=False, full=True):
     bits = pv.data.load("mnist_static")
-    train, x = bits.train[: amount(smoke=256, default=None, full=None)], bits.test.x[: len(x) // 2]
+    train, x = bits.train[: amount(smoke=256, default=None, full=None)], bits.test.x[:: 2 * 10_000 // len(x)]
     net = partial(pv.nets.MLP, hidden=(200, 200), activation=torch.nn.ELU)
     passes = epochs(smoke=1, default=1, full=3280)
     steps = passes * -(-len(train) // 50)

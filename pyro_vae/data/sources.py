@@ -140,7 +140,8 @@ def mnist_static() -> Dataset:
     """28x28 digits in the fixed binarization on which log-likelihoods are published, without labels.
 
     Sampled once by Salakhutdinov and Murray (2008), in the files of Larochelle and Murray (2011). Their order is not
-    that of MNIST: 50,000 / 10,000 / 10,000 examples.
+    that of MNIST: 50,000 / 10,000 / 10,000 examples. The test images are sorted by class: take all, or evenly spaced
+    ones, as the first of them are all zeros.
     """
     root = local_root()
     if root is None:

@@ -43,6 +43,7 @@ def test_a_run_for_anomalies_has_the_settings_of_the_density_for_them(table, tmp
     assert 30 < age["shift"] < 50
 
 
+@pytest.mark.slow
 def test_scores_of_a_run_for_another_purpose_come_with_a_note(table, tmp_path, capsys):
     for purpose, noted in (("density", True), ("imputation", True), ("anomalies", False)):
         trained(table, tmp_path / purpose, f"--purpose={purpose}", "--epochs=1", "--missing")
@@ -61,6 +62,7 @@ def test_only_tables_have_a_purpose(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("purpose", PURPOSES)
 def test_a_run_is_resumed_for_its_purpose_only(purpose, table, tmp_path, capsys):
     trained(table, tmp_path / "run", f"--purpose={purpose}", "--epochs=1", COMPLETE)
