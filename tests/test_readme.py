@@ -166,7 +166,7 @@ def test_every_line_of_the_command_runs(line, folder, monkeypatch, tmp_path):
     if command == "explore":
         words = ["IMAGES" if word == "RUN" else word for word in words]
     if command == "compare":
-        words += ["--data=digits", "--epochs=0", "--num-samples=2", "--quiet", f"--run-dir={tmp_path / 'run'}"]
+        words += ["--data=digits", "--epochs=0", "--num-samples=8", "--quiet", f"--run-dir={tmp_path / 'run'}"]
     if command == "train":
         monkeypatch.setattr(train_module, "figures", lambda *args: {})
         monkeypatch.setattr(train_module, "save", lambda *args: None)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from pyro import distributions as dist
 from torch import Tensor
 
 from pyro_vae.data.tables import Column, Real
+from pyro_vae.distributions import StudentT
 from pyro_vae.likelihoods.heterogeneous import Heterogeneous
 from pyro_vae.nets import MLP, NetBuilder, Shape
 from pyro_vae.scales import Shared
@@ -64,4 +66,5 @@ class StudentTTable(Heterogeneous):
         if not isinstance(column, Real):
             return super().family(column, raw, *units)
         shift, scale, *_ = units
-        return dist.StudentT(DF, shift + scale * raw[..., 0], scale * self.scale())
+        loc = shift + scale * raw[..., 0]
+        return StudentT(torch.full_like(loc, DF), loc, scale * self.scale())

@@ -170,7 +170,7 @@ def test_a_failure_or_stop_on_one_rank_ends_both(found):
 
 def test_the_command_with_torchrun(tmp_path):
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    train = ["-m", "pyro_vae", "train", "--epochs", "1", "--num-particles", "2", "--quiet", "--run-dir", "run"]
+    train = ["-m", "pyro_vae", *"train --data digits --epochs 1 --num-particles 2 --quiet --run-dir run".split()]
     env = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": str(Path(pv.__file__).parents[1])}
     done = subprocess.run([*run, *train], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -185,6 +185,7 @@ class Multimodal(Program):
 
     def decode(self, z: Tensor, target: str) -> TorchDistributionMixin:
         """Return the likelihood of a modality given z; private latents are sampled from their prior."""
+        self.checked_target(target)
         if target in self.private_priors:
             z = together(z, self.private_priors[target]().expand(z.shape[:-1]).sample())
         return self.likelihoods[target](z)
@@ -236,7 +237,7 @@ class Multimodal(Program):
 
     def checked_target(self, target: str) -> str:
         """Return the name of a modality, or raise if it is none."""
-        if target not in self.names:
+        if not isinstance(target, str) or target not in self.names:
             raise ValueError(f"target: expected one of {self.names}, got {target!r}")
         return target
 
