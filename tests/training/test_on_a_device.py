@@ -178,7 +178,8 @@ def test_optimizers_count_their_steps_on_a_gpu(rule):
 def test_every_part(make_svi):
     for name, case in part_cases().items():
         program = case.make()
-        if isinstance(program.prior, pv.priors.FlowMatching):  # on "meta", forward-mode derivatives also run on the CPU
+        # on "meta", forward-mode derivatives also run on the CPU, and convolutions have other strides than on the CPU
+        if isinstance(program.prior, (pv.priors.FlowMatching, pv.priors.PixelCNN)):
             continue
         if isinstance(program.posterior, pv.posteriors.SemiAmortized):  # the model of its example is another program
             program.posterior.net._parts = (program.posterior.posterior, program.prior, program.likelihood)
