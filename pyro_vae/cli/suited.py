@@ -17,6 +17,8 @@ __all__ = ["SEQUENCE_RATE", "named", "options_of_kind", "options_of_size"]
 #: Hidden layers of networks for sequences, whose steps pass them one after the other, sequences per batch, and the
 #: learning rate.
 SEQUENCE_HIDDEN, SEQUENCES, SEQUENCE_RATE = [64], 32, 1e-2
+#: Passes over the training data where there are many rows, so that each pass has many steps.
+MANY, PASSES = 5000, 60
 
 
 def options_of_kind(argv: list[str], source: run_data.Source) -> list[str]:
@@ -42,7 +44,7 @@ def options_of_size(argv: list[str], config: dict[str, Any], source: run_data.So
     if not real or not run_data.is_file(config["data"]) or not (labels or config["program"]["name"] == "VAE"):
         if purpose:
             raise UsageError(f"purpose: expected a VAE of a table of numbers or labels in a file, got {source.kind}")
-        return []
+        return [f"--epochs={PASSES}"] if len(source.dataset.train) >= MANY else []
     given = {arg.partition("=")[0] for arg in argv}
     rows, batch_size, (columns,) = len(source.dataset.train), config["batch_size"], source.dataset.shape
     purpose = purpose or ("imputation" if config["program"]["options"].get("missing") else "density")

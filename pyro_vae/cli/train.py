@@ -25,7 +25,7 @@ from pyro_vae.cli.shared import (
     read_training,
     save,
 )
-from pyro_vae.cli.suited import SEQUENCE_RATE, named, options_of_kind, options_of_size
+from pyro_vae.cli.suited import MANY, PASSES, SEQUENCE_RATE, named, options_of_kind, options_of_size
 from pyro_vae.config import data as run_data
 from pyro_vae.config import parts, run
 from pyro_vae.config.complete import complete
@@ -114,7 +114,8 @@ def parse(argv: list[str], likelihood: str) -> tuple[Namespace, dict[str, Any]]:
     choices = Choices("train", [*options_of_program(program, argv), *argv])
     add_training(choices, batch_size=128)
     add = choices.option
-    add("--epochs", type=PositiveInt, default=150, help="most passes over the training data; --purpose has its own")
+    passes = f"most passes over the training data; {PASSES} from {MANY:,} rows on, --purpose has its own"
+    add("--epochs", type=PositiveInt, default=150, help=passes)
     add("--patience", type=PositiveInt, default=20, help="epochs without a better validation bound before it stops")
     rate = f"learning rate of Adam; {SEQUENCE_RATE} for sequences, --purpose has its own"
     add("--learning-rate", type=FiniteFloat, default=1e-3, help=rate)

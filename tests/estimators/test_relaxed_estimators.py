@@ -94,6 +94,7 @@ def variance(estimator, toy, x, seeds=60):
     return float(torch.stack(gradients).var(0).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_the_control_variate_lowers_the_variance(kind):
     """The program stands still: below half of the start, and a tenth of the plain score function at equal cost."""

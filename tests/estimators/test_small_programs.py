@@ -66,6 +66,7 @@ def test_exact_or_refused_by_name(name):
     assert not (lines := wrong(name, as_on_the_page)), lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("name", WITH_OPTIONS)
 def test_exact_or_refused_by_name_with_options(name, options):

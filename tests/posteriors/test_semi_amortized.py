@@ -106,6 +106,7 @@ def refined_loss(through, num_steps=4, family=posteriors.MeanFieldNormal, learni
     return loss, list(program.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learning_rate", [0.1, 2.0], ids=["small", "with undone steps"])
 @pytest.mark.parametrize("family", [posteriors.MeanFieldNormal, posteriors.FullRankNormal])
 def test_gradient_through_the_steps_is_that_of_differences(family, learning_rate):

@@ -39,6 +39,7 @@ FAMILIES = {
 EPOCHS = {"flow matching": 150}  # its gradient has more noise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_has_the_moments_of_the_latents(name):
     """Data far from the prior; means within 0.15 and covariances within 0.25, program and family unchanged."""
