@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,9 +50,12 @@ def read_rows(name: str, config: Mapping[str, Any], program: Program, *, each: b
             raise ValueError(f"INPUT: expected a table, as the run was trained on one, got the data set {name}")
         source = load({key: config.get(key) for key in ("binarize", "covariates")} | {"data": name})
         rows = Rows(source.dataset.test.batch(), context=() if source.context is None else (source.context.test.x,))
+    elif "steps" in config:
+        rows = read_sequences(name, config)
+    elif "columns" in config:
+        rows = read_columns(name, config, each)
     else:
-        read = read_sequences if "steps" in config else partial(read_columns, each=each)
-        rows = (read if {"steps", "columns"} & config.keys() else read_numbers)(name, config)
+        rows = read_numbers(name, config)
     found = usable_rows(name, rows, program) if each and not isinstance(rows, Sequences) else rows
     if found.usable is not None and not found.usable.any():
         return read_rows(name, config, program)  # with the error about the first row

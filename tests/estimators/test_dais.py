@@ -5,6 +5,7 @@ import math
 import pyro
 import pytest
 import torch
+from helpers.resumed_fits import check_resumed_and_compiled_fits
 from pyro import distributions as dist
 from pyro import poutine
 from test_discrete_estimators import LINEAR, Toy, gradient, within
@@ -281,18 +282,10 @@ def test_estimator_obeys_the_laws():
 
 
 def test_a_fit_resumes_and_compiles_to_the_same_weights(tmp_path):
-    x = LinearGaussian().draw(32)
+    def make():
+        return LinearGaussian(off=0.1).program, in_double(DAIS(num_steps=2))
 
-    def fit(epochs, **options):
-        toy, estimator = LinearGaussian(off=0.1), in_double(DAIS(num_steps=2))
-        pv.fit(toy.program, x, estimator=estimator, epochs=epochs, batch_size=16, seed=0, progress=False, **options)
-        modules = (toy.program, estimator.module)
-        return torch.cat([p.detach().flatten() for module in modules for p in module.parameters()])
-
-    whole = fit(4, compile=False)
-    fit(2, compile=False, run_dir=tmp_path)
-    torch.testing.assert_close(fit(4, compile=False, run_dir=tmp_path, resume=True), whole)
-    torch.testing.assert_close(fit(4, compile=pv.training.eager_graph), whole)
+    check_resumed_and_compiled_fits(make, LinearGaussian().draw(32), 16, tmp_path)
 
 
 def test_learning_can_be_stopped():

@@ -6,6 +6,7 @@ import math
 import pyro
 import pytest
 import torch
+from helpers.resumed_fits import check_resumed_and_compiled_fits
 from pyro import distributions as dist
 from pyro import poutine
 from test_discrete_estimators import LINEAR, Mixed, Plain, Toy, draws, gradient, normal_vae, unbiased, within
@@ -213,21 +214,14 @@ def test_estimator_obeys_the_laws(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fit_resumes_and_compiles_to_the_same_weights(kind, tmp_path):
-    x = Toy("bits").program.sample(64)
-
-    def fit(epochs, **options):
-        toy = Toy("bits")
+    def make():
+        program = Toy("bits").program
         torch.manual_seed(5)
         estimator = KINDS[kind]()
         estimator.module.double()
-        pv.fit(toy.program, x, estimator=estimator, epochs=epochs, batch_size=32, seed=0, progress=False, **options)
-        modules = (toy.program, estimator.module)
-        return torch.cat([p.detach().flatten() for module in modules for p in module.parameters()])
+        return program, estimator
 
-    whole = fit(4, compile=False)
-    fit(2, compile=False, run_dir=tmp_path)
-    torch.testing.assert_close(fit(4, compile=False, run_dir=tmp_path, resume=True), whole)
-    torch.testing.assert_close(fit(4, compile=pv.training.eager_graph), whole)
+    check_resumed_and_compiled_fits(make, Toy("bits").program.sample(64), 32, tmp_path)
 
 
 def test_priors_of_other_families_and_validation():
